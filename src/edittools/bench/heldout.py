@@ -1,0 +1,185 @@
+"""Held-out rows with ground truth -> the numbers of a report (report.json).
+
+A row is a dict with `id`, `task`, `provenance` and `scores`: the scores as judges.judge_result stored them,
+and `shuffled_psnr` where the model was also run with another row's instruction (a model that ignores what it
+is told scores the same there). A row's kind is the template that made it, or its task. Nothing is computed
+from pixels here.
+
+Two means are given because they answer different questions: `mean` is over kinds (each weighs the same,
+however many rows it has), `mean_rows` over rows. `mean_without_invert` leaves out the colour negative: its
+source is so far from the truth (about 4 dB) that almost any answer gains 10 dB, which lifts the mean.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edittools.bench import statistics
+
+PAIRS = {"inside": "psnr_inside", "outside": "psnr_outside", "ssim": "ssim", "l1": "l1"}
+"""Further entries {"edit", "copy", "n"} and the score each is the mean of; n is how many rows have it."""
+
+Row = Mapping[str, Any]
+Scores = Mapping[str, Any]
+Counts = Mapping[str, int] | int
+
+
+def kind_of(row: Row) -> str:
+    return row.get("template") or (row.get("provenance") or {}).get("template") or row["task"]
+
+
+def summarize(
+    rows: Iterable[Row],
+    *,
+    expected: Counts | None = None,
+    failed: Counts = 0,
+    dataset: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The summary that `report.json` holds and every printing of the report starts from.
+
+    `expected` and `failed` (rows asked for, rows rejected on the way) are counts by kind, or one total where
+    the kinds are unknown; per kind they are then null. Without `expected`, it is what came plus what failed.
+    Kinds of which no row was judged are in no table and no mean; `unjudged` names them.
+    `dataset` is DatasetStatistics.result(). Raises ValueError if no row was judged.
+    """
+    kinds: dict[str, list[Scores]] = defaultdict(list)
+    tasks: dict[str, list[Scores]] = defaultdict(list)
+    generated: dict[str, int] = defaultdict(int)
+    for row in rows:
+        kind = kind_of(row)
+        generated[kind] += 1
+        scores = row.get("scores") or {}
+        if _score(scores, "psnr") is not None and _score(scores, "copy_psnr") is not None:
+            kinds[kind].append(scores)
+            tasks[row["task"]].append(scores)
+    if not kinds:
+        raise ValueError("no row has the scores `psnr` and `copy_psnr` of a result against its truth")
+
+    names = sorted(kinds)
+    resamples = {name: _resamples(kinds[name], seed, name) for name in names}
+    by_kind = {name: _entry(kinds[name], resamples[name]) for name in names}
+    for name, entry in by_kind.items():
+        entry["failed"] = failed.get(name, 0) if isinstance(failed, Mapping) else None
+        entry["missing"] = _missing(expected, failed, generated, name)
+    every_row = [row for name in names for row in kinds[name]]
+    without = [name for name in names if name != "invert"]
+    gains = [row["psnr"] - row["copy_psnr"] for row in every_row]
+    wanted = {*generated, *(expected if isinstance(expected, Mapping) else ())}
+    return {
+        "kinds": by_kind,
+        "tasks": {name: _entry(tasks[name], _resamples(tasks[name], seed, name)) for name in sorted(tasks)},
+        "mean": _mean_of_kinds(names, by_kind, resamples),
+        "mean_rows": _entry(every_row, _resamples(every_row, seed, "")),
+        "mean_without_invert": _mean_of_kinds(without, by_kind, resamples) if without else None,
+        "gain_histogram": histogram(gains),
+        "unjudged": sorted(wanted - kinds.keys()),
+        "coverage": _coverage(expected, failed, sum(generated.values()), len(every_row)),
+        "dataset": dataset,
+    }
+
+
+def histogram(values: list[float]) -> dict[str, list[float]]:
+    """{"edges", "counts"}: at most 40 bins, 1, 2 or 5 times a power of ten wide, none across 0."""
+    low, high = min(values), max(values)
+    rough = max((high - low) / 38, 0.1)  # gains in dB: finer than 0.1 says nothing
+    power = 10.0 ** math.floor(math.log10(rough))
+    width = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first, last = math.floor(low / width), math.floor(high / width) + 1
+    edges = [_rounded(step * width) for step in range(first, last + 1)]
+    counts, _ = np.histogram(np.array(values) / width, bins=np.arange(first, last + 1))
+    return {"edges": edges, "counts": counts.tolist()}
+
+
+def _entry(rows: list[Scores], resamples: np.ndarray | None) -> dict[str, Any]:
+    """What the report says about a group of judged rows; `resamples` are bootstrap means of (edit, gain)."""
+    entry: dict[str, Any] = {
+        "n": len(rows),
+        "edit": statistics.mean(row["psnr"] for row in rows),
+        "copy": statistics.mean(row["copy_psnr"] for row in rows),
+        "gain": statistics.mean(row["psnr"] - row["copy_psnr"] for row in rows),
+        "shuffled": statistics.mean(_score(row, "shuffled_psnr") for row in rows),
+    }
+    for name, score in PAIRS.items():
+        present = [row for row in rows if _score(row, score) is not None]
+        entry[name] = {
+            "edit": statistics.mean(_score(row, score) for row in present),
+            "copy": statistics.mean(_score(row, "copy_" + score) for row in present),
+            "n": len(present),
+        }
+    return _finish(entry, resamples)
+
+
+def _mean_of_kinds(
+    names: list[str], entries: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray | None]
+) -> dict[str, Any]:
+    """The same entry, each value the mean over the kinds that have it; each kind is resampled by itself."""
+    chosen = [entries[name] for name in names]
+    entry: dict[str, Any] = {"n": sum(item["n"] for item in chosen)}
+    for name in ("edit", "copy", "gain", "shuffled"):
+        entry[name] = statistics.mean(item[name] for item in chosen)
+    for name in PAIRS:
+        means = {side: statistics.mean(item[name][side] for item in chosen) for side in ("edit", "copy")}
+        entry[name] = {**means, "n": sum(item[name]["n"] for item in chosen)}
+    drawn = [resamples[name] for name in names]
+    known = [means for means in drawn if means is not None]
+    return _finish(entry, sum(known) / len(known) if len(known) == len(drawn) else None)  # type: ignore[arg-type]
+
+
+def _finish(entry: dict[str, Any], resamples: np.ndarray | None) -> dict[str, Any]:
+    """Adds the 95% intervals (null for one row: it says nothing of others) and the verdict they allow."""
+    entry["interval"] = None if resamples is None else statistics.interval(resamples[:, 0])
+    entry["gain_interval"] = None if resamples is None else statistics.interval(resamples[:, 1])
+    low, high = entry["gain_interval"] or (-math.inf, math.inf)
+    entry["verdict"] = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    return _rounded(entry)
+
+
+def _resamples(rows: list[Scores], seed: int, name: str) -> np.ndarray | None:
+    """Bootstrap means of (edit, gain); seeded by the name, so no group changes with the others."""
+    if len(rows) < 2:
+        return None
+    seeds = [seed, zlib.crc32(name.encode("utf-8", "replace"))]
+    scores = np.array([(row["psnr"], row["copy_psnr"]) for row in rows], dtype=np.float64)
+    return statistics.bootstrap_means(np.column_stack([scores[:, 0], scores[:, 0] - scores[:, 1]]), seeds)
+
+
+def _score(scores: Scores, name: str) -> float | None:
+    value = scores.get(name)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _missing(expected: Counts | None, failed: Counts, generated: Mapping[str, int], kind: str) -> int | None:
+    if not isinstance(expected, Mapping) or not isinstance(failed, Mapping):
+        return None
+    return max(0, expected.get(kind, 0) - generated.get(kind, 0) - failed.get(kind, 0))
+
+
+def _coverage(expected: Counts | None, failed: Counts, generated: int, judged: int) -> dict[str, int]:
+    rejected = _total(failed)
+    wanted = generated + rejected if expected is None else _total(expected)
+    return {
+        "expected": wanted,
+        "generated": generated,
+        "judged": judged,
+        "failed": rejected,
+        "missing": max(0, wanted - generated - rejected),
+    }
+
+
+def _total(counts: Counts) -> int:
+    return sum(counts.values()) if isinstance(counts, Mapping) else counts
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

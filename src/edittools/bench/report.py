@@ -1,0 +1,286 @@
+"""The benchmark report: one HTML file that needs nothing else, neither network nor neighbours.
+
+The page's frame, style and script are `report.html`; here its parts are filled. Everything that comes from
+data (instructions, names, settings, reasons) passes through markup.text, so no string of a crawl can become
+markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from importlib import resources
+from string import Template
+from typing import Any
+
+from edittools import __version__
+from edittools.bench import plots, table, thumbnails
+from edittools.bench.cases import Case
+from edittools.bench.markup import text
+
+
+def render_report(
+    summary: dict[str, Any],
+    cases: list[Case],
+    *,
+    title: str,
+    loss: list[tuple[int, float]] | None,
+    history: list[dict[str, Any]],
+    rejects: dict[str, int],
+) -> str:
+    """The report as HTML text.
+
+    `summary` is heldout.summarize's; `cases` the rows to show, in any order (cases.pick_cases chooses them);
+    `loss` (step, training loss) in order of steps; `history` the stream's: {"command", "version", "settings"}
+    per command; `rejects` rows dropped or failed by reason. All text is escaped.
+    """
+    page = resources.files("edittools.bench").joinpath("report.html").read_text(encoding="utf-8")
+    tasks = summary["tasks"]
+    return Template(page).substitute(
+        title=text(title),
+        summary=_paragraph(summary),
+        figures=_figures(summary),
+        table=_table(summary["kinds"], table.mean_entries(summary)),
+        legend=table.LEGEND,
+        tasks="" if tasks.keys() == summary["kinds"].keys() else _details("By task", _table(tasks, {})),
+        plots=_plots(summary, loss),
+        gallery=_gallery(cases),
+        heat_colours=", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in thumbnails.HEAT),
+        dataset=_dataset(summary["dataset"]) if summary["dataset"] else "",
+        history=_history(history),
+        failures=_failures(summary, rejects),
+        version=text(__version__),
+    )
+
+
+def _paragraph(summary: dict[str, Any]) -> str:
+    """The key figures in words."""
+    mean, kinds, coverage = summary["mean"], summary["kinds"], summary["coverage"]
+    wins = sum(entry["verdict"] == "better" for entry in kinds.values())
+    losses = sum(entry["verdict"] == "worse" for entry in kinds.values())
+    ranked = sorted(kinds, key=lambda name: kinds[name]["gain"])
+    doubt = f" (95% interval {table.interval(mean['interval'])})" if mean["interval"] else ""
+    parts = [
+        f"Over {coverage['judged']:,} held-out rows of {_plural(len(kinds), 'kind')} of edit, the results "
+        f"reach {table.decibels(mean['edit'])} dB PSNR against the truth{doubt}, where handing back the "
+        f"unedited source reaches {table.decibels(mean['copy'])} dB: "
+        f"a mean gain of {table.signed(mean['gain'])} dB.",
+        f"The gain is clearly above zero in {wins} of {len(kinds)} kinds"
+        + (f", and clearly below in {losses}." if losses else "."),
+    ]
+    if len(ranked) > 1:
+        largest, smallest = (_named_gain(name, kinds) for name in (ranked[-1], ranked[0]))
+        parts.append(f"It is largest for {largest} and smallest for {smallest}.")
+    if mean["shuffled"] is not None:
+        shuffled = table.decibels(mean["shuffled"])
+        parts.append(f"Given another row's instruction, the model scores {shuffled} dB.")
+    absent = coverage["failed"] + coverage["missing"] + coverage["generated"] - coverage["judged"]
+    if absent:
+        parts.append(f"{_plural(absent, 'row')} of {coverage['expected']:,} could not be judged.")
+    return " ".join(parts)
+
+
+def _named_gain(kind: str, kinds: dict[str, Any]) -> str:
+    return f"<b>{text(kind)}</b> ({table.signed(kinds[kind]['gain'])} dB)"
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    mean, kinds = summary["mean"], summary["kinds"]
+    wins = sum(entry["verdict"] == "better" for entry in kinds.values())
+    figures = [
+        (f"{table.decibels(mean['edit'])} dB", "PSNR of the edits, mean of kinds"),
+        (f"{table.decibels(mean['copy'])} dB", "PSNR of the unedited source"),
+        (f"{table.signed(mean['gain'])} dB", "gain"),
+        (f"{wins} of {len(kinds)}", "kinds clearly won"),
+    ]
+    if mean["shuffled"] is not None:
+        figures.append((f"{table.decibels(mean['shuffled'])} dB", "with the wrong instruction"))
+    return "".join(f'<div class="figure"><b>{value}</b><span>{name}</span></div>' for value, name in figures)
+
+
+def _table(entries: dict[str, Any], means: dict[str, Any]) -> str:
+    head = "".join(
+        f'<th scope="col"><button type="button">{column or "±"}</button></th>' for column in table.COLUMNS
+    )
+    body = "".join(_table_row(name, entry) for name, entry in entries.items())
+    foot = "".join(_table_row(name, entry) for name, entry in means.items())
+    return (
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        + (f"<tfoot>{foot}</tfoot>" if foot else "")
+        + "</table>"
+    )
+
+
+def _table_row(name: str, entry: dict[str, Any]) -> str:
+    # What a column is sorted by, in the order of table.COLUMNS.
+    order = ("worse", "unclear", "better").index(entry["verdict"])
+    keys = [
+        name, entry["n"], order, entry["edit"], (entry["interval"] or [None])[0], entry["copy"],
+        entry["gain"], entry["inside"]["edit"], entry["inside"]["copy"], entry["shuffled"],
+        entry["ssim"]["edit"], entry["ssim"]["copy"],
+    ]  # fmt: skip
+    cells = []
+    for column, cell, key in zip(table.COLUMNS, table.cells(name, entry), keys):
+        verdict = entry["verdict"]
+        style = f' class="{verdict}" title="{verdict}"' if column in ("", "gain, dB") else ""
+        cells.append(f'<td{style} data-value="{"" if key is None else text(key)}">{text(cell)}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _plots(summary: dict[str, Any], loss: list[tuple[int, float]] | None) -> str:
+    kinds = sorted(summary["kinds"].items(), key=lambda item: -item[1]["gain"])
+    bars = [(name, entry["gain"], entry["gain_interval"], entry["verdict"]) for name, entry in kinds]
+    panels = [_panel("Gain per kind, with 95% intervals", plots.gain_bars(bars), wide=True)]
+    histogram = summary["gain_histogram"]
+    panels.append(_panel("Gain per row", plots.gain_histogram(histogram["edges"], histogram["counts"])))
+    finite = [(step, value) for step, value in loss or [] if math.isfinite(value)]
+    if finite:
+        heading = "Training loss" if len(finite) == len(loss or []) else "Training loss (where it is finite)"
+        panels.append(_panel(heading, plots.loss_curve(finite)))
+    return "".join(panels)
+
+
+def _gallery(cases: list[Case]) -> str:
+    if not cases:
+        return '<p class="note">No cases were given to this report.</p>'
+    shown = sorted(cases, key=lambda case: (case.gain, case.id))
+    buttons = [
+        f'<button type="button" data-kind="{text(kind)}" aria-pressed="false">{text(kind)}</button>'
+        for kind in sorted({case.kind for case in shown})
+    ]
+    return (
+        f'<p class="note">{_plural(len(shown), "row")}: the worst and the best of all and of each kind, not '
+        f"a fair sample. The difference is the largest of the three channels, from 0 "
+        f'<span class="heat-scale"></span> to {thumbnails.HEAT_FULL} of 255 levels and more.</p>'
+        '<div class="controls"><button type="button" data-kind="" aria-pressed="true">all kinds</button>'
+        f'{"".join(buttons)}<button type="button" class="order">order: worst first</button></div>'
+        f'<div id="cases">{"".join(map(_case, shown))}</div>'
+    )
+
+
+def _case(case: Case) -> str:
+    scores = case.scores
+    verdict = "better" if case.gain > 0 else "worse" if case.gain < 0 else "unclear"
+    said = "".join(
+        f'<p lang="{text(language)}" dir="auto">{text(words)}</p>'
+        for language, words in case.instruction.items()
+        if words
+    )
+    inside = scores.get("psnr_inside")
+    difference = "difference" + ("" if inside is None else f", inside {table.decibels(inside)} dB")
+    return (
+        f'<article class="case" data-kind="{text(case.kind)}">'
+        + _picture(case.source, "source", f"source, {table.decibels(scores['copy_psnr'])} dB")
+        + '<div class="about"><div class="tag">'
+        + f"<b>{text(case.kind)}</b>{'' if case.task == case.kind else f' · {text(case.task)}'}</div>"
+        + f'<div class="said">{said}</div>'
+        + f'<div class="gain {verdict}">{table.SIGNS[verdict]} {table.signed(case.gain)} dB</div>'
+        + f'<div class="id mono">{text(case.id)}</div></div>'
+        + _picture(case.result, "result", f"result, {table.decibels(scores['psnr'])} dB")
+        + _picture(case.truth, "truth", "truth")
+        + _picture(thumbnails.heat_map(case.result, case.truth), "difference", difference)
+        + "</article>"
+    )
+
+
+def _picture(image, alternative: str, caption: str) -> str:
+    style = ' class="tiny"' if thumbnails.is_tiny(image) else ""
+    return (
+        f'<figure><img{style} alt="{alternative}" src="{thumbnails.data_uri(image)}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+    )
+
+
+def _dataset(dataset: dict[str, Any]) -> str:
+    facts = [
+        ("rows", f"{dataset['rows']:,}"),
+        ("images", f"{dataset['images']:,}"),
+        ("distinct English words", f"{dataset['words']:,}"),
+        ("distinct Chinese characters", f"{dataset['characters']:,}"),
+        ("dialogues of several turns", f"{dataset['multi_turn']:,}"),
+    ]
+    if dataset["tiny_region_share"] is not None:
+        facts.append(("edits of less than 1% of the image", f"{dataset['tiny_region_share']:.1%}"))
+    panels = [_panel("Rows by task", plots.count_bars(list(dataset["tasks"].items()), "rows by task"))]
+    size = dataset["size"]
+    if size:
+        for name, measure in (("width", size["width"]), ("height", size["height"])):
+            values = " · ".join(f"{measure[key]:,}" for key in ("min", "median", "max"))
+            facts.append((f"{name}: least, median, most", values))
+        bins = [(_megapixels(bin), bin["count"]) for bin in size["histogram"] if bin["count"]]
+        panels.append(_panel("Images by size", plots.count_bars(bins, "images by size")))
+        formats = list(dataset["formats"].items())
+        panels.append(_panel("Images by format", plots.count_bars(formats, "images by format")))
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return (
+        f'<h2>The data set</h2><dl class="facts">{listed}</dl><div class="plots">{"".join(panels)}</div>'
+        + _score_table(dataset["scores"])
+    )
+
+
+def _score_table(scores: dict[str, dict[str, float]]) -> str:
+    if not scores:
+        return ""
+    rows = "".join(
+        f"<tr><td>{text(name)}</td><td>{score['n']:,}</td><td>{score['mean']:.4g}</td>"
+        f"<td>{score['min']:.4g}</td><td>{score['max']:.4g}</td></tr>"
+        for name, score in scores.items()
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("score", "rows", "mean", "least", "most"))
+    return _details("Scores", f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+
+
+def _history(history: Iterable[dict[str, Any]]) -> str:
+    steps = []
+    for step in history:
+        settings = [
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+            for name, value in (step.get("settings") or {}).items()
+        ]
+        listed = " ".join(f"<span>{text(name)}={text(value)}</span>" for name, value in settings)
+        steps.append(
+            f"<li><code>{text(step['command'])}</code> "
+            f'<span class="note">version {text(step.get("version", "unknown"))}</span>'
+            f'<div class="settings mono">{listed}</div></li>'
+        )
+    if not steps:
+        return '<p class="note">No history was recorded.</p>'
+    return f'<ol class="history">{"".join(steps)}</ol>'
+
+
+def _failures(summary: dict[str, Any], rejects: dict[str, int]) -> str:
+    coverage = summary["coverage"]
+    sentence = (
+        f"{_plural(coverage['expected'], 'row')} expected, {coverage['generated']:,} generated, "
+        f"{coverage['judged']:,} judged, {coverage['failed']:,} failed, {coverage['missing']:,} missing."
+    )
+    if summary["unjudged"]:
+        sentence += f" Kinds without a single judged row: {text(', '.join(summary['unjudged']))}."
+    if not rejects:
+        return f"<p>{sentence} No row was rejected.</p>"
+    ranked = sorted(rejects.items(), key=lambda item: (-item[1], item[0]))
+    rows = "".join(f"<tr><td>{text(reason)}</td><td>{count:,}</td></tr>" for reason, count in ranked)
+    head = '<thead><tr><th scope="col">reason</th><th scope="col">rows</th></tr></thead>'
+    return (
+        f"<p>{sentence} Rejected on the way, by reason:</p>"
+        f'<div class="scroll"><table class="reasons">{head}<tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _panel(heading: str, plot: str, wide: bool = False) -> str:
+    return f'<div class="panel{" wide" if wide else ""}"><h3>{heading}</h3>{plot}</div>'
+
+
+def _details(heading: str, body: str) -> str:
+    return f'<details><summary>{heading}</summary><div class="scroll">{body}</div></details>'
+
+
+def _megapixels(bin: dict[str, Any]) -> str:
+    if bin["to"] is None:
+        return f"{bin['from']:g} MP and more"
+    return f"{bin['from']:g} to {bin['to']:g} MP"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,43 @@
+"""`edit cat`"""
+
+from __future__ import annotations
+
+import click
+
+from edittools.cli import options
+
+
+@options.command(
+    "cat",
+    cost="Reads once and streams. --check reads every byte and keeps about 100 bytes per row.",
+    examples=(
+        ("edit cat clean/", "look at the first rows"),
+        ("edit cat clean/ -o clean.parquet", "one Parquet file whose pictures `datasets` shows"),
+        ("edit cat --check clean/", "verify sizes, digests, references and ids of a whole set"),
+    ),
+)
+@options.input_options
+@options.option("--check", is_flag=True, group="Run", setting=False, help="Verify instead of writing anything.")
+@options.output_options
+@options.run_options
+@click.pass_context
+def command(ctx: click.Context, input: tuple[str, ...], check: bool, **given: object) -> None:
+    """Convert, join, look at and check data sets.
+
+    Reads everything any command reads, and writes every format. Several inputs are joined, their columns
+    aligned. On a terminal it shows the first rows.
+    """
+    from edittools.stream.run import open_input, run
+
+    run_options = options.run_settings(ctx)
+    if check:
+        from edittools.stream.check import check_inputs
+
+        check_inputs(list(input), run_options)
+        return
+    source = open_input(list(input), run_options)
+    settings = options.settings(ctx)
+    if run_options.dry_run:
+        options.show_plan(ctx, source, settings)
+        return
+    run("cat", source, [], settings, run_options)

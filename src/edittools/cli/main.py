@@ -1,0 +1,169 @@
+"""`edit`: finds the subcommand, and turns what goes wrong into one line and an exit status (DESIGN 4)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from edittools import __version__
+from edittools.errors import DONE, FAILED, USAGE, EditError, Interrupted
+
+# Name and summary of every subcommand, in the order of the road; so that `edit --help` imports none of them.
+COMMANDS = {
+    "shard": "make a shard set of a crawl, a folder, a tar, a Parquet file or JSON lines",
+    "dedup": "find exact and near duplicates, keep one of each",
+    "filter": "keep rows whose pictures and columns meet bounds",
+    "synth": "make edit pairs from pictures with exact, model-free templates",
+    "caption": "write instructions in several styles and two languages",
+    "judge": "score pairs: is the edit visible and where; is the result the truth",
+    "train": "train an editing model from a recipe",
+    "sample": "edit pictures with a trained model",
+    "eval": "report how well a model edits, beside copying the source",
+    "cat": "convert, join, look at and check data sets",
+    "man": "print the manual",
+}
+
+
+# Subcommands whose name is a Python built-in have another file name.
+_FILES = {"filter": "filter_", "eval": "eval_"}
+
+
+class Commands(click.Group):
+    """Loads the file of a subcommand only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"edittools.cli.{_FILES.get(name, name)}")
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if close:
+                error.message += f" Did you mean '{close[0]}'?"
+            raise
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edit")
+def group() -> None:
+    """Unix-style commands that take a crawl of images to a trained image-editing model and its report.
+
+    Commands read and write shard sets, and pipe into each other:
+
+      edit shard crawl/ -o raw/
+
+      edit dedup raw/ | edit filter --min-side 512 -o clean/
+    """
+
+
+def _complain(command: str, message: str, hint: str | None = None) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"edit {command}: {message}" if command else f"edit: {message}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+
+
+def _die_by(signum: int) -> NoReturn:
+    """End as the signal would have ended us, so that shells and make know."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    os._exit(128 + signum)  # only if the signal is blocked
+
+
+def _close_stdout() -> int:
+    """Flush what is left. A full disk is found out here at the latest; a reader that left is no error."""
+    try:
+        sys.stdout.flush()
+        if os.fstat(1).st_mode:
+            os.close(os.dup(1))
+    except BrokenPipeError:
+        _silence_stdout()
+        return DONE
+    except OSError as error:
+        _silence_stdout()
+        _complain("", f"standard output: {error.strerror}")
+        return FAILED
+    return DONE
+
+
+def _silence_stdout() -> None:
+    """Point standard output elsewhere, so that the interpreter's last flush cannot complain again."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The console script."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in arguments if word in COMMANDS), "")
+    signal.signal(signal.SIGTERM, _terminated)
+    status = DONE
+    try:
+        with group.make_context("edit", list(arguments)) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.UsageError as error:
+        _complain(command, error.format_message())
+        path = error.ctx.command_path if error.ctx is not None else "edit"
+        print(f"hint: try `{path} --help`", file=sys.stderr)
+        status = USAGE
+    except click.ClickException as error:
+        _complain(command, error.format_message())
+        status = FAILED
+    except EditError as error:
+        _complain(command, str(error), error.hint)
+        status = error.status
+    except Interrupted as stop:
+        _die_by(stop.signum)
+    except (KeyboardInterrupt, click.Abort):
+        _die_by(signal.SIGINT)
+    except BrokenPipeError:
+        _silence_stdout()  # the reader has seen enough (`| head`): done
+    except MemoryError:
+        _complain(command, "out of memory", "use a smaller --batch-size or fewer workers (-j)")
+        status = FAILED
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            _silence_stdout()
+        else:
+            place = f"{error.filename}: " if error.filename else ""
+            _complain(command, f"{place}{error.strerror or error}")
+            status = FAILED
+    status = status or _close_stdout()
+    _leave(status)
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise Interrupted(signum)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit without waiting for worker threads: everything that counts is on disk or reported."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,254 @@
+"""Options that mean the same everywhere, the form of every help text, and what becomes of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from edittools.errors import UsageError
+
+GROUPS = ("Input", "Selection", "Model", "Output", "Run")
+
+
+class Option(click.Option):
+    """An option that knows its group in the help text, and whether it changes what is computed."""
+
+    def __init__(self, *args: Any, group: str = "Selection", setting: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+        self.setting = setting
+
+
+class Command(click.Command):
+    """A subcommand: grouped options, what it costs, and examples."""
+
+    def __init__(self, *args: Any, cost: str = "", examples: tuple[tuple[str, str], ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cost = cost
+        self.examples = examples
+        for parameter in self.params:
+            if isinstance(parameter, click.Option) and not isinstance(parameter, Option):
+                raise TypeError(f"{self.name}: option {parameter.opts} was not made by edittools.cli.options.option")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        for name in GROUPS:
+            records = [
+                record
+                for option in options
+                if getattr(option, "group", "Run") == name and (record := option.get_help_record(ctx))
+            ]
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.cost:
+            with formatter.section("Cost"):
+                formatter.write_text(self.cost)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line, meaning in self.examples:
+                    formatter.write(f"{' ' * formatter.current_indent}# {meaning}\n")
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+
+def command(name: str, *, cost: str, examples: tuple[tuple[str, str], ...]) -> Callable[..., Command]:
+    """Declare a subcommand; its docstring is its description."""
+
+    def wrap(function: Callable[..., Any]) -> Command:
+        made = click.command(
+            name,
+            cls=Command,
+            cost=cost,
+            examples=examples,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )(function)
+        return made
+
+    return wrap
+
+
+def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Callable:
+    """An option of one command. `setting=False` for what leaves the result unchanged."""
+    return click.option(*names, cls=Option, group=group, setting=setting, **kwargs)
+
+
+def _chain(*decorators: Callable) -> Callable:
+    def apply(function: Callable) -> Callable:
+        return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+    return apply
+
+
+def input_options(function: Callable) -> Callable:
+    """INPUT..., --partial, --limit, --max-pixels."""
+    return _chain(
+        click.argument("input", nargs=-1, metavar="[INPUT]..."),
+        option(
+            "--partial", is_flag=True, group="Input", setting=False,
+            help="Read a shard set that is not complete; otherwise that is an error (exit 4).",
+        ),
+        option("--limit", type=click.IntRange(min=0), metavar="N", group="Input", help="Read the first N rows only."),
+    )(function)
+
+
+def pixel_option(function: Callable) -> Callable:
+    return option(
+        "--max-pixels", type=click.IntRange(min=1), default=200_000_000, show_default=True, metavar="N", group="Input",
+        help="Reject pictures with more pixels than this before decoding them.",
+    )(function)
+
+
+def output_options(function: Callable) -> Callable:
+    """-o, -f, --overwrite, --inline, --rejects."""
+    return _chain(
+        option(
+            "-o", "--output", metavar="PATH", group="Output", setting=False,
+            help="DIR/ for a shard set, X.tar, X.parquet, X.arrows, X.jsonl, or - for standard output.",
+        ),
+        option(
+            "-f", "--format", type=click.Choice(["shards", "tar", "parquet", "arrows", "jsonl", "table"]),
+            group="Output", setting=False, help="Format of the output, where its name does not tell.",
+        ),
+        option(
+            "--overwrite", is_flag=True, group="Output", setting=False,
+            help="Replace output that exists. Without it the same command continues where it stopped.",
+        ),
+        option(
+            "--inline", is_flag=True, group="Output", setting=False,
+            help="Send the bytes of pictures through the pipe, not references (for ssh and containers).",
+        ),
+        option(
+            "--rejects", metavar="FILE", group="Output", setting=False,
+            help="Write one JSON line per rejected row. A shard set keeps them in _rejects/ by itself.",
+        ),
+    )(function)
+
+
+def run_options(function: Callable) -> Callable:
+    """-j, --task, --max-errors, --config, -n, --quiet."""
+    return _chain(
+        option(
+            "-j", "--jobs", type=click.IntRange(min=1), metavar="N", group="Run", setting=False,
+            help="Threads to use. Default: one per core.",
+        ),
+        option(
+            "--task", metavar="I/N", group="Run", setting=False,
+            help="Do every N-th shard, beginning with I (from 0); `auto` reads Slurm's variables.",
+        ),
+        option(
+            "--max-errors", default="1%", show_default=True, metavar="N|P%", group="Run", setting=False,
+            help="Failed rows to tolerate before exit 3. In a pipe the last command judges the sum.",
+        ),
+        option(
+            "--config", metavar="FILE", group="Run", setting=False, is_eager=True, expose_value=False,
+            callback=_read_config, help="TOML with a table per subcommand; options on the command line win.",
+        ),
+        option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show what would be done."),
+        option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary."),
+    )(function)
+
+
+def seed_option(function: Callable) -> Callable:
+    return option(
+        "--seed", type=int, default=0, show_default=True, metavar="N", group="Selection",
+        help="Combined with each row's id: a row's result depends on nothing else.",
+    )(function)
+
+
+def mark_option(function: Callable) -> Callable:
+    return option(
+        "--mark", metavar="COLUMN", group="Output",
+        help="Keep every row; the column says null (kept) or the verdict.",
+    )(function)
+
+
+def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Put the table of this subcommand into click's defaults."""
+    if value is None:
+        return
+    import tomllib
+
+    try:
+        with open(value, "rb") as file:
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"--config {value}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config {value}: {error}") from error
+    table = tables.get(ctx.command.name or "", {})
+    known = {p.name for p in ctx.command.params}
+    values = {name.replace("-", "_"): item for name, item in table.items()}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"--config {value}: [{ctx.command.name}] has no option `{unknown[0]}`")
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def settings(ctx: click.Context, **resolved: Any) -> dict[str, Any]:
+    """What the history records: every option that changes the result, and what it was resolved to.
+
+    Options that were not given and have no value are left out, so that a new option of a later release does not
+    change the hash of what this one made.
+    """
+    chosen = {
+        p.name: ctx.params[p.name]
+        for p in ctx.command.params
+        if isinstance(p, Option) and p.setting and p.name in ctx.params
+    }
+    chosen.update(resolved)
+    return {name: _plain(value) for name, value in sorted(chosen.items()) if value not in (None, (), False)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def run_settings(ctx: click.Context) -> Any:
+    """The common options as RunOptions."""
+    from edittools.stream.run import RunOptions, parse_task
+
+    given = ctx.params
+    return RunOptions(
+        output=given.get("output"),
+        format=given.get("format"),
+        overwrite=given.get("overwrite", False),
+        inline=given.get("inline", False),
+        partial=given.get("partial", False),
+        task=parse_task(given.get("task")),
+        limit=given.get("limit"),
+        rejects=given.get("rejects"),
+        max_errors=given.get("max_errors", "1%"),
+        quiet=given.get("quiet", False),
+        dry_run=given.get("dry_run", False),
+    )
+
+
+def jobs(ctx: click.Context) -> int:
+    """Threads to use."""
+    import os
+
+    chosen = ctx.params.get("jobs")
+    if chosen:
+        return chosen
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: tuple[str, ...] = ()) -> None:
+    """`-n`: what would be read, done and written."""
+    import json
+
+    shards = "?" if source.shards is None else str(len(source.shards))
+    rows = "?" if source.rows is None else str(source.rows)
+    click.echo(f"input: {rows} rows in {shards} shards; columns: {', '.join(source.schema.names)}")
+    click.echo(f"settings: {json.dumps(settings, ensure_ascii=False)}")
+    for note in notes:
+        click.echo(note)
+    click.echo(f"output: {ctx.params.get('output') or 'standard output'}")

@@ -1,0 +1,108 @@
+"""`edit shard`"""
+
+from __future__ import annotations
+
+import click
+
+from edittools.cli import options
+from edittools.errors import UsageError
+
+
+@options.command(
+    "shard",
+    cost="Reads every input byte once and streams; memory does not grow with the data.",
+    examples=(
+        ("edit shard crawl/ -o raw/", "every file of a crawl is a row, or a reject with its reason"),
+        ("edit shard pairs.parquet --map source=src_img --map target=edited_img -o pairs/", "name the columns"),
+    ),
+)
+@options.input_options
+@options.pixel_option
+@options.option(
+    "--map", "renames", multiple=True, metavar="NEW=OLD", group="Input",
+    help="Read the input's column OLD as NEW. May be given several times.",
+)
+@options.option(
+    "--names", type=click.Choice(["gedit", "imgedit", "rededit"]), group="Input",
+    help="Task names of this benchmark become canonical ones; the native name stays in provenance.",
+)
+@options.option("--origin", metavar="NAME", group="Input", help="What the data set is called, for provenance.")
+@options.option("--license", metavar="NAME", group="Input", help="The licence, for provenance.")
+@options.option("--verify", is_flag=True, group="Input", help="Decode every picture, and reject damaged ones now.")
+@options.option(
+    "--rows", type=click.IntRange(min=1), metavar="N", group="Output", help="Rows in a shard. Default: 1000."
+)
+@options.option(
+    "--bytes", "size", metavar="SIZE", group="Output",
+    help="Bytes of pictures in a shard instead, such as 500M or 1G; a larger picture has a shard to itself.",
+)
+@options.output_options
+@options.run_options
+@click.pass_context
+def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...], **given: object) -> None:
+    """Make a shard set.
+
+    INPUT is a folder of pictures (with .txt captions and .json fields beside them, or ID.source.jpg and
+    ID.target.jpg for pairs), tars of webdataset, Parquet files with pictures inside, JSON lines with paths, a
+    shard set, or a stream. Original bytes are kept as they are.
+
+    An id is made from the content and the place of a file, so it is the same on every machine, and two identical
+    files are two rows with one `provenance.sha256`: finding them is `edit dedup`'s work.
+    """
+    from edittools.stream.ingest import Ingest
+    from edittools.stream.run import open_input, run
+    from edittools.stream.source import FileSource, Regrouped
+
+    run_options = options.run_settings(ctx)
+    size = parse_size(str(given["size"])) if given["size"] else None
+    if size is not None and given["rows"]:
+        raise UsageError("--rows and --bytes cannot be used together")
+    rows = given["rows"] if given["rows"] else (None if size is not None else 1000)
+    source = open_input(list(input), run_options)
+    assert rows is None or isinstance(rows, int)
+    if isinstance(source, FileSource):
+        source = source.resharded(rows, size)
+    else:
+        source = Regrouped(source, rows, size)
+    stage = Ingest(
+        rename=parse_renames(renames, source.schema.names),
+        origin=ctx.params["origin"],
+        license=ctx.params["license"],
+        names=ctx.params["names"],
+        verify=ctx.params["verify"],
+        max_pixels=ctx.params["max_pixels"],
+        jobs=options.jobs(ctx),
+    )
+    settings = options.settings(ctx, rows=rows, size=size)
+    if run_options.dry_run:
+        options.show_plan(ctx, source, settings)
+        return
+    run("shard", source, [stage], settings, run_options)
+
+
+def parse_size(text: str) -> int:
+    """`500M` in bytes; K, M, G, T are powers of 1024. Raises UsageError."""
+    units = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+    number, unit = text.rstrip("KMGTkmgtiB"), text.lstrip("0123456789.").upper().replace("IB", "").replace("B", "")
+    try:
+        size = int(float(number) * 1024 ** units[unit])
+    except (ValueError, KeyError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"--bytes {text}: expected a size such as 500M or 1G")
+    return size
+
+
+def parse_renames(renames: tuple[str, ...], known: list[str]) -> dict[str, str]:
+    """NEW=OLD pairs as {old: new}. Raises UsageError for a column that is not there."""
+    result = {}
+    for pair in renames:
+        new, equals, old = pair.partition("=")
+        if not equals or not new or not old:
+            raise UsageError(f"--map {pair}: expected NEW=OLD")
+        if old not in known:
+            raise UsageError(f"--map {pair}: the input has no column `{old}`", hint="it has: " + ", ".join(known))
+        if new in known and new != old and new not in ("id", "task", "provenance"):
+            raise UsageError(f"--map {pair}: the input has a column `{new}` already")
+        result[old] = new
+    return result

@@ -1,0 +1,58 @@
+"""Errors that a user meets, each with the exit status it leads to (DESIGN 4)."""
+
+from __future__ import annotations
+
+DONE, FAILED, USAGE, TOO_MANY_FAILED, INCOMPLETE = 0, 1, 2, 3, 4
+
+
+class EditError(Exception):
+    """Something the user can act on: one line that says what is wrong, and a hint if there is a next step."""
+
+    status = FAILED
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(EditError):
+    """The command line cannot be carried out as it stands."""
+
+    status = USAGE
+
+
+class IncompleteError(EditError):
+    """The input ended before its end record: a writer died, or a shard is missing."""
+
+    status = INCOMPLETE
+
+
+class TooManyFailed(EditError):
+    """The work is done, but more rows failed than `--max-errors` tolerates."""
+
+    status = TOO_MANY_FAILED
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. Not an Exception, so that no handler for bad rows can swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class RowError(Exception):
+    """One row cannot be used; it is rejected with this reason and the run goes on."""
+
+    def __init__(self, reason: str, value: object = None) -> None:
+        super().__init__(reason if value is None else f"{reason}: {value}")
+        self.reason = reason
+        self.value = value
+
+
+def missing_extra(package: str, extra: str, use: str) -> EditError:
+    """The error for an optional package that is not installed."""
+    return EditError(
+        f"{use} needs the package `{package}`, which is not installed",
+        hint=f"pip install 'edittools[{extra}]'",
+    )

@@ -1,0 +1,158 @@
+"""The editor of any diffusers pipeline that takes a picture and a prompt: Qwen-Image-Edit, FLUX Kontext, ..."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from edittools.errors import EditError, RowError
+from edittools.models.editors import EditRequest
+
+# Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch.
+SEVERAL_REFERENCES = ("QwenImageEditPlusPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+QWEN_PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+
+
+def recognises(folder: Path) -> bool:
+    """Is this a diffusers pipeline?"""
+    return (folder / "model_index.json").is_file()
+
+
+def load(
+    spec: str,
+    device: str,
+    dtype: str,
+    *,
+    steps: int | None = None,
+    legacy_positions: bool = False,
+    **call: Any,
+) -> DiffusersEditor:
+    """Load a pipeline from a folder or by its hub name; safetensors only, no code out of the repository.
+
+    steps              denoising steps; None: the pipeline's own default
+    legacy_positions   see three_axis_positions()
+    call               further arguments of the pipeline's call, such as true_cfg_scale=4.0
+
+    EditError names the part or the download that is missing.
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = Path(spec) if Path(spec).is_dir() else _download(spec)
+    index = json.loads((folder / "model_index.json").read_text())
+    if not isinstance(index["_class_name"], str):
+        raise EditError(f"{spec} brings its own pipeline code, which is not run")
+    parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+    for name in parts:
+        if not (folder / name).is_dir():
+            raise EditError(
+                f"{spec}: the folder `{name}` is missing", hint=f"download {spec} again, completely"
+            )
+    extra = {}
+    if parts.get("processor", [None, None])[1] in QWEN_PROCESSORS and not importlib.util.find_spec(
+        "torchvision"
+    ):
+        extra["processor"] = qwen_processor(folder / "processor")
+    try:
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **extra
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise EditError(f"cannot load the pipeline {spec}: {str(error).splitlines()[0]}") from error
+    accepted = inspect.signature(pipe.__call__).parameters
+    if not {"image", "prompt", "generator"} <= set(accepted):
+        raise EditError(f"{spec}: a {type(pipe).__name__} does not edit pictures by instruction")
+    if steps is not None:
+        call["num_inference_steps"] = steps
+    if unknown := sorted(set(call) - set(accepted)):
+        raise EditError(f"a {type(pipe).__name__} takes no `{unknown[0]}`")
+    if "processor" in parts and not legacy_positions:
+        three_axis_positions(pipe)
+    pipe.set_progress_bar_config(disable=True)
+    return DiffusersEditor(pipe.to(device), call)
+
+
+def _download(spec: str) -> Path:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(spec, use_safetensors=True))
+    except (
+        Exception
+    ) as error:  # no network, no such repository, no safetensors: one class each, in three packages
+        raise EditError(
+            f"cannot download {spec}: {str(error).strip().splitlines()[0]}",
+            hint=f"where there is a network: hf download {spec} --local-dir DIR; then name DIR",
+        ) from error
+
+
+def qwen_processor(folder: Path) -> Any:
+    """The Qwen2-VL processor without its video half, whose every class needs torchvision."""
+    from transformers import AutoImageProcessor, AutoTokenizer, Qwen2VLProcessor
+
+    class PictureProcessor(Qwen2VLProcessor):
+        def __init__(
+            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
+        ) -> None:
+            super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return PictureProcessor(AutoImageProcessor.from_pretrained(folder, local_files_only=True), tokenizer)
+
+
+def three_axis_positions(pipe: Any) -> None:
+    """Tell the Qwen text encoder which of its tokens are pictures.
+
+    transformers 5 needs `mm_token_type_ids` for the three-axis positions that these models were trained with;
+    diffusers up to 0.42 does not pass it, and picture tokens silently get text positions (diffusers #14194).
+    `legacy_positions=True` keeps what diffusers does.
+    """
+    encoder = pipe.text_encoder
+    image_token = encoder.config.image_token_id
+    plain = encoder.forward
+
+    def forward(input_ids: Any = None, **kwargs: Any) -> Any:
+        kwargs.setdefault("mm_token_type_ids", (input_ids == image_token).int())
+        return plain(input_ids=input_ids, **kwargs)
+
+    encoder.forward = forward
+
+
+class DiffusersEditor:
+    """A pipeline that is called once per request, since most edit pipelines take one row at a time."""
+
+    def __init__(self, pipe: Any, call: dict[str, Any]) -> None:
+        self.pipe, self.call = pipe, call
+
+    def edit(self, requests: list[EditRequest]) -> list[np.ndarray]:
+        """The pipeline's own resolution applies unless a request names height and width."""
+        return [self._edit(request) for request in requests]
+
+    def _edit(self, request: EditRequest) -> np.ndarray:
+        several = type(self.pipe).__name__ in SEVERAL_REFERENCES
+        if not request.sources:
+            raise RowError("the row has no source picture")
+        if len(request.sources) > 1 and not several:
+            raise RowError(f"{type(self.pipe).__name__} takes one source picture", len(request.sources))
+        pictures = [Image.fromarray(source) for source in request.sources]
+        size = {"height": request.height, "width": request.width}
+        result = self.pipe(
+            image=pictures if several else pictures[0],
+            prompt=request.instruction,
+            generator=torch.Generator().manual_seed(
+                request.seed
+            ),  # on the CPU: the same noise on every device
+            **self.call,
+            **{name: value for name, value in size.items() if value is not None},
+        )
+        return np.asarray(result.images[0].convert("RGB"))

@@ -1,0 +1,47 @@
+"""Rectified flow in one place: the line between a picture and noise, and the walk back along it.
+
+Time t runs from 0 (the picture x0) to 1 (noise ε). Every tensor is (B, ...) and every t is (B,).
+"""
+
+import torch
+from torch import Tensor
+
+
+def _like(t: Tensor, x: Tensor) -> Tensor:
+    """t (B,) as (B, 1, 1, ...), so that it multiplies x (B, ...) row by row."""
+    return t.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+def interpolate(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The point at time t on the line from picture to noise."""
+    # x_t = (1 - t) x_0 + t ε   [SPEC T2]
+    return (1 - _like(t, x0)) * x0 + _like(t, x0) * noise
+
+
+def velocity(x0: Tensor, noise: Tensor) -> Tensor:
+    """The line's direction, the same at every t."""
+    # v = dx_t/dt = ε - x_0   [SPEC T2]
+    return noise - x0
+
+
+def x0_from_velocity(x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """The picture that velocity v at x_t points away from."""
+    # x̂_0 = x_t - t v̂   [SPEC T2]
+    return x_t - _like(t, x_t) * v
+
+
+def velocity_from_x0(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """The velocity that a guess x0 of the picture amounts to; t must not be 0."""
+    # v̂ = (x_t - x̂_0) / t   [T2 solved for v]
+    return (x_t - x0) / _like(t, x_t)
+
+
+def shift(t: Tensor, factor: float) -> Tensor:
+    """Move times towards noise (factor > 1) or the picture (< 1); 0 and 1 stay. Monotone in t."""
+    # t' = s t / (1 + (s - 1) t), s = e^mu in the exponential form of FLUX and Qwen-Image
+    return factor * t / (1 + (factor - 1) * t)
+
+
+def euler_times(steps: int, factor: float) -> Tensor:
+    """The steps + 1 times of a sampler, float32 from 1 down to 0, shifted as in training."""
+    return shift(torch.linspace(1, 0, steps + 1), factor)

@@ -1,0 +1,233 @@
+"""What flows through a stage: a batch of rows of one input shard, and the rows that fell out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from edittools.record import IMAGE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work: shard `index` (from 0) of `count` (None while unknown).
+
+    `digest` identifies the content, so that a finished output can tell whether its input is still the same.
+    """
+
+    index: int
+    count: int | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that did not come through: dropped by a decision, or `failed`."""
+
+    id: str
+    stage: str
+    reason: str
+    value: object = None
+    failed: bool = False
+    path: str | None = None  # the file inside the crawl, for a row that has one
+
+    def to_dict(self) -> dict[str, object]:
+        record: dict[str, object] = {"id": self.id, "stage": self.stage, "reason": self.reason}
+        record["value"] = self.value
+        record["failed"] = self.failed
+        if self.path is not None:
+            record["path"] = self.path
+        return record
+
+    @classmethod
+    def from_dict(cls, record: dict) -> Reject:
+        return cls(
+            record["id"],
+            record["stage"],
+            record["reason"],
+            record.get("value"),
+            record.get("failed", False),
+            record.get("path"),
+        )
+
+
+@dataclass
+class Batch:
+    """Rows of one shard, in order; `last` closes the shard (such a batch may be empty).
+
+    `seen` counts the rows that the source read for it, rejected ones included.
+    """
+
+    rows: pa.RecordBatch
+    shard: Shard
+    last: bool = False
+    seen: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+    def replace(self, rows: pa.RecordBatch, rejects: list[Reject] | None = None) -> Batch:
+        """The same place in the stream with other rows, and with further rejects."""
+        return Batch(rows, self.shard, self.last, self.seen, self.rejects + (rejects or []))
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows start..stop. Counts and rejects stay with the first slice, the end of the shard with the last."""
+        first, final = start == 0, stop >= self.rows.num_rows
+        return Batch(
+            self.rows.slice(start, stop - start),
+            self.shard,
+            self.last and final,
+            self.seen if first else 0,
+            self.rejects if first else [],
+        )
+
+
+class Stage(Protocol):
+    """A step of a pipeline. It sees batches only: no paths, ranks, formats, terminals or exits.
+
+    A shard goes in and comes out as a shard: the batch marked `last` is passed on, with what is left of it.
+    """
+
+    name: str
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The columns that come out when these go in; known before the first row."""
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
+
+
+# ---------------------------------------------------------------- pictures inside columns
+
+
+def image_leaves(schema: pa.Schema, kind: pa.DataType = IMAGE) -> list[tuple[str, ...]]:
+    """Where a schema holds pictures: paths such as ("source", "*") or ("turns", "*", "target")."""
+
+    def walk(data_type: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if data_type == kind:
+            yield path
+        elif pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+            yield from walk(data_type.value_type, (*path, "*"))
+        elif pa.types.is_struct(data_type):
+            for inner in data_type:
+                yield from walk(inner.type, (*path, inner.name))
+
+    return [path for column in schema for path in walk(column.type, (column.name,))]
+
+
+def map_type(data_type: pa.DataType, old: pa.DataType, new: pa.DataType) -> pa.DataType:
+    """The type with every `old` inside it replaced by `new`."""
+    if data_type == old:
+        return new
+    if pa.types.is_list(data_type):
+        return pa.list_(map_type(data_type.value_type, old, new))
+    if pa.types.is_large_list(data_type):
+        return pa.large_list(map_type(data_type.value_type, old, new))
+    if pa.types.is_struct(data_type):
+        return pa.struct([(inner.name, map_type(inner.type, old, new)) for inner in data_type])
+    return data_type
+
+
+def map_schema(schema: pa.Schema, old: pa.DataType, new: pa.DataType) -> pa.Schema:
+    """The schema with every picture of type `old` declared as `new`; metadata is dropped."""
+    return pa.schema([(column.name, map_type(column.type, old, new)) for column in schema])
+
+
+def map_images(
+    array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructArray], pa.StructArray]
+) -> pa.Array:
+    """Apply `convert` to every flat array of `old` pictures inside `array`, however deep.
+
+    `convert` sees the values of one leaf in row order (null where there is no picture) and returns as many.
+    """
+    if array.type == old:
+        return convert(array)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        if not image_leaves(pa.schema([("column", array.type)]), old):
+            return array
+        offsets = np.asarray(array.offsets)
+        values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        inner = map_images(values, old, convert)
+        kind = pa.ListArray if pa.types.is_list(array.type) else pa.LargeListArray
+        starts = pa.array(offsets - offsets[0], type=array.offsets.type)
+        mask = array.is_null() if array.null_count else None
+        return kind.from_arrays(starts, inner, mask=mask)
+    if pa.types.is_struct(array.type):
+        if not image_leaves(pa.schema([("column", array.type)]), old):
+            return array
+        # flatten() carries the nulls of the struct into its fields, so that no leaf is seen below a null.
+        children = [map_images(child, old, convert) for child in array.flatten()]
+        names = [inner.name for inner in array.type]
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, names=names, mask=mask)
+    return array
+
+
+def map_batch_images(
+    rows: pa.RecordBatch,
+    old: pa.DataType,
+    new: pa.DataType,
+    convert: Callable[[tuple[str, ...], pa.StructArray], pa.StructArray],
+) -> pa.RecordBatch:
+    """Replace the pictures of every column; `convert` also gets the path of the leaf it is given."""
+    schema = map_schema(rows.schema, old, new)
+    columns = []
+    for name, column in zip(rows.schema.names, rows.columns):
+        paths = iter(image_leaves(pa.schema([(name, column.type)]), old))
+        columns.append(map_images(column, old, lambda values, paths=paths: convert(next(paths), values)))
+    return pa.record_batch(columns, schema=schema)
+
+
+def leaf_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tuple[int, ...] | None]]:
+    """For every leaf of pictures in `array`, where each of its flat values sits: (row, index in list, ...).
+
+    The order is that in which `map_images` visits them; None stands below a null.
+    """
+
+    def walk(
+        values: pa.Array, positions: list[tuple[int, ...] | None]
+    ) -> Iterator[list[tuple[int, ...] | None]]:
+        if values.type == kind:
+            yield positions
+        elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            if not image_leaves(pa.schema([("column", values.type)]), kind):
+                return
+            lengths = np.diff(np.asarray(values.offsets))
+            valid = values.is_valid().to_pylist()
+            inner: list[tuple[int, ...] | None] = []
+            for place, length, ok in zip(positions, lengths.tolist(), valid):
+                inner += [(*place, k) if ok and place is not None else None for k in range(length)]
+            bounds = np.asarray(values.offsets)
+            yield from walk(values.values.slice(bounds[0], bounds[-1] - bounds[0]), inner)
+        elif pa.types.is_struct(values.type):
+            valid = values.is_valid().to_pylist()
+            positions = [place if ok else None for place, ok in zip(positions, valid)]
+            for child in values.flatten():
+                yield from walk(child, positions)
+
+    return list(walk(array, [(row,) for row in range(len(array))]))
+
+
+def image_array(
+    count: int,
+    /,
+    *,
+    mask: pa.Array | None = None,
+    **fields: pa.Array | object,
+) -> pa.StructArray:
+    """An IMAGE array from some of its fields; a scalar is repeated, an absent field is null."""
+    children = []
+    for inner in IMAGE:
+        value = fields.get(inner.name)
+        if isinstance(value, pa.Array):
+            children.append(value.cast(inner.type) if value.type != inner.type else value)
+        elif value is None:
+            children.append(pa.nulls(count, inner.type))
+        else:
+            children.append(pa.repeat(pa.scalar(value, inner.type), count))
+    return pa.StructArray.from_arrays(children, fields=list(IMAGE), mask=mask)
+
+
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([], type=column.type) for column in schema], schema=schema)

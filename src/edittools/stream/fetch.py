@@ -1,0 +1,137 @@
+"""From a reference to the bytes it names, with a check that the file is still the one that was meant."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from edittools.errors import EditError, RowError
+from edittools.stream import files
+
+_OPEN_FILES = 64
+_MAX_BYTES = 1 << 30  # of one encoded picture
+
+Buffer = bytes | memoryview
+
+
+class Fetcher:
+    """Reads pictures by reference. Safe to share between threads; keeps a few files open."""
+
+    def __init__(self) -> None:
+        self._readers: OrderedDict[str, files.RangeReader] = OrderedDict()
+        self._retired: list[files.RangeReader] = []
+        self._groups: OrderedDict[tuple[str, str, int], pa.Array] = OrderedDict()
+        self._parquets: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, reference: dict[str, Any]) -> Buffer:
+        """The bytes of one picture.
+
+        Raises RowError where the picture itself is the trouble (a loose file that cannot be read), and
+        EditError where the pipeline cannot go on (a shard that changed or cannot be opened).
+        """
+        if reference["bytes"] is not None:
+            return reference["bytes"]
+        path = reference["file"]
+        if path is None:
+            raise RowError("no picture")
+        if reference["row"] is not None:
+            return self._from_parquet(path, reference["column"], reference["row"], reference["etag"])
+        offset, length = reference["offset"] or 0, reference["length"] or 0
+        if not 0 <= length <= _MAX_BYTES or offset < 0:
+            raise RowError("file too large", length)
+        reader = self._reader(path, loose=offset == 0)
+        if reference["etag"] is not None and reader.etag() != reference["etag"]:
+            raise EditError(
+                f"{path}: the file changed while the pipeline was running",
+                hint="run the whole pipeline again when nothing writes to it",
+            )
+        data = reader.read(offset, length)
+        if len(data) != length:
+            raise EditError(f"{path}: {len(data)} of {length} bytes at {offset}: the file is too short")
+        return data
+
+    def _reader(self, path: str, loose: bool) -> files.RangeReader:
+        with self._lock:
+            reader = self._readers.get(path)
+            if reader is not None:
+                self._readers.move_to_end(path)
+                return reader
+            try:
+                reader = files.RangeReader(path)
+            except (OSError, ValueError) as error:
+                if loose and not isinstance(error, FileNotFoundError):
+                    raise RowError("cannot read", str(error)) from error
+                raise EditError(
+                    f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}",
+                    hint="the stream refers to files by path; where they cannot be reached, send the bytes "
+                    "along with --inline",
+                ) from error
+            self._readers[path] = reader
+            if len(self._readers) > _OPEN_FILES:
+                # Another thread may be reading it: it is closed when the next one is retired.
+                _, old = self._readers.popitem(last=False)
+                self._retired.append(old)
+                if len(self._retired) > _OPEN_FILES:
+                    self._retired.pop(0).close()
+            return reader
+
+    def _from_parquet(self, path: str, column: str, row: int, etag: str | None) -> bytes:
+        import pyarrow.parquet as pq
+
+        with self._lock:
+            if path not in self._parquets:
+                if etag is not None and files.etag(path) != etag:
+                    raise EditError(f"{path}: the file changed while the pipeline was running")
+                self._parquets[path] = pq.ParquetFile(files.open_read(path))
+            parquet = self._parquets[path]
+            group, start = 0, 0
+            while start + parquet.metadata.row_group(group).num_rows <= row:
+                start += parquet.metadata.row_group(group).num_rows
+                group += 1
+            key = (path, column, group)
+            if key not in self._groups:
+                self._groups[key] = parquet.read_row_group(group, columns=[column]).column(0)
+                while len(self._groups) > 4:
+                    self._groups.popitem(last=False)
+            value = self._groups[key][row - start].as_py()
+        if isinstance(value, dict):
+            value = value["bytes"]
+        if value is None:
+            raise RowError("no picture")
+        return value
+
+
+def leaf_references(values: pa.StructArray) -> Iterator[dict[str, Any] | None]:
+    """The pictures of one flat leaf as dictionaries, inline bytes as views that copy nothing."""
+    children = dict(zip([field.name for field in values.type], values.flatten()))
+    views: list[memoryview | None] | None = None
+    if children["bytes"].null_count < len(values):
+        views = binary_views(children["bytes"])
+    names = [name for name in children if name != "bytes"]
+    columns = [children[name].to_pylist() for name in names]
+    valid = values.is_valid().to_pylist()
+    for k, row in enumerate(zip(*columns)):
+        if not valid[k]:
+            yield None
+            continue
+        reference = dict(zip(names, row))
+        reference["bytes"] = views[k] if views is not None else None
+        yield reference
+
+
+def binary_views(array: pa.Array) -> list[memoryview | None]:
+    """The values of a binary array as memory views into it."""
+    if not len(array):
+        return []
+    _, offsets_buffer, data = array.buffers()
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    view = memoryview(data) if data is not None else memoryview(b"")
+    valid = array.is_valid().to_pylist()
+    bounds = offsets.tolist()
+    return [view[bounds[k] : bounds[k + 1]] if valid[k] else None for k in range(len(array))]

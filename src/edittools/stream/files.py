@@ -1,0 +1,247 @@
+"""Local paths and fsspec URLs behind a few functions; every write is a temporary file, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob as globbing
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from edittools.errors import EditError
+
+TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
+_BLOCK = 8 << 20  # bytes fetched from an object store at a time
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+@functools.cache
+def _filesystem(protocol: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:  # pragma: no cover - fsspec is a dependency
+        raise EditError(f"cannot read {protocol}:// addresses: {error}") from error
+    try:
+        return fsspec.filesystem(protocol)
+    except (ImportError, ValueError) as error:
+        extra = {"s3": "s3"}.get(protocol)
+        hint = f"pip install 'edittools[{extra}]'" if extra else None
+        raise EditError(f"cannot open {protocol}:// addresses: {error}", hint) from error
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it."""
+    protocol, _, _ = url.partition("://")
+    system = _filesystem(protocol)
+    return system, system._strip_protocol(url)
+
+
+def join(folder: str, *names: str) -> str:
+    return "/".join([folder.rstrip("/"), *names]) if is_url(folder) else os.path.join(folder, *names)
+
+
+def exists(path: str) -> bool:
+    if is_url(path):
+        system, inner = filesystem(path)
+        return system.exists(inner)
+    return os.path.exists(path)
+
+
+def is_dir(path: str) -> bool:
+    if is_url(path):
+        system, inner = filesystem(path)
+        return system.isdir(inner)
+    return os.path.isdir(path)
+
+
+def listdir(folder: str) -> list[str]:
+    """Names inside a folder, sorted; an absent folder is empty."""
+    if is_url(folder):
+        system, inner = filesystem(folder)
+        system.invalidate_cache()
+        if not system.isdir(inner):
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in system.ls(inner, detail=False))
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def expand(pattern: str) -> list[str]:
+    """The paths a glob names, sorted; a path without wildcards, or one that exists as written, is itself."""
+    if not any(sign in pattern for sign in "*?["):
+        return [pattern]
+    if is_url(pattern):
+        system, inner = filesystem(pattern)
+        protocol = pattern.partition("://")[0]
+        return sorted(f"{protocol}://{path.lstrip('/')}" for path in system.glob(inner))
+    if os.path.exists(pattern):
+        return [pattern]
+    return sorted(globbing.glob(pattern))
+
+
+def etag(path: str) -> str:
+    """SIZE-MTIME_NS of a local file, the store's own tag of an object."""
+    if is_url(path):
+        system, inner = filesystem(path)
+        facts = system.info(inner)
+        tag = facts.get("ETag") or facts.get("etag") or facts.get("created") or facts.get("mtime")
+        return f"{facts['size']}-{tag}"
+    facts = os.stat(path)
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+
+def size(path: str) -> int:
+    if is_url(path):
+        system, inner = filesystem(path)
+        return int(system.size(inner))
+    return os.stat(path).st_size
+
+
+def open_read(path: str) -> BinaryIO:
+    """A seekable binary reader."""
+    if is_url(path):
+        system, inner = filesystem(path)
+        return system.open(inner, "rb", cache_type="readahead", block_size=_BLOCK)
+    return open(path, "rb")
+
+
+def read_bytes(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+def remove(path: str) -> None:
+    """Delete a file; one that is not there is fine."""
+    if is_url(path):
+        system, inner = filesystem(path)
+        with contextlib.suppress(FileNotFoundError):
+            system.rm_file(inner)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def make_dirs(folder: str) -> None:
+    if not is_url(folder):
+        os.makedirs(folder, exist_ok=True)
+
+
+class Pending:
+    """A file being written. `commit` gives it its final name; until then nobody sees it under that name.
+
+    Local: a temporary file in the same folder, flushed to disk before the rename. Remote: a local temporary
+    file that is uploaded whole, because a store shows an object only when its upload is complete.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if is_url(path):
+            descriptor, self.temporary = tempfile.mkstemp(prefix="edittools-")
+            self.file: BinaryIO = os.fdopen(descriptor, "w+b", buffering=1 << 20)
+        else:
+            folder, name = os.path.split(path)
+            self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{secrets.token_hex(4)}")
+            self.file = open(self.temporary, "w+b", buffering=1 << 20)
+
+    def finish(self) -> None:
+        """Everything is written: put it on disk, still under the temporary name."""
+        self.file.flush()
+        if not is_url(self.path):
+            os.fsync(self.file.fileno())
+        self.file.close()
+
+    def commit(self) -> None:
+        if not self.file.closed:
+            self.finish()
+        if is_url(self.path):
+            system, inner = filesystem(self.path)
+            parent = inner.rsplit("/", 1)[0]
+            with contextlib.suppress(Exception):
+                system.makedirs(parent, exist_ok=True)
+            system.put_file(self.temporary, inner)
+            os.unlink(self.temporary)
+        else:
+            os.replace(self.temporary, self.path)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self.file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.temporary)
+
+
+@contextlib.contextmanager
+def atomic(path: str) -> Iterator[BinaryIO]:
+    """Write a whole file: it appears under its name when the block ends well, and not at all otherwise."""
+    pending = Pending(path)
+    try:
+        yield pending.file
+        pending.commit()
+    except BaseException:
+        pending.discard()
+        raise
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    with atomic(path) as file:
+        file.write(data)
+
+
+def remove_tree(folder: str) -> None:
+    if is_url(folder):
+        system, inner = filesystem(folder)
+        if system.exists(inner):
+            system.rm(inner, recursive=True)
+    elif os.path.isdir(folder):
+        shutil.rmtree(folder)
+
+
+class RangeReader:
+    """Reads byte ranges of one file from several threads; `pread` where the file is local."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.remote: BinaryIO | None = None
+        if is_url(path):
+            self.remote = open_read(path)
+            self.lock = threading.Lock()
+            self.tag = etag(path)
+        else:
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def etag(self) -> str:
+        """The tag of what is being read now. A local file that is written in place changes it at once."""
+        if self.remote is not None:
+            return self.tag
+        facts = os.fstat(self.descriptor)
+        return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self.remote is not None:
+            with self.lock:
+                self.remote.seek(offset)
+                return self.remote.read(length)
+        data = os.pread(self.descriptor, length, offset)
+        while len(data) < length:  # a signal, or a file system that answers in parts
+            more = os.pread(self.descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def close(self) -> None:
+        if self.remote is not None:
+            self.remote.close()
+        elif self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

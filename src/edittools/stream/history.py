@@ -1,0 +1,71 @@
+"""How a data set was made: a small graph that every command adds one node to (DESIGN 1.3).
+
+A node is {command, version, settings, inputs, hash}. `inputs` are the hashes of the nodes it read from, and
+`hash` covers everything else in the node, so that a hash names a whole chain of commands. Settings say what
+is computed; they never hold paths, thread counts or anything else that leaves the result unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import xxhash
+
+
+def digest(*parts: str | bytes) -> str:
+    """A 128-bit hex digest of the parts, with their boundaries. Guards against accidents, not attackers."""
+    state = xxhash.xxh3_128()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """JSON with one spelling: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class History:
+    """The nodes in the order they came to be; `heads` are the ones nothing else has read yet."""
+
+    nodes: tuple[dict, ...] = field(default=())
+    heads: tuple[str, ...] = field(default=())
+
+    def add(self, command: str, version: int, settings: dict) -> History:
+        """This history followed by one command that read all of its heads."""
+        node = {"command": command, "version": version, "settings": settings, "inputs": list(self.heads)}
+        node["hash"] = digest(canonical_json(node))
+        nodes = self.nodes if any(n["hash"] == node["hash"] for n in self.nodes) else (*self.nodes, node)
+        return History(nodes, (node["hash"],))
+
+    def merge(self, other: History) -> History:
+        """Both histories side by side, for a command with several inputs."""
+        known = {node["hash"] for node in self.nodes}
+        nodes = self.nodes + tuple(node for node in other.nodes if node["hash"] not in known)
+        heads = self.heads + tuple(head for head in other.heads if head not in self.heads)
+        return History(nodes, heads)
+
+    def to_json(self) -> str:
+        return canonical_json({"nodes": list(self.nodes), "heads": list(self.heads)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None) -> History:
+        """Read what `to_json` wrote; nothing where there is nothing. Raises ValueError for anything else."""
+        if not text:
+            return cls()
+        try:
+            record = json.loads(text)
+            nodes = tuple(record["nodes"])
+            if any(not isinstance(node["hash"], str) for node in nodes):
+                raise ValueError("a node without a hash")
+            return cls(nodes, tuple(record["heads"]))
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not a history: {error}") from error
+
+    @property
+    def hash(self) -> str:
+        return digest(*self.heads)

@@ -1,0 +1,282 @@
+"""From encoded bytes to pixels: what a file is, how large it is, and a raster of it.
+
+What happens to unusual input, in every command:
+
+| input | what happens |
+|---|---|
+| EXIF orientation | applied; width and height are those of the picture as shown |
+| CMYK, palette, grey | converted to RGB |
+| 16 bits a channel | scaled to 8 (Pillow alone would clip it to white) |
+| transparency | laid over white |
+| animation | the first frame; `frames` says how many there are |
+| truncated, bit rot that the decoder notices | the row is rejected: `damaged image` |
+| empty file | the row is rejected: `empty file` |
+| wrong extension | ignored: the first bytes decide |
+| not an image, or an unknown format | the row is rejected: `not an image` |
+| more pixels than `--max-pixels` | the row is rejected before anything is decoded: `too many pixels` |
+
+A Raster is the fixed size and colour a metric is computed on. JPEG files are decoded at the nearest scale that
+libjpeg offers at or above it (the whole entropy-coded stream is still read, so damage is still noticed).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from edittools.errors import RowError
+
+MAX_PIXELS = 200_000_000
+_SNIFF_BYTES = 64
+# The container of AVIF and HEIF names its brand after the size and the word `ftyp`.
+_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heif", b"heix": "heif", b"mif1": "heif", b"msf1": "heif"}
+EXTENSIONS = {"jpeg": "jpg", "tiff": "tif"}  # others are their own
+_ORIENTATION = 0x0112
+_SWAPS_SIDES = (5, 6, 7, 8)
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, from the header, and can be set
+
+Buffer = bytes | memoryview
+
+
+def sniff(data: Buffer) -> str | None:
+    """The format by its first bytes: jpeg, png, gif, webp, bmp, tiff, avif, heif; None for anything else."""
+    head = bytes(data[:_SNIFF_BYTES])
+    if head[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:2] == b"BM" and len(head) >= 26:
+        return "bmp"
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return "tiff"
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    return None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an image says. Width and height in pixels, as shown."""
+
+    format: str
+    width: int
+    height: int
+    mode: str  # Pillow's
+    orientation: int = 1  # EXIF, 1 to 8
+    frames: int = 1
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A size and colour to decode to.
+
+    `short_side` keeps the aspect ratio and never enlarges; `square` (side, side) does not keep it. With neither
+    the picture keeps its own size. `gray` is Rec. 601 luma.
+    """
+
+    short_side: int | None = None
+    square: int | None = None
+    gray: bool = False
+
+
+FULL = Raster()
+
+
+def _open(data: Buffer) -> Image.Image:
+    if not len(data):
+        raise RowError("empty file")
+    if sniff(data) is None:
+        raise RowError("not an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise RowError("damaged image", "the header cannot be read") from None
+    except Exception as error:  # Pillow's plug-ins raise whatever they meet in hostile bytes
+        raise RowError("damaged image", _first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _orientation(picture: Image.Image, data: Buffer) -> int:
+    # Parsing EXIF costs more than the rest of the header, and most files have none.
+    if picture.format == "JPEG" and b"Exif\0\0" not in bytes(data[: 1 << 16]):
+        return 1
+    if picture.format == "PNG" and "exif" not in picture.info and b"eXIf" not in bytes(data[:4096]):
+        return 1
+    try:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is common and says nothing about the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _header(picture: Image.Image, data: Buffer) -> Header:
+    kind = sniff(data)
+    assert kind is not None
+    orientation = _orientation(picture, data)
+    width, height = picture.size
+    if orientation in _SWAPS_SIDES:
+        width, height = height, width
+    try:
+        frames = int(getattr(picture, "n_frames", 1)) if kind in ("gif", "png", "webp", "tiff", "avif") else 1
+    except Exception:
+        frames = 1
+    return Header(kind, width, height, picture.mode, orientation, frames)
+
+
+def probe(data: Buffer, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header only. Raises RowError for what is not an image, is damaged, or is too large."""
+    with _open(data) as picture:
+        header = _header(picture, data)
+    if header.width <= 0 or header.height <= 0:
+        raise RowError("damaged image", "no pixels")
+    if header.pixels > max_pixels:
+        raise RowError("too many pixels", header.pixels)
+    return header
+
+
+def decode(data: Buffer, raster: Raster = FULL, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as uint8, HxWx3, or HxW for a gray raster. Raises RowError (see the module)."""
+    kind = sniff(data)
+    if kind == "jpeg":
+        array = _decode_jpeg(data, raster, max_pixels)
+        if array is not None:
+            return array
+    with _open(data) as picture:
+        header = _header(picture, data)
+        if header.pixels > max_pixels:
+            raise RowError("too many pixels", header.pixels)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture.load()
+                # Orientation is applied by number: Pillow's own function would parse the EXIF once more.
+                flat = _orient(_flatten(picture), header.orientation)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RowError("damaged image", _first_line(error)) from None
+        return np.asarray(_resize(flat.convert("L") if raster.gray else flat, raster))
+
+
+def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | None:
+    """Decode with libjpeg's scaling; None for what it cannot convert (CMYK)."""
+    import simplejpeg
+
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise RowError("damaged image", _first_line(error)) from None
+    if colorspace not in ("Gray", "YCbCr", "RGB"):
+        return None
+    if width * height > max_pixels:
+        raise RowError("too many pixels", width * height)
+    orientation = 1
+    if b"Exif\0\0" in bytes(data[: 1 << 16]):
+        with _open(data) as picture:
+            orientation = _orientation(picture, data)
+    wanted_height, wanted_width = height, width
+    if raster.short_side is not None:
+        scale = min(1.0, raster.short_side / min(height, width))
+        wanted_height, wanted_width = max(1, int(height * scale)), max(1, int(width * scale))
+    elif raster.square is not None:
+        wanted_height, wanted_width = min(height, raster.square), min(width, raster.square)
+    # A gray raster of a JPEG is its luma plane, which is Rec. 601 luma by definition.
+    colour = "Gray" if raster.gray else "RGB"
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            colorspace=colour,
+            fastdct=False,
+            fastupsample=False,
+            min_height=wanted_height,
+            min_width=wanted_width,
+            min_factor=1,
+            strict=True,
+        )
+    except ValueError as error:
+        raise RowError("damaged image", _first_line(error)) from None
+    if raster.gray:
+        pixels = pixels[:, :, 0]
+    if orientation == 1 and raster == FULL:
+        return pixels
+    return np.asarray(_resize(_orient(Image.fromarray(pixels), orientation), raster))
+
+
+_TRANSPOSE: dict[int, Any] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orient(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else picture
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """Any mode as RGB, with 16 bits scaled and transparency laid over white."""
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        array = np.asarray(picture)
+        if picture.mode == "F":
+            array = np.clip(array, 0, 1) * 255 if array.size and array.max() <= 1 else np.clip(array, 0, 255)
+        elif picture.mode.startswith("I;16") or (array.size and array.max() > 255):
+            # 0..65535 to 0..255, rounded; mode I holds 16-bit files too.
+            array = (np.clip(array, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
+        return Image.fromarray(array.astype(np.uint8)).convert("RGB")
+    has_alpha = picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+    if has_alpha:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _resize(picture: Image.Image, raster: Raster) -> Image.Image:
+    """To the raster's exact size by averaging areas (Pillow's box filter)."""
+    width, height = picture.size
+    if raster.square is not None:
+        size = (raster.square, raster.square)
+    elif raster.short_side is not None and min(width, height) > raster.short_side:
+        scale = raster.short_side / min(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    else:
+        return picture
+    return picture if size == (width, height) else picture.resize(size, Image.Resampling.BOX)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Lossless bytes for an array HxWx3 or HxW, uint8. Fixed settings: equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6, optimize=False)
+    return buffer.getvalue()
+
+
+def extension(kind: str) -> str:
+    """The file name's ending for a format."""
+    return EXTENSIONS.get(kind, kind)
+
+

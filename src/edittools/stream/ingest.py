@@ -1,0 +1,136 @@
+"""What `edit shard` does to a row: its pictures are opened, measured and hashed, and it gets its final id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from edittools.errors import RowError
+from edittools.record import PROVENANCE, canonical_task
+from edittools.stream import images
+from edittools.stream.batch import Batch
+from edittools.stream.fetch import Fetcher
+from edittools.stream.rows import column_values, drop_failed, map_chunks, visit_pictures
+from edittools.stream.source import align_array
+
+
+class Ingest:
+    """Stage: check every picture's header, record size, format and hash, make ids and provenance.
+
+    A row's id is made from the hash of its pictures and its place in the source, so that it is the same on every
+    machine and two identical files are two rows (R1). Rows of a shard set keep theirs.
+    """
+
+    name = "shard"
+
+    def __init__(
+        self,
+        *,
+        rename: dict[str, str] | None = None,
+        origin: str | None = None,
+        license: str | None = None,
+        names: str | None = None,
+        verify: bool = False,
+        max_pixels: int = images.MAX_PIXELS,
+        jobs: int = 1,
+    ) -> None:
+        self.rename = rename or {}
+        self.origin, self.license, self.names = origin, license, names
+        self.verify, self.max_pixels, self.jobs = verify, max_pixels, jobs
+        self.fetcher = Fetcher()
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        from edittools.record import COLUMNS, IMAGE
+
+        types: dict[str, pa.DataType] = {"id": pa.string()}
+        for column in schema:
+            name = self.rename.get(column.name, column.name)
+            kind = column.type
+            if name == "source" and kind == IMAGE:
+                kind = COLUMNS["source"]
+            if name in ("instruction", "caption") and pa.types.is_string(kind):
+                kind = COLUMNS[name]
+            types[name] = kind
+        types.setdefault("task", pa.string())
+        types["provenance"] = PROVENANCE
+        own = [(name, types.pop(name)) for name in COLUMNS if name in types]
+        return pa.schema(own + list(types.items()))
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        first = next(batches, None)
+        if first is None:
+            return
+        schema = self.schema(first.rows.schema)
+
+        def all_batches() -> Iterator[Batch]:
+            yield first
+            yield from batches
+
+        yield from map_chunks(all_batches(), lambda batch: self._work(batch, schema), schema, self.jobs)
+
+    def _shape(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        """The rows under the record's names and types."""
+        known = {self.rename.get(name, name): column for name, column in zip(rows.schema.names, rows.columns)}
+        columns = []
+        for column in schema:
+            array = known.get(column.name)
+            if array is None:
+                array = pa.nulls(rows.num_rows, column.type)
+            elif column.name == "source" and array.type != column.type:
+                offsets = pa.array(range(rows.num_rows + 1), pa.int32())
+                array = pa.ListArray.from_arrays(offsets, array)
+            elif column.name in ("instruction", "caption") and pa.types.is_string(array.type):
+                from edittools.stream.columns import normalise
+
+                texts = [normalise({"caption": text}).get("caption") for text in array.to_pylist()]
+                array = pa.array(texts, type=column.type)
+            columns.append(align_array(array, column.type))
+        return pa.record_batch(columns, schema=schema)
+
+    def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
+        rows = self._shape(batch.rows, schema)
+        hashes: list[list[str]] = [[] for _ in range(rows.num_rows)]
+
+        def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:
+            data = self.fetcher.get(reference)
+            header = images.probe(data, self.max_pixels)
+            if self.verify:
+                images.decode(data, images.Raster(short_side=32), self.max_pixels)
+            hashes[row].append(hashlib.sha256(data).hexdigest())
+            return {**reference, "width": header.width, "height": header.height, "format": header.format}
+
+        rows, failed = visit_pictures(rows, visit)
+        ids = column_values(rows, "id")
+        tasks = column_values(rows, "task")
+        provenance = column_values(rows, "provenance")
+        for row in range(rows.num_rows):
+            known = {key: value for key, value in (provenance[row] or {}).items() if value is not None}
+            if row not in failed and not hashes[row] and not known.get("sha256"):
+                failed[row] = RowError("no picture")
+                continue
+            if not known.get("sha256"):
+                content = hashes[row][0] if len(hashes[row]) == 1 else _sha256("".join(hashes[row]))
+                known["sha256"] = content
+                ids[row] = _sha256(f"{content}\0{known.get('path') or ids[row]}")[:20]
+            if self.origin:
+                known["origin"] = self.origin
+            if self.license:
+                known["license"] = self.license
+            if self.names and tasks[row] is not None:
+                try:
+                    known.setdefault("native_task", tasks[row])
+                    tasks[row] = canonical_task(tasks[row], self.names)
+                except ValueError as error:
+                    failed.setdefault(row, RowError("unknown task", str(error)))
+            provenance[row] = {field.name: known.get(field.name) for field in PROVENANCE}
+        for name, values in (("id", ids), ("task", tasks), ("provenance", provenance)):
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, rows.schema.field(index), pa.array(values, schema.field(name).type))
+        return drop_failed(batch, rows, failed, self.name)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""One progress bar per pipeline, drawn by the command whose output is not a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from edittools.stream.batch import Batch
+from edittools.stream.wire import Counts
+
+_LINE_EVERY = 60.0  # seconds between lines where standard error is not a terminal
+
+
+class Progress:
+    """Counts what comes out. A bar on a terminal; elsewhere a line a minute; a summary at the end."""
+
+    def __init__(self, command: str, total: int | None, *, shown: bool, unit: str = "row") -> None:
+        self.command, self.total, self.shown, self.unit = command, total, shown, unit
+        self.counts = Counts()
+        self.reasons: Counter[str] = Counter()
+        self.started = self.lined = time.monotonic()
+        self.bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit=unit, desc=command, file=sys.stderr, smoothing=0.1, leave=False)
+
+    def add(self, batch: Batch) -> None:
+        self.counts.add(batch)
+        for reject in batch.rejects:
+            self.reasons[reject.reason] += 1
+        self.step(batch.seen)
+
+    def step(self, count: int) -> None:
+        if self.bar is not None:
+            self.bar.update(count)
+            return
+        now = time.monotonic()
+        if self.shown and now - self.lined >= _LINE_EVERY:
+            self.lined = now
+            of = f" of {self.total}" if self.total else ""
+            print(f"{self.command}: {self.counts.rows}{of} {self.unit}s", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def summary(self, note: str = "") -> None:
+        """One line: rows in and out, what fell out and why, and the speed."""
+        self.close()
+        if not self.shown:
+            return
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        parts = [f"{self.counts.rows} rows in", f"{self.counts.kept} out"]
+        if self.reasons:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
+            parts.append(f"rejected: {reasons}")
+        rate = self.counts.rows / seconds
+        parts.append(f"{rate:.3g} rows/s" if rate < 1000 else f"{rate:,.0f} rows/s")
+        if note:
+            parts.append(note)
+        print(f"{self.command}: " + "; ".join(parts), file=sys.stderr, flush=True)

@@ -1,0 +1,146 @@
+"""Work on rows in threads, in order; and a walk over the pictures of a batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from edittools.errors import RowError
+from edittools.record import IMAGE
+from edittools.stream.batch import Batch, Reject, leaf_positions, map_images
+from edittools.stream.fetch import leaf_references
+
+CHUNK_ROWS = 16  # rows a thread takes at a time
+_FLUSH_SECONDS = 2.0
+_FLUSH_ROWS = 256
+_FLUSH_BYTES = 64 << 20
+
+
+def map_chunks(
+    batches: Iterator[Batch], work: Callable[[Batch], Batch], schema: pa.Schema, jobs: int
+) -> Iterator[Batch]:
+    """Apply `work` to small slices of every batch in `jobs` threads; results come in order.
+
+    `work` gets a batch of at most 16 rows and returns as many rows as it likes, of `schema`. What is finished is
+    sent on after 2 seconds at the latest, and before the next batch is waited for, so that nothing starves.
+    """
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for batch in batches:
+            pieces = _pieces(batch)
+            if jobs == 1:
+                results: Iterator[Batch] = (work(piece) for piece in pieces)
+            else:
+                results = _in_order(pool, work, pieces, ahead=2 * jobs)
+            yield from _merge(results, schema)
+
+
+def _pieces(batch: Batch) -> Iterator[Batch]:
+    total = batch.rows.num_rows
+    for start in range(0, max(total, 1), CHUNK_ROWS):
+        yield batch.slice(start, min(start + CHUNK_ROWS, total))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Batch], Batch], pieces: Iterator[Batch], ahead: int
+) -> Iterator[Batch]:
+    waiting: list[Future[Batch]] = []
+    try:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > ahead:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _merge(results: Iterator[Batch], schema: pa.Schema) -> Iterator[Batch]:
+    """Join small results until there is enough of them, or they have waited long enough."""
+    gathered: list[Batch] = []
+    rows = size = 0
+    started = time.monotonic()
+    for result in results:
+        gathered.append(result)
+        rows += result.rows.num_rows
+        size += result.rows.nbytes
+        if rows >= _FLUSH_ROWS or size >= _FLUSH_BYTES or time.monotonic() - started > _FLUSH_SECONDS:
+            yield _join(gathered, schema)
+            gathered, rows, size, started = [], 0, 0, time.monotonic()
+    if gathered:
+        yield _join(gathered, schema)
+
+
+def _join(parts: list[Batch], schema: pa.Schema) -> Batch:
+    rows = pa.concat_batches([part.rows for part in parts]) if len(parts) > 1 else parts[0].rows
+    assert rows.schema.equals(schema), (rows.schema, schema)
+    rejects = [reject for part in parts for reject in part.rejects]
+    return Batch(rows, parts[0].shard, parts[-1].last, sum(part.seen for part in parts), rejects)
+
+
+Visit = Callable[[int, tuple[int, ...], dict[str, Any]], dict[str, Any] | None]
+
+
+def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, dict[int, RowError]]:
+    """Replace every picture by what `visit(row, place, reference)` returns; all rows stay.
+
+    A RowError out of `visit` marks the row: (the rows, {row number: the first error}).
+    """
+    failed: dict[int, RowError] = {}
+    columns = []
+    for column in rows.columns:
+        places = iter(leaf_positions(column))
+
+        def convert(values: pa.StructArray, places: Any = places) -> pa.StructArray:
+            found: list[dict[str, Any] | None] = []
+            for place, item in zip(next(places), leaf_references(values)):
+                changed = item
+                if item is not None and place is not None and place[0] not in failed:
+                    try:
+                        changed = visit(place[0], place, item)
+                    except RowError as error:
+                        failed[place[0]] = error
+                if changed is not None and isinstance(changed["bytes"], memoryview):
+                    changed = {**changed, "bytes": bytes(changed["bytes"])}
+                found.append(changed)
+            return pa.array(found, type=IMAGE)
+
+        columns.append(map_images(column, IMAGE, convert))
+    return pa.record_batch(columns, schema=rows.schema), failed
+
+
+def drop_failed(
+    batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError], stage: str
+) -> Batch:
+    """The batch with `rows` less the failed ones, each rejected with its reason."""
+    if not failed:
+        return batch.replace(rows)
+    ids = column_values(batch.rows, "id")
+    paths = row_paths(batch.rows)
+    rejects = [
+        Reject(str(ids[row]), stage, error.reason, error.value, True, paths[row])
+        for row, error in sorted(failed.items())
+    ]
+    keep = pa.array([row not in failed for row in range(rows.num_rows)])
+    return batch.replace(rows.filter(keep), rejects)
+
+
+def column_values(rows: pa.RecordBatch, name: str) -> list[Any]:
+    """A column as Python values; None everywhere where there is no such column."""
+    index = rows.schema.get_field_index(name)
+    return rows.column(index).to_pylist() if index >= 0 else [None] * rows.num_rows
+
+
+def row_paths(rows: pa.RecordBatch) -> list[str | None]:
+    """Every row's path inside its crawl, where it says."""
+    index = rows.schema.get_field_index("provenance")
+    if index < 0 or not pa.types.is_struct(rows.schema.field(index).type):
+        return [None] * rows.num_rows
+    column = rows.column(index)
+    at = column.type.get_field_index("path")
+    return column.flatten()[at].to_pylist() if at >= 0 else [None] * rows.num_rows

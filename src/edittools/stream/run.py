@@ -1,0 +1,330 @@
+"""The run loop: source → stages → sink, for one machine, one array task or one pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast, runtime_checkable
+
+from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
+from edittools.stream import files
+from edittools.stream.batch import Batch, Reject, Shard, Stage
+from edittools.stream.progress import Progress
+from edittools.stream.sink import ShardSetSink, Sink, make_sink
+from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
+from edittools.stream.wire import Counts, WireWriter, grow_pipe
+
+_SPOOL_RESERVE = 256 << 20  # bytes to leave free on the disk that is spooled to
+_SPOOL_ROW = 400  # bytes a spooled row of references takes, with a margin
+
+
+@dataclass
+class RunOptions:
+    """What the options common to all commands say. None of them changes a row."""
+
+    output: str | None = None
+    format: str | None = None
+    overwrite: bool = False
+    inline: bool = False
+    partial: bool = False
+    task: tuple[int, int] | None = None
+    limit: int | None = None
+    rejects: str | None = None
+    max_errors: str = "1%"
+    quiet: bool = False
+    dry_run: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class TwoPassStage(Protocol):
+    """A stage that must see every row before it lets one through (dedup, quantile bounds).
+
+    `observe` passes batches on unchanged and gathers facts, `decide` makes a verdict of them, and calling the
+    stage applies it. `verdict_digest` names the verdict; None until there is one.
+    """
+
+    name: str
+    verdict_digest: str | None
+
+    def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
+    def decide(self) -> None: ...
+
+
+def stdout_kind() -> str:
+    """What standard output is: `terminal`, `file` or `pipe` (sockets and devices count as pipes)."""
+    if os.isatty(1):
+        return "terminal"
+    return "file" if stat.S_ISREG(os.fstat(1).st_mode) else "pipe"
+
+
+def parse_task(text: str | None) -> tuple[int, int] | None:
+    """`I/N`, counted from 0; `auto` reads Slurm's variables. Raises UsageError."""
+    if text is None:
+        return None
+    if text == "auto":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+        values = [os.environ.get(name) for name in names]
+        if values[0] is None or values[2] is None:
+            raise UsageError("--task auto: not inside a Slurm array job", hint="say --task I/N")
+        try:
+            # A retry of failed tasks names them one by one (--array=3,7), so the number of tasks of the first
+            # submission has to be given: EDITTOOLS_TASKS says how the work was cut, not what is done.
+            first, count = int(values[1] or 0), int(os.environ.get("EDITTOOLS_TASKS") or cast(str, values[2]))
+            index = int(values[0]) - (0 if "EDITTOOLS_TASKS" in os.environ else first)
+        except ValueError:
+            raise UsageError("--task auto: Slurm's variables are not numbers") from None
+    else:
+        head, slash, tail = text.partition("/")
+        if not slash or not head.isdigit() or not tail.isdigit():
+            raise UsageError(f"--task {text}: expected I/N with I counted from 0, or `auto`")
+        index, count = int(head), int(tail)
+    if not 0 <= index < count:
+        raise UsageError(f"--task {index}/{count}: I counts from 0 and is less than N")
+    return index, count
+
+
+def parse_max_errors(text: str) -> tuple[float, bool]:
+    """`N` rows or `P%` of them: (value, whether it is a share)."""
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            if 0 <= share <= 1:
+                return share, True
+        elif int(text) >= 0:
+            return float(int(text)), False
+    except ValueError:
+        pass
+    raise UsageError(f"--max-errors {text}: expected a number of rows, or a percentage such as 1%")
+
+
+def check_errors(counts: Counts, max_errors: str) -> None:
+    """Raises TooManyFailed where more rows failed than are tolerated."""
+    value, share = parse_max_errors(max_errors)
+    allowed = value * counts.rows if share else value
+    if counts.failed > allowed:
+        raise TooManyFailed(
+            f"{counts.failed} of {counts.rows} rows failed, more than --max-errors {max_errors}",
+            hint="the output is written; the rejects say which rows and why",
+        )
+
+
+def open_input(paths: list[str], options: RunOptions) -> Source:
+    """The source the options describe."""
+    if options.limit is not None and options.task is not None:
+        raise UsageError("--limit and --task cannot be used together")
+    source = open_source(paths, partial=options.partial)
+    if options.limit is not None:
+        source = source.limited(options.limit) if isinstance(source, FileSource) else Limited(source, options.limit)
+    return source
+
+
+class _Handler:
+    """The first SIGINT or SIGTERM unwinds the run at once, wherever it waits; temporaries go on the way out."""
+
+    def __init__(self) -> None:
+        self.armed = True
+
+    def __call__(self, signum: int, frame: object) -> None:
+        if self.armed:
+            self.armed = False
+            raise Interrupted(signum)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted while the block runs (in the main thread)."""
+    handler = _Handler()
+    try:
+        old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever is has to care
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
+def run(
+    command: str,
+    source: Source,
+    stages: list[Stage],
+    settings: dict[str, Any],
+    options: RunOptions,
+    *,
+    version: int = 1,
+    sink: Sink | None = None,
+    progress: Progress | None = None,
+) -> Counts:
+    """Run a pipeline to its end. Returns the counts of all rows, of shards finished earlier too.
+
+    Raises what the command line reports: EditError and its kinds, BrokenPipeError, Interrupted.
+    """
+    if sink is None:
+        sink = make_sink(
+            options.output,
+            options.format,
+            overwrite=options.overwrite,
+            inline=options.inline,
+            stdout_kind=stdout_kind,
+        )
+    parse_max_errors(options.max_errors)
+    to_folder = isinstance(sink, ShardSetSink)
+    if options.task is not None:
+        if not to_folder and options.output not in (None, "-"):
+            raise UsageError("--task needs a shard set for its output (-o DIR/): several tasks would write one file")
+        if options.rejects:
+            raise UsageError("--rejects with --task: the tasks would write one file; a shard set keeps its own")
+        if source.shards is None:
+            raise UsageError("--task needs shards to choose from; a pipe is read whole")
+    to_pipe = options.output in (None, "-") and stdout_kind() == "pipe"
+    if to_pipe:
+        with contextlib.suppress(OSError, ValueError):
+            grow_pipe(cast(Any, open(1, "wb", closefd=False)))
+    if progress is None:
+        progress = Progress(command, source.rows, shown=not to_pipe and not options.quiet)
+    rejects = _RejectsFile(options.rejects, options.overwrite)
+    spool: str | None = None
+    try:
+        with signals():
+            try:
+                for stage in stages:
+                    if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
+                        source, spool = _first_pass(stage, source, options, progress)
+                counts = _second_pass(command, source, stages, settings, version, options, sink, progress, rejects)
+                rejects.commit()
+            except BaseException:
+                sink.abort()
+                rejects.abort()
+                raise
+    finally:
+        progress.close()
+        if spool is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(spool)
+    progress.summary()
+    if not to_pipe:
+        check_errors(counts, options.max_errors)
+    return counts
+
+
+def _second_pass(
+    command: str,
+    source: Source,
+    stages: list[Stage],
+    settings: dict[str, Any],
+    version: int,
+    options: RunOptions,
+    sink: Sink,
+    progress: Progress,
+    rejects: _RejectsFile,
+) -> Counts:
+    schema, history = source.schema, source.history
+    verdicts = [s.verdict_digest for s in stages if isinstance(s, TwoPassStage)]
+    if verdicts:
+        settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
+    for stage in stages:
+        schema = stage.schema(schema)
+    history = history.add(command, version, settings)
+    sink.open(schema, history, source.rows)
+    finished = Counts()
+
+    def select(shard: Shard) -> bool:
+        if options.task is not None and shard.index % options.task[1] != options.task[0]:
+            return False
+        done = sink.done(shard)
+        if done is not None:
+            finished.rows += done.rows
+            finished.kept += done.kept
+            finished.failed += done.failed
+            progress.step(done.rows)
+        return done is None
+
+    batches = source.batches(select)
+    for stage in stages:
+        batches = stage(batches)
+    if isinstance(sink, ShardSetSink) and source.shards is not None:
+        sink.stated = len(source.shards)
+    for batch in batches:
+        found = sink.write(batch)
+        if found:
+            batch = batch.replace(batch.rows.slice(0, batch.rows.num_rows - len(found)), found)
+        rejects.write(batch.rejects)
+        progress.add(batch)
+    total = progress.counts
+    counts = Counts(total.rows + finished.rows, total.kept + finished.kept, total.failed + finished.failed)
+    sink.finish(counts)
+    return counts
+
+
+def _first_pass(
+    stage: Any, source: Source, options: RunOptions, progress: Progress
+) -> tuple[Source, str | None]:
+    """Let a two-pass stage see every row, and return a source that can be read again."""
+    if options.task is not None:
+        raise UsageError(
+            f"{stage.name}: a task of an array cannot decide from its own part",
+            hint="make the verdict first (--step), then give it to every task with --verdict",
+        )
+    if source.rewindable:
+        for batch in stage.observe(source.batches(lambda shard: True)):
+            progress.step(0)
+            del batch
+        stage.decide()
+        return source, None
+    folder = tempfile.gettempdir()
+    needed = (source.rows or 0) * _SPOOL_ROW + _SPOOL_RESERVE
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise EditError(
+            f"{folder}: {free >> 20} MiB free, about {needed >> 20} MiB needed to keep the stream's references",
+            hint="set TMPDIR to a larger disk, or give the shard set as INPUT instead of a pipe",
+        )
+    descriptor, path = tempfile.mkstemp(prefix="edittools-", suffix=".arrows")
+    with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
+        try:
+            writer = WireWriter(file, source.schema, source.history, source.rows)
+            for batch in stage.observe(source.batches(lambda shard: True)):
+                writer.write(batch)
+            writer.end()
+        except BaseException:
+            os.unlink(path)
+            raise
+    stage.decide()
+    return WireFileSource(path), path
+
+
+class _RejectsFile:
+    """`--rejects FILE`: one JSON line per row that fell out, under its name only when the run has ended."""
+
+    def __init__(self, path: str | None, overwrite: bool) -> None:
+        self.pending = None
+        if path is not None:
+            if files.exists(path) and not overwrite:
+                raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+            self.pending = files.Pending(path)
+
+    def write(self, rejects: list[Reject]) -> None:
+        if self.pending is not None:
+            for reject in rejects:
+                line = json.dumps(reject.to_dict(), ensure_ascii=False, default=str)
+                self.pending.file.write(line.encode() + b"\n")
+
+    def commit(self) -> None:
+        if self.pending is not None:
+            self.pending.commit()
+
+    def abort(self) -> None:
+        if self.pending is not None:
+            self.pending.discard()
+
+

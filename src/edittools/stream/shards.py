@@ -1,0 +1,248 @@
+"""A shard set on disk: a folder of `NNNNN.tar` beside `NNNNN.parquet`.
+
+FORMAT
+
+`NNNNN.tar` is a plain tar with webdataset's names: `ID.source.jpg`, `ID.target.png`, `ID.mask.png`, `ID.json`;
+several references are `ID.source.0.jpg`, `ID.source.1.jpg`; the turns of a dialogue `ID.turn.0.target.png`. An id
+holds no dot; where a foreign key holds a dot, a slash, a percent sign or a control character, it is percent-encoded.
+`ID.json` is the whole row, with {member, width, height, format} where a picture stands. A global PAX header in
+front holds the history and the Arrow schema as a comment, which other programs skip. Members have mtime 0 and no
+owner. The two zero blocks at the end are the end record: a tar without them is incomplete.
+
+`NNNNN.parquet` has every column of the rows, with {offset, length, width, height, format} where a picture stands;
+offsets are into the tar of the same number. Its footer holds `edit.version`, `edit.history`, `edit.hash` (what
+made this shard: the history and the digest of the input shard), `edit.tar` {size, digest}, `edit.shard`
+{index, count} and `edit.counts` {rows, kept, failed}. Commands that need no pixels read only this file.
+
+`_rejects/NNNNN.jsonl` has one line per row that fell out: {id, stage, reason, value, failed}. `_verdict/` holds
+what a two-pass command decided. `_end.json` says that the set is complete: {version, shards, rows, kept, failed,
+hash}. Everything is written under a name that begins with `.tmp-`, flushed to disk and renamed: first the rejects,
+then the tar, last the Parquet file, which commits the shard.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edittools.errors import EditError, IncompleteError
+from edittools.record import IMAGE, STORED_IMAGE
+from edittools.stream import files
+from edittools.stream.batch import Reject, image_array, map_batch_images, map_schema
+from edittools.stream.fetch import Fetcher
+from edittools.stream.history import History, digest
+from edittools.stream.pack import pack_rows
+from edittools.stream.tar import TarWriter
+from edittools.stream.wire import Counts, arrow_errors
+
+VERSION = 1
+END = "_end.json"
+REJECTS = "_rejects"
+VERDICT = "_verdict"
+_PARQUET = re.compile(r"^(\d{5,})\.parquet$")
+
+
+def shard_name(index: int) -> str:
+    return f"{index:05d}"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a shard's Parquet file says about itself."""
+
+    history: History
+    hash: str
+    tar_size: int
+    tar_digest: str
+    index: int
+    count: int | None
+    counts: Counts
+    rows: int
+    schema: pa.Schema  # with IMAGE pictures, as the stream has them
+
+
+def read_footer(path: str) -> Footer:
+    """The footer of one shard. Raises EditError where the file is damaged or not a shard's."""
+    with arrow_errors(path):
+        parquet = pq.ParquetFile(files.open_read(path))
+        schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        parquet.close()
+    notes = schema.metadata or {}
+    if b"edit.hash" not in notes:
+        raise EditError(f"{path}: not a shard of edittools", hint="`edit shard` makes shards of any Parquet file")
+    try:
+        tar = json.loads(notes[b"edit.tar"])
+        shard = json.loads(notes[b"edit.shard"])
+        return Footer(
+            History.from_json(notes[b"edit.history"]),
+            notes[b"edit.hash"].decode(),
+            int(tar["size"]),
+            str(tar["digest"]),
+            int(shard["index"]),
+            shard["count"],
+            Counts(**json.loads(notes[b"edit.counts"])),
+            rows,
+            map_schema(schema.remove_metadata(), STORED_IMAGE, IMAGE),
+        )
+    except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        raise EditError(f"{path}: damaged footer: {error!r}") from error
+
+
+def shard_numbers(folder: str) -> list[int]:
+    """The committed shards of a set."""
+    found = [_PARQUET.match(name) for name in files.listdir(folder)]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def is_shard_set(folder: str) -> bool:
+    """Whether a folder is a shard set, complete or not: it has an end record, or a shard of ours."""
+    names = files.listdir(folder)
+    if END in names or REJECTS in names:
+        return True
+    return any(_PARQUET.match(name) and name[: -len("parquet")] + "tar" in names for name in names)
+
+
+def read_end(folder: str) -> dict[str, Any] | None:
+    """The end record of a set, or None. Raises EditError if it is damaged."""
+    path = files.join(folder, END)
+    if not files.exists(path):
+        return None
+    try:
+        record = json.loads(files.read_bytes(path))
+        int(record["shards"])
+        return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise EditError(f"{path}: damaged end record: {error!r}") from error
+
+
+def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
+    """The shards of a set, and how many it has in all. Raises IncompleteError unless all are there."""
+    numbers, end = shard_numbers(folder), read_end(folder)
+    if end is not None:
+        count = int(end["shards"])
+        missing = sorted(set(range(count)) - set(numbers))
+        numbers = [n for n in numbers if n < count]
+    else:
+        stated = [read_footer(files.join(folder, f"{shard_name(n)}.parquet")).count for n in numbers[-1:]]
+        count = next((n for n in stated if n is not None), (numbers[-1] + 1) if numbers else 0)
+        missing = sorted(set(range(count)) - set(numbers))
+    if (end is None or missing) and not partial:
+        what = f"shard {shard_name(missing[0])} is missing" if missing else f"no {END}: it was not finished"
+        raise IncompleteError(
+            f"{folder}: incomplete shard set: {what}",
+            hint="run the command that writes it again; or read what is there with --partial",
+        )
+    return numbers, count
+
+
+def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
+    stem = files.join(folder, shard_name(index))
+    tar = stem + ".tar"
+    footer = read_footer(stem + ".parquet")
+    try:
+        tag, size = files.etag(tar), files.size(tar)
+    except OSError as error:
+        raise IncompleteError(f"{tar}: {error.strerror or error}: the shard has lost its tar") from error
+    if size != footer.tar_size:
+        raise IncompleteError(f"{tar}: {size} bytes, its Parquet file says {footer.tar_size}")
+
+    def refer(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
+        stored = dict(zip([field.name for field in values.type], values.flatten()))
+        mask = values.is_null() if values.null_count else None
+        return image_array(len(values), mask=mask, file=tar, etag=tag, **stored)
+
+    with arrow_errors(stem + ".parquet"):
+        parquet = pq.ParquetFile(files.open_read(stem + ".parquet"))
+        position = 0
+        for rows in parquet.iter_batches(batch_size=batch_rows):
+            first, last = max(start - position, 0), min(stop - position, rows.num_rows)
+            position += rows.num_rows
+            if first < last:
+                piece = rows.slice(first, last - first)
+                plain = piece.replace_schema_metadata(None)
+                yield map_batch_images(plain, STORED_IMAGE, IMAGE, refer)
+            if position >= stop:
+                break
+        parquet.close()
+
+
+class ShardWriter:
+    """Writes one shard of a set. Nothing has a final name before `commit`."""
+
+    def __init__(
+        self, folder: str, index: int, count: int | None, schema: pa.Schema, history: History, hash: str
+    ) -> None:
+        self.folder, self.index, self.count = folder, index, count
+        self.history, self.hash = history, hash
+        self.schema = schema
+        self.counts = Counts()
+        self.rejects: list[Reject] = []
+        self.stem = files.join(folder, shard_name(index))
+        self.tables: list[pa.RecordBatch] = []
+        self.ids: set[str] = set()
+        self.pending = files.Pending(self.stem + ".tar")
+        try:
+            self.tar = TarWriter(self.pending.file, history, schema)
+        except BaseException:
+            self.pending.discard()
+            raise
+
+    def write(self, rows: pa.RecordBatch, fetcher: Fetcher, stage: str) -> list[Reject]:
+        """Append rows; returns those that could not be written (also kept for the rejects file)."""
+        rows, doubled = self._unique(rows, stage)
+        stored, rejects = pack_rows(rows, fetcher, self.tar, stage)
+        self.tables.append(stored)
+        self.counts.kept += stored.num_rows
+        return doubled + rejects
+
+    def _unique(self, rows: pa.RecordBatch, stage: str) -> tuple[pa.RecordBatch, list[Reject]]:
+        """An id names one sample of a tar: a second row with it would be read as part of the first."""
+        keep, rejects = [], []
+        for identity in rows.column("id").to_pylist():
+            keep.append(identity not in self.ids)
+            if not keep[-1]:
+                rejects.append(Reject(identity, stage, "id twice in one shard", failed=True))
+            self.ids.add(identity)
+        return (rows.filter(pa.array(keep, pa.bool_())), rejects) if rejects else (rows, [])
+
+    def commit(self) -> None:
+        """Rename the parts, the Parquet file last: it commits the shard."""
+        self.tar.end()
+        self.pending.finish()
+        stored = map_schema(self.schema, IMAGE, STORED_IMAGE)
+        notes = {
+            "edit.version": str(VERSION),
+            "edit.history": self.history.to_json(),
+            "edit.hash": self.hash,
+            "edit.tar": json.dumps({"size": self.tar.offset, "digest": self.tar.digest}),
+            "edit.shard": json.dumps({"index": self.index, "count": self.count}),
+            "edit.counts": json.dumps(self.counts.to_dict()),
+        }
+        table = pa.Table.from_batches(self.tables, schema=stored).replace_schema_metadata(notes)
+        lines = "".join(json.dumps(r.to_dict(), ensure_ascii=False, default=str) + "\n" for r in self.rejects)
+        files.make_dirs(files.join(self.folder, REJECTS))
+        files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines.encode())
+        parquet = files.Pending(self.stem + ".parquet")
+        try:
+            pq.write_table(table, parquet.file, compression="zstd")
+            parquet.finish()
+            self.pending.commit()
+            parquet.commit()
+        except BaseException:
+            parquet.discard()
+            raise
+
+    def discard(self) -> None:
+        self.pending.discard()
+
+
+def output_hash(history: History, shard_digest: str) -> str:
+    """What an output shard is made from: the commands with their settings, and the input shard."""
+    return digest(history.hash, shard_digest)

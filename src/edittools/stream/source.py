@@ -1,0 +1,449 @@
+"""Inputs: what the command line names, opened as one source of batches."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from edittools.errors import EditError, IncompleteError, UsageError
+from edittools.record import IMAGE
+from edittools.stream import files
+from edittools.stream.batch import Batch, Shard, empty_batch
+from edittools.stream.history import History, digest
+from edittools.stream.pack import unpack_rows
+from edittools.stream.shards import is_shard_set, set_shards
+from edittools.stream.tar import Member, TarReader, Window
+from edittools.stream.units import (
+    FolderUnit,
+    LinesUnit,
+    ShardUnit,
+    Unit,
+    folder_groups,
+    folder_schema,
+    reference,
+    unit_for_file,
+)
+from edittools.stream.wire import WireReader
+
+BATCH_ROWS = 4096  # rows read from files at a time; the stream between commands cuts them smaller
+FILES_PER_SHARD = 1000  # loose files that make one unit of work
+
+Select = Callable[[Shard], bool]
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    schema: pa.Schema
+    history: History
+    rows: int | None  # an upper bound, where known
+    shards: list[Shard] | None  # None where only reading tells
+    rewindable: bool
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        """The batches of the selected shards, in order; a pipe cannot skip and yields all."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows start..stop of a unit."""
+
+    unit: Unit
+    start: int
+    stop: int
+
+    def digest(self) -> str:
+        whole = self.start == 0 and self.stop == self.unit.rows
+        return self.unit.digest if whole else digest(self.unit.digest, str(self.start), str(self.stop))
+
+
+class FileSource:
+    """Shards made of slices of units: one whole unit each, unless they were cut anew."""
+
+    rewindable = True
+
+    def __init__(self, units: list[Unit], items: list[list[Slice]] | None = None) -> None:
+        self.units = units
+        self.items = items if items is not None else [[Slice(u, 0, u.rows)] for u in units]
+        self.schema = unify([unit.schema for unit in units])
+        self.history = History()
+        for unit in units:
+            self.history = self.history.merge(unit.history)
+        self.rows: int | None = sum(piece.stop - piece.start for item in self.items for piece in item)
+        self.shards: list[Shard] | None = [
+            Shard(k, len(self.items), self._digest(item)) for k, item in enumerate(self.items)
+        ]
+
+    @staticmethod
+    def _digest(item: list[Slice]) -> str:
+        return item[0].digest() if len(item) == 1 else digest(*(piece.digest() for piece in item))
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        assert self.shards is not None
+        for shard, item in zip(self.shards, self.items):
+            if not select(shard):
+                continue
+            for piece in item:
+                for rows, rejects in piece.unit.read(piece.start, piece.stop, BATCH_ROWS):
+                    aligned = align(rows, self.schema)
+                    yield Batch(aligned, shard, False, rows.num_rows + len(rejects), rejects)
+            yield Batch(empty_batch(self.schema), shard, last=True)
+
+    def limited(self, limit: int) -> FileSource:
+        """The first `limit` rows; shards after them are left out."""
+        items: list[list[Slice]] = []
+        left = limit
+        for item in self.items:
+            if left <= 0:
+                break
+            kept = []
+            for piece in item:
+                stop = min(piece.stop, piece.start + left)
+                if stop > piece.start or piece.start == piece.stop:
+                    kept.append(Slice(piece.unit, piece.start, stop))
+                left -= stop - piece.start
+            items.append(kept)
+        return FileSource(self.units, items)
+
+    def resharded(self, rows: int | None, size: int | None) -> FileSource:
+        """The same rows cut into shards of `rows` rows, or of at most `size` bytes of pictures."""
+        slices = [piece for item in self.items for piece in item]
+        items: list[list[Slice]] = []
+        current: list[Slice] = []
+        filled = 0
+        for piece in slices:
+            sizes = (
+                piece.unit.row_sizes()[piece.start : piece.stop]
+                if size is not None
+                else np.ones(piece.stop - piece.start, np.int64)
+            )
+            limit = size if size is not None else rows
+            assert limit is not None
+            start = piece.start
+            for k, weight in enumerate(sizes.tolist()):
+                if filled and filled + weight > limit:
+                    if piece.start + k > start:
+                        current.append(Slice(piece.unit, start, piece.start + k))
+                    items.append(current)
+                    current, filled, start = [], 0, piece.start + k
+                filled += weight
+            if piece.stop > start:
+                current.append(Slice(piece.unit, start, piece.stop))
+        if current or not items:
+            items.append(current)
+        return FileSource(self.units, items)
+
+
+class WireSource:
+    """An Arrow stream, from a pipe or a file."""
+
+    shards = None
+
+    def __init__(self, reader: WireReader, rewindable: bool = False) -> None:
+        self.reader = reader
+        self.schema, self.history, self.rows = reader.schema, reader.history, reader.rows
+        self.rewindable = False
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        return self.reader.batches()
+
+
+class WireFileSource:
+    """An Arrow stream in a file, which can be read twice."""
+
+    shards = None
+    rewindable = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        reader = self._reader()
+        self.schema, self.history, self.rows = reader.schema, reader.history, reader.rows
+
+    def _reader(self) -> WireReader:
+        file: Any = files.open_read(self.path)
+        if not hasattr(file, "peek"):
+            file = io.BufferedReader(file)
+        return WireReader(file, self.path)
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        return self._reader().batches()
+
+
+class TarPipeSource:
+    """A tar of ours through a pipe; pictures are inline bytes, for there is no file to refer to."""
+
+    shards = None
+    rewindable = False
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.window = Window(file)
+        self.reader = TarReader(self.window.read, name, self.window.forget)
+        note = self.reader.read_note()
+        if note is None:
+            raise UsageError(
+                f"{name}: a tar that edittools did not write cannot be read from a pipe",
+                hint="its columns are known only after reading all of it: give the file's name",
+            )
+        self.schema, self.history = note.schema, note.history
+        self.rows: int | None = None
+
+    def _picture(self, member: Member, facts: dict) -> dict:
+        data = self.window.read(member.offset, member.size)
+        known = {name: facts.get(name) for name in ("width", "height", "format")}
+        return reference(bytes=data, **known)
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        shard = Shard(0, 1, digest("tar", self.history.hash))
+        for rows in unpack_rows(self.reader, self.schema, self._picture, 64):
+            yield Batch(rows, shard, False, rows.num_rows)
+        yield Batch(empty_batch(self.schema), shard, last=True)
+
+
+class Limited:
+    """The first rows of a pipe."""
+
+    shards = None
+    rewindable = False
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.schema, self.history = source.schema, source.history
+        self.rows = min(limit, source.rows) if source.rows is not None else limit
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        left = self.limit
+        for batch in self.source.batches(select):
+            if batch.rows.num_rows >= left:
+                yield Batch(batch.rows.slice(0, left), batch.shard, True, left, batch.rejects)
+                return
+            left -= batch.rows.num_rows
+            yield batch
+
+
+class Regrouped:
+    """A pipe cut into shards anew, by rows or by bytes of pictures, as it goes."""
+
+    shards = None
+    rewindable = False
+
+    def __init__(self, source: Source, rows: int | None, size: int | None) -> None:
+        self.source, self.per_shard, self.size = source, rows, size
+        self.schema, self.history, self.rows = source.schema, source.history, source.rows
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        from edittools.stream.units import picture_bytes
+
+        index, filled, place = 0, 0, digest("regrouped", self.history.hash)
+        limit = self.size if self.size is not None else self.per_shard
+        assert limit is not None
+        for batch in self.source.batches(select):
+            count = batch.rows.num_rows
+            weights = picture_bytes(batch.rows).tolist() if self.size is not None else [1] * count
+            start, seen, rejects = 0, batch.seen, batch.rejects
+            for k, weight in enumerate(weights):
+                if filled and filled + weight > limit:
+                    shard = Shard(index, None, digest(place, str(index)))
+                    yield Batch(batch.rows.slice(start, k - start), shard, True, seen, rejects)
+                    index, filled, start, seen, rejects = index + 1, 0, k, 0, []
+                filled += weight
+            shard = Shard(index, None, digest(place, str(index)))
+            yield Batch(batch.rows.slice(start), shard, False, seen, rejects)
+        yield Batch(empty_batch(self.schema), Shard(index, None, digest(place, str(index))), last=True)
+
+
+# ---------------------------------------------------------------- schemas of several inputs
+
+
+def _unify_types(name: str, a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    if pa.types.is_struct(a) and pa.types.is_struct(b) and IMAGE not in (a, b):
+        names = [f.name for f in a] + [f.name for f in b if a.get_field_index(f.name) < 0]
+        fields = []
+        for inner in names:
+            left = a.field(inner).type if a.get_field_index(inner) >= 0 else pa.null()
+            right = b.field(inner).type if b.get_field_index(inner) >= 0 else pa.null()
+            fields.append((inner, _unify_types(f"{name}.{inner}", left, right)))
+        return pa.struct(fields)
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return pa.list_(_unify_types(name, a.value_type, b.value_type))
+    try:
+        one, two = pa.schema([("x", a)]), pa.schema([("x", b)])
+        return pa.unify_schemas([one, two], promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        raise EditError(
+            f"column `{name}` is {a} in one input and {b} in another", hint="read them apart"
+        ) from None
+
+
+def unify(schemas: list[pa.Schema]) -> pa.Schema:
+    """The columns of all inputs together. Raises EditError where one column has types that do not meet."""
+    types: dict[str, pa.DataType] = {}
+    for schema in schemas:
+        for column in schema:
+            known = types.get(column.name)
+            types[column.name] = column.type if known is None else _unify_types(column.name, known, column.type)
+    return pa.schema(list(types.items()))
+
+
+def align(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with the columns of `schema`, null where they have none."""
+    if rows.schema.equals(schema):
+        return rows
+    columns = []
+    for column in schema:
+        index = rows.schema.get_field_index(column.name)
+        columns.append(
+            align_array(rows.column(index), column.type) if index >= 0 else pa.nulls(rows.num_rows, column.type)
+        )
+    return pa.record_batch(columns, schema=schema)
+
+
+def align_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if array.type == kind:
+        return array
+    if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
+        known = dict(zip([f.name for f in array.type], array.flatten()))
+        children = [
+            align_array(known[f.name], f.type) if f.name in known else pa.nulls(len(array), f.type) for f in kind
+        ]
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
+    if pa.types.is_list(kind) and pa.types.is_list(array.type):
+        offsets = np.asarray(array.offsets)
+        values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        mask = array.is_null() if array.null_count else None
+        starts = pa.array(offsets - offsets[0], type=pa.int32())
+        return pa.ListArray.from_arrays(starts, align_array(values, kind.value_type), mask=mask)
+    return array.cast(kind)
+
+
+# ---------------------------------------------------------------- opening
+
+
+class _Prefixed(io.RawIOBase):
+    """A file whose first bytes have been read already."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self.head, self.file = head, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.head:
+            count = min(len(buffer), len(self.head))
+            buffer[:count] = self.head[:count]
+            self.head = self.head[count:]
+            return count
+        data = self.file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def stdin_has_data() -> bool:
+    """Whether standard input is a pipe, a socket or a regular file (not a terminal, not /dev/null)."""
+    import stat
+
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def open_pipe(file: BinaryIO, name: str = "standard input") -> Source:
+    """The source that comes through an open file, known by its first bytes."""
+    head = b""
+    while len(head) < 1024:
+        piece = file.read(1024 - len(head))
+        if not piece:
+            break
+        head += piece
+    if not head:
+        raise IncompleteError(f"{name}: empty: the command before this one wrote nothing")
+    whole = io.BufferedReader(_Prefixed(head, file), buffer_size=1 << 20)
+    if head[:4] == b"\xff\xff\xff\xff":
+        return WireSource(WireReader(whole, name))
+    if head[257:262] == b"ustar":
+        return TarPipeSource(whole, name)
+    if head.lstrip()[:1] == b"{":
+        return FileSource([LinesUnit(name, whole.read())])
+    if head[:4] == b"PAR1":
+        # Parquet keeps its index at the end, so it has to be a file.
+        with tempfile.NamedTemporaryFile(prefix="edittools-", suffix=".parquet", delete=False) as spool:
+            while piece := whole.read(1 << 20):
+                spool.write(piece)
+        return FileSource([unit_for_file(spool.name)])
+    if len(head) < 8 and b"\xff\xff\xff\xff".startswith(head[:4]):
+        raise IncompleteError(f"{name}: the stream was cut off in its first bytes")
+    raise EditError(f"{name}: not an Arrow stream, a tar, a Parquet file or JSON lines")
+
+
+def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | None = None) -> Source:
+    """Open what the command line names; nothing, or `-`, is standard input."""
+    if not paths:
+        if not stdin_has_data():
+            raise UsageError("no INPUT", hint="name a shard set, a folder or a file, or pipe a stream in")
+        paths = ["-"]
+    if paths.count("-") > 1:
+        raise UsageError("standard input (`-`) can be read only once")
+    if "-" in paths:
+        if len(paths) > 1:
+            raise UsageError("`-` cannot be mixed with other inputs", hint="write the stream to a file first")
+        return open_pipe(stdin or open(0, "rb", closefd=False), "standard input")
+    expanded: list[str] = []
+    for path in paths:
+        found = files.expand(path)
+        if not found:
+            raise EditError(f"{path}: nothing matches")
+        expanded += found
+    if len(expanded) == 1 and _is_stream(expanded[0]):
+        return WireFileSource(expanded[0])
+    units = [unit for path in expanded for unit in open_units(path, partial)]
+    return FileSource(units)
+
+
+def _is_stream(path: str) -> bool:
+    if files.is_dir(path) or not files.exists(path):
+        return False
+    with files.open_read(path) as file:
+        return file.read(4) == b"\xff\xff\xff\xff"
+
+
+def open_units(path: str, partial: bool) -> list[Unit]:
+    """The units of one path: the shards of a set, the shards inside a folder, or the file itself."""
+    if not files.exists(path):
+        raise EditError(f"{path}: no such file or folder")
+    if not files.is_url(path):
+        path = os.path.abspath(path)  # references have to hold in a process that was started elsewhere
+    if not files.is_dir(path):
+        if _is_stream(path):
+            raise UsageError(
+                f"{path}: an Arrow stream cannot be mixed with other inputs",
+                hint=f"cat the streams together, or `edit cat {path} -o folder/` first",
+            )
+        return [unit_for_file(path)]
+    if is_shard_set(path):
+        numbers, _ = set_shards(path, partial)
+        return [ShardUnit(path, number) for number in numbers]
+    names = [name for name in files.listdir(path) if not name.startswith((".", "_"))]
+    for ending in (".tar", ".parquet", ".jsonl"):
+        matching = [name for name in names if name.lower().endswith(ending)]
+        if matching:
+            return [unit_for_file(files.join(path, name)) for name in matching]
+    groups = folder_groups(path)
+    schema = folder_schema(groups)
+    chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
+    return [FolderUnit(path, chunk, schema) for chunk in chunks or [[]]]
+
+

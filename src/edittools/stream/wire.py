@@ -1,0 +1,259 @@
+"""The stream between commands: an Arrow IPC stream that knows whether it ended.
+
+FORMAT
+
+The stream is an Arrow IPC stream. Its schema metadata holds:
+
+`edit.version`  version of this format, now 1.
+
+`edit.rows`     an upper bound of the number of rows, where one is known.
+
+`edit.history`  JSON: the graph of commands that made the data. Each command appends a node {command, version,
+settings, inputs, hash}; `heads` are the hashes of the newest nodes.
+
+Pictures are structs {bytes, file, offset, length, row, column, etag, width, height, format}. Either `bytes` is
+set, or the rest is a reference: `length` bytes at `offset` of `file`, or `row` of `column` of a Parquet `file`.
+`etag` is SIZE-MTIME_NS of a local file and the store's own tag of an object; a reader that finds another tag
+stops, because the file changed under the running pipeline. Width and height are those of the picture as it is
+shown, with its EXIF orientation applied.
+
+A batch has at most 256 rows, all of one input shard. Its custom metadata `edit.batch` is JSON: {shard, of,
+digest, last, seen, rejects}: the shard's number (from 0), the number of shards (null while unknown), a digest
+of the shard's content, whether this batch closes the shard, how many rows the source read for this batch, and
+the rows that were rejected on the way, which travel along so that the last command can write them down.
+
+END RECORD
+
+The last batch is empty and its custom metadata `edit.end` is JSON {rows, kept, failed}: rows read by the
+source, rows in this stream, rows that failed. An Arrow stream whose writer died between two batches reads as
+complete; a reader that meets the end of the file without the end record throws away the shard it has not
+committed and exits with status 4. After an end record another stream may follow, so that
+`cat a.arrows b.arrows | edit ...` works; its columns must be those of the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from edittools.errors import EditError, IncompleteError
+from edittools.stream.batch import Batch, Reject, Shard, empty_batch
+from edittools.stream.history import History
+
+VERSION = 1
+BATCH_ROWS = 256
+_PIPE_BYTES = 1 << 20
+
+
+@dataclass
+class Counts:
+    """Rows the source read, rows that came through, rows that failed (as against dropped by a decision)."""
+
+    rows: int = 0
+    kept: int = 0
+    failed: int = 0
+
+    def add(self, batch: Batch) -> None:
+        self.rows += batch.seen
+        self.kept += batch.rows.num_rows
+        self.failed += sum(reject.failed for reject in batch.rejects)
+
+    def to_dict(self) -> dict[str, int]:
+        return {"rows": self.rows, "kept": self.kept, "failed": self.failed}
+
+
+def grow_pipe(file: BinaryIO | io.RawIOBase) -> None:
+    """Ask for a larger pipe buffer, where the system has such a thing; 64 KiB holds barely one batch."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, OSError, ValueError):
+        return
+
+
+class WireWriter:
+    """Writes one stream to a binary file. Every batch is flushed, so that a slow stage starves nobody."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, history: History, rows: int | None) -> None:
+        metadata = {"edit.version": str(VERSION), "edit.history": history.to_json()}
+        if rows is not None:
+            metadata["edit.rows"] = str(rows)
+        self.file = file
+        self.schema = schema.with_metadata(metadata)
+        self.counts = Counts()
+        self.writer = pa.ipc.new_stream(pa.PythonFile(_KeepOpen(file), mode="w"), self.schema)
+        self.file.flush()
+
+    def write(self, batch: Batch) -> None:
+        self.counts.add(batch)
+        total = batch.rows.num_rows
+        for start in range(0, max(total, 1), BATCH_ROWS):
+            self._write_one(batch if total <= BATCH_ROWS else batch.slice(start, min(start + BATCH_ROWS, total)))
+
+    def _write_one(self, batch: Batch) -> None:
+        if not batch.rows.num_rows and not batch.last and not batch.rejects and not batch.seen:
+            return
+        rejects = json.dumps([r.to_dict() for r in batch.rejects], default=str) if batch.rejects else "[]"
+        shard = batch.shard
+        place = (
+            f'{{"shard":{shard.index},"of":{json.dumps(shard.count)},"digest":{json.dumps(shard.digest)},'
+            f'"last":{json.dumps(batch.last)},"seen":{batch.seen},"rejects":{rejects}}}'
+        )
+        self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": place})
+        self.file.flush()
+
+    def end(self) -> None:
+        """Write the end record. Without it every reader knows that this stream was cut off."""
+        record = {"edit.end": json.dumps(self.counts.to_dict())}
+        self.writer.write_batch(empty_batch(self.schema), custom_metadata=record)
+        self.writer.close()
+        self.file.flush()
+
+
+class _KeepOpen(io.RawIOBase):
+    """pyarrow closes what it is given; the file belongs to the caller."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def arrow_errors(name: str) -> Iterator[None]:
+    """Turn pyarrow's complaints about malformed bytes into one line about the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, pa.ArrowException):
+            raise
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EditError(f"{name}: damaged Arrow data: {text}") from error
+
+
+class WireReader:
+    """Reads one or several streams that follow each other in a binary file."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
+        self.file = file
+        self.source = pa.PythonFile(file, mode="r")
+        self.base = 0  # number of shards in the streams before this one
+        self.streams = 0
+        self._open()
+        self.schema = self.reader.schema.remove_metadata()
+        metadata = self.reader.schema.metadata or {}
+        try:
+            self.history = History.from_json(metadata.get(b"edit.history"))
+            self.rows = int(metadata[b"edit.rows"]) if b"edit.rows" in metadata else None
+        except ValueError as error:
+            raise EditError(f"{name}: damaged stream header: {error}") from error
+
+    def _open(self) -> None:
+        with arrow_errors(self.name):
+            self.reader = pa.ipc.open_stream(self.source)
+        version = (self.reader.schema.metadata or {}).get(b"edit.version")
+        if version is None:
+            raise EditError(
+                f"{self.name}: an Arrow stream, but not one that edittools wrote (no edit.version)",
+                hint="write it as Parquet and give the file's name",
+            )
+        if version != str(VERSION).encode():
+            raise EditError(
+                f"{self.name}: stream version {version.decode(errors='replace')}, this edittools reads {VERSION}",
+                hint="use one release of edittools in the whole pipeline",
+            )
+        self.streams += 1
+
+    def batches(self) -> Iterator[Batch]:
+        """Every batch of every stream. Raises IncompleteError where a stream has no end record."""
+        while True:
+            yield from self._one_stream()
+            if not self._another():
+                return
+
+    def _one_stream(self) -> Iterator[Batch]:
+        counts, highest, stated = Counts(), -1, 0
+        while True:
+            try:
+                with arrow_errors(self.name):
+                    rows, metadata = self.reader.read_next_batch_with_custom_metadata()
+                    rows.validate(full=True)
+            except StopIteration:
+                raise IncompleteError(
+                    f"{self.name}: the stream ended without its end record: its writer died",
+                    hint="look at the messages of the commands before this one, then run the pipeline again",
+                ) from None
+            notes = dict(metadata or {})
+            if b"edit.end" in notes:
+                self._check_end(notes[b"edit.end"], counts)
+                self.base += max(highest + 1, stated)
+                return
+            batch = self._batch(rows, notes.get(b"edit.batch"))
+            counts.add(batch)
+            highest = max(highest, batch.shard.index - self.base)
+            stated = max(stated, batch.shard.count or 0)
+            yield batch
+
+    def _batch(self, rows: pa.RecordBatch, note: bytes | None) -> Batch:
+        try:
+            place = json.loads(cast(bytes, note))
+            count = place["of"]
+            # Later streams add to the number of shards, so only the first one's is a number of shards.
+            shard = Shard(
+                self.base + int(place["shard"]),
+                int(count) if count is not None and self.streams == 1 else None,
+                str(place["digest"]),
+            )
+            rejects = [Reject.from_dict(reject) for reject in place["rejects"]]
+            return Batch(rows, shard, bool(place["last"]), int(place["seen"]), rejects)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise EditError(f"{self.name}: a batch that does not say where it belongs: {error!r}") from error
+
+    def _check_end(self, note: bytes, counts: Counts) -> None:
+        try:
+            stated = json.loads(note)
+            kept = stated["kept"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EditError(f"{self.name}: damaged end record: {error!r}") from error
+        if kept != counts.kept:
+            raise IncompleteError(f"{self.name}: {counts.kept} rows arrived, the end record says {kept}")
+
+    def _another(self) -> bool:
+        """Whether another stream follows; if so it is opened."""
+        with arrow_errors(self.name):
+            with contextlib.suppress(StopIteration):  # the end-of-stream mark of the one just read
+                self.reader.read_next_batch()
+        if not self.file.peek(1):  # type: ignore[attr-defined]
+            return False
+        schema = self.schema
+        self._open()
+        found = self.reader.schema.remove_metadata()
+        if not found.equals(schema):
+            raise EditError(
+                f"{self.name}: stream {self.streams} has other columns than the first: {_difference(schema, found)}",
+                hint="give the files as arguments: `edit cat a.arrows b.arrows` aligns their columns",
+            )
+        with arrow_errors(self.name):
+            metadata = self.reader.schema.metadata or {}
+            self.history = self.history.merge(History.from_json(metadata.get(b"edit.history")))
+        return True
+
+
+def _difference(first: pa.Schema, second: pa.Schema) -> str:
+    names = [f"`{n}`" for n in first.names if n not in second.names]
+    names += [f"`{n}`" for n in second.names if n not in first.names]
+    names += [f"`{n}`" for n in first.names if n in second.names and first.field(n) != second.field(n)]
+    return ", ".join(names) or "their order"

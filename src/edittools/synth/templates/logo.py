@@ -1,0 +1,65 @@
+"""A round badge with one letter in a corner, as channels and shops put it on their pictures."""
+
+import numpy as np
+
+from edittools.synth.core import Tools, draw
+from edittools.synth.lettering import check_room, font_path, letters, place_box, stamp
+from edittools.synth.palette import Box, legible, pick_color, rgb
+from edittools.synth.shapes import stencil
+
+TASK = "add"
+LOCAL = True
+CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+LETTERS = tuple("ABCDEGHKMNPRSTWXYZ")
+INSTRUCTION = {
+    "en": [
+        (
+            "{add|put|place|insert} a round <plate_color> {logo|badge} with a <color> {letter|capital} "
+            '"<letter>" <place>'
+        ),
+        (
+            "{stamp|mark} <picture> with a round <plate_color> {logo|badge} <place>, bearing a <color> "
+            '"<letter>"'
+        ),
+    ],
+    "zh": [
+        (
+            "在<place>{添加|加上|放|放置}一个<plate_color>圆形{标志|徽标|徽章}，{上面|"
+            "中间}是<color>字母“<letter>”"
+        ),
+        "{给|为}<picture>的<place>{加上|添加}带<color>字母“<letter>”的<plate_color>圆形{标志|徽标|徽章}",
+    ],
+}
+DETAIL = {
+    "en": ['a small round <plate_color> badge with a <color> "<letter>" {is|appears} <place>'],
+    "zh": ["<place>出现一个带<color>“<letter>”的<plate_color>圆形徽章"],
+}
+
+
+def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    check_room(picture)
+    font_path("latin", tools)
+    place = draw(rng, CORNERS)
+    plate = pick_color(picture, _box(place, picture), rng)
+    return {
+        "place": place,
+        "plate_color": plate,
+        "color": draw(rng, legible(plate)),
+        "letter": draw(rng, LETTERS),
+    }
+
+
+def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    left, top, right, bottom = _box(slots["place"], picture)
+    side = right - left
+    result = picture.copy()
+    result[top:bottom, left:right][stencil("circle", side)] = rgb(slots["plate_color"])
+    letter = letters(slots["letter"], font_path("latin", tools), side * 3 // 5, side * 3 // 5)
+    x, y = left + (side - letter.shape[1]) // 2, top + (side - letter.shape[0]) // 2
+    return stamp(result, letter, x, y, slots["color"])
+
+
+def _box(place: str, picture: np.ndarray) -> Box:
+    height, width = picture.shape[:2]
+    side = min(height, width) // 5
+    return place_box(place, side, side, height, width)

@@ -1,0 +1,15 @@
+"""The word on a sign, in Chinese characters, replaced; box, colours and font stay."""
+
+import numpy as np
+
+from edittools.synth.core import Tools
+from edittools.synth.lettering import pick_sign
+from edittools.synth.templates.text_change import DETAIL, INSTRUCTION, KEEPS, LOCAL, TASK, apply, invert_slots
+
+__all__ = ["DETAIL", "INSTRUCTION", "INVERSE", "KEEPS", "LOCAL", "TASK", "apply", "invert_slots", "slots"]
+
+INVERSE = "text_change_chinese"
+
+
+def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_sign(picture, rng, tools, "chinese")

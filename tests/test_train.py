@@ -1,0 +1,448 @@
+"""Training: formulas against numbers worked by hand, and a loop that resumes bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from edittools.errors import EditError, Interrupted, UsageError
+from edittools.models import flow
+from edittools.models.edit_dit import PADDING, UNKNOWN, EditDiT, Vocabulary, to_pixels, to_tokens
+from edittools.train import Example, checkpoint, ema, load_recipe, objective, recipe_names, train
+from edittools.train.data import batch_indices, collate
+from edittools.train.model import build_model
+from edittools.train.muon import Muon, orthogonalise
+
+TINY = {
+    "resolution": 16,
+    "patch": 8,
+    "layers": 2,
+    "heads": 2,
+    "head_dim": 16,
+    "rope": [4, 6, 6],
+    "text_width": 16,
+    "text_heads": 2,
+    "max_words": 8,
+    "batch": 6,
+    "steps": 12,
+    "checkpoint_every": 4,
+    "log_every": 2,
+    "threads": 1,
+}
+
+
+def tiny(**overrides):
+    return load_recipe("demo", {k: v for k, v in {**TINY, **overrides}.items() if k != "threads"})
+
+
+class Rows:
+    """Twenty pictures of noise and gradients; the instruction decides between inverting and copying."""
+
+    def __init__(self, count=20, bad=None):
+        random = np.random.default_rng(0)
+        self.rows = []
+        for k in range(count):
+            picture = random.integers(0, 256, (4, 4, 3)).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+            invert = k % 2 == 0
+            self.rows.append(
+                Example(
+                    f"row-{k}",
+                    "tone",
+                    "invert",
+                    [picture],
+                    255 - picture if invert else picture,
+                    "invert the colors" if invert else "leave it alone",
+                )
+            )
+        self.bad = bad
+
+    def __len__(self):
+        return len(self.rows)
+
+    def instructions(self):
+        return [row.instruction for row in self.rows]
+
+    def load(self, indices):
+        if self.bad is not None and self.bad in indices:
+            raise RuntimeError("unreadable")
+        return [self.rows[k] for k in indices]
+
+
+# ---------------------------------------------------------------------------------------------- the objective
+
+
+def test_rectified_flow_by_hand():
+    x0, noise, t = torch.tensor([[2.0]]), torch.tensor([[-1.0]]), torch.tensor([0.25])
+    x_t = flow.interpolate(x0, noise, t)
+    assert x_t.item() == 0.75 * 2 + 0.25 * -1
+    v = flow.velocity(x0, noise)
+    assert v.item() == -3
+    assert flow.x0_from_velocity(x_t, v, t).item() == pytest.approx(2)
+    assert flow.velocity_from_x0(x_t, x0, t).item() == pytest.approx(-3)
+
+
+def test_shift_by_hand():
+    assert flow.shift(torch.tensor(0.5), 3.0).item() == pytest.approx(0.75)  # 3·0.5 / (1 + 2·0.5)
+    assert flow.shift(torch.tensor([0.0, 1.0]), 3.0).tolist() == [0, 1]
+    assert flow.euler_times(2, 3.0).tolist() == pytest.approx([1, 0.75, 0])
+
+
+def test_error_in_x0_is_t_squared_times_error_in_v():
+    torch.manual_seed(0)
+    x0, noise, v = torch.randn(3, 5, 3, 4, 4, dtype=torch.float64)
+    t = torch.tensor([0.1, 0.3, 0.5, 0.7, 1.0], dtype=torch.float64)
+    guess = flow.x0_from_velocity(flow.interpolate(x0, noise, t), v, t)
+    in_x0 = objective.errors(guess, x0, noise, "x0")
+    assert torch.allclose(in_x0, t**2 * objective.errors(v, x0, noise, "v"))
+
+
+def test_gradient_against_finite_differences():
+    recipe = tiny(layers=1)
+    model = build_model(recipe, Vocabulary(["warm"])).double()
+    with torch.no_grad():  # off the zero start, where most gradients vanish
+        torch.manual_seed(1)
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    torch.manual_seed(2)
+    x0, noise = torch.randn(2, 2, 3, 16, 16, dtype=torch.float64)
+    references, words = (
+        torch.randn(2, 1, 3, 16, 16, dtype=torch.float64),
+        torch.tensor([[2, 1], [2, PADDING]]),
+    )
+    t = torch.tensor([0.3, 0.8], dtype=torch.float64)
+
+    def loss():
+        output = model(flow.interpolate(x0, noise, t), t, references, words)
+        return objective.errors(output, x0, noise, recipe.predicts).mean()
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss(), parameters)
+    direction = [torch.randn_like(p) for p in parameters]
+    along = sum((g * d).sum() for g, d in zip(gradients, direction)).item()
+    step = 1e-5
+    values = []
+    with torch.no_grad():
+        for sign in (1, -2, 1):
+            for p, d in zip(parameters, direction):
+                p.add_(sign * step * d)
+            values.append(loss().item())
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(along, rel=1e-4)
+
+
+def test_every_interval_is_hit_exactly_once_per_step():
+    for step in range(20):
+        u = objective.strata(7, step, 32)
+        assert sorted((u * 32).long().tolist()) == list(range(32))
+        # the maps are monotone: the order of the times is the order of the strata
+        for density in ("uniform", "logit-normal"):
+            t = objective.times(u, density, 3.0)
+            assert torch.equal(t.argsort(), u.argsort()) and 0 < t.min() and t.max() < 1
+    assert torch.equal(objective.strata(7, 3, 32), objective.strata(7, 3, 32))
+    assert not torch.equal(objective.strata(7, 3, 32), objective.strata(7, 4, 32))
+    assert not torch.equal(objective.strata(7, 3, 32), objective.strata(8, 3, 32))
+
+
+def test_logit_normal_quantiles_by_hand():
+    # u = Φ(1) = 0.841345 is one deviation: logit t = 1
+    t = objective.times(torch.tensor([0.5, 0.8413447460685429], dtype=torch.float64), "logit-normal", 1.0)
+    assert t.tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
+
+
+def test_rate_by_hand():
+    factors = [objective.rate_factor(step, 8, 2, 0.5) for step in range(8)]
+    assert factors == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+
+
+def test_average_is_a_weighted_mean():
+    model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    seen = [3.0, -1.0, 4.0, 1.0]
+    for decay in (0.9, 1.0):
+        for k, value in enumerate(seen, start=1):
+            torch.nn.init.constant_(model.weight, value)
+            ema.update(average, model, k, decay)
+        weights = [decay ** (len(seen) - i) for i in range(1, len(seen) + 1)]
+        expected = sum(w * value for w, value in zip(weights, seen)) / sum(weights)
+        assert average.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ the network
+
+
+def test_tokens_round_trip_and_order():
+    x = torch.arange(2 * 3 * 4 * 8.0).reshape(2, 3, 4, 8)
+    tokens = to_tokens(x, 2)
+    assert tokens.shape == (2, 8, 12)
+    assert tokens[0, 1, :4].tolist() == [2, 3, 10, 11]  # second token of the first row, channel 0
+    assert torch.equal(to_pixels(tokens, 2, 4, 8), x)
+
+
+def test_training_starts_at_copying_the_first_source():
+    torch.manual_seed(0)
+    x_t, references, words = (
+        torch.randn(2, 3, 16, 16),
+        torch.randn(2, 2, 3, 16, 16),
+        torch.tensor([[2, 3], [4, 1]]),
+    )
+    t = torch.tensor([0.4, 1.0])
+    for residual, expected in (("copy", references[:, 0]), ("affine", references[:, 0]), ("none", 0 * x_t)):
+        model = build_model(tiny(residual=residual), Vocabulary(["a", "b", "c"]))
+        assert torch.equal(model(x_t, t, references, words), expected)
+    model = build_model(tiny(predicts="v", residual="none"), Vocabulary(["a", "b", "c"]))
+    assert torch.equal(model.x0(x_t, t, references, words), x_t)
+
+
+def test_vocabulary_reads_english_and_chinese():
+    vocabulary = Vocabulary.build(["Make it RED, 20% more.", "把天空变红"])
+    assert vocabulary.words == sorted(["make", "it", "red", "2", "0", "more", "把", "天", "空", "变", "红"])
+    words = vocabulary.encode(["red sky 天", "it"], max_words=8)
+    assert words.shape == (2, 3) and words[0, 1] == UNKNOWN and words[1, 1:].tolist() == [PADDING, PADDING]
+    assert vocabulary.encode(["it it it"], max_words=2).shape == (1, 2)
+    assert vocabulary.encode(["!?"], max_words=2).tolist() == [[UNKNOWN]]
+
+
+def test_no_trained_parameter_lacks_a_gradient_after_a_step():
+    """The frozen list is exact: everything else is reached [traps of the Qwen block]."""
+    model = build_model(tiny(), Vocabulary(["a"]))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    model(
+        torch.randn(2, 3, 16, 16),
+        torch.tensor([0.4, 0.9]),
+        torch.randn(2, 1, 3, 16, 16),
+        torch.tensor([[2, 1], [2, 0]]),
+    ).square().mean().backward()
+    unreached = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    assert unreached == []
+
+
+def test_muon_is_torchs_muon_in_float32():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (16, 8), (8, 16), (8, 8))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    a = Muon(ours, lr=0.02, momentum=0.95, weight_decay=0.1)
+    b = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.1)
+    for _ in range(3):
+        for p, q in zip(ours, theirs):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs):
+        assert (p - q).abs().max() < 2e-3  # theirs rounds to bfloat16
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 8)))
+    assert 0.5 < values.min() and values.max() < 1.3
+
+
+# ------------------------------------------------------------------------------------------ recipes and rows
+
+
+def test_recipes_that_ship_load():
+    for name in recipe_names():
+        load_recipe(name)
+    assert load_recipe("demo", {"steps": "7", "muon_lr": "1"}).muon_lr == 1.0
+
+
+@pytest.mark.parametrize("overrides, word", [
+    ({"stepz": 1}, "stepz"), ({"steps": "many"}, "steps"), ({"steps": 0}, "steps"), ({"patch": 7}, "patch"),
+    ({"rope": [1, 2, 3]}, "rope"), ({"predicts": "v"}, "residual"), ({"batch": True}, "batch"),
+])  # fmt: skip
+def test_bad_settings_are_named(overrides, word):
+    with pytest.raises(UsageError, match=word):
+        load_recipe("demo", overrides)
+
+
+def test_unknown_recipe_names_those_that_ship():
+    with pytest.raises(UsageError) as caught:
+        load_recipe("nonesuch")
+    assert "demo" in caught.value.hint
+
+
+def test_batches_are_shuffled_epochs_and_pure():
+    steps = [batch_indices(3, step, 4, 10) for step in range(5)]
+    flat = sum(steps, [])
+    assert sorted(flat[:10]) == list(range(10)) == sorted(flat[10:])
+    assert flat[:10] != flat[10:]
+    assert batch_indices(3, 2, 4, 10) == steps[2]
+
+
+def test_rows_are_grouped_by_their_number_of_references():
+    a, b = np.zeros((16, 16, 3), np.uint8), np.full((8, 30, 3), 255, np.uint8)
+    rows = [
+        Example("p", "add", "t", [a], b, "x"),
+        Example("q", "t2i", "t", [], a, "y"),
+        Example("r", "add", "t", [b], a, "z"),
+    ]
+    batch = collate(0, rows, 16)
+    assert [(g.rows, tuple(g.references.shape)) for g in batch.groups] == [
+        ([1], (1, 0, 3, 16, 16)),
+        ([0, 2], (2, 1, 3, 16, 16)),
+    ]
+    assert batch.groups[1].target[0].unique().tolist() == [1]
+    assert batch.groups[1].references[0].unique().tolist() == [-1]
+
+
+# ---------------------------------------------------------------------------------------------------- the loop
+
+
+def contents(run: Path):
+    return {p.relative_to(run): p.read_bytes() for p in sorted(run.rglob("*.safetensors"))}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, optimizer):
+    recipe, data = tiny(optimizer=optimizer), Rows()
+    whole = train(recipe, data, tmp_path / "whole", threads=1)
+    assert whole.samples == 72 and whole.resumed_from == 0
+
+    def crash(report):
+        if report.step == 6:
+            raise Stop  # after the checkpoint of step 4: steps 5 and 6 are lost
+
+    def interrupt(report):
+        if report.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)  # answered at the end of step 10
+
+    with pytest.raises(Stop):
+        train(recipe, data, tmp_path / "parts", threads=1, on_step=crash)
+    assert checkpoint.newest(tmp_path / "parts").name == "step-00000004"
+    with pytest.raises(Interrupted) as caught:
+        train(recipe, data, tmp_path / "parts", threads=1, on_step=interrupt)
+    assert caught.value.signum == signal.SIGTERM
+    assert checkpoint.newest(tmp_path / "parts").name == "step-00000010"
+    (tmp_path / "parts" / "checkpoints" / ".tmp-1").mkdir()  # what a kill while saving leaves behind
+    rest = train(recipe, data, tmp_path / "parts", threads=1)
+    assert rest.resumed_from == 10
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    logs = [
+        [json.loads(line)["step"] for line in (tmp_path / d / "log.jsonl").read_text().splitlines()]
+        for d in ("whole", "parts")
+    ]
+    assert logs[0] == logs[1] == [2, 4, 6, 8, 10, 12]
+    assert not (tmp_path / "parts" / "checkpoints").exists()
+
+
+def test_a_finished_run_is_left_alone_and_another_refused(tmp_path):
+    data, run = Rows(), tmp_path / "run"
+    train(tiny(steps=2), data, run, threads=1)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    again = train(tiny(steps=2), data, run, threads=1)
+    assert again.seconds == 0 and before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    for other in ({"recipe": tiny(steps=3)}, {"data_id": "else"}):
+        with pytest.raises(UsageError) as caught:
+            train(other.get("recipe", tiny(steps=2)), data, run, threads=1, data_id=other.get("data_id", ""))
+        assert "--overwrite" in caught.value.hint
+    assert train(tiny(steps=3), data, run, threads=1, overwrite=True).steps == 3
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError):
+        train(tiny(steps=2), data, tmp_path / "full", threads=1, overwrite=True)
+    assert (tmp_path / "full" / "thesis.txt").exists()
+
+
+def test_run_folder_opens_in_diffusers(tmp_path):
+    from diffusers import QwenImageTransformer2DModel
+
+    train(tiny(steps=2), Rows(), tmp_path / "run", threads=1)
+    transformer = QwenImageTransformer2DModel.from_pretrained(tmp_path / "run" / "transformer")
+    ours = EditDiT.load(tmp_path / "run").transformer
+    assert all(torch.equal(a, b) for a, b in zip(transformer.parameters(), ours.parameters()))
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json",
+        "transformer",
+        "text_encoder",
+        "log.jsonl",
+        "_end.json",
+    }
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 2 and len(line["loss_by_noise"]) == 4 and 0 <= line["wait_share"] <= 1
+
+
+def test_a_bad_loss_stops_the_run_and_names_its_rows(tmp_path):
+    with pytest.raises(EditError, match="row-"):
+        train(tiny(muon_lr=1e20, adam_lr=1e20, clip=1e20), Rows(), tmp_path / "run", threads=1)
+    assert not (tmp_path / "run" / "_end.json").exists()
+
+
+def test_an_error_while_loading_reaches_the_caller(tmp_path):
+    with pytest.raises(RuntimeError, match="unreadable"):
+        train(tiny(), Rows(bad=5), tmp_path / "run", threads=1)
+
+
+def test_rows_without_and_with_two_references_train(tmp_path):
+    data = Rows()
+    data.rows = [
+        Example(r.id, r.task, r.template, r.sources * (k % 3), r.target, r.instruction)
+        for k, r in enumerate(data.rows)
+    ]
+    assert train(tiny(steps=3), data, tmp_path / "run", threads=1).samples == 18
+
+
+def test_tiny_network_learns_to_obey_its_instruction(tmp_path):
+    """Inverting or copying, as told: a margin in dB after a budget of steps, never of time."""
+    from edittools.models.editors import EditRequest, load_editor
+
+    data = Rows()
+    train(tiny(steps=250, batch=10, checkpoint_every=1000), data, tmp_path / "run", threads=2)
+    editor = load_editor(str(tmp_path / "run"))
+    results = editor.edit(
+        [EditRequest(row.sources, row.instruction, seed=k) for k, row in enumerate(data.rows)]
+    )
+    error = np.mean(
+        [np.square(result.astype(float) - row.target).mean() for result, row in zip(results, data.rows)]
+    )
+    copying = np.mean([np.square(row.sources[0].astype(float) - row.target).mean() for row in data.rows])
+    assert 10 * np.log10(copying / error) > 10
+
+
+LOOP = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from test_train import Rows, tiny
+    from edittools.errors import Interrupted
+    from edittools.train import train
+    def on_step(report):
+        print(report.step, flush=True)
+    try:
+        train(tiny(steps=100000, checkpoint_every=100000), Rows(), {run!r}, threads=1, on_step=on_step)
+    except Interrupted as error:
+        sys.exit(128 + error.signum)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals(tmp_path, times):
+    """One SIGINT finishes the step and saves; a second, during the same step, ends the process at once."""
+    script = textwrap.dedent(LOOP).format(tests=str(Path(__file__).parent), run=str(tmp_path / "run"))
+    if times == 2:  # the second signal comes while the first is still waiting for the step's end
+        script = script.replace(
+            "print(report.step, flush=True)",
+            "print(report.step, flush=True)\n    import os, signal\n"
+            "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)",
+        )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "1\n"
+    if times == 1:
+        process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=60)
+    process.stdout.close()
+    if times == 1:
+        assert code == 130 and checkpoint.newest(tmp_path / "run") is not None
+    else:
+        assert code == -signal.SIGINT and checkpoint.newest(tmp_path / "run") is None
