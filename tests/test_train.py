@@ -30,6 +30,8 @@ TINY = {
     "rope": [4, 6, 6],
     "text_width": 16,
     "text_heads": 2,
+    "text_layers": 1,
+    "text_tokens": 2,
     "max_words": 8,
     "batch": 6,
     "steps": 12,

@@ -51,17 +51,13 @@ def load(
     parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
     for name in parts:
         if not (folder / name).is_dir():
-            raise EditError(
-                f"{spec}: the folder `{name}` is missing", hint=f"download {spec} again, completely"
-            )
+            raise EditError(f"{spec}: the folder `{name}` is missing", hint=f"download {spec} again, completely")
     extra = {}
-    if parts.get("processor", [None, None])[1] in QWEN_PROCESSORS and not importlib.util.find_spec(
-        "torchvision"
-    ):
+    if parts.get("processor", [None, None])[1] in QWEN_PROCESSORS and not importlib.util.find_spec("torchvision"):
         extra["processor"] = qwen_processor(folder / "processor")
     try:
         pipe = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **extra
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **extra
         )
     except (OSError, ValueError, ImportError) as error:
         raise EditError(f"cannot load the pipeline {spec}: {str(error).splitlines()[0]}") from error
@@ -83,9 +79,7 @@ def _download(spec: str) -> Path:
 
     try:
         return Path(DiffusionPipeline.download(spec, use_safetensors=True))
-    except (
-        Exception
-    ) as error:  # no network, no such repository, no safetensors: one class each, in three packages
+    except Exception as error:  # no network, no such repository, no safetensors: one class each, in three packages
         raise EditError(
             f"cannot download {spec}: {str(error).strip().splitlines()[0]}",
             hint=f"where there is a network: hf download {spec} --local-dir DIR; then name DIR",
@@ -149,9 +143,7 @@ class DiffusersEditor:
         result = self.pipe(
             image=pictures if several else pictures[0],
             prompt=request.instruction,
-            generator=torch.Generator().manual_seed(
-                request.seed
-            ),  # on the CPU: the same noise on every device
+            generator=torch.Generator().manual_seed(request.seed),  # on the CPU: the same noise on every device
             **self.call,
             **{name: value for name, value in size.items() if value is not None},
         )

@@ -27,7 +27,7 @@ from edittools.models.flow import velocity_from_x0, x0_from_velocity
 # A word is a run of letters, one Chinese character or one digit; punctuation carries nothing here.
 WORD = re.compile(r"[\u3400-\u9fff]|\d|[^\W\d_\u3400-\u9fff]+")
 PADDING, UNKNOWN = 0, 1
-POSITION_CHANNELS = 4  # see positions()
+POSITION_CHANNELS, POSITION_AMPLITUDE = 8, 5.0  # see positions()
 
 
 class Vocabulary:
@@ -55,40 +55,67 @@ class Vocabulary:
         return torch.tensor([row + [PADDING] * (length - len(row)) for row in rows])
 
 
-class TextEncoder(nn.Module):
-    """Words -> one vector per word: embedding, position and one transformer layer, trained from scratch."""
+class TextLayer(nn.Module):
+    """A pre-norm transformer layer (B, L, width) -> (B, L, width); mask (B, 1, 1, L) is True where to look."""
 
-    def __init__(self, vocabulary: Vocabulary, width: int, heads: int, max_words: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.vocabulary, self.heads, self.max_words = vocabulary, heads, max_words
-        self.word = nn.Embedding(len(vocabulary), width)
-        self.position = nn.Parameter(0.02 * torch.randn(max_words, width))
+        self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, words: Tensor) -> Tensor:
-        """words (B, L) int64 -> states (B, L, width)."""
-        x = self.word(words) + self.position[: words.shape[1]]
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = (words != PADDING)[:, None, None, :]
         x = x + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class TextEncoder(nn.Module):
+    """Words -> a fixed number of vectors, trained from scratch.
+
+    A few learned query tokens stand before the words and are all that leaves the encoder, as in a Q-Former
+    (BLIP-2, Li et al. 2023): the image network carries `queries` text tokens instead of padded sentences.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, width: int, heads: int, layers: int, queries: int, max_words: int
+    ) -> None:
+        super().__init__()
+        self.vocabulary, self.max_words = vocabulary, max_words
+        self.settings = {
+            "width": width,
+            "heads": heads,
+            "layers": layers,
+            "queries": queries,
+            "max_words": max_words,
+        }
+        self.word = nn.Embedding(len(vocabulary), width)
+        self.position = nn.Parameter(0.1 * torch.randn(max_words, width))
+        self.query = nn.Parameter(torch.randn(queries, width))
+        self.layers = nn.ModuleList([TextLayer(width, heads) for _ in range(layers)])
+
+    def forward(self, words: Tensor) -> Tensor:
+        """words (B, L) int64, padded with PADDING -> states (B, queries, width)."""
+        x = self.word(words) + self.position[: words.shape[1]]
+        x = torch.cat([self.query.expand(len(words), -1, -1), x], dim=1)
+        mask = F.pad(words != PADDING, (len(self.query), 0), value=True)[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x[:, : len(self.query)]
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors, config.json and vocab.json."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"width": self.word.embedding_dim, "heads": self.heads, "max_words": self.max_words}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "vocab.json").write_text(
-            json.dumps(self.vocabulary.words, ensure_ascii=False, indent=0) + "\n"
-        )
+        (folder / "config.json").write_text(json.dumps(self.settings, indent=2) + "\n")
+        words = json.dumps(self.vocabulary.words, ensure_ascii=False, indent=0)
+        (folder / "vocab.json").write_text(words + "\n", encoding="utf-8")
         save_file(self.state_dict(), folder / "model.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
         """Read what save() wrote; a missing file is a FileNotFoundError that names it."""
-        vocabulary = Vocabulary(json.loads((folder / "vocab.json").read_text()))
+        vocabulary = Vocabulary(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
         encoder = cls(vocabulary, **json.loads((folder / "config.json").read_text()))
         encoder.load_state_dict(load_file(folder / "model.safetensors"))
         return encoder
@@ -124,14 +151,16 @@ def to_pixels(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
 
 
 def positions(height: int, width: int) -> Tensor:
-    """Four numbers per token (h·w, 4): cos and sin of a quarter turn over the picture's height and width.
+    """Where each token of a picture lies, (h·w, POSITION_CHANNELS): cosines over its rows and its columns.
 
-    The rotary embedding alone is relative; "top left" and mirroring need to know where a token lies.
+    The rotary embedding alone is relative; "top left" and mirroring need to know where a token is. The
+    amplitude makes these few numbers about as large together as the pixels of a patch.
     """
-    y = (torch.arange(height) + 0.5) / height * torch.pi
-    x = (torch.arange(width) + 0.5) / width * torch.pi
-    y, x = y.repeat_interleave(width), x.repeat(height)
-    return torch.stack([y.cos(), y.sin(), x.cos(), x.sin()], dim=1)
+    # cos(π k (i + 1/2) / n), k = 1..4: the first waves of the discrete cosine transform
+    k = torch.arange(1, POSITION_CHANNELS // 2 + 1) * torch.pi
+    rows = torch.cos((torch.arange(height) + 0.5)[:, None] / height * k)
+    columns = torch.cos((torch.arange(width) + 0.5)[:, None] / width * k)
+    return POSITION_AMPLITUDE * torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
 
 
 def output_channels(patch: int, residual: str) -> int:
@@ -190,13 +219,9 @@ class EditDiT(nn.Module):
         tokens = to_tokens(pictures, self.patch)
         place = positions(h, w).to(tokens).expand(len(tokens), -1, -1)
         tokens = torch.cat([tokens, place], dim=2).unflatten(0, (len(x_t), -1)).flatten(1, 2)
-        mask = words != PADDING
         output = self.transformer(
             hidden_states=tokens,
             encoder_hidden_states=self.text(words),
-            encoder_hidden_states_mask=None
-            if mask.all()
-            else mask,  # without a mask the faster kernel is allowed
             timestep=t,
             img_shapes=[[(1, h, w)] * (1 + references.shape[1])] * len(x_t),
             return_dict=False,

@@ -199,7 +199,8 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
         scale = min(1.0, raster.short_side / min(height, width))
         wanted_height, wanted_width = max(1, int(height * scale)), max(1, int(width * scale))
     elif raster.square is not None:
-        wanted_height, wanted_width = min(height, raster.square), min(width, raster.square)
+        # Twice as many pixels as asked for, so that every pixel of the raster is an average.
+        wanted_height, wanted_width = min(height, 2 * raster.square), min(width, 2 * raster.square)
     # A gray raster of a JPEG is its luma plane, which is Rec. 601 luma by definition.
     colour = "Gray" if raster.gray else "RGB"
     try:

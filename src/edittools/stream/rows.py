@@ -20,22 +20,41 @@ _FLUSH_ROWS = 256
 _FLUSH_BYTES = 64 << 20
 
 
+class RowPool:
+    """Threads that work on small slices of a batch; results come in order."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._pool = ThreadPoolExecutor(max_workers=jobs) if jobs > 1 else None
+
+    def run(self, batch: Batch, work: Callable[[Batch], Batch], schema: pa.Schema) -> Iterator[Batch]:
+        """Apply `work` to slices of at most 16 rows of a batch. It returns as many rows as it likes, of `schema`.
+
+        What is finished is sent on after 2 seconds at the latest, and before the next batch is waited for, so that
+        nothing downstream starves.
+        """
+        pieces = _pieces(batch)
+        if self._pool is None:
+            results: Iterator[Batch] = (work(piece) for piece in pieces)
+        else:
+            results = _in_order(self._pool, work, pieces, ahead=2 * self.jobs)
+        yield from _merge(results, schema)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
 def map_chunks(
     batches: Iterator[Batch], work: Callable[[Batch], Batch], schema: pa.Schema, jobs: int
 ) -> Iterator[Batch]:
-    """Apply `work` to small slices of every batch in `jobs` threads; results come in order.
-
-    `work` gets a batch of at most 16 rows and returns as many rows as it likes, of `schema`. What is finished is
-    sent on after 2 seconds at the latest, and before the next batch is waited for, so that nothing starves.
-    """
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    """Apply `work` to small slices of every batch, in `jobs` threads (see RowPool.run)."""
+    pool = RowPool(jobs)
+    try:
         for batch in batches:
-            pieces = _pieces(batch)
-            if jobs == 1:
-                results: Iterator[Batch] = (work(piece) for piece in pieces)
-            else:
-                results = _in_order(pool, work, pieces, ahead=2 * jobs)
-            yield from _merge(results, schema)
+            yield from pool.run(batch, work, schema)
+    finally:
+        pool.close()
 
 
 def _pieces(batch: Batch) -> Iterator[Batch]:

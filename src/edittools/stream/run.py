@@ -16,7 +16,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
 from edittools.stream import files
 from edittools.stream.batch import Batch, Reject, Shard, Stage
+from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
+from edittools.stream.shards import VERDICT
 from edittools.stream.sink import ShardSetSink, Sink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
@@ -56,6 +58,8 @@ class TwoPassStage(Protocol):
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
     def decide(self) -> None: ...
+    def save_verdict(self, path: str) -> None: ...
+    def load_verdict(self, path: str) -> None: ...
 
 
 def stdout_kind() -> str:
@@ -199,7 +203,13 @@ def run(
             try:
                 for stage in stages:
                     if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
+                        kept = _kept_verdict(command, source, settings, sink)
+                        if kept is not None and files.exists(kept):
+                            stage.load_verdict(kept)  # of the run that is being continued
+                            continue
                         source, spool = _first_pass(stage, source, options, progress)
+                        if kept is not None:
+                            stage.save_verdict(kept)
                 counts = _second_pass(command, source, stages, settings, version, options, sink, progress, rejects)
                 rejects.commit()
             except BaseException:
@@ -264,6 +274,16 @@ def _second_pass(
     counts = Counts(total.rows + finished.rows, total.kept + finished.kept, total.failed + finished.failed)
     sink.finish(counts)
     return counts
+
+
+def _kept_verdict(command: str, source: Source, settings: dict[str, Any], sink: Sink) -> str | None:
+    """Where a shard set keeps the verdict it was made with: the name says which input and settings it is for."""
+    if not isinstance(sink, ShardSetSink) or source.shards is None:
+        return None
+    made = digest(source.history.hash, canonical_json(settings), *(shard.digest for shard in source.shards))
+    folder = files.join(sink.folder, VERDICT)
+    files.make_dirs(folder)
+    return files.join(folder, f"{command}-{made[:16]}")
 
 
 def _first_pass(

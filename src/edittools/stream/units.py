@@ -447,7 +447,8 @@ def _walk(root: str) -> Iterator[LooseFile]:
             continue
         if not entry.is_file():
             continue  # a pipe or a device would block
-        yield LooseFile(_clean(inside), os.path.join(root, inside), facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+        tag = f"{facts.st_size}-{facts.st_mtime_ns}"
+        yield LooseFile(_clean(inside), os.path.join(root, inside), facts.st_size, tag)
 
 
 def _clean(path: str) -> str:

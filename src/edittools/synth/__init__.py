@@ -145,7 +145,7 @@ def _make_dialogue(picture: np.ndarray, rng: np.random.Generator, key: Key, tool
         task=task_of("dialogue"),
         source=picture,
         target=turns[-1].target,
-        mask=np.any(picture != turns[-1].target, axis=-1).astype(np.uint8) * np.uint8(255),
+        mask=mask_of(picture, turns[-1].target),
         instruction={
             "en": " ".join(turn.instruction["en"] for turn in turns),
             "zh": "".join(turn.instruction["zh"] for turn in turns),

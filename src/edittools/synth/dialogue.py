@@ -12,10 +12,10 @@ import numpy as np
 from edittools.synth.core import Tools, draw
 from edittools.synth.palette import pick_color
 from edittools.synth.registry import load
-from edittools.synth.shapes import PLACES, SIZES, box, pick_shape, pick_thing
+from edittools.synth.shapes import PLACES, box, pick_other_size, pick_shape, pick_thing
 
 KINDS = ("content_memory", "content_understanding", "version_backtracking")
-# how a turn changes what `it` is; each of them but `remove` leaves something for the next turn
+# How a turn changes what `it` is. Removing it is left out: the dialogue would end where it began.
 CHANGES = ("shape_color", "move", "replace", "resize")
 BACKTRACKS = {"undo": 0, "back_to_first": 0, "back_to_original": -1}  # wording -> parent of the third turn
 
@@ -66,6 +66,8 @@ def _memory(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> list
     middle = ("region", load("region").slots(picture, rng, tools) | {"place": places[1]})
     attribute = variant.removeprefix("same_")
     last = things[2] | {attribute: things[0][attribute], "wording": variant}
+    if variant == "same_shape":  # which may need more room than the third thing's own shape
+        last["size"] = things[0]["size"]
     return _chain([("add", things[0]), middle, ("add", last)])
 
 
@@ -79,27 +81,21 @@ def _chain(layers: list[tuple[str, dict]]) -> list[Plan]:
 def _understanding(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> list[Plan]:
     thing = pick_thing(picture, rng)
     plans = [Plan(-1, "add", thing, (("add", thing),))]
-    second, third = (CHANGES[int(i)] for i in rng.permutation(len(CHANGES))[:2])
-    for parent, change in enumerate((second, draw(rng, (third, "remove")))):
-        slots, after = _change(picture, thing, change, rng)
-        state = (("add", after),) if after else ()
-        plans.append(Plan(parent, change, slots | {"wording": "it"}, state))
-        thing = after or thing
+    for parent, index in enumerate(rng.permutation(len(CHANGES))[:2]):
+        change = CHANGES[int(index)]
+        slots, thing = _change(picture, thing, change, rng)
+        plans.append(Plan(parent, change, slots | {"wording": "it"}, (("add", thing),)))
     return plans
 
 
-def _change(
-    picture: np.ndarray, thing: dict, change: str, rng: np.random.Generator
-) -> tuple[dict, dict | None]:
-    """Slots of a change to the thing, and the thing afterwards (None once it is removed)."""
-    if change == "remove":
-        return dict(thing), None
+def _change(picture: np.ndarray, thing: dict, change: str, rng: np.random.Generator) -> tuple[dict, dict]:
+    """Slots of a change to the thing, and the thing afterwards."""
     where = box(thing["place"], thing["size"], *picture.shape[:2])
     if change == "move":
         place = draw(rng, [p for p in PLACES if p != thing["place"]])
         return thing | {"to_place": place}, thing | {"place": place}
     if change == "resize":
-        size = draw(rng, [s for s in SIZES if s != thing["size"]])
+        size = pick_other_size(thing, picture, rng)
         return thing | {"new_size": size}, thing | {"size": size}
     color = pick_color(picture, where, rng, avoid=(thing["color"],))
     if change == "shape_color":

@@ -150,13 +150,6 @@ REFERRING: dict[str, dict[str, dict[str, list[str]]]] = {
                 "{把它的|将它的}{大小|尺寸}{改成|调整为}<new_size>",
             ],
         },
-        "remove": {
-            "en": [
-                "{remove|delete|erase} it [again]",
-                "{take it away|make it disappear|get rid of it} [again]",
-            ],
-            "zh": ["{把它|将它}{移除|删除|去掉|擦掉}", "{移除|删除|去掉}它"],
-        },
     },
     # version backtracking: the turn edits an earlier version
     **{wording: {"add": patterns, "region": patterns} for wording, patterns in _AFTER_GOING_BACK.items()},

@@ -10,13 +10,14 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from edittools.synth.core import draw
+from edittools.synth.core import Unfit, draw
 from edittools.synth.palette import Box, pick_color, rgb
 
 PLACES = ("top_left", "top", "top_right", "left", "center", "right", "bottom_left", "bottom", "bottom_right")
 SHAPES = ("square", "circle", "triangle", "star", "diamond", "cross")
 SIZES = {"small": 6, "medium": 4, "large": 3}  # side = short side of the picture / this, rounded down
-STAR_SIDE = 9  # pixels; a smaller star is a blob
+# Sides in pixels below which a shape cannot be told from a square.
+MIN_SIDES = {"square": 1, "circle": 5, "triangle": 5, "diamond": 5, "cross": 6, "star": 9}
 
 # Vertices of a five-pointed star that fills the unit box, in thousandths: x, y.
 STAR = (
@@ -63,13 +64,26 @@ def stencil(shape: str, side: int) -> np.ndarray:
         canvas = Image.new("1", (side, side))
         points = [((x * (side - 1) + 500) // 1000, (y * (side - 1) + 500) // 1000) for x, y in STAR]
         ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
-        return np.asarray(canvas)
+        drawn = np.asarray(canvas)
+        return drawn | drawn[:, ::-1]  # Pillow rounds to one side
     raise ValueError(f"unknown shape: {shape}")
 
 
 def pick_shape(side: int, rng: np.random.Generator, avoid: tuple[str, ...] = ()) -> str:
     """Draw a shape that can be told from others at this side in pixels."""
-    return draw(rng, [s for s in SHAPES if s not in avoid and (s != "star" or side >= STAR_SIDE)])
+    fitting = [shape for shape in SHAPES if shape not in avoid and side >= MIN_SIDES[shape]]
+    if not fitting:
+        raise Unfit("picture is too small for another shape")
+    return draw(rng, fitting)
+
+
+def pick_other_size(thing: dict, picture: np.ndarray, rng: np.random.Generator) -> str:
+    """Draw another size at which the thing's shape can still be told."""
+    least = MIN_SIDES[thing["shape"]]
+    fitting = [s for s in SIZES if s != thing["size"] and side_of(s, *picture.shape[:2]) >= least]
+    if not fitting:
+        raise Unfit("picture is too small for another size")
+    return draw(rng, fitting)
 
 
 def pick_thing(picture: np.ndarray, rng: np.random.Generator, places: tuple[str, ...] = PLACES) -> dict:

@@ -27,6 +27,8 @@ class Recipe:
     )
     text_width: int
     text_heads: int
+    text_layers: int
+    text_tokens: int  # query tokens that carry an instruction into the network
     max_words: int  # longer instructions are cut
 
     # Objective

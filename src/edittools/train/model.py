@@ -24,7 +24,14 @@ def build_model(recipe: Recipe, vocabulary: Vocabulary) -> EditDiT:
             axes_dims_rope=tuple(recipe.rope),
             zero_cond_t=recipe.clean_references,
         )
-        text = TextEncoder(vocabulary, recipe.text_width, recipe.text_heads, recipe.max_words)
+        text = TextEncoder(
+            vocabulary,
+            width=recipe.text_width,
+            heads=recipe.text_heads,
+            layers=recipe.text_layers,
+            queries=recipe.text_tokens,
+            max_words=recipe.max_words,
+        )
     # adaLN-Zero (DiT, Peebles and Xie 2023, 3.2): every block starts as the identity and the output as zero.
     # The class does not do this itself.
     modulations = [

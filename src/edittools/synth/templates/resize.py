@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Pair, Tools, draw
-from edittools.synth.shapes import SIZES, draw_thing, pick_thing
+from edittools.synth.core import Pair, Tools
+from edittools.synth.shapes import draw_thing, pick_other_size, pick_thing
 
 TASK = "adjust"
 LOCAL = True
@@ -32,7 +32,7 @@ DETAIL = {
 
 def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     thing = pick_thing(picture, rng)
-    return thing | {"new_size": draw(rng, [size for size in SIZES if size != thing["size"]])}
+    return thing | {"new_size": pick_other_size(thing, picture, rng)}
 
 
 def invert_slots(slots: dict) -> dict:

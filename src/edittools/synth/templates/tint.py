@@ -4,7 +4,7 @@ import numpy as np
 
 from edittools.synth.core import Tools, draw
 from edittools.synth.palette import rgb
-from edittools.synth.pixels import luma, to_byte
+from edittools.synth.pixels import RAMP, luma, to_byte
 
 TASK = "color"
 LOCAL = False
@@ -40,7 +40,7 @@ def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
 
 def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     color = rgb(slots["color"]).astype(np.int64)
-    level = luma(picture).astype(np.int64)[..., None]
+    level = RAMP[:, None]
     dark = color * level // 128
     light = color + (255 - color) * (level - 128) // 127
-    return to_byte(np.where(level < 128, dark, light))
+    return to_byte(np.where(level < 128, dark, light))[luma(picture)]

@@ -34,8 +34,8 @@ KEEPS = {
 
 def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     thing = pick_thing(np.full_like(picture, 255), rng)
-    # the shape must stand out from the whole of the background, so neither of its colours may be close
-    return thing | pick_backdrop(rng, avoid=(thing["color"],))
+    # the shape must stand out from both colours of the background, and the background from the white
+    return thing | pick_backdrop(rng, avoid=(thing["color"], "white"))
 
 
 def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:

@@ -1,0 +1,135 @@
+"""Filters: one measurement per file. The file name is the registry; a new filter is one new file here.
+
+A file declares `FILTER`, a Filter. Its option, help text, line in the manual, score column and reject reason all
+come from that.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edittools.errors import UsageError
+from edittools.stream.images import Raster
+
+# The raster of the photometric measures. Filters of equal rasters share one decode.
+PHOTOMETRIC = Raster(short_side=256)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One measurement of a picture, and how a bound on it is spelled.
+
+    `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
+    width and height (arrays, pixels) and has `from_size` instead.
+    """
+
+    name: str  # of the score and of the reject reason
+    help: str
+    unit: str
+    source: str  # the paper or definition
+    bare: Literal["min", "max"] = "min"  # what a single number on the command line bounds
+    option: str | None = None  # if it differs from --NAME
+    raster: Raster | None = None
+    measure: Callable[[np.ndarray], float] | None = None
+    from_size: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+    @property
+    def flag(self) -> str:
+        return self.option or "--" + self.name.replace("_", "-")
+
+
+@functools.cache
+def filters() -> dict[str, Filter]:
+    """Every filter by name, in alphabetical order of their files."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        declared = getattr(importlib.import_module(f"{__name__}.{module.name}"), "FILTER", None)
+        if isinstance(declared, Filter):
+            found[declared.name] = declared
+    return found
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lowest and highest value that passes; None is open. `q` bounds are quantiles of the data set, 0 to 1."""
+
+    low: float | None = None
+    high: float | None = None
+    low_q: float | None = None
+    high_q: float | None = None
+
+    @property
+    def empirical(self) -> bool:
+        return self.low_q is not None or self.high_q is not None
+
+    @classmethod
+    def parse(cls, text: str, bare: str, option: str) -> Bounds:
+        """`5`, `5..`, `..90`, `5..90`, and the same with quantiles: `q05`, `q01..q99`. `..` only measures.
+
+        Raises UsageError.
+        """
+        low, dots, high = text.partition("..")
+        if not dots:
+            low, high = (text, "") if bare == "min" else ("", text)
+        fixed: list[float | None] = []
+        quantiles: list[float | None] = []
+        for part in (low.strip(), high.strip()):
+            try:
+                if part.startswith("q"):
+                    # q05 is 0.05, q5 is 0.5, q995 is 0.995: the digits after the point.
+                    if not part[1:].isdigit():
+                        raise ValueError
+                    fixed.append(None)
+                    quantiles.append(float("0." + part[1:]))
+                else:
+                    value = float(part) if part else None
+                    if value is not None and not np.isfinite(value):
+                        raise ValueError
+                    fixed.append(value)
+                    quantiles.append(None)
+            except ValueError:
+                raise UsageError(
+                    f"{option} {text}: expected a number, A..B, or quantiles such as q05 or q01..q99"
+                ) from None
+        if None not in fixed and fixed[0] > fixed[1]:  # type: ignore[operator]
+            raise UsageError(f"{option} {text}: the lower bound is above the upper one")
+        return cls(fixed[0], fixed[1], quantiles[0], quantiles[1])
+
+    def resolve(self, values: np.ndarray) -> Bounds:
+        """Quantiles replaced by what they are in `values` (linear interpolation, 6 significant digits)."""
+        if not self.empirical:
+            return self
+        if not len(values):
+            return Bounds(self.low, self.high)
+        low = significant(float(np.quantile(values, self.low_q))) if self.low_q is not None else self.low
+        high = significant(float(np.quantile(values, self.high_q))) if self.high_q is not None else self.high
+        return Bounds(low, high)
+
+    def passes(self, values: np.ndarray) -> np.ndarray:
+        """Which values are inside; NaN never is."""
+        inside = ~np.isnan(values)
+        if self.low is not None:
+            inside &= values >= self.low
+        if self.high is not None:
+            inside &= values <= self.high
+        return inside
+
+
+def significant(value: float) -> float:
+    """Rounded to 6 significant digits: what is stored and compared, the same on every machine."""
+    return float(f"{value:.6g}")
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """Rec. 601 luma of uint8 HxWx3 as float32 HxW, 0 to 255."""
+    return pixels @ _REC_601
+
+
+_REC_601 = np.array([0.299, 0.587, 0.114], np.float32)

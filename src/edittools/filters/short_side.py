@@ -1,0 +1,14 @@
+"""The shorter side of the picture."""
+
+import numpy as np
+
+from edittools.filters import Filter
+
+FILTER = Filter(
+    name="short_side",
+    option="--min-side",
+    help="Shorter side, in pixels, at least this.",
+    unit="pixels",
+    source="ImgEdit 3.2 keeps > 1280",
+    from_size=lambda width, height: np.minimum(width, height),
+)

@@ -1,0 +1,392 @@
+"""The stage that measures, bounds and drops."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from edittools.errors import EditError, RowError, UsageError, missing_extra
+from edittools.filters import Bounds, Filter, significant
+from edittools.record import IMAGE
+from edittools.stream import files, images
+from edittools.stream.batch import Batch, Reject, Shard
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.history import canonical_json, digest
+from edittools.stream.rows import RowPool, column_values, drop_failed, row_paths
+
+VERDICT_VERSION = 1
+
+
+def row_pictures(rows: pa.RecordBatch, which: str) -> pa.StructArray:
+    """One picture per row: the target, or the first source; null where there is none.
+
+    Raises UsageError where the columns hold no such picture.
+    """
+    index = rows.schema.get_field_index(which)
+    if index < 0:
+        raise UsageError(f"the input has no `{which}` picture", hint="it has: " + ", ".join(rows.schema.names))
+    column = rows.column(index)
+    if column.type == IMAGE:
+        return column
+    if pa.types.is_list(column.type) and column.type.value_type == IMAGE:
+        offsets = np.asarray(column.offsets)
+        empty = (np.diff(offsets) == 0) | np.asarray(column.is_null())
+        return column.values.take(pa.array(offsets[:-1], mask=empty))
+    raise UsageError(f"column `{which}` holds no pictures")
+
+
+class FilterStage:
+    """Measure pictures, store the scores, drop the rows outside the bounds.
+
+    Bounds on quantiles make it a two-pass stage: `observe` measures and keeps 8 bytes per score on disk, `decide`
+    finds the quantiles, and the second pass reads the scores instead of decoding again.
+    """
+
+    name = "filter"
+
+    def __init__(
+        self,
+        wanted: list[tuple[Filter, Bounds]],
+        *,
+        where: str | None = None,
+        image: str = "target",
+        mark: str | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+        jobs: int = 1,
+    ) -> None:
+        self.wanted = wanted
+        self.where, self.image, self.mark = where, image, mark
+        self.max_pixels, self.jobs = max_pixels, jobs
+        self.sized = [item for item in wanted if item[0].from_size is not None]
+        self.measured = [item for item in wanted if item[0].measure is not None]
+        self.fetcher = Fetcher()
+        empirical = any(bounds.empirical for _, bounds in wanted)
+        # A stage without quantiles has decided before it starts.
+        self.verdict_digest: str | None = None if empirical else digest("fixed")
+        self.kept_scores: _ScoreFile | None = None
+        self.connection: Any = None
+
+    # ------------------------------------------------------------ columns
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        if self.mark is not None and self.mark in schema.names:
+            raise UsageError(f"--mark {self.mark}: the input has such a column already")
+        scores = {f.name: f.type for f in schema.field("scores").type} if "scores" in schema.names else {}
+        for item, _ in self.measured:
+            scores[item.name] = pa.float64()
+        fields = [(c.name, c.type) for c in schema if c.name != "scores"]
+        if scores:
+            fields.append(("scores", pa.struct(list(scores.items()))))
+        if self.mark is not None:
+            fields.append((self.mark, pa.string()))
+        return pa.schema(fields)
+
+    # ------------------------------------------------------------ the two passes
+
+    def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on as they are; remember what was measured."""
+        self.kept_scores = _ScoreFile(len(self.wanted))
+        pool = RowPool(self.jobs)
+        try:
+            for batch in batches:
+                for piece in self._scored(batch, pool, drop=False):
+                    self.kept_scores.add(piece.shard.index, self._matrix(piece.rows))
+                yield batch
+        finally:
+            pool.close()
+
+    def decide(self) -> None:
+        """Turn quantiles into numbers. Rows that could not be measured do not count."""
+        assert self.kept_scores is not None
+        resolved = []
+        for column, (item, bounds) in enumerate(self.wanted):
+            values = self.kept_scores.values()[:, column]
+            resolved.append((item, bounds.resolve(values[~np.isnan(values)])))
+        self._set_bounds(resolved)
+
+    def _set_bounds(self, resolved: list[tuple[Filter, Bounds]]) -> None:
+        self.wanted = resolved
+        self.sized = [item for item in resolved if item[0].from_size is not None]
+        self.measured = [item for item in resolved if item[0].measure is not None]
+        self.verdict_digest = digest(self.verdict_text())
+
+    def verdict_text(self) -> str:
+        """The resolved bounds as JSON."""
+        bounds = {item.name: [b.low, b.high] for item, b in self.wanted}
+        return canonical_json({"version": VERDICT_VERSION, "bounds": bounds})
+
+    def save_verdict(self, path: str) -> None:
+        files.write_bytes(path, (self.verdict_text() + "\n").encode())
+
+    def load_verdict(self, path: str) -> None:
+        """Use bounds that an earlier run found. Raises EditError where they are not for these filters."""
+        try:
+            bounds = json.loads(files.read_bytes(path))["bounds"]
+            resolved = [(item, Bounds(*bounds[item.name])) for item, _ in self.wanted]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditError(f"{path}: not a verdict for these filters: {error!r}") from error
+        self._set_bounds(resolved)
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        pool = RowPool(self.jobs)
+        try:
+            for batch in batches:
+                if self.kept_scores is not None and self.measured:
+                    batch = self._with_kept(batch, self.kept_scores)
+                batch = self._by_size(self._by_expression(batch))
+                for piece in self._scored(batch, pool):
+                    yield self._by_score(piece)
+        finally:
+            pool.close()
+
+    # ------------------------------------------------------------ the steps of one batch
+
+    def _drop(self, batch: Batch, keep: np.ndarray, reason: str, values: Any = None) -> Batch:
+        """Keep these rows; the others are rejected, or only marked."""
+        if keep.all():
+            return batch
+        if self.mark is not None:
+            marks = self._marks(batch.rows)
+            for row in np.flatnonzero(~keep):
+                value = values[row] if values is not None else None
+                marks[row] = marks[row] or (reason if value is None else f"{reason} {value:.6g}")
+            return batch.replace(self._set_marks(batch.rows, marks))
+        ids, paths = column_values(batch.rows, "id"), row_paths(batch.rows)
+        rejects = [
+            Reject(str(ids[row]), self.name, reason, None if values is None else float(values[row]), False, paths[row])
+            for row in np.flatnonzero(~keep)
+        ]
+        return batch.replace(batch.rows.filter(pa.array(keep)), rejects)
+
+    def _marks(self, rows: pa.RecordBatch) -> list[str | None]:
+        assert self.mark is not None
+        return column_values(rows, self.mark)
+
+    def _set_marks(self, rows: pa.RecordBatch, marks: list[str | None]) -> pa.RecordBatch:
+        assert self.mark is not None
+        index = rows.schema.get_field_index(self.mark)
+        column = pa.array(marks, pa.string())
+        if index < 0:
+            return rows.append_column(self.mark, column)
+        return rows.set_column(index, self.mark, column)
+
+    def _by_expression(self, batch: Batch) -> Batch:
+        if self.where is None or not batch.rows.num_rows:
+            return batch
+        return self._drop(batch, self._evaluate(batch.rows), f"not {self.where}")
+
+    def _evaluate(self, rows: pa.RecordBatch) -> np.ndarray:
+        """Which rows the SQL expression is true for."""
+        try:
+            import duckdb
+        except ImportError:
+            raise missing_extra("duckdb", "sql", "--where") from None
+        if self.connection is None:
+            # The expression may not reach outside its row: no files, no network, no other tables.
+            self.connection = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
+        try:
+            self.connection.register("edit_rows", pa.Table.from_batches([rows]))
+            result = self.connection.sql(f"SELECT coalesce(({self.where})::BOOLEAN, false) AS keep FROM edit_rows")
+            keep = result.to_arrow_table().column("keep").to_numpy()
+        except duckdb.Error as error:
+            raise UsageError(f"--where {self.where}: {str(error).splitlines()[0]}") from error
+        if len(keep) != rows.num_rows:
+            raise UsageError(f"--where {self.where}: not an expression about one row")
+        return keep.astype(bool)
+
+    def _by_size(self, batch: Batch) -> Batch:
+        if not self.sized or not batch.rows.num_rows:
+            return batch
+        width, height, batch = self._sizes(batch)
+        for item, bounds in self.sized:
+            assert item.from_size is not None
+            values = item.from_size(width, height)
+            keep = bounds.passes(values)
+            batch = self._drop(batch, keep, item.name, values)
+            if self.mark is None and not keep.all():
+                width, height = width[keep], height[keep]
+        return batch
+
+    def _sizes(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, Batch]:
+        """Width and height of every picture, from the columns where they are known, else from its header."""
+        pictures = row_pictures(batch.rows, self.image)
+        children = dict(zip([f.name for f in pictures.type], pictures.flatten()))
+        unknown = np.asarray(children["width"].is_null()) | np.asarray(children["height"].is_null())
+        width = children["width"].fill_null(0).to_numpy().astype(np.float64)
+        height = children["height"].fill_null(0).to_numpy().astype(np.float64)
+        failed: dict[int, RowError] = {}
+        if unknown.any():
+            for row, reference in enumerate(leaf_references(pictures)):
+                if not unknown[row]:
+                    continue
+                try:
+                    if reference is None:
+                        raise RowError(f"no {self.image} picture")
+                    header = images.probe(self.fetcher.get(reference), self.max_pixels)
+                    width[row], height[row] = header.width, header.height
+                except RowError as error:
+                    failed[row] = error
+        batch = self._drop_failed(batch, failed)
+        keep = np.array([row not in failed for row in range(len(width))], bool)
+        return width[keep], height[keep], batch
+
+    def _drop_failed(self, batch: Batch, failed: dict[int, RowError]) -> Batch:
+        return drop_failed(batch, batch.rows, failed, self.name)
+
+    def _scored(self, batch: Batch, pool: RowPool, drop: bool = True) -> Iterator[Batch]:
+        """The batch with a score for every measured filter; decodes only what has none yet.
+
+        A row that cannot be decoded is rejected, or stays with NaN where `drop` is off.
+        """
+        if not self.measured and "scores" not in batch.rows.schema.names:
+            yield batch
+            return
+        names = [item.name for item, _ in self.measured]
+        known = self._known(batch.rows)
+        if all(name in known and not np.isnan(known[name]).any() for name in names):
+            yield batch.replace(self._with_scores(batch.rows, {}))
+            return
+        schema = self._with_scores(batch.rows.slice(0, 0), {n: np.zeros(0) for n in names}).schema
+        yield from pool.run(batch, lambda piece: self._measure(piece, drop), schema)
+
+    def _known(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
+        """Scores the rows have already, NaN where they have none."""
+        index = rows.schema.get_field_index("scores")
+        if index < 0 or not pa.types.is_struct(rows.schema.field(index).type):
+            return {}
+        column = rows.column(index)
+        wanted = {item.name for item, _ in self.measured}
+        return {
+            field.name: child.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            for field, child in zip(column.type, column.flatten())
+            if field.name in wanted
+        }
+
+    def _measure(self, batch: Batch, drop: bool) -> Batch:
+        """Decode every picture once per raster and measure what is missing."""
+        rows = batch.rows
+        known = self._known(rows)
+        values = {item.name: known.get(item.name, np.full(rows.num_rows, np.nan)).copy() for item, _ in self.measured}
+        failed: dict[int, RowError] = {}
+        for row, reference in enumerate(leaf_references(row_pictures(rows, self.image))):
+            missing = [item for item, _ in self.measured if np.isnan(values[item.name][row])]
+            if not missing:
+                continue
+            try:
+                if reference is None:
+                    raise RowError(f"no {self.image} picture")
+                data = self.fetcher.get(reference)
+                for raster in dict.fromkeys(item.raster for item in missing):
+                    assert raster is not None
+                    pixels = images.decode(data, raster, self.max_pixels)
+                    for item in missing:
+                        if item.raster == raster:
+                            assert item.measure is not None
+                            values[item.name][row] = significant(item.measure(pixels))
+            except RowError as error:
+                failed[row] = error
+        return self._drop_failed(batch.replace(self._with_scores(rows, values)), failed if drop else {})
+
+    def _with_scores(self, rows: pa.RecordBatch, values: dict[str, np.ndarray]) -> pa.RecordBatch:
+        """The rows with these scores in their `scores` column, other scores untouched, marks last."""
+        index = rows.schema.get_field_index("scores")
+        scores: dict[str, pa.Array] = {}
+        if index >= 0:
+            column = rows.column(index)
+            scores = dict(zip([f.name for f in column.type], column.flatten()))
+            rows = rows.remove_column(index)
+        for name, new in values.items():
+            scores[name] = pa.array(new, pa.float64(), from_pandas=True)
+        if not scores:
+            return rows
+        for item, _ in self.measured:
+            if item.name in scores and scores[item.name].type != pa.float64():
+                scores[item.name] = scores[item.name].cast(pa.float64())
+        made = pa.StructArray.from_arrays(list(scores.values()), names=list(scores))
+        marks = self.mark is not None and self.mark in rows.schema.names
+        at = rows.num_columns - 1 if marks else rows.num_columns
+        return rows.add_column(at, "scores", made)
+
+    def _by_score(self, batch: Batch) -> Batch:
+        if batch.rows.num_rows:
+            for item, bounds in self.measured:
+                values = self._known(batch.rows)[item.name]
+                batch = self._drop(batch, bounds.passes(values), item.name, values)
+                if not batch.rows.num_rows:
+                    break
+        if self.mark is not None and self.mark not in batch.rows.schema.names:
+            batch = batch.replace(self._set_marks(batch.rows, [None] * batch.rows.num_rows))
+        return batch
+
+    # ------------------------------------------------------------ scores between the passes
+
+    def _matrix(self, rows: pa.RecordBatch) -> np.ndarray:
+        """Everything that is bounded, a column per filter, NaN where a row has no such value."""
+        known = self._known(rows)
+        result = np.full((rows.num_rows, len(self.wanted)), np.nan)
+        if self.sized:
+            width, height = self._stated_sizes(rows)
+        for column, (item, _) in enumerate(self.wanted):
+            if item.from_size is not None:
+                result[:, column] = item.from_size(width, height)
+            elif item.name in known:
+                result[:, column] = known[item.name]
+        return result
+
+    def _stated_sizes(self, rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Width and height for the quantiles; a header that cannot be read gives NaN here."""
+        everything = Batch(rows, Shard(0, None, ""))
+        width, height, rest = self._sizes(everything)
+        if rest.rows.num_rows == rows.num_rows:
+            return width, height
+        kept = set(column_values(rest.rows, "id"))
+        present = np.array([identity in kept for identity in column_values(rows, "id")], bool)
+        full = np.full((2, rows.num_rows), np.nan)
+        full[:, present] = width, height
+        return full[0], full[1]
+
+    def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
+        """The batch with the scores of the first pass, so that nothing is decoded twice."""
+        matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
+        columns = {item.name: k for k, (item, _) in enumerate(self.wanted) if item.measure is not None}
+        known = self._known(batch.rows)
+        values = {}
+        for name, k in columns.items():
+            old = known.get(name, np.full(batch.rows.num_rows, np.nan))
+            values[name] = np.where(np.isnan(old), matrix[:, k], old)
+        return batch.replace(self._with_scores(batch.rows, values))
+
+
+class _ScoreFile:
+    """Scores of every row on disk, 8 bytes each, in the order they came; found again by shard."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.file = tempfile.TemporaryFile(prefix="edittools-")
+        self.rows = 0
+        self.starts: dict[int, int] = {}
+        self.shard, self.cursor = -1, 0
+
+    def add(self, shard: int, matrix: np.ndarray) -> None:
+        self.starts.setdefault(shard, self.rows)
+        self.file.write(np.ascontiguousarray(matrix, dtype=np.float64).tobytes())
+        self.rows += len(matrix)
+
+    def values(self) -> np.ndarray:
+        """All rows, mapped into memory."""
+        if not self.rows:
+            return np.zeros((0, self.width))
+        self.file.flush()
+        return np.memmap(self.file, np.float64, "r", shape=(self.rows, self.width))
+
+    def next_rows(self, shard: int, count: int) -> np.ndarray:
+        """The next `count` rows of a shard; shards come in any order, rows of a shard in theirs."""
+        if shard != self.shard:
+            self.shard, self.cursor = shard, self.starts.get(shard, 0)
+        start, self.cursor = self.cursor, self.cursor + count
+        return self.values()[start : self.cursor]

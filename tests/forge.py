@@ -1,0 +1,164 @@
+"""Runs `edit` in processes of its own without paying for the imports each time.
+
+A server imports the libraries once and forks: every command is a real process with its own descriptors, working
+directory and environment, can be killed, and dies by signals, but starts in milliseconds. What the start of the
+interpreter itself does is tested with `subprocess` elsewhere.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_LIMIT = 1 << 20  # bytes of one request
+
+
+class Child:
+    """A command that runs."""
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.connection = connection
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float = 120) -> int:
+        """The exit status; -N for signal N, as `subprocess` has it."""
+        if self.returncode is None:
+            self.connection.settimeout(timeout)
+            data = self.connection.recv(64)
+            assert data, "the server died"
+            self.returncode = int(data)
+            self.connection.close()
+        return self.returncode
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+
+
+class Forge:
+    """The client's side: one server per test session."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="edit-forge-")
+        self.path = os.path.join(self.folder.name, "socket")
+        self.server = subprocess.Popen(
+            [sys.executable, __file__, self.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == b"ready\n"
+
+    def start(
+        self,
+        arguments: list[str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        cwd: str | Path | None = None,
+        env: dict[str, str] | None = None,
+        group: int | None = None,
+    ) -> Child:
+        """Start one command on open descriptors; `group` 0 makes a process group, another number joins it."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(self.path)
+        request = {"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": env or {}, "group": group}
+        fds = array.array("i", [stdin, stdout, stderr])
+        connection.sendmsg(
+            [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())]
+        )
+        return Child(connection, int(connection.recv(64)))
+
+    def close(self) -> None:
+        self.server.kill()
+        self.server.wait()
+        self.folder.cleanup()
+
+
+def _command(request: dict[str, Any], fds: list[int]) -> None:
+    """In the new process: become the command."""
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+    os.closerange(3, 256)
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    sys.argv = ["edit", *request["arguments"]]
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(k, mode, buffering=1, closefd=False) for k, mode in enumerate(("r", "w", "w"))
+    )
+    from edittools.cli.main import main
+
+    main(request["arguments"])
+
+
+def _monitor(connection: socket.socket) -> None:
+    """In a process per command: fork it, say its number, wait, say how it ended."""
+    data, fds, _, _ = socket.recv_fds(connection, _LIMIT, 3)
+    request = json.loads(data)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if request["group"] is not None:
+                os.setpgid(0, request["group"])
+            _command(request, list(fds))
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        os._exit(70)
+    if request["group"] is not None:
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, request["group"] or pid)
+    for fd in fds:
+        os.close(fd)
+    connection.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def serve(path: str) -> None:
+    import importlib
+
+    modules = ["main", "shard", "cat", "filter_", "dedup"]
+    for name in [f"edittools.cli.{module}" for module in modules]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    import PIL.Image
+    import pyarrow.compute
+    import pyarrow.parquet
+    import simplejpeg
+
+    import edittools.stream.check
+    import edittools.stream.ingest
+    import edittools.stream.run  # noqa: F401
+
+    PIL.Image.init()
+    pyarrow.array([1])  # makes pyarrow import what it imports when it is first used
+    del simplejpeg
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.bind(path)
+    server.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    while True:
+        connection, _ = server.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            server.close()
+            _monitor(connection)
+        connection.close()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
