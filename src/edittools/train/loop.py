@@ -186,7 +186,12 @@ def train(
     write_json(out / "_end.json", end)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     waited = batches.waited / max(time.perf_counter() - loop_began, 1e-9)
-    return Outcome(**end, seconds=time.perf_counter() - began, wait_share=waited, resumed_from=first)
+    return outcome(end, time.perf_counter() - began, waited, first)
+
+
+def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from: int) -> Outcome:
+    """`_end.json` and what only this process knows."""
+    return Outcome(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
 
 
 def open_run(out: Path, recipe: Recipe, data_id: str, overwrite: bool) -> Outcome | None:
@@ -212,7 +217,7 @@ def open_run(out: Path, recipe: Recipe, data_id: str, overwrite: bool) -> Outcom
             )
         if (out / "_end.json").exists():
             end = json.loads((out / "_end.json").read_text())
-            return Outcome(**end, seconds=0.0, wait_share=0.0, resumed_from=end["steps"])
+            return outcome(end, 0.0, 0.0, end["steps"])
         return None
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and not a run folder", hint="name another folder")

@@ -1,7 +1,7 @@
 """Building the network of a recipe, and saying which optimiser trains which of its parameters."""
 
 import torch
-from diffusers import QwenImageTransformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from torch import nn
 
 from edittools.models.edit_dit import POSITION_CHANNELS, EditDiT, TextEncoder, Vocabulary, output_channels
