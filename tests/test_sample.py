@@ -5,12 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from edittools.errors import EditError, RowError, UsageError  # noqa: E402
-from edittools.models import diffusers_pipeline  # noqa: E402
-from edittools.models.editors import EditRequest, load_editor  # noqa: E402
+from edittools.errors import EditError, RowError, UsageError
+from edittools.models import diffusers_pipeline
+from edittools.models.editors import EditRequest, load_editor
 
 BYTES = [chr(b) for b in range(33, 127)] + [chr(b) for b in range(161, 173)] + [chr(b) for b in range(174, 256)]
 

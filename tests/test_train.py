@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from edittools.errors import EditError, Interrupted, UsageError
 from edittools.models import flow
@@ -31,7 +30,6 @@ TINY = {
     "text_width": 16,
     "text_heads": 2,
     "text_layers": 1,
-    "text_tokens": 2,
     "max_words": 8,
     "batch": 6,
     "steps": 12,
@@ -223,9 +221,7 @@ def test_no_trained_parameter_lacks_a_gradient_after_a_step():
         torch.tensor([[2, 1], [2, 0]]),
     ).square().mean().backward()
     unreached = [
-        name
-        for name, p in model.named_parameters()
-        if p.requires_grad and (p.grad is None or not p.grad.any())
+        name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
     ]
     assert unreached == []
 
@@ -274,7 +270,7 @@ def test_unknown_recipe_names_those_that_ship():
 
 def test_batches_are_shuffled_epochs_and_pure():
     steps = [batch_indices(3, step, 4, 10) for step in range(5)]
-    flat = sum(steps, [])
+    flat = [k for step in steps for k in step]
     assert sorted(flat[:10]) == list(range(10)) == sorted(flat[10:])
     assert flat[:10] != flat[10:]
     assert batch_indices(3, 2, 4, 10) == steps[2]
@@ -390,8 +386,7 @@ def test_an_error_while_loading_reaches_the_caller(tmp_path):
 def test_rows_without_and_with_two_references_train(tmp_path):
     data = Rows()
     data.rows = [
-        Example(r.id, r.task, r.template, r.sources * (k % 3), r.target, r.instruction)
-        for k, r in enumerate(data.rows)
+        Example(r.id, r.task, r.template, r.sources * (k % 3), r.target, r.instruction) for k, r in enumerate(data.rows)
     ]
     assert train(tiny(steps=3), data, tmp_path / "run", threads=1).samples == 18
 
@@ -403,12 +398,8 @@ def test_tiny_network_learns_to_obey_its_instruction(tmp_path):
     data = Rows()
     train(tiny(steps=250, batch=10, checkpoint_every=1000), data, tmp_path / "run", threads=2)
     editor = load_editor(str(tmp_path / "run"))
-    results = editor.edit(
-        [EditRequest(row.sources, row.instruction, seed=k) for k, row in enumerate(data.rows)]
-    )
-    error = np.mean(
-        [np.square(result.astype(float) - row.target).mean() for result, row in zip(results, data.rows)]
-    )
+    results = editor.edit([EditRequest(row.sources, row.instruction, seed=k) for k, row in enumerate(data.rows)])
+    error = np.mean([np.square(result.astype(float) - row.target).mean() for result, row in zip(results, data.rows)])
     copying = np.mean([np.square(row.sources[0].astype(float) - row.target).mean() for row in data.rows])
     assert 10 * np.log10(copying / error) > 10
 

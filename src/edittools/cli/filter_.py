@@ -15,9 +15,7 @@ def _filter_options(function: Callable) -> Callable:
     from edittools.filters import filters
 
     for item in reversed(list(filters().values())):
-        function = options.option(
-            item.flag, item.name, metavar="BOUND", help=f"{item.help} [{item.unit}]"
-        )(function)
+        function = options.option(item.flag, item.name, metavar="BOUND", help=f"{item.help} [{item.unit}]")(function)
     return function
 
 
@@ -36,11 +34,17 @@ def _filter_options(function: Callable) -> Callable:
 @_filter_options
 @options.option("--where", metavar="EXPR", help="SQL expression over the row's columns that must be true (DuckDB).")
 @options.option(
-    "--image", type=click.Choice(["target", "source"]), default="target", show_default=True,
+    "--image",
+    type=click.Choice(["target", "source"]),
+    default="target",
+    show_default=True,
     help="Which picture is measured: the target (of a one-image row, the picture), or the first source.",
 )
 @options.option(
-    "--step", type=click.Choice(["verdict"]), setting=False, group="Run",
+    "--step",
+    type=click.Choice(["verdict"]),
+    setting=False,
+    group="Run",
     help="Only find the quantiles, and write them to -o FILE, for array tasks to read with --verdict.",
 )
 @options.option("--verdict", metavar="FILE", group="Run", setting=False, help="Quantiles found by --step verdict.")

@@ -89,7 +89,10 @@ def input_options(function: Callable) -> Callable:
     return _chain(
         click.argument("input", nargs=-1, metavar="[INPUT]..."),
         option(
-            "--partial", is_flag=True, group="Input", setting=False,
+            "--partial",
+            is_flag=True,
+            group="Input",
+            setting=False,
             help="Read a shard set that is not complete; otherwise that is an error (exit 4).",
         ),
         option("--limit", type=click.IntRange(min=0), metavar="N", group="Input", help="Read the first N rows only."),
@@ -98,7 +101,12 @@ def input_options(function: Callable) -> Callable:
 
 def pixel_option(function: Callable) -> Callable:
     return option(
-        "--max-pixels", type=click.IntRange(min=1), default=200_000_000, show_default=True, metavar="N", group="Input",
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        default=200_000_000,
+        show_default=True,
+        metavar="N",
+        group="Input",
         help="Reject pictures with more pixels than this before decoding them.",
     )(function)
 
@@ -107,23 +115,40 @@ def output_options(function: Callable) -> Callable:
     """-o, -f, --overwrite, --inline, --rejects."""
     return _chain(
         option(
-            "-o", "--output", metavar="PATH", group="Output", setting=False,
+            "-o",
+            "--output",
+            metavar="PATH",
+            group="Output",
+            setting=False,
             help="DIR/ for a shard set, X.tar, X.parquet, X.arrows, X.jsonl, or - for standard output.",
         ),
         option(
-            "-f", "--format", type=click.Choice(["shards", "tar", "parquet", "arrows", "jsonl", "table"]),
-            group="Output", setting=False, help="Format of the output, where its name does not tell.",
+            "-f",
+            "--format",
+            type=click.Choice(["shards", "tar", "parquet", "arrows", "jsonl", "table"]),
+            group="Output",
+            setting=False,
+            help="Format of the output, where its name does not tell.",
         ),
         option(
-            "--overwrite", is_flag=True, group="Output", setting=False,
+            "--overwrite",
+            is_flag=True,
+            group="Output",
+            setting=False,
             help="Replace output that exists. Without it the same command continues where it stopped.",
         ),
         option(
-            "--inline", is_flag=True, group="Output", setting=False,
+            "--inline",
+            is_flag=True,
+            group="Output",
+            setting=False,
             help="Send the bytes of pictures through the pipe, not references (for ssh and containers).",
         ),
         option(
-            "--rejects", metavar="FILE", group="Output", setting=False,
+            "--rejects",
+            metavar="FILE",
+            group="Output",
+            setting=False,
             help="Write one JSON line per rejected row. A shard set keeps them in _rejects/ by itself.",
         ),
     )(function)
@@ -133,20 +158,39 @@ def run_options(function: Callable) -> Callable:
     """-j, --task, --max-errors, --config, -n, --quiet."""
     return _chain(
         option(
-            "-j", "--jobs", type=click.IntRange(min=1), metavar="N", group="Run", setting=False,
+            "-j",
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            group="Run",
+            setting=False,
             help="Threads to use. Default: one per core.",
         ),
         option(
-            "--task", metavar="I/N", group="Run", setting=False,
+            "--task",
+            metavar="I/N",
+            group="Run",
+            setting=False,
             help="Do every N-th shard, beginning with I (from 0); `auto` reads Slurm's variables.",
         ),
         option(
-            "--max-errors", default="1%", show_default=True, metavar="N|P%", group="Run", setting=False,
+            "--max-errors",
+            default="1%",
+            show_default=True,
+            metavar="N|P%",
+            group="Run",
+            setting=False,
             help="Failed rows to tolerate before exit 3. In a pipe the last command judges the sum.",
         ),
         option(
-            "--config", metavar="FILE", group="Run", setting=False, is_eager=True, expose_value=False,
-            callback=_read_config, help="TOML with a table per subcommand; options on the command line win.",
+            "--config",
+            metavar="FILE",
+            group="Run",
+            setting=False,
+            is_eager=True,
+            expose_value=False,
+            callback=_read_config,
+            help="TOML with a table per subcommand; options on the command line win.",
         ),
         option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show what would be done."),
         option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary."),
@@ -155,14 +199,21 @@ def run_options(function: Callable) -> Callable:
 
 def seed_option(function: Callable) -> Callable:
     return option(
-        "--seed", type=int, default=0, show_default=True, metavar="N", group="Selection",
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        metavar="N",
+        group="Selection",
         help="Combined with each row's id: a row's result depends on nothing else.",
     )(function)
 
 
 def mark_option(function: Callable) -> Callable:
     return option(
-        "--mark", metavar="COLUMN", group="Output",
+        "--mark",
+        metavar="COLUMN",
+        group="Output",
         help="Keep every row; the column says null (kept) or the verdict.",
     )(function)
 

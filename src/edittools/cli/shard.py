@@ -19,11 +19,17 @@ from edittools.errors import UsageError
 @options.input_options
 @options.pixel_option
 @options.option(
-    "--map", "renames", multiple=True, metavar="NEW=OLD", group="Input",
+    "--map",
+    "renames",
+    multiple=True,
+    metavar="NEW=OLD",
+    group="Input",
     help="Read the input's column OLD as NEW. May be given several times.",
 )
 @options.option(
-    "--names", type=click.Choice(["gedit", "imgedit", "rededit"]), group="Input",
+    "--names",
+    type=click.Choice(["gedit", "imgedit", "rededit"]),
+    group="Input",
     help="Task names of this benchmark become canonical ones; the native name stays in provenance.",
 )
 @options.option("--origin", metavar="NAME", group="Input", help="What the data set is called, for provenance.")
@@ -33,7 +39,10 @@ from edittools.errors import UsageError
     "--rows", type=click.IntRange(min=1), metavar="N", group="Output", help="Rows in a shard. Default: 1000."
 )
 @options.option(
-    "--bytes", "size", metavar="SIZE", group="Output",
+    "--bytes",
+    "size",
+    metavar="SIZE",
+    group="Output",
     help="Bytes of pictures in a shard instead, such as 500M or 1G; a larger picture has a shard to itself.",
 )
 @options.output_options

@@ -72,37 +72,24 @@ class TextLayer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Words -> a fixed number of vectors, trained from scratch.
-
-    A few learned query tokens stand before the words and are all that leaves the encoder, as in a Q-Former
-    (BLIP-2, Li et al. 2023): the image network carries `queries` text tokens instead of padded sentences.
-    """
+    """Words -> one vector per word: embedding, position and transformer layers, trained from scratch."""
 
     def __init__(
-        self, vocabulary: Vocabulary, *, width: int, heads: int, layers: int, queries: int, max_words: int
+        self, vocabulary: Vocabulary, *, width: int, heads: int, layers: int, max_words: int
     ) -> None:
         super().__init__()
         self.vocabulary, self.max_words = vocabulary, max_words
-        self.settings = {
-            "width": width,
-            "heads": heads,
-            "layers": layers,
-            "queries": queries,
-            "max_words": max_words,
-        }
+        self.settings = {"width": width, "heads": heads, "layers": layers, "max_words": max_words}
         self.word = nn.Embedding(len(vocabulary), width)
         self.position = nn.Parameter(0.1 * torch.randn(max_words, width))
-        self.query = nn.Parameter(torch.randn(queries, width))
         self.layers = nn.ModuleList([TextLayer(width, heads) for _ in range(layers)])
 
     def forward(self, words: Tensor) -> Tensor:
-        """words (B, L) int64, padded with PADDING -> states (B, queries, width)."""
+        """words (B, L) int64, padded with PADDING -> states (B, L, width)."""
         x = self.word(words) + self.position[: words.shape[1]]
-        x = torch.cat([self.query.expand(len(words), -1, -1), x], dim=1)
-        mask = F.pad(words != PADDING, (len(self.query), 0), value=True)[:, None, None, :]
         for layer in self.layers:
-            x = layer(x, mask)
-        return x[:, : len(self.query)]
+            x = layer(x, (words != PADDING)[:, None, None, :])
+        return x
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors, config.json and vocab.json."""
@@ -219,9 +206,11 @@ class EditDiT(nn.Module):
         tokens = to_tokens(pictures, self.patch)
         place = positions(h, w).to(tokens).expand(len(tokens), -1, -1)
         tokens = torch.cat([tokens, place], dim=2).unflatten(0, (len(x_t), -1)).flatten(1, 2)
+        mask = words != PADDING
         output = self.transformer(
             hidden_states=tokens,
             encoder_hidden_states=self.text(words),
+            encoder_hidden_states_mask=None if mask.all() else mask,  # without one, a faster kernel may run
             timestep=t,
             img_shapes=[[(1, h, w)] * (1 + references.shape[1])] * len(x_t),
             return_dict=False,

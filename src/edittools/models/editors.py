@@ -57,7 +57,5 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
             f"pipeline (model_index.json)"
         )
     if spec.count("/") != 1 or spec.startswith((".", "/", "~")):
-        raise EditError(
-            f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME"
-        )
+        raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
     return diffusers_pipeline.load(spec, device, dtype, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -53,9 +54,7 @@ class RunFolderEditor:
         for k, request in enumerate(requests):
             groups[len(request.sources)].append(k)
         for n, rows in groups.items():
-            references = [
-                to_tensor(picture, self.resolution) for k in rows for picture in requests[k].sources
-            ]
+            references = [to_tensor(picture, self.resolution) for k in rows for picture in requests[k].sources]
             shape = (len(rows), n, 3, self.resolution, self.resolution)
             x0 = self._sample(
                 torch.cat(references).reshape(shape) if n else torch.zeros(shape),
@@ -72,12 +71,10 @@ class RunFolderEditor:
         words = self.model.text.vocabulary.encode(instructions, self.model.text.max_words).to(weight.device)
         references = references.to(weight.device, weight.dtype)
         # Each row's noise comes from its own seed, on the CPU: not from the batch, not from the device.
-        noise = [
-            torch.randn(references.shape[2:], generator=torch.Generator().manual_seed(seed)) for seed in seeds
-        ]
+        noise = [torch.randn(references.shape[2:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         x = torch.stack(noise).to(weight.device)
         times = euler_times(self.steps, self.shift)
-        for t, t_next in zip(times[:-1], times[1:]):
+        for t, t_next in itertools.pairwise(times):
             v = self.model.velocity(x.to(weight.dtype), t.expand(len(x)).to(weight.device), references, words)
             # x(t') = x(t) + (t' - t) v̂   [Euler's method on dx/dt = v]
             x = x + (t_next - t) * v.float()

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from edittools.errors import EditError, RowError
 from edittools.stream import files
+from edittools.stream.wire import arrow_errors
 
 _OPEN_FILES = 64
 _MAX_BYTES = 1 << 30  # of one encoded picture
@@ -40,6 +41,8 @@ class Fetcher:
         path = reference["file"]
         if path is None:
             raise RowError("no picture")
+        if reference["etag"] == files.ABSENT:
+            raise RowError("missing file")
         if reference["row"] is not None:
             return self._from_parquet(path, reference["column"], reference["row"], reference["etag"])
         offset, length = reference["offset"] or 0, reference["length"] or 0
@@ -81,15 +84,23 @@ class Fetcher:
                     self._retired.pop(0).close()
             return reader
 
+    def adopt_parquet(self, path: str) -> None:
+        """Open a Parquet file now, because nobody will find it under its name later."""
+        import pyarrow.parquet as pq
+
+        self._parquets[path] = pq.ParquetFile(files.open_read(path))
+
     def _from_parquet(self, path: str, column: str, row: int, etag: str | None) -> bytes:
         import pyarrow.parquet as pq
 
-        with self._lock:
+        with self._lock, arrow_errors(path):
             if path not in self._parquets:
                 if etag is not None and files.etag(path) != etag:
                     raise EditError(f"{path}: the file changed while the pipeline was running")
                 self._parquets[path] = pq.ParquetFile(files.open_read(path))
             parquet = self._parquets[path]
+            if not 0 <= row < parquet.metadata.num_rows or column not in parquet.schema_arrow.names:
+                raise EditError(f"{path}: has no row {row} of a column `{column}`")
             group, start = 0, 0
             while start + parquet.metadata.row_group(group).num_rows <= row:
                 start += parquet.metadata.row_group(group).num_rows

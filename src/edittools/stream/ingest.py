@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from edittools.errors import RowError
-from edittools.record import PROVENANCE, canonical_task
+from edittools.record import COLUMNS, IMAGE, PROVENANCE, canonical_task
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
 from edittools.stream.rows import column_values, drop_failed, map_chunks, visit_pictures
-from edittools.stream.source import align_array
+from edittools.stream.source import align_array, can_align
 
 
 class Ingest:
@@ -43,11 +43,9 @@ class Ingest:
         self.fetcher = Fetcher()
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        from edittools.record import COLUMNS, IMAGE
-
         types: dict[str, pa.DataType] = {"id": pa.string()}
         for column in schema:
-            name = self.rename.get(column.name, column.name)
+            name = self._name(column)
             kind = column.type
             if name == "source" and kind == IMAGE:
                 kind = COLUMNS["source"]
@@ -58,6 +56,16 @@ class Ingest:
         types["provenance"] = PROVENANCE
         own = [(name, types.pop(name)) for name in COLUMNS if name in types]
         return pa.schema(own + list(types.items()))
+
+    def _name(self, column: pa.Field) -> str:
+        """What a column is called from here on. One that has a name of the record, but not its type, is the user's."""
+        name = self.rename.get(column.name, column.name)
+        fits = name not in COLUMNS or can_align(column.type, COLUMNS[name])
+        if name == "source":
+            fits = fits or column.type == IMAGE
+        elif name in ("instruction", "caption"):
+            fits = fits or pa.types.is_string(column.type)
+        return name if fits else f"user_{name}"
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         first = next(batches, None)
@@ -73,7 +81,7 @@ class Ingest:
 
     def _shape(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         """The rows under the record's names and types."""
-        known = {self.rename.get(name, name): column for name, column in zip(rows.schema.names, rows.columns)}
+        known = {self._name(field): column for field, column in zip(rows.schema, rows.columns)}
         columns = []
         for column in schema:
             array = known.get(column.name)

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from edittools.errors import RowError
 from edittools.record import IMAGE
-from edittools.stream.batch import Batch, Reject, leaf_positions, map_images
-from edittools.stream.fetch import leaf_references
+from edittools.stream import images
+from edittools.stream.batch import Batch, Reject, Shard, leaf_positions, map_images
+from edittools.stream.fetch import Fetcher, leaf_references
 
 CHUNK_ROWS = 16  # rows a thread takes at a time
 _FLUSH_SECONDS = 2.0
@@ -147,6 +148,22 @@ def drop_failed(
     ]
     keep = pa.array([row not in failed for row in range(rows.num_rows)])
     return batch.replace(rows.filter(keep), rejects)
+
+
+def inline_rows(rows: pa.RecordBatch, fetcher: Fetcher, stage: str) -> tuple[pa.RecordBatch, list[Reject]]:
+    """The rows with the bytes of every picture inside them, and the rows whose picture cannot be read."""
+
+    def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:
+        data = bytes(fetcher.get(reference))
+        known = {name: reference[name] for name in ("width", "height", "format")}
+        if None in known.values():
+            header = images.probe(data)
+            known = {"width": header.width, "height": header.height, "format": header.format}
+        return {**{field.name: None for field in IMAGE}, **known, "bytes": data}
+
+    result, failed = visit_pictures(rows, visit)
+    whole = drop_failed(Batch(rows, Shard(0, None, "")), result, failed, stage)
+    return whole.rows, whole.rejects
 
 
 def column_values(rows: pa.RecordBatch, name: str) -> list[Any]:

@@ -12,7 +12,8 @@ owner. The two zero blocks at the end are the end record: a tar without them is 
 `NNNNN.parquet` has every column of the rows, with {offset, length, width, height, format} where a picture stands;
 offsets are into the tar of the same number. Its footer holds `edit.version`, `edit.history`, `edit.hash` (what
 made this shard: the history and the digest of the input shard), `edit.tar` {size, digest}, `edit.shard`
-{index, count} and `edit.counts` {rows, kept, failed}. Commands that need no pixels read only this file.
+{index, count} and `edit.counts` {rows, kept, failed}. Commands that need no pixels read only this file. A set
+whose columns hold no pictures (fingerprints, say) has no tars.
 
 `_rejects/NNNNN.jsonl` has one line per row that fell out: {id, stage, reason, value, failed}. `_verdict/` holds
 what a two-pass command decided. `_end.json` says that the set is complete: {version, shards, rows, kept, failed,
@@ -34,7 +35,7 @@ import pyarrow.parquet as pq
 from edittools.errors import EditError, IncompleteError
 from edittools.record import IMAGE, STORED_IMAGE
 from edittools.stream import files
-from edittools.stream.batch import Reject, image_array, map_batch_images, map_schema
+from edittools.stream.batch import Reject, image_array, image_leaves, map_batch_images, map_schema
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
 from edittools.stream.pack import pack_rows
@@ -141,17 +142,23 @@ def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
     return numbers, count
 
 
+def _tar_tag(tar: str, stated: int) -> str:
+    """The etag of a shard's tar. Raises IncompleteError where it is gone or has another size than stated."""
+    try:
+        tag, size = files.etag(tar), files.size(tar)
+    except OSError as error:
+        raise IncompleteError(f"{tar}: {error.strerror or error}: the shard has lost its tar") from error
+    if size != stated:
+        raise IncompleteError(f"{tar}: {size} bytes, its Parquet file says {stated}")
+    return tag
+
+
 def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
     stem = files.join(folder, shard_name(index))
     tar = stem + ".tar"
     footer = read_footer(stem + ".parquet")
-    try:
-        tag, size = files.etag(tar), files.size(tar)
-    except OSError as error:
-        raise IncompleteError(f"{tar}: {error.strerror or error}: the shard has lost its tar") from error
-    if size != footer.tar_size:
-        raise IncompleteError(f"{tar}: {size} bytes, its Parquet file says {footer.tar_size}")
+    tag = _tar_tag(tar, footer.tar_size) if footer.tar_size else ""
 
     def refer(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         stored = dict(zip([field.name for field in values.type], values.flatten()))
@@ -187,17 +194,20 @@ class ShardWriter:
         self.stem = files.join(folder, shard_name(index))
         self.tables: list[pa.RecordBatch] = []
         self.ids: set[str] = set()
-        self.pending = files.Pending(self.stem + ".tar")
-        try:
-            self.tar = TarWriter(self.pending.file, history, schema)
-        except BaseException:
-            self.pending.discard()
-            raise
+        self.pending: files.Pending | None = None
+        self.tar: TarWriter | None = None
+        if image_leaves(schema):
+            self.pending = files.Pending(self.stem + ".tar")
+            try:
+                self.tar = TarWriter(self.pending.file, history, schema)
+            except BaseException:
+                self.pending.discard()
+                raise
 
     def write(self, rows: pa.RecordBatch, fetcher: Fetcher, stage: str) -> list[Reject]:
         """Append rows; returns those that could not be written (also kept for the rejects file)."""
         rows, doubled = self._unique(rows, stage)
-        stored, rejects = pack_rows(rows, fetcher, self.tar, stage)
+        stored, rejects = (rows, []) if self.tar is None else pack_rows(rows, fetcher, self.tar, stage)
         self.tables.append(stored)
         self.counts.kept += stored.num_rows
         return doubled + rejects
@@ -214,14 +224,17 @@ class ShardWriter:
 
     def commit(self) -> None:
         """Rename the parts, the Parquet file last: it commits the shard."""
-        self.tar.end()
-        self.pending.finish()
+        tar = {"size": 0, "digest": self.hash}
+        if self.tar is not None and self.pending is not None:
+            self.tar.end()
+            self.pending.finish()
+            tar = {"size": self.tar.offset, "digest": self.tar.digest}
         stored = map_schema(self.schema, IMAGE, STORED_IMAGE)
         notes = {
             "edit.version": str(VERSION),
             "edit.history": self.history.to_json(),
             "edit.hash": self.hash,
-            "edit.tar": json.dumps({"size": self.tar.offset, "digest": self.tar.digest}),
+            "edit.tar": json.dumps(tar),
             "edit.shard": json.dumps({"index": self.index, "count": self.count}),
             "edit.counts": json.dumps(self.counts.to_dict()),
         }
@@ -233,14 +246,16 @@ class ShardWriter:
         try:
             pq.write_table(table, parquet.file, compression="zstd")
             parquet.finish()
-            self.pending.commit()
+            if self.pending is not None:
+                self.pending.commit()
             parquet.commit()
         except BaseException:
             parquet.discard()
             raise
 
     def discard(self) -> None:
-        self.pending.discard()
+        if self.pending is not None:
+            self.pending.discard()
 
 
 def output_hash(history: History, shard_digest: str) -> str:

@@ -25,7 +25,7 @@ from edittools.stream.batch import (
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.pack import pack_rows, role
-from edittools.stream.rows import drop_failed, visit_pictures
+from edittools.stream.rows import inline_rows
 from edittools.stream.shards import (
     END,
     REJECTS,
@@ -222,22 +222,6 @@ class TarSink(_FileSink):
         self._commit()
 
 
-def inline_rows(rows: pa.RecordBatch, fetcher: Fetcher) -> tuple[pa.RecordBatch, list[Reject]]:
-    """The rows with the bytes of every picture inside them, and the rows whose picture cannot be read."""
-
-    def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:
-        data = bytes(fetcher.get(reference))
-        known = {name: reference[name] for name in ("width", "height", "format")}
-        if None in known.values():
-            header = images.probe(data)
-            known = {"width": header.width, "height": header.height, "format": header.format}
-        return {**{field.name: None for field in IMAGE}, **known, "bytes": data}
-
-    result, failed = visit_pictures(rows, visit)
-    whole = drop_failed(Batch(rows, Shard(0, None, "")), result, failed, "write")
-    return whole.rows, whole.rejects
-
-
 class ArrowSink(_FileSink):
     """The Arrow stream of `wire`, with references, or with everything inline."""
 
@@ -255,7 +239,7 @@ class ArrowSink(_FileSink):
         found: list[Reject] = []
         for start in range(0, batch.rows.num_rows, _INLINE_ROWS):
             piece = batch.slice(start, min(start + _INLINE_ROWS, batch.rows.num_rows))
-            rows, rejects = inline_rows(piece.rows, self.fetcher)
+            rows, rejects = inline_rows(piece.rows, self.fetcher, "write")
             self.wire.write(piece.replace(rows, rejects))
             found += rejects
         return found
@@ -295,7 +279,7 @@ class ParquetSink(_FileSink):
     def write(self, batch: Batch) -> list[Reject]:
         found: list[Reject] = []
         for start in range(0, batch.rows.num_rows, _INLINE_ROWS):
-            rows, rejects = inline_rows(batch.rows.slice(start, _INLINE_ROWS), self.fetcher)
+            rows, rejects = inline_rows(batch.rows.slice(start, _INLINE_ROWS), self.fetcher, "write")
             found += rejects
             ids = rows.column("id").to_pylist() if "id" in rows.schema.names else [""] * rows.num_rows
             self.group.append(_to_hf(rows, ids))

@@ -11,18 +11,22 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from edittools.errors import EditError, IncompleteError, UsageError
 from edittools.record import IMAGE
 from edittools.stream import files
 from edittools.stream.batch import Batch, Shard, empty_batch
+from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
 from edittools.stream.pack import unpack_rows
+from edittools.stream.rows import inline_rows
 from edittools.stream.shards import is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
 from edittools.stream.units import (
     FolderUnit,
     LinesUnit,
+    ParquetUnit,
     ShardUnit,
     Unit,
     folder_groups,
@@ -32,6 +36,7 @@ from edittools.stream.units import (
 )
 from edittools.stream.wire import WireReader
 
+_INLINE_ROWS = 32  # rows whose pictures are in memory together
 BATCH_ROWS = 4096  # rows read from files at a time; the stream between commands cuts them smaller
 FILES_PER_SHARD = 1000  # loose files that make one unit of work
 
@@ -206,6 +211,24 @@ class TarPipeSource:
         yield Batch(empty_batch(self.schema), shard, last=True)
 
 
+class Inlined:
+    """A source whose pictures are made inline bytes, because what they refer to is gone when this process is."""
+
+    shards = None
+    rewindable = False
+
+    def __init__(self, source: Source, fetcher: Fetcher) -> None:
+        self.source, self.fetcher = source, fetcher
+        self.schema, self.history, self.rows = source.schema, source.history, source.rows
+
+    def batches(self, select: Select) -> Iterator[Batch]:
+        for batch in self.source.batches(select):
+            for start in range(0, max(batch.rows.num_rows, 1), _INLINE_ROWS):
+                piece = batch.slice(start, min(start + _INLINE_ROWS, batch.rows.num_rows))
+                rows, rejects = inline_rows(piece.rows, self.fetcher, "read")
+                yield piece.replace(rows, rejects)
+
+
 class Limited:
     """The first rows of a pipe."""
 
@@ -327,6 +350,22 @@ def align_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array.cast(kind)
 
 
+def can_align(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether `align_array` makes a `wanted` of any array of type `kind`, and loses nothing."""
+    if kind == wanted or pa.types.is_null(kind):
+        return True
+    if pa.types.is_struct(kind) and pa.types.is_struct(wanted):
+        inner = {field.name: field.type for field in wanted}
+        return all(field.name in inner and can_align(field.type, inner[field.name]) for field in kind)
+    if pa.types.is_list(kind) and pa.types.is_list(wanted):
+        return can_align(kind.value_type, wanted.value_type)
+    if pa.types.is_string(wanted):
+        return pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    if pa.types.is_floating(wanted):
+        return pa.types.is_floating(kind)
+    return pa.types.is_signed_integer(kind) and pa.types.is_signed_integer(wanted) and kind.bit_width <= wanted.bit_width
+
+
 # ---------------------------------------------------------------- opening
 
 
@@ -345,9 +384,25 @@ class _Prefixed(io.RawIOBase):
             buffer[:count] = self.head[:count]
             self.head = self.head[count:]
             return count
-        data = self.file.read(len(buffer))
+        # What is there now, not a full buffer: a slow producer's rows must not wait for a megabyte of them.
+        data = self.file.read1(len(buffer))  # type: ignore[attr-defined]
         buffer[: len(data)] = data
         return len(data)
+
+
+def _spooled_parquet(file: BinaryIO, name: str) -> Source:
+    """A Parquet file through a pipe. It keeps its index at the end, so it has to be a file while it is read."""
+    state = xxhash.xxh3_128()
+    with tempfile.NamedTemporaryFile(prefix="edittools-", suffix=".parquet") as spool:
+        while piece := file.read(1 << 20):
+            spool.write(piece)
+            state.update(piece)
+        spool.flush()
+        # The file goes at once, whatever happens later; what is open stays readable.
+        unit = ParquetUnit(spool.name, label=name, content=state.hexdigest())
+        fetcher = Fetcher()
+        fetcher.adopt_parquet(spool.name)
+    return Inlined(FileSource([unit]), fetcher)
 
 
 def stdin_has_data() -> bool:
@@ -379,11 +434,7 @@ def open_pipe(file: BinaryIO, name: str = "standard input") -> Source:
     if head.lstrip()[:1] == b"{":
         return FileSource([LinesUnit(name, whole.read())])
     if head[:4] == b"PAR1":
-        # Parquet keeps its index at the end, so it has to be a file.
-        with tempfile.NamedTemporaryFile(prefix="edittools-", suffix=".parquet", delete=False) as spool:
-            while piece := whole.read(1 << 20):
-                spool.write(piece)
-        return FileSource([unit_for_file(spool.name)])
+        return _spooled_parquet(whole, name)
     if len(head) < 8 and b"\xff\xff\xff\xff".startswith(head[:4]):
         raise IncompleteError(f"{name}: the stream was cut off in its first bytes")
     raise EditError(f"{name}: not an Arrow stream, a tar, a Parquet file or JSON lines")

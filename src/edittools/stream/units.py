@@ -232,10 +232,12 @@ def _finish(row: dict[str, Any], identity: str, path: str) -> dict[str, Any]:
 class ParquetUnit:
     """A foreign Parquet file: Hugging Face pictures, plain binary pictures, any other columns."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, label: str | None = None, content: str | None = None) -> None:
+        """`label` and `content` (a digest) stand for the name and the tag of a file that is only a copy."""
         self.name = path
+        self.label = label or os.path.basename(path)
         self.tag = files.etag(path)
-        self.digest = digest("parquet", self.tag)
+        self.digest = digest("parquet", content or self.tag)
         self.history = History()
         with arrow_errors(path):
             self.file = pq.ParquetFile(files.open_read(path))
@@ -252,6 +254,8 @@ class ParquetUnit:
         fields = []
         for column in self.stored:
             kind = IMAGE if column.name in self.pictures else self._inline_type(plain_type(column.type))
+            if column.name == "id" and pa.types.is_integer(kind):
+                kind = pa.string()
             fields.append((column.name, kind))
         if "id" not in self.stored.names:
             fields.append(("id", pa.string()))
@@ -314,14 +318,13 @@ class ParquetUnit:
                 )
             else:
                 result[name] = _inline(plain_array(column))
-        base = os.path.basename(self.name)
         if "id" not in result:
-            keys = [digest(base, str(first + k))[:20] for k in range(count)]
+            keys = [digest(self.label, str(first + k))[:20] for k in range(count)]
             result["id"] = pa.array(keys, pa.string())
         elif result["id"].type != pa.string():
             result["id"] = result["id"].cast(pa.string())
         if "provenance" not in result:
-            places = [{"path": f"{base}/{first + k}"} for k in range(count)]
+            places = [{"path": f"{self.label}/{first + k}"} for k in range(count)]
             result["provenance"] = pa.array(places, type=columns.COLUMNS["provenance"])
         return pa.record_batch([result[c.name].cast(c.type) for c in self.schema], schema=self.schema)
 
@@ -443,7 +446,7 @@ def _walk(root: str) -> Iterator[LooseFile]:
         try:
             facts = entry.stat()
         except OSError:  # a dangling link: the row will be rejected with the reason when it is read
-            yield LooseFile(_clean(inside), os.path.join(root, inside), 0, "0-0")
+            yield LooseFile(_clean(inside), os.path.join(root, inside), 0, files.ABSENT)
             continue
         if not entry.is_file():
             continue  # a pipe or a device would block

@@ -162,8 +162,13 @@ class WireReader:
             raise EditError(f"{name}: damaged stream header: {error}") from error
 
     def _open(self) -> None:
-        with arrow_errors(self.name):
-            self.reader = pa.ipc.open_stream(self.source)
+        try:
+            with arrow_errors(self.name):
+                self.reader = pa.ipc.open_stream(self.source)
+        except EditError:
+            if self.file.peek(1):  # type: ignore[attr-defined]
+                raise
+            raise self._cut_off() from None
         version = (self.reader.schema.metadata or {}).get(b"edit.version")
         if version is None:
             raise EditError(
@@ -192,10 +197,12 @@ class WireReader:
                     rows, metadata = self.reader.read_next_batch_with_custom_metadata()
                     rows.validate(full=True)
             except StopIteration:
-                raise IncompleteError(
-                    f"{self.name}: the stream ended without its end record: its writer died",
-                    hint="look at the messages of the commands before this one, then run the pipeline again",
-                ) from None
+                raise self._cut_off() from None
+            except EditError:
+                # A writer may die in the middle of a message too; then nothing follows the half of it.
+                if self.file.peek(1):  # type: ignore[attr-defined]
+                    raise
+                raise self._cut_off() from None
             notes = dict(metadata or {})
             if b"edit.end" in notes:
                 self._check_end(notes[b"edit.end"], counts)
@@ -206,6 +213,12 @@ class WireReader:
             highest = max(highest, batch.shard.index - self.base)
             stated = max(stated, batch.shard.count or 0)
             yield batch
+
+    def _cut_off(self) -> IncompleteError:
+        return IncompleteError(
+            f"{self.name}: the stream ended without its end record: its writer died",
+            hint="look at the messages of the commands before this one, then run the pipeline again",
+        )
 
     def _batch(self, rows: pa.RecordBatch, note: bytes | None) -> Batch:
         try:

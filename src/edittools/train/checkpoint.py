@@ -63,27 +63,18 @@ def save(
             shutil.rmtree(other)
 
 
-def load(
-    folder: Path, model: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, Any]:
+def load(folder: Path, model: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
     """Fill model, average and optimisers from a checkpoint; returns its state ("step" and what save() was given)."""
     model.load_state_dict(load_file(folder / "model.safetensors"))
     average.load_state_dict(load_file(folder / "average.safetensors"))
     tensors = load_file(folder / "optimizer.safetensors")
     named = dict(model.named_parameters())
-    owner = {
-        id(p): optimizer
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
+    owner = {id(p): optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for key, tensor in tensors.items():
         kind, name = key.split("/")
         parameter = named[name]
         # AdamW keeps its step count on the CPU, as a tensor without dimensions
-        owner[id(parameter)].state[parameter][kind] = (
-            tensor if tensor.ndim == 0 else tensor.to(parameter.device)
-        )
+        owner[id(parameter)].state[parameter][kind] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
     return json.loads((folder / "state.json").read_text())
 
 

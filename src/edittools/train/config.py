@@ -22,13 +22,10 @@ class Recipe:
     heads: int
     head_dim: int  # the network's width is heads * head_dim
     rope: list[int]  # of head_dim: how much turns with frame, row, column
-    clean_references: (
-        bool  # references get time 0 and the noisy target its t [SPEC T1c]; otherwise both get t
-    )
+    clean_references: bool  # references get time 0 and the noisy target its t [SPEC T1c]; otherwise both get t
     text_width: int
     text_heads: int
     text_layers: int
-    text_tokens: int  # query tokens that carry an instruction into the network
     max_words: int  # longer instructions are cut
 
     # Objective

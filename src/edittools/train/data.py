@@ -62,10 +62,7 @@ class Group:
 def batch_indices(seed: int, step: int, batch: int, count: int) -> list[int]:
     """The rows of one step: consecutive places in an endless list of shuffled epochs."""
     places = range(step * batch, (step + 1) * batch)
-    orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(count)
-        for epoch in {p // count for p in places}
-    }
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {p // count for p in places}}
     return [int(orders[p // count][p % count]) for p in places]
 
 

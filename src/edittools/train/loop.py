@@ -122,9 +122,7 @@ def train(
             row_loss = torch.zeros(recipe.batch)
             for group in batch.groups:
                 words = vocabulary.encode(group.instructions, recipe.max_words)
-                words = objective.drop_words(words, recipe.word_dropout, UNKNOWN, recipe.seed, step).to(
-                    device
-                )
+                words = objective.drop_words(words, recipe.word_dropout, UNKNOWN, recipe.seed, step).to(device)
                 x0, eps_g, t_g = group.target.to(device), eps[group.rows].to(device), t[group.rows].to(device)
                 output = model(interpolate(x0, eps_g, t_g), t_g, group.references.to(device), words)
                 errors = objective.errors(output, x0, eps_g, recipe.predicts)
@@ -169,9 +167,7 @@ def train(
                 log.write()
             if stop or (done % recipe.checkpoint_every == 0 and done < recipe.steps):
                 log.write()
-                checkpoint.save(
-                    out, done, model, average, [optimizer for optimizer, _ in pairs], {"level": level}
-                )
+                checkpoint.save(out, done, model, average, [optimizer for optimizer, _ in pairs], {"level": level})
             if on_step:
                 on_step(report)
             if stop:
@@ -257,9 +253,7 @@ class Log:
         self.path = path
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         path.write_text(
-            "".join(
-                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_from
-            )
+            "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_from)
         )
         self._reports: list[StepReport] = []
         self._losses: list[torch.Tensor] = []
@@ -278,9 +272,7 @@ class Log:
         line = {
             "step": last.step,
             "loss": losses.mean().item(),
-            "loss_by_noise": [
-                losses[bins == k].mean().item() if (bins == k).any() else None for k in range(BINS)
-            ],
+            "loss_by_noise": [losses[bins == k].mean().item() if (bins == k).any() else None for k in range(BINS)],
             "grad_norm": sum(report.grad_norm for report in self._reports) / count,
             "rate": last.rate,
             "samples_per_s": round(last.samples_per_s, 2),

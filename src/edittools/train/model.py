@@ -29,14 +29,11 @@ def build_model(recipe: Recipe, vocabulary: Vocabulary) -> EditDiT:
             width=recipe.text_width,
             heads=recipe.text_heads,
             layers=recipe.text_layers,
-            queries=recipe.text_tokens,
             max_words=recipe.max_words,
         )
     # adaLN-Zero (DiT, Peebles and Xie 2023, 3.2): every block starts as the identity and the output as zero.
     # The class does not do this itself.
-    modulations = [
-        layer for block in transformer.transformer_blocks for layer in (block.img_mod[1], block.txt_mod[1])
-    ]
+    modulations = [layer for block in transformer.transformer_blocks for layer in (block.img_mod[1], block.txt_mod[1])]
     for layer in (*modulations, transformer.norm_out.linear, transformer.proj_out):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

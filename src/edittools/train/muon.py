@@ -53,9 +53,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(state["momentum"], group["momentum"]))
                 stack = torch.stack(updates)
-                stack = orthogonalise(stack if stack.device.type == "cpu" else stack.bfloat16()).to(
-                    stack.dtype
-                )
+                stack = orthogonalise(stack if stack.device.type == "cpu" else stack.bfloat16()).to(stack.dtype)
                 scale = group["lr"] * max(1, shape[0] / shape[1]) ** 0.5
                 for p, update in zip(params, stack):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)

@@ -1,0 +1,479 @@
+"""The data plane against its peers and against the disk: one run, one table of figures against their bars.
+
+    python benchmarks/stream.py [--photos DIR] [--json FILE] [--only NAME ...] [--repeats N]
+
+Work is counted in CPU seconds of the process and its children (user and system), because wall time on a shared
+machine measures the neighbours. The contenders take turns, and every figure is a median. Everything is made in
+a temporary folder and removed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from edittools.record import COLUMNS
+from edittools.stream.batch import Batch, Shard
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.files import RangeReader, etag
+from edittools.stream.history import History, digest
+from edittools.stream.shards import read_footer
+from edittools.stream.sink import ShardSetSink
+from edittools.stream.source import open_source
+from edittools.stream.tar import TarReader, samples
+from edittools.stream.wire import BATCH_ROWS, Counts
+
+EDIT = str(Path(sys.executable).with_name("edit"))
+PICTURE_BYTES = (98_000, 394_000)
+SHARD_ROWS = 1000
+PIPE_SHARDS, PIPE_SHARD_ROWS = 100, 10_000
+
+
+@dataclass
+class Line:
+    """One figure and its bar."""
+
+    what: str
+    value: float
+    bar: float
+    unit: str
+    least: bool = True  # whether the bar is a lower bound
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.bar if self.least else self.value <= self.bar
+
+
+@dataclass
+class Report:
+    lines: list[Line] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, what: str, value: float, bar: float, unit: str, least: bool = True) -> None:
+        line = Line(what, value, bar, unit, least)
+        self.lines.append(line)
+        print(_row(line), flush=True)
+
+
+def _row(line: Line) -> str:
+    sign = ">=" if line.least else "<="
+    verdict = "ok" if line.met else "MISSED"
+    return f"{line.what:<66} {line.value:>12,.4g} {line.unit:<7} {sign} {line.bar:<10,g} {verdict}"
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and its finished children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Run every contender `repeats` times, one after the other in turn: {name: {cpu, wall}}."""
+    times: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in contenders}
+    for _ in range(repeats):
+        for name, work in contenders.items():
+            cpu, wall = cpu_seconds(), time.perf_counter()
+            work()
+            times[name]["cpu"].append(cpu_seconds() - cpu)
+            times[name]["wall"].append(time.perf_counter() - wall)
+    return times
+
+
+def rates(times: dict[str, dict[str, list[float]]], rows: int) -> dict[str, float]:
+    """Rows per CPU second."""
+    return {name: rows / statistics.median(values["cpu"]) for name, values in times.items()}
+
+
+def run_pipe(commands: list[list[str]], folder: Path) -> dict[str, Any]:
+    """Run commands as a pipe, the last one's output to /dev/null: wall time, CPU time and peak memory of each."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "pycache")  # compiled once, as in any installation
+    started = time.perf_counter()
+    processes: list[subprocess.Popen[bytes]] = []
+    upstream: Any = subprocess.DEVNULL
+    for k, command in enumerate(commands):
+        output = subprocess.DEVNULL if k == len(commands) - 1 else subprocess.PIPE
+        process = subprocess.Popen(command, stdin=upstream, stdout=output, stderr=subprocess.PIPE, env=environment)
+        if k:
+            upstream.close()
+        upstream = process.stdout
+        processes.append(process)
+    cpu, memory = [], []
+    for process in processes:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.stderr is not None
+        if process.returncode:
+            raise SystemExit(f"{process.args!r}: exit {process.returncode}: {process.stderr.read().decode()}")
+        process.stderr.close()
+        cpu.append(usage.ru_utime + usage.ru_stime)
+        memory.append(usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024))
+    return {"wall": time.perf_counter() - started, "cpu": cpu, "peak_mb": memory}
+
+
+def repeat_pipe(commands: list[list[str]], folder: Path, repeats: int) -> dict[str, Any]:
+    """Medians over several runs, after one that is not counted and warms the caches."""
+    run_pipe(commands, folder)
+    runs = [run_pipe(commands, folder) for _ in range(repeats)]
+    return {
+        "wall": statistics.median(run["wall"] for run in runs),
+        "cpu": [statistics.median(run["cpu"][k] for run in runs) for k in range(len(commands))],
+        "peak_mb": [max(run["peak_mb"][k] for run in runs) for k in range(len(commands))],
+        "runs": runs,
+    }
+
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass
+class Picture:
+    data: bytes
+    width: int
+    height: int
+
+
+def _sources(photos: Path | None) -> Iterator[Image.Image]:
+    """Real photographs, or noise of several scales where there are none; endless."""
+    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")) if photos else []
+    generator = np.random.default_rng(0)
+    while True:
+        for path in paths:
+            with Image.open(path) as picture:
+                yield picture.convert("RGB")
+        if not paths:
+            layers = [
+                np.asarray(
+                    Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((512, 512))
+                ).astype(np.float32)
+                for side in (4, 16, 64, 256)
+            ]
+            yield Image.fromarray((sum(layers) / len(layers)).clip(0, 255).astype(np.uint8))
+
+
+def make_pictures(photos: Path | None, size: int, count: int) -> list[Picture]:
+    """JPEG files of about `size` bytes: pictures enlarged until their encoding is that long."""
+    made = []
+    for picture, _ in zip(_sources(photos), range(count)):
+        scale = 1.0
+        data = b""
+        for _ in range(4):
+            sides = [max(16, round(side * scale)) for side in picture.size]
+            buffer = io.BytesIO()
+            picture.resize((sides[0], sides[1])).save(buffer, "JPEG", quality=90)
+            data = buffer.getvalue()
+            if abs(len(data) / size - 1) < 0.05:
+                break
+            scale *= (size / len(data)) ** 0.5
+        made.append(Picture(data, *sides))
+    return made
+
+
+def make_facts(count: int) -> list[dict[str, Any]]:
+    """A small JSON object per row: what a captioned crawl says about a picture."""
+    return [
+        {
+            "id": f"{k:08d}",
+            "task": "t2i",
+            "caption": {"en": f"photograph {k} of a street with a red door, taken in the afternoon"},
+            "provenance": {"origin": "benchmark", "path": f"folder/{k:08d}.jpg", "sha256": digest(str(k)) * 2},
+        }
+        for k in range(count)
+    ]
+
+
+def make_batch(facts: list[dict[str, Any]], pictures: list[Picture], files: list[str] | None) -> pa.RecordBatch:
+    """Rows with their picture inline, or as a reference to a loose file."""
+    targets = []
+    for k, _ in enumerate(facts):
+        picture = pictures[k % len(pictures)]
+        value: dict[str, Any] = {"width": picture.width, "height": picture.height, "format": "jpeg"}
+        if files is None:
+            value["bytes"] = picture.data
+        else:
+            path = files[k % len(files)]
+            value.update(file=path, offset=0, length=len(picture.data), etag=etag(path))
+        targets.append(value)
+    names = ("id", "task", "target", "caption", "provenance")
+    schema = pa.schema([(name, COLUMNS[name]) for name in names])
+    rows = [{**fact, "target": target} for fact, target in zip(facts, targets)]
+    return pa.RecordBatch.from_pylist(rows, schema=schema)
+
+
+def write_set(folder: str, batches: list[pa.RecordBatch]) -> None:
+    """A shard set of one shard."""
+    sink = ShardSetSink(folder, overwrite=False)
+    history = History().add("benchmark", 1, {})
+    sink.open(batches[0].schema, history, None)
+    shard = Shard(0, 1, "benchmark")
+    for k, rows in enumerate(batches):
+        sink.write(Batch(rows, shard, k == len(batches) - 1, rows.num_rows))
+    sink.finish(Counts())
+
+
+# ---------------------------------------------------------------- 1 and 2: bytes into shards and back
+
+
+def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
+    import webdataset
+
+    for size in PICTURE_BYTES:
+        count = 2000 if size < 200_000 else 800
+        pictures = make_pictures(photos, size, 64)
+        facts = make_facts(count)
+        total = sum(len(pictures[k % len(pictures)].data) for k in range(count))
+        loose = folder / "loose"
+        loose.mkdir()
+        paths = []
+        for k in range(count):
+            path = loose / f"{k:08d}.jpg"
+            path.write_bytes(pictures[k % len(pictures)].data)
+            paths.append(str(path))
+        pieces = [slice(k, k + BATCH_ROWS) for k in range(0, count, BATCH_ROWS)]
+        shifted = [pictures[k % len(pictures)] for k in range(count)]
+        inline = [make_batch(facts[piece], shifted[piece], None) for piece in pieces]
+        referring = [make_batch(facts[piece], shifted[piece], paths[piece]) for piece in pieces]
+
+        webdataset_folder = folder / "webdataset"
+        webdataset_folder.mkdir()
+
+        def peer(load: Callable[[int], bytes], facts: list = facts, place: Path = webdataset_folder) -> None:
+            with webdataset.ShardWriter(str(place / "%05d.tar"), maxcount=SHARD_ROWS, verbose=0) as writer:
+                for k, fact in enumerate(facts):
+                    writer.write({"__key__": fact["id"], "target.jpg": load(k), "json": fact})
+
+        def product(batches: list[pa.RecordBatch], place: Path = folder) -> None:
+            shutil.rmtree(place / "set", ignore_errors=True)
+            write_set(str(place / "set"), batches)
+
+        def tarfile_write(shifted: list[Picture] = shifted, facts: list = facts, place: Path = folder) -> None:
+            with tarfile.open(place / "tarfile.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+                for picture, fact in zip(shifted, facts):
+                    for ending, data in ((".target.jpg", picture.data), (".json", json.dumps(fact).encode())):
+                        member = tarfile.TarInfo(fact["id"] + ending)
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+
+        def raw_write(shifted: list[Picture] = shifted, place: Path = folder) -> None:
+            with open(place / "raw", "wb", buffering=0) as file:
+                for picture in shifted:
+                    file.write(picture.data)
+
+        def memory(k: int, shifted: list[Picture] = shifted) -> bytes:
+            return shifted[k].data
+
+        def disk(k: int, paths: list[str] = paths) -> bytes:
+            with open(paths[k], "rb") as file:
+                return file.read()
+
+        written = take_turns(
+            {
+                "raw": raw_write,
+                "webdataset": lambda peer=peer, memory=memory: peer(memory),
+                "edittools": lambda product=product, inline=inline: product(inline),
+                "webdataset, loose files": lambda peer=peer, disk=disk: peer(disk),
+                "edittools, loose files": lambda product=product, referring=referring: product(referring),
+                "tarfile": tarfile_write,
+            },
+            repeats,
+        )
+        label = f"{size // 1000} KB"
+        write = rates(written, count)
+        report.numbers[f"write {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": write, "times": written}
+        report.add(f"write {label} inline: x webdataset ShardWriter", write["edittools"] / write["webdataset"], 1.5, "x")
+        loose_ratio = write["edittools, loose files"] / write["webdataset, loose files"]
+        report.add(f"write {label} from loose files: x webdataset ShardWriter", loose_ratio, 1.5, "x")
+
+        tars = sorted(str(path) for path in webdataset_folder.glob("*.tar"))
+        expected = total
+
+        def read_webdataset(tars: list[str] = tars, expected: int = expected) -> None:
+            data = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+            assert sum(len(sample["target.jpg"]) for sample in data) == expected
+
+        def read_tarfile(tars: list[str] = tars, expected: int = expected) -> None:
+            found = 0
+            for path in tars:
+                with tarfile.open(path, "r|") as tar:
+                    for member in tar:
+                        stream = tar.extractfile(member)
+                        assert stream is not None
+                        data = stream.read()
+                        found += len(data) if member.name.endswith("jpg") else 0
+            assert found == expected
+
+        def read_references(place: str = str(folder / "set"), expected: int = expected) -> None:
+            fetcher = Fetcher()
+            found = 0
+            for batch in open_source([place]).batches(lambda shard: True):
+                for reference in leaf_references(batch.rows.column("target")):
+                    assert reference is not None
+                    found += len(fetcher.get(reference))
+            assert found == expected
+
+        def read_tar(place: str = str(folder / "set" / "00000.tar"), expected: int = expected) -> None:
+            reader = RangeReader(place)
+            found = 0
+            for _, group in samples(TarReader(reader.read, place).members()):
+                for ending, member in group:
+                    data = reader.read(member.offset, member.size)
+                    if ending == "json":
+                        json.loads(data)
+                    else:
+                        found += len(data)
+            reader.close()
+            assert found == expected
+
+        def raw_read(path: Path = folder / "raw", shifted: list[Picture] = shifted) -> None:
+            descriptor = os.open(path, os.O_RDONLY)
+            offset = 0
+            for picture in shifted:
+                offset += len(os.pread(descriptor, len(picture.data), offset))
+            os.close(descriptor)
+
+        product(inline)
+        readings = take_turns(
+            {
+                "raw": raw_read,
+                "webdataset": read_webdataset,
+                "edittools": read_references,
+                "edittools, tar only": read_tar,
+                "tarfile": read_tarfile,
+            },
+            repeats,
+        )
+        read = rates(readings, count)
+        report.numbers[f"read {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": read, "times": readings}
+        report.add(f"read {label} by reference: x webdataset", read["edittools"] / read["webdataset"], 1, "x")
+        report.add(f"read {label} from the tar alone: x webdataset", read["edittools, tar only"] / read["webdataset"], 1, "x")
+        for path in (loose, webdataset_folder, folder / "set"):
+            shutil.rmtree(path)
+
+
+# ---------------------------------------------------------------- 3 and 5: a million rows without pixels
+
+
+def make_large_set(folder: Path) -> str:
+    """A valid set of a million rows with tiny pictures: one shard is written, the others are copies of it.
+
+    The rows have what `edit shard` and `edit filter` leave in them, scores included.
+    """
+    place = folder / "million"
+    tiny = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(tiny, "JPEG", quality=1)
+    pictures = [Picture(tiny.getvalue(), 640, 480)]
+    generator = np.random.default_rng(0)
+    batches = []
+    facts = make_facts(PIPE_SHARD_ROWS)
+    for start in range(0, PIPE_SHARD_ROWS, BATCH_ROWS):
+        rows = make_batch(facts[start : start + BATCH_ROWS], pictures, None)
+        values = generator.uniform(1, 1000, rows.num_rows).round(3)
+        scores = pa.StructArray.from_arrays([pa.array(values)], names=["sharpness"])
+        batches.append(rows.append_column("scores", scores))
+    write_set(str(place), batches)
+    first = place / "00000.parquet"
+    table = pq.read_table(first)
+    footer = read_footer(str(first))
+    counts = Counts(0, 0, 0)
+    for k in range(PIPE_SHARDS):
+        notes = {**table.schema.metadata, b"edit.shard": json.dumps({"index": k, "count": PIPE_SHARDS}).encode()}
+        pq.write_table(table.replace_schema_metadata(notes), place / f"{k:05d}.parquet", compression="zstd")
+        if k:
+            os.link(place / "00000.tar", place / f"{k:05d}.tar")
+        counts.rows, counts.kept = counts.rows + footer.rows, counts.kept + footer.rows
+    end = {"version": 1, "shards": PIPE_SHARDS, "hash": footer.hash, **counts.to_dict()}
+    (place / "_end.json").write_text(json.dumps(end))
+    return str(place)
+
+
+def pipes(report: Report, folder: Path, repeats: int) -> None:
+    place = make_large_set(folder)
+    rows = PIPE_SHARDS * PIPE_SHARD_ROWS
+    three = [
+        [EDIT, "cat", place],
+        [EDIT, "filter", "--min-side", "64"],
+        [EDIT, "cat", "-f", "arrows"],
+    ]
+    found = repeat_pipe(three, folder, repeats)
+    report.numbers["pipe of three"] = {"rows": rows, **found}
+    report.add("pipe of three commands, a million rows: wall", found["wall"], 2, "s", least=False)
+    report.add("pipe of three commands, a million rows: CPU of all", sum(found["cpu"]), 4, "s", least=False)
+    report.add("pipe of three commands: peak memory of a process", max(found["peak_mb"]), 250, "MB", least=False)
+    scored = [[EDIT, "filter", place, "--sharpness", "1..", "-f", "arrows"]]
+    found = repeat_pipe(scored, folder, repeats)
+    report.numbers["filter by stored scores"] = {"rows": rows, **found}
+    report.add("filter by stored scores: rows per CPU second", rows / sum(found["cpu"]), 500_000, "rows/s")
+    report.add("filter by stored scores: rows per second", rows / found["wall"], 500_000, "rows/s")
+
+
+# ---------------------------------------------------------------- 4: starting
+
+
+def starting(report: Report, folder: Path, repeats: int) -> None:
+    for words in (["--help"], ["cat", "--help"]):
+        found = repeat_pipe([[EDIT, *words]], folder, max(7, repeats))
+        name = "edit " + " ".join(words)
+        report.numbers[name] = found
+        report.add(f"{name}: wall", found["wall"], 0.2, "s", least=False)
+        report.add(f"{name}: CPU", sum(found["cpu"]), 0.2, "s", least=False)
+
+
+# ---------------------------------------------------------------- the run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
+    parser.add_argument("--json", type=Path, help="write every measured number there")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
+    parser.add_argument("--only", nargs="*", choices=["bytes", "pipes", "start"], help="a part of the benchmark")
+    parser.add_argument("--tmp", type=Path, help="where to make the temporary folder")
+    given = parser.parse_args()
+    if given.photos is not None and not given.photos.is_dir():
+        parser.error(f"{given.photos}: no such folder")
+    report = Report()
+    parts: dict[str, Callable[[Path], None]] = {
+        "start": functools.partial(starting, report, repeats=given.repeats),
+        "bytes": functools.partial(bytes_in_and_out, report, photos=given.photos, repeats=given.repeats),
+        "pipes": functools.partial(pipes, report, repeats=given.repeats),
+    }
+    for name, part in parts.items():
+        if not given.only or name in given.only:
+            with tempfile.TemporaryDirectory(prefix="edittools-benchmark-", dir=given.tmp) as folder:
+                part(Path(folder))
+    if given.json is not None:
+        machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+        lines = [{**asdict(line), "met": line.met} for line in report.lines]
+        record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": report.numbers}
+        given.json.write_text(json.dumps(record, indent=1) + "\n")
+    missed = sum(not line.met for line in report.lines)
+    print(f"{len(report.lines) - missed} of {len(report.lines)} bars met")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
