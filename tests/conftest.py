@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(__file__))
-from forge import Child, Forge  # noqa: E402
+from forge import Child, Forge
 
 EDIT = os.path.join(os.path.dirname(sys.executable), "edit")
 

@@ -344,7 +344,6 @@ def test_awkward_ids_and_many_pictures_survive_a_tar(edit: Runner, tmp_path: Pat
 
 def test_turns_are_members_of_their_own(edit: Runner, tmp_path: Path) -> None:
     from edittools.record import COLUMNS
-    from edittools.stream import source as sources
     from edittools.stream.units import reference
 
     turns = [
@@ -367,7 +366,6 @@ def test_turns_are_members_of_their_own(edit: Runner, tmp_path: Path) -> None:
     assert [turn["target"] for turn in found[0]["turns"]] == [picture(1, "PNG"), picture(2, "PNG")]
     assert found[0]["turns"][1]["mask"] == picture(3, "PNG") and found[0]["turns"][0]["mask"] is None
     assert found[1]["turns"] == []
-    del sources
 
 
 def stream_of(batches: list[pa.RecordBatch]) -> bytes:
@@ -609,9 +607,8 @@ def test_datasets_own_parquet(edit: Runner, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"target": datasets.Image(), "caption": datasets.Value("string")})
-    data = datasets.Dataset.from_dict(
-        {"target": [{"bytes": picture(k, "PNG"), "path": None} for k in range(3)], "caption": ["a", "b", None]}, features=features
-    )
+    pictures = [{"bytes": picture(k, "PNG"), "path": None} for k in range(3)]
+    data = datasets.Dataset.from_dict({"target": pictures, "caption": ["a", "b", None]}, features=features)
     data.to_parquet(str(tmp_path / "x.parquet"))
     rows, rejects = ingest(edit, tmp_path / "x.parquet", out=tmp_path / "out")
     assert not rejects and [row["target"] for row in rows] == [picture(k, "PNG") for k in range(3)]
@@ -635,9 +632,8 @@ def test_parquet_with_nulls_and_odd_columns(edit: Runner, tmp_path: Path) -> Non
     assert [(row["target"], row["task"], row["user_provenance"], row["user_caption"]) for row in rows] == [
         (picture(1), "2", "b", [])
     ]
-    assert sorted((r["path"], r["reason"]) for r in rejects) == [
-        ("x.parquet/0", "no picture"), ("x.parquet/2", "no picture"), ("x.parquet/3", "not an image"),
-        ("x.parquet/4", "empty file"),
+    assert sorted((r["id"], r["reason"]) for r in rejects) == [
+        ("1", "no picture"), ("3", "no picture"), ("4", "not an image"), ("5", "empty file"),
     ]
     lines = edit("cat", tmp_path / "x.parquet", "-f", "jsonl").lines
     assert [line["id"] for line in lines] == ["1", "2", "3", "4", "5"]

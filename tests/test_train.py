@@ -192,7 +192,7 @@ def test_training_starts_at_copying_the_first_source():
         torch.tensor([[2, 3], [4, 1]]),
     )
     t = torch.tensor([0.4, 1.0])
-    for residual, expected in (("copy", references[:, 0]), ("affine", references[:, 0]), ("none", 0 * x_t)):
+    for residual, expected in (("copy", references[:, 0]), ("blend", references[:, 0]), ("none", 0 * x_t)):
         model = build_model(tiny(residual=residual), Vocabulary(["a", "b", "c"]))
         assert torch.equal(model(x_t, t, references, words), expected)
     model = build_model(tiny(predicts="v", residual="none"), Vocabulary(["a", "b", "c"]))

@@ -29,9 +29,7 @@ class Case:
         return self.scores["psnr"] - self.scores["copy_psnr"]
 
 
-def pick_cases(
-    scores: Iterable[tuple[str, str, float]], worst: int = 4, best: int = 4, per_kind: int = 1
-) -> list[str]:
+def pick_cases(scores: Iterable[tuple[str, str, float]], worst: int = 4, best: int = 4, per_kind: int = 1) -> list[str]:
     """Ids of the rows worth looking at, worst gain first, each once.
 
     `scores` yields (id, kind, gain). Picked are the `worst` and the `best` rows of all, and the `per_kind`

@@ -142,8 +142,7 @@ def _vertical_grid(ticks, scale, top, bottom) -> str:
 def _horizontal_grid(ticks, scale, left, right) -> str:
     lines = "".join(f"M{left} {scale(tick):.1f}H{right}" for tick in ticks)
     texts = "".join(
-        f'<text class="label tick" x="{left - 8}" y="{scale(tick) + 4:.1f}">{_number(tick)}</text>'
-        for tick in ticks
+        f'<text class="label tick" x="{left - 8}" y="{scale(tick) + 4:.1f}">{_number(tick)}</text>' for tick in ticks
     )
     return f'<path class="grid" d="{lines}"/>{texts}'
 

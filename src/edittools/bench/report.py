@@ -100,9 +100,7 @@ def _figures(summary: dict[str, Any]) -> str:
 
 
 def _table(entries: dict[str, Any], means: dict[str, Any]) -> str:
-    head = "".join(
-        f'<th scope="col"><button type="button">{column or "±"}</button></th>' for column in table.COLUMNS
-    )
+    head = "".join(f'<th scope="col"><button type="button">{column or "±"}</button></th>' for column in table.COLUMNS)
     body = "".join(_table_row(name, entry) for name, entry in entries.items())
     foot = "".join(_table_row(name, entry) for name, entry in means.items())
     return (

@@ -259,8 +259,34 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _pyarrow_without_pandas() -> None:
+    """Spare every command half a second of start-up.
+
+    pyarrow imports pandas, where it is installed, as soon as it converts its first list. It leaves alone a pandas
+    that is too old for it, so it is shown one; pandas itself can still be imported afterwards.
+    """
+    import sys
+    import types
+    import warnings
+
+    if "pandas" in sys.modules:
+        return
+    too_old = types.ModuleType("pandas")
+    too_old.__version__ = "0"  # type: ignore[attr-defined]
+    sys.modules["pandas"] = too_old
+    try:
+        import pyarrow as pa
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pa.array([None])
+    finally:
+        del sys.modules["pandas"]
+
+
 def run_settings(ctx: click.Context) -> Any:
     """The common options as RunOptions."""
+    _pyarrow_without_pandas()
     from edittools.stream.run import RunOptions, parse_task
 
     given = ctx.params

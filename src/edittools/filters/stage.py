@@ -156,10 +156,11 @@ class FilterStage:
                 value = values[row] if values is not None else None
                 marks[row] = marks[row] or (reason if value is None else f"{reason} {value:.6g}")
             return batch.replace(self._set_marks(batch.rows, marks))
-        ids, paths = column_values(batch.rows, "id"), row_paths(batch.rows)
+        dropped = batch.rows.filter(pa.array(~keep))
+        measured = [None] * dropped.num_rows if values is None else values[~keep].tolist()
         rejects = [
-            Reject(str(ids[row]), self.name, reason, None if values is None else float(values[row]), False, paths[row])
-            for row in np.flatnonzero(~keep)
+            Reject(str(identity), self.name, reason, value, False, path)
+            for identity, value, path in zip(column_values(dropped, "id"), measured, row_paths(dropped))
         ]
         return batch.replace(batch.rows.filter(pa.array(keep)), rejects)
 
@@ -215,6 +216,10 @@ class FilterStage:
     def _sizes(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, Batch]:
         """Width and height of every picture, from the columns where they are known, else from its header."""
         pictures = row_pictures(batch.rows, self.image)
+        if not pictures.null_count:
+            sides = [pictures.field("width"), pictures.field("height")]
+            if not any(side.null_count for side in sides):  # as in every shard set
+                return sides[0].to_numpy().astype(np.float64), sides[1].to_numpy().astype(np.float64), batch
         children = dict(zip([f.name for f in pictures.type], pictures.flatten()))
         unknown = np.asarray(children["width"].is_null()) | np.asarray(children["height"].is_null())
         width = children["width"].fill_null(0).to_numpy().astype(np.float64)
@@ -260,11 +265,13 @@ class FilterStage:
         if index < 0 or not pa.types.is_struct(rows.schema.field(index).type):
             return {}
         column = rows.column(index)
+        names = [field.name for field in column.type]
+        children = column.flatten() if column.null_count else [column.field(k) for k in range(len(names))]
         wanted = {item.name for item, _ in self.measured}
         return {
-            field.name: child.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            for field, child in zip(column.type, column.flatten())
-            if field.name in wanted
+            name: _as_float(child).to_numpy(zero_copy_only=False)
+            for name, child in zip(names, children)
+            if name in wanted
         }
 
     def _measure(self, batch: Batch, drop: bool) -> Batch:
@@ -295,9 +302,13 @@ class FilterStage:
     def _with_scores(self, rows: pa.RecordBatch, values: dict[str, np.ndarray]) -> pa.RecordBatch:
         """The rows with these scores in their `scores` column, other scores untouched, marks last."""
         index = rows.schema.get_field_index("scores")
+        marks = self.mark is not None and self.mark in rows.schema.names
         scores: dict[str, pa.Array] = {}
         if index >= 0:
             column = rows.column(index)
+            in_place = index == rows.num_columns - (2 if marks else 1) and not column.null_count
+            if in_place and not values and all(self._is_float(field) for field in column.type):
+                return rows
             scores = dict(zip([f.name for f in column.type], column.flatten()))
             rows = rows.remove_column(index)
         for name, new in values.items():
@@ -305,12 +316,15 @@ class FilterStage:
         if not scores:
             return rows
         for item, _ in self.measured:
-            if item.name in scores and scores[item.name].type != pa.float64():
-                scores[item.name] = scores[item.name].cast(pa.float64())
+            if item.name in scores:
+                scores[item.name] = _as_float(scores[item.name])
         made = pa.StructArray.from_arrays(list(scores.values()), names=list(scores))
-        marks = self.mark is not None and self.mark in rows.schema.names
         at = rows.num_columns - 1 if marks else rows.num_columns
         return rows.add_column(at, "scores", made)
+
+    def _is_float(self, score: pa.Field) -> bool:
+        """Whether a score has the type that `schema` gives it."""
+        return score.type == pa.float64() or all(item.name != score.name for item, _ in self.measured)
 
     def _by_score(self, batch: Batch) -> Batch:
         if batch.rows.num_rows:
@@ -360,6 +374,10 @@ class FilterStage:
             old = known.get(name, np.full(batch.rows.num_rows, np.nan))
             values[name] = np.where(np.isnan(old), matrix[:, k], old)
         return batch.replace(self._with_scores(batch.rows, values))
+
+
+def _as_float(array: pa.Array) -> pa.Array:
+    return array if array.type == pa.float64() else array.cast(pa.float64())
 
 
 class _ScoreFile:

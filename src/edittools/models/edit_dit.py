@@ -27,7 +27,7 @@ from edittools.models.flow import velocity_from_x0, x0_from_velocity
 # A word is a run of letters, one Chinese character or one digit; punctuation carries nothing here.
 WORD = re.compile(r"[\u3400-\u9fff]|\d|[^\W\d_\u3400-\u9fff]+")
 PADDING, UNKNOWN = 0, 1
-POSITION_CHANNELS, POSITION_AMPLITUDE = 8, 5.0  # see positions()
+POSITION_CHANNELS, POSITION_AMPLITUDE = 8, 2.0  # see positions()
 
 
 class Vocabulary:
@@ -74,9 +74,7 @@ class TextLayer(nn.Module):
 class TextEncoder(nn.Module):
     """Words -> one vector per word: embedding, position and transformer layers, trained from scratch."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, *, width: int, heads: int, layers: int, max_words: int
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, width: int, heads: int, layers: int, max_words: int) -> None:
         super().__init__()
         self.vocabulary, self.max_words = vocabulary, max_words
         self.settings = {"width": width, "heads": heads, "layers": layers, "max_words": max_words}
@@ -141,7 +139,7 @@ def positions(height: int, width: int) -> Tensor:
     """Where each token of a picture lies, (h·w, POSITION_CHANNELS): cosines over its rows and its columns.
 
     The rotary embedding alone is relative; "top left" and mirroring need to know where a token is. The
-    amplitude makes these few numbers about as large together as the pixels of a patch.
+    amplitude keeps these few numbers from drowning among the hundreds of pixels of a patch.
     """
     # cos(π k (i + 1/2) / n), k = 1..4: the first waves of the discrete cosine transform
     k = torch.arange(1, POSITION_CHANNELS // 2 + 1) * torch.pi
@@ -151,20 +149,21 @@ def positions(height: int, width: int) -> Tensor:
 
 
 def output_channels(patch: int, residual: str) -> int:
-    """Numbers per token that the transformer puts out: a patch of pixels, and 3 x 4 for "affine"."""
-    return 3 * patch**2 + (12 if residual == "affine" else 0)
+    """Numbers per token that the transformer puts out: a patch of pixels; for "blend" a gate and 3 x 4 too."""
+    return 3 * patch**2 + (patch**2 + 12 if residual == "blend" else 0)
 
 
 class EditDiT(nn.Module):
     """(x_t, t, references, words) -> the edited picture x̂_0, or the velocity v̂.
 
     predicts    "x0" or "v": what the transformer's output r means
-    residual    with "x0", what r is relative to; y is the first reference.
-                "none":   x̂_0 = r
-                "copy":   x̂_0 = y + r
-                "affine": x̂_0 = y + A y + b + r, with a 3 x 3 colour matrix A and an offset b for each token
-                (local affine colour transforms: HDRnet, Gharbi et al. 2017, with one cell per token).
-                The output layer starts at zero, so that "copy" and "affine" start at the unchanged source.
+    residual    with "x0", how r and the first reference y make the picture.
+                "none":  x̂_0 = r
+                "copy":  x̂_0 = y + r
+                "blend": x̂_0 = (1 + g) (y + A y + b) + r, with a gate g for each pixel (what is painted over
+                loses its source: GANimation, Pumarola et al. 2018) and a 3 x 3 colour matrix A and an offset b
+                for each token (local affine colour transforms: HDRnet, Gharbi et al. 2017).
+                The output layer starts at zero, so that "copy" and "blend" start at the unchanged source.
                 Rows without a reference (text to image) are always "none".
     """
 
@@ -215,17 +214,19 @@ class EditDiT(nn.Module):
             img_shapes=[[(1, h, w)] * (1 + references.shape[1])] * len(x_t),
             return_dict=False,
         )[0][:, : h * w]
-        picture = to_pixels(output[..., : 3 * self.patch**2], self.patch, height, width)
+        pixels = self.patch**2
+        picture = to_pixels(output[..., : 3 * pixels], self.patch, height, width)
         if self.residual == "none" or not references.shape[1]:
             return picture
         source = references[:, 0]
-        if self.residual == "affine":
-            # A y + b, token by token: (3 x 3) (3 x p²) + (3 x 1)
-            affine = output[..., 3 * self.patch**2 :].unflatten(-1, (3, 4))
-            y = to_tokens(source, self.patch).unflatten(-1, (3, -1))
-            change = (affine[..., :3] @ y + affine[..., 3:]).flatten(-2)
-            picture = picture + to_pixels(change, self.patch, height, width)
-        return source + picture
+        if self.residual == "copy":
+            return source + picture
+        # y + A y + b, token by token: (3 x 3) (3 x p²) + (3 x 1)
+        affine = output[..., 4 * pixels :].unflatten(-1, (3, 4))
+        y = to_tokens(source, self.patch).unflatten(-1, (3, -1))
+        recolored = (y + affine[..., :3] @ y + affine[..., 3:]).flatten(-2)
+        gate = to_pixels(output[..., 3 * pixels : 4 * pixels], self.patch, height, width)
+        return (1 + gate) * to_pixels(recolored, self.patch, height, width) + picture
 
     def x0(self, x_t: Tensor, t: Tensor, references: Tensor, words: Tensor) -> Tensor:
         """The guess x̂_0 of the edited picture, whatever the network predicts."""

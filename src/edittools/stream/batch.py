@@ -134,9 +134,7 @@ def map_schema(schema: pa.Schema, old: pa.DataType, new: pa.DataType) -> pa.Sche
     return pa.schema([(column.name, map_type(column.type, old, new)) for column in schema])
 
 
-def map_images(
-    array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructArray], pa.StructArray]
-) -> pa.Array:
+def map_images(array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructArray], pa.StructArray]) -> pa.Array:
     """Apply `convert` to every flat array of `old` pictures inside `array`, however deep.
 
     `convert` sees the values of one leaf in row order (null where there is no picture) and returns as many.
@@ -185,9 +183,7 @@ def leaf_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tupl
     The order is that in which `map_images` visits them; None stands below a null.
     """
 
-    def walk(
-        values: pa.Array, positions: list[tuple[int, ...] | None]
-    ) -> Iterator[list[tuple[int, ...] | None]]:
+    def walk(values: pa.Array, positions: list[tuple[int, ...] | None]) -> Iterator[list[tuple[int, ...] | None]]:
         if values.type == kind:
             yield positions
         elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):

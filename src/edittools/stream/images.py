@@ -21,15 +21,18 @@ libjpeg offers at or above it (the whole entropy-coded stream is still read, so 
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from edittools.errors import RowError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 200_000_000
 _SNIFF_BYTES = 64
@@ -38,8 +41,6 @@ _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heif", b"heix": "heif", b
 EXTENSIONS = {"jpeg": "jpg", "tiff": "tif"}  # others are their own
 _ORIENTATION = 0x0112
 _SWAPS_SIDES = (5, 6, 7, 8)
-
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, from the header, and can be set
 
 Buffer = bytes | memoryview
 
@@ -96,6 +97,15 @@ class Raster:
 FULL = Raster()
 
 
+@functools.cache
+def _pillow() -> Any:
+    """Pillow's `Image`, loaded with the first picture: most commands of a pipe never open one."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, from the header, and can be set
+    return Image
+
+
 def _open(data: Buffer) -> Image.Image:
     if not len(data):
         raise RowError("empty file")
@@ -104,8 +114,8 @@ def _open(data: Buffer) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
+            return _pillow().open(io.BytesIO(data))
+    except _pillow().UnidentifiedImageError:
         raise RowError("damaged image", "the header cannot be read") from None
     except Exception as error:  # Pillow's plug-ins raise whatever they meet in hostile bytes
         raise RowError("damaged image", _first_line(error)) from None
@@ -120,6 +130,8 @@ def _orientation(picture: Image.Image, data: Buffer) -> int:
     # Parsing EXIF costs more than the rest of the header, and most files have none.
     if picture.format == "JPEG" and b"Exif\0\0" not in bytes(data[: 1 << 16]):
         return 1
+    if picture.format == "TIFF":
+        return 1  # Pillow's reader applies it by itself, to the stated size too
     if picture.format == "PNG" and "exif" not in picture.info and b"eXIf" not in bytes(data[:4096]):
         return 1
     try:
@@ -175,7 +187,8 @@ def decode(data: Buffer, raster: Raster = FULL, max_pixels: int = MAX_PIXELS) ->
             raise
         except Exception as error:
             raise RowError("damaged image", _first_line(error)) from None
-        return np.asarray(_resize(flat.convert("L") if raster.gray else flat, raster))
+        size = _raster_size(flat.width, flat.height, raster)
+        return np.asarray(_resize(flat.convert("L") if raster.gray else flat, size))
 
 
 def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | None:
@@ -194,13 +207,10 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
     if b"Exif\0\0" in bytes(data[: 1 << 16]):
         with _open(data) as picture:
             orientation = _orientation(picture, data)
-    wanted_height, wanted_width = height, width
-    if raster.short_side is not None:
-        scale = min(1.0, raster.short_side / min(height, width))
-        wanted_height, wanted_width = max(1, int(height * scale)), max(1, int(width * scale))
-    elif raster.square is not None:
-        # Twice as many pixels as asked for, so that every pixel of the raster is an average.
-        wanted_height, wanted_width = min(height, 2 * raster.square), min(width, 2 * raster.square)
+    # The size comes from the whole picture: that of a scaled one is rounded, and would give another aspect ratio.
+    size = _raster_size(width, height, raster)
+    # For a square, twice as many pixels as asked for, so that every pixel of the raster is an average.
+    enough = 2 if raster.square is not None else 1
     # A gray raster of a JPEG is its luma plane, which is Rec. 601 luma by definition.
     colour = "Gray" if raster.gray else "RGB"
     try:
@@ -209,8 +219,8 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
             colorspace=colour,
             fastdct=False,
             fastupsample=False,
-            min_height=wanted_height,
-            min_width=wanted_width,
+            min_height=min(height, enough * size[1]),
+            min_width=min(width, enough * size[0]),
             min_factor=1,
             strict=True,
         )
@@ -220,22 +230,24 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
         pixels = pixels[:, :, 0]
     if orientation == 1 and raster == FULL:
         return pixels
-    return np.asarray(_resize(_orient(Image.fromarray(pixels), orientation), raster))
+    if orientation in _SWAPS_SIDES:
+        size = size[1], size[0]
+    return np.asarray(_resize(_orient(_pillow().fromarray(pixels), orientation), size))
 
 
-_TRANSPOSE: dict[int, Any] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TRANSPOSE = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
 
 
 def _orient(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else picture
+    return picture.transpose(_pillow().Transpose[_TRANSPOSE[orientation]]) if orientation in _TRANSPOSE else picture
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
@@ -247,37 +259,37 @@ def _flatten(picture: Image.Image) -> Image.Image:
         elif picture.mode.startswith("I;16") or (array.size and array.max() > 255):
             # 0..65535 to 0..255, rounded; mode I holds 16-bit files too.
             array = (np.clip(array, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
-        return Image.fromarray(array.astype(np.uint8)).convert("RGB")
+        return _pillow().fromarray(array.astype(np.uint8)).convert("RGB")
     has_alpha = picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
     if has_alpha:
         rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        white = _pillow().new("RGBA", rgba.size, (255, 255, 255, 255))
+        return _pillow().alpha_composite(white, rgba).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _resize(picture: Image.Image, raster: Raster) -> Image.Image:
-    """To the raster's exact size by averaging areas (Pillow's box filter)."""
-    width, height = picture.size
+def _raster_size(width: int, height: int, raster: Raster) -> tuple[int, int]:
+    """Width and height of a picture's raster."""
     if raster.square is not None:
-        size = (raster.square, raster.square)
-    elif raster.short_side is not None and min(width, height) > raster.short_side:
-        scale = raster.short_side / min(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    else:
-        return picture
-    return picture if size == (width, height) else picture.resize(size, Image.Resampling.BOX)
+        return raster.square, raster.square
+    if raster.short_side is None or min(width, height) <= raster.short_side:
+        return width, height
+    scale = raster.short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """To an exact size by averaging areas (Pillow's box filter)."""
+    return picture if size == picture.size else picture.resize(size, _pillow().Resampling.BOX)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
     """Lossless bytes for an array HxWx3 or HxW, uint8. Fixed settings: equal pixels give equal bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6, optimize=False)
+    _pillow().fromarray(pixels).save(buffer, "PNG", compress_level=6, optimize=False)
     return buffer.getvalue()
 
 
 def extension(kind: str) -> str:
     """The file name's ending for a format."""
     return EXTENSIONS.get(kind, kind)
-
-

@@ -46,12 +46,7 @@ class Ingest:
         types: dict[str, pa.DataType] = {"id": pa.string()}
         for column in schema:
             name = self._name(column)
-            kind = column.type
-            if name == "source" and kind == IMAGE:
-                kind = COLUMNS["source"]
-            if name in ("instruction", "caption") and pa.types.is_string(kind):
-                kind = COLUMNS[name]
-            types[name] = kind
+            types[name] = COLUMNS.get(name, column.type)
         types.setdefault("task", pa.string())
         types["provenance"] = PROVENANCE
         own = [(name, types.pop(name)) for name in COLUMNS if name in types]
@@ -100,6 +95,7 @@ class Ingest:
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = self._shape(batch.rows, schema)
+        batch = batch.replace(rows)  # rejects are named by the columns as they are called from here on
         hashes: list[list[str]] = [[] for _ in range(rows.num_rows)]
 
         def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,7 @@ from edittools.stream.fetch import Buffer, Fetcher, leaf_references
 from edittools.stream.tar import Member, TarReader, TarWriter, quote_key, samples, unquote_key
 
 # What stands for a picture in a row's JSON.
-_MEMBER = pa.struct(
-    [("member", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())]
-)
+_MEMBER = pa.struct([("member", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
 _SINGULAR = {"turns": "turn", "objects": "object"}
 _ROWS_AT_ONCE = 32  # the bytes of so many rows are in memory together
 

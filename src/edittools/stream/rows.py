@@ -134,9 +134,7 @@ def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, 
     return pa.record_batch(columns, schema=rows.schema), failed
 
 
-def drop_failed(
-    batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError], stage: str
-) -> Batch:
+def drop_failed(batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError], stage: str) -> Batch:
     """The batch with `rows` less the failed ones, each rejected with its reason."""
     if not failed:
         return batch.replace(rows)

@@ -286,9 +286,7 @@ def _kept_verdict(command: str, source: Source, settings: dict[str, Any], sink: 
     return files.join(folder, f"{command}-{made[:16]}")
 
 
-def _first_pass(
-    stage: Any, source: Source, options: RunOptions, progress: Progress
-) -> tuple[Source, str | None]:
+def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progress) -> tuple[Source, str | None]:
     """Let a two-pass stage see every row, and return a source that can be read again."""
     if options.task is not None:
         raise UsageError(
@@ -346,5 +344,3 @@ class _RejectsFile:
     def abort(self) -> None:
         if self.pending is not None:
             self.pending.discard()
-
-

@@ -27,10 +27,9 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edittools.errors import EditError, IncompleteError
 from edittools.record import IMAGE, STORED_IMAGE
@@ -41,6 +40,9 @@ from edittools.stream.history import History, digest
 from edittools.stream.pack import pack_rows
 from edittools.stream.tar import TarWriter
 from edittools.stream.wire import Counts, arrow_errors
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 VERSION = 1
 END = "_end.json"
@@ -68,12 +70,28 @@ class Footer:
     schema: pa.Schema  # with IMAGE pictures, as the stream has them
 
 
+def _open_parquet(path: str) -> pq.ParquetFile:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(files.open_read(path))
+
+
+def write_parquet(table: pa.Table, file: BinaryIO) -> None:
+    """Write a shard's Parquet file. Compression finds repeated values itself, and reading is faster without
+    dictionaries, which columns that differ in every row only carry along."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file, compression="zstd", use_dictionary=False)
+
+
 def read_footer(path: str) -> Footer:
     """The footer of one shard. Raises EditError where the file is damaged or not a shard's."""
-    with arrow_errors(path):
-        parquet = pq.ParquetFile(files.open_read(path))
-        schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-        parquet.close()
+    with arrow_errors(path), _open_parquet(path) as parquet:
+        return _footer(parquet, path)
+
+
+def _footer(parquet: pq.ParquetFile, path: str) -> Footer:
+    schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
     notes = schema.metadata or {}
     if b"edit.hash" not in notes:
         raise EditError(f"{path}: not a shard of edittools", hint="`edit shard` makes shards of any Parquet file")
@@ -157,18 +175,17 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
     """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
     stem = files.join(folder, shard_name(index))
     tar = stem + ".tar"
-    footer = read_footer(stem + ".parquet")
-    tag = _tar_tag(tar, footer.tar_size) if footer.tar_size else ""
-
     def refer(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         stored = dict(zip([field.name for field in values.type], values.flatten()))
         mask = values.is_null() if values.null_count else None
         return image_array(len(values), mask=mask, file=tar, etag=tag, **stored)
 
-    with arrow_errors(stem + ".parquet"):
-        parquet = pq.ParquetFile(files.open_read(stem + ".parquet"))
+    with arrow_errors(stem + ".parquet"), _open_parquet(stem + ".parquet") as parquet:
+        footer = _footer(parquet, stem + ".parquet")
+        tag = _tar_tag(tar, footer.tar_size) if footer.tar_size else ""
         position = 0
-        for rows in parquet.iter_batches(batch_size=batch_rows):
+        # One thread: the other commands of a pipe need the other cores.
+        for rows in parquet.iter_batches(batch_size=batch_rows, use_threads=False):
             first, last = max(start - position, 0), min(stop - position, rows.num_rows)
             position += rows.num_rows
             if first < last:
@@ -177,7 +194,6 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
                 yield map_batch_images(plain, STORED_IMAGE, IMAGE, refer)
             if position >= stop:
                 break
-        parquet.close()
 
 
 class ShardWriter:
@@ -244,7 +260,7 @@ class ShardWriter:
         files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines.encode())
         parquet = files.Pending(self.stem + ".parquet")
         try:
-            pq.write_table(table, parquet.file, compression="zstd")
+            write_parquet(table, parquet.file)
             parquet.finish()
             if self.pending is not None:
                 self.pending.commit()

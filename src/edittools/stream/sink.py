@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edittools.errors import EditError, UsageError
 from edittools.record import HF_IMAGE, IMAGE
@@ -255,6 +254,8 @@ class ParquetSink(_FileSink):
     _GROUP_BYTES = 64 << 20
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
+        import pyarrow.parquet as pq
+
         self.schema = schema
         stored = map_schema(schema, IMAGE, HF_IMAGE)
         features = {column.name: _hf_feature(column.type) for column in schema if _hf_feature(column.type)}
@@ -304,6 +305,8 @@ def _leaf_columns(schema: pa.Schema) -> list[str]:
     """Parquet's dotted names of the leaf columns."""
     import io
 
+    import pyarrow.parquet as pq
+
     buffer = io.BytesIO()
     pq.ParquetWriter(buffer, schema).close()
     buffer.seek(0)
@@ -321,15 +324,14 @@ def _hf_feature(kind: pa.DataType) -> dict | None:
 
 
 def _to_hf(rows: pa.RecordBatch, ids: list[Any]) -> pa.RecordBatch:
-    orders = {
-        name: iter(leaf_positions(column)) for name, column in zip(rows.schema.names, rows.columns)
-    }
+    orders = {name: iter(leaf_positions(column)) for name, column in zip(rows.schema.names, rows.columns)}
 
     def convert(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         fields = dict(zip([field.name for field in values.type], values.flatten()))
         kinds = fields["format"].to_pylist()
         names = [
-            None if place is None or kind is None
+            None
+            if place is None or kind is None
             else f"{ids[place[0]]}.{role(path, place, False)}.{images.extension(kind)}"
             for place, kind in zip(next(orders[path[0]]), kinds)
         ]
@@ -350,6 +352,8 @@ class LinesSink(_FileSink):
         if batch.rows.num_rows:
             rows = map_batch_images(batch.rows, IMAGE, _VIEW, lambda path, values: _view(values))
             self.file.write(b"".join(line + b"\n" for line in rowjson.dump_rows(rows)))
+            if self.pending is None:
+                self.file.flush()  # whoever reads the lines must not wait for a megabyte of them
         return []
 
     def finish(self, counts: Counts) -> None:
@@ -469,5 +473,3 @@ def _format_of(output: str) -> str:
         f"{output}: what to write there is not clear from its name",
         hint="end it with / for a shard set, or with .tar, .parquet, .arrows or .jsonl; or say -f FORMAT",
     )
-
-

@@ -303,9 +303,7 @@ def _unify_types(name: str, a: pa.DataType, b: pa.DataType) -> pa.DataType:
         one, two = pa.schema([("x", a)]), pa.schema([("x", b)])
         return pa.unify_schemas([one, two], promote_options="permissive").field(0).type
     except pa.ArrowException:
-        raise EditError(
-            f"column `{name}` is {a} in one input and {b} in another", hint="read them apart"
-        ) from None
+        raise EditError(f"column `{name}` is {a} in one input and {b} in another", hint="read them apart") from None
 
 
 def unify(schemas: list[pa.Schema]) -> pa.Schema:
@@ -363,7 +361,8 @@ def can_align(kind: pa.DataType, wanted: pa.DataType) -> bool:
         return pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     if pa.types.is_floating(wanted):
         return pa.types.is_floating(kind)
-    return pa.types.is_signed_integer(kind) and pa.types.is_signed_integer(wanted) and kind.bit_width <= wanted.bit_width
+    integers = pa.types.is_signed_integer(kind) and pa.types.is_signed_integer(wanted)
+    return integers and kind.bit_width <= wanted.bit_width
 
 
 # ---------------------------------------------------------------- opening
@@ -385,9 +384,7 @@ class _Prefixed(io.RawIOBase):
             self.head = self.head[count:]
             return count
         # What is there now, not a full buffer: a slow producer's rows must not wait for a megabyte of them.
-        data = self.file.read1(len(buffer))  # type: ignore[attr-defined]
-        buffer[: len(data)] = data
-        return len(data)
+        return self.file.readinto1(buffer)  # type: ignore[attr-defined]
 
 
 def _spooled_parquet(file: BinaryIO, name: str) -> Source:
@@ -496,5 +493,3 @@ def open_units(path: str, partial: bool) -> list[Unit]:
     schema = folder_schema(groups)
     chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
     return [FolderUnit(path, chunk, schema) for chunk in chunks or [[]]]
-
-

@@ -58,7 +58,7 @@ def _header(name: bytes, size: int, kind: bytes) -> bytes:
             bytes(100),  # link name
             b"ustar\x0000",
             bytes(64),  # owner and group names
-            b"0000000\0" b"0000000\0",  # device
+            b"0000000\x00" * 2,  # device
             bytes(155),  # prefix
             bytes(12),
         ]

@@ -14,8 +14,6 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edittools.errors import EditError
 from edittools.record import IMAGE, is_hf_image, is_image
@@ -78,6 +76,8 @@ class ShardUnit:
 
 def picture_bytes(rows: pa.RecordBatch) -> np.ndarray:
     """Bytes of pictures in each row, inline or referred to."""
+    import pyarrow.compute as pc
+
     total = np.zeros(rows.num_rows, np.int64)
     lengths: list[pa.Array] = []
 
@@ -239,6 +239,8 @@ class ParquetUnit:
         self.tag = files.etag(path)
         self.digest = digest("parquet", content or self.tag)
         self.history = History()
+        import pyarrow.parquet as pq
+
         with arrow_errors(path):
             self.file = pq.ParquetFile(files.open_read(path))
             self.stored = pa.schema(
@@ -277,6 +279,8 @@ class ParquetUnit:
         return value is not None and images.sniff(value) is not None
 
     def row_sizes(self) -> np.ndarray:
+        import pyarrow.compute as pc
+
         sizes = [np.zeros(0, np.int64)]
         names = sorted(self.pictures)
         for rows in self.file.iter_batches(batch_size=64, columns=names):
@@ -313,9 +317,7 @@ class ParquetUnit:
             column = rows.column(name)
             if name in self.pictures:
                 mask = column.is_null()
-                result[name] = image_array(
-                    count, mask=mask, file=self.name, row=numbers, column=name, etag=self.tag
-                )
+                result[name] = image_array(count, mask=mask, file=self.name, row=numbers, column=name, etag=self.tag)
             else:
                 result[name] = _inline(plain_array(column))
         if "id" not in result:
@@ -638,5 +640,3 @@ def _single_picture(path: str) -> FolderUnit:
     file = LooseFile(os.path.basename(path), path, files.size(path), files.etag(path))
     group = FileGroup(file.inside, [([], file)])
     return FolderUnit(path, [group], folder_schema([group]))
-
-

@@ -49,6 +49,7 @@ from edittools.stream.history import History
 VERSION = 1
 BATCH_ROWS = 256
 _PIPE_BYTES = 1 << 20
+_JOIN_BYTES = 1 << 20
 
 
 @dataclass
@@ -88,8 +89,10 @@ class WireWriter:
         self.file = file
         self.schema = schema.with_metadata(metadata)
         self.counts = Counts()
-        self.writer = pa.ipc.new_stream(pa.PythonFile(_KeepOpen(file), mode="w"), self.schema)
-        self.file.flush()
+        # Arrow writes a batch in dozens of small pieces: they are joined before they reach Python.
+        self.joined = pa.BufferedOutputStream(pa.PythonFile(_KeepOpen(file), mode="w"), _JOIN_BYTES)
+        self.writer = pa.ipc.new_stream(self.joined, self.schema)
+        self._flush()
 
     def write(self, batch: Batch) -> None:
         self.counts.add(batch)
@@ -100,20 +103,26 @@ class WireWriter:
     def _write_one(self, batch: Batch) -> None:
         if not batch.rows.num_rows and not batch.last and not batch.rejects and not batch.seen:
             return
-        rejects = json.dumps([r.to_dict() for r in batch.rejects], default=str) if batch.rejects else "[]"
-        shard = batch.shard
-        place = (
-            f'{{"shard":{shard.index},"of":{json.dumps(shard.count)},"digest":{json.dumps(shard.digest)},'
-            f'"last":{json.dumps(batch.last)},"seen":{batch.seen},"rejects":{rejects}}}'
-        )
-        self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": place})
-        self.file.flush()
+        place = {
+            "shard": batch.shard.index,
+            "of": batch.shard.count,
+            "digest": batch.shard.digest,
+            "last": batch.last,
+            "seen": batch.seen,
+            "rejects": [reject.to_dict() for reject in batch.rejects],
+        }
+        self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": json.dumps(place, default=str)})
+        self._flush()
 
     def end(self) -> None:
         """Write the end record. Without it every reader knows that this stream was cut off."""
         record = {"edit.end": json.dumps(self.counts.to_dict())}
         self.writer.write_batch(empty_batch(self.schema), custom_metadata=record)
         self.writer.close()
+        self._flush()
+
+    def _flush(self) -> None:
+        self.joined.flush()
         self.file.flush()
 
 
@@ -246,9 +255,13 @@ class WireReader:
 
     def _another(self) -> bool:
         """Whether another stream follows; if so it is opened."""
-        with arrow_errors(self.name):
-            with contextlib.suppress(StopIteration):  # the end-of-stream mark of the one just read
-                self.reader.read_next_batch()
+        try:
+            with arrow_errors(self.name), contextlib.suppress(StopIteration):
+                self.reader.read_next_batch()  # the end-of-stream mark of the one just read
+        except EditError:
+            if self.file.peek(1):  # type: ignore[attr-defined]
+                raise
+            raise self._cut_off() from None
         if not self.file.peek(1):  # type: ignore[attr-defined]
             return False
         schema = self.schema

@@ -73,9 +73,7 @@ def _memory(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> list
 
 def _chain(layers: list[tuple[str, dict]]) -> list[Plan]:
     """Turns that each add one layer to the turn before."""
-    return [
-        Plan(index - 1, name, slots, tuple(layers[: index + 1])) for index, (name, slots) in enumerate(layers)
-    ]
+    return [Plan(index - 1, name, slots, tuple(layers[: index + 1])) for index, (name, slots) in enumerate(layers)]
 
 
 def _understanding(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> list[Plan]:

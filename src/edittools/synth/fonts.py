@@ -39,6 +39,10 @@ class Fonts:
     latin: str | None = None
     chinese: str | None = None
 
+    def names(self) -> list[str]:
+        """The file names, which say which letters are drawn."""
+        return [Path(path).name for path in (self.latin, self.chinese) if path]
+
 
 @lru_cache(maxsize=8)
 def find_fonts(path: str | None = None) -> Fonts:

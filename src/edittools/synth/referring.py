@@ -85,10 +85,7 @@ REFERRING: dict[str, dict[str, dict[str, list[str]]]] = {
                     "{add|draw|put} a <size> <shape> <place>, in the same color as the {first shape|shape "
                     "you added first}"
                 ),
-                (
-                    "{add|draw|put} a <size> <shape> <place> {using|with} the color {of the first edit|you "
-                    "used first}"
-                ),
+                ("{add|draw|put} a <size> <shape> <place> {using|with} the color {of the first edit|you used first}"),
             ],
             "zh": [
                 "在<place>{添加|画|放}一个<size><shape>，颜色{和|与}{第一个图形|最先添加的图形}{相同|一样}",

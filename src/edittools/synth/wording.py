@@ -19,10 +19,7 @@ KEEPS = {
     },
     False: {  # the whole picture changes
         "en": [
-            (
-                "{the content and the composition|objects and their positions} {stay|remain} {the same|as "
-                "they are}"
-            ),
+            ("{the content and the composition|objects and their positions} {stay|remain} {the same|as they are}"),
             "{nothing is|no object is} added, removed or moved",
         ],
         "zh": ["{内容和构图|物体及其位置}{保持不变|不变}", "{不增加、不删除、也不移动任何物体}"],
@@ -56,9 +53,7 @@ def imperative(name: str, slots: dict, lang: str, rng: np.random.Generator) -> s
 def details(name: str, slots: dict, lang: str, rng: np.random.Generator) -> list[str]:
     """Statements, without full stops, of what the target looks like: one for each atomic edit."""
     if "parts" in slots:
-        return [
-            text for part in slots["parts"] for text in details(part["template"], part["slots"], lang, rng)
-        ]
+        return [text for part in slots["parts"] for text in details(part["template"], part["slots"], lang, rng)]
     return [say(load(name).detail[lang], slots, lang, rng)]
 
 

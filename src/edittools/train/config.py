@@ -30,7 +30,7 @@ class Recipe:
 
     # Objective
     predicts: str  # "x0" or "v"
-    residual: str  # with "x0": "none", "copy" or "affine": what is added to the first reference
+    residual: str  # with "x0": "none", "copy" or "blend": what is added to the first reference
     timesteps: str  # "logit-normal" (mean 0, deviation 1) or "uniform"
     shift: float  # t' = s t / (1 + (s - 1) t)
     word_dropout: float  # share of words replaced by the unknown word in training
@@ -69,7 +69,7 @@ class Recipe:
         )
         need(self.text_width % self.text_heads == 0, "`text_width` must be a multiple of `text_heads`")
         need(self.predicts in ("x0", "v"), '`predicts` must be "x0" or "v"')
-        need(self.residual in ("none", "copy", "affine"), '`residual` must be "none", "copy" or "affine"')
+        need(self.residual in ("none", "copy", "blend"), '`residual` must be "none", "copy" or "blend"')
         need(self.predicts == "x0" or self.residual == "none", '`predicts = "v"` needs `residual = "none"`')
         need(self.timesteps in ("logit-normal", "uniform"), '`timesteps` must be "logit-normal" or "uniform"')
         need(self.optimizer in ("muon", "adamw"), '`optimizer` must be "muon" or "adamw"')

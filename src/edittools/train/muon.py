@@ -1,7 +1,8 @@
 """Muon: momentum whose steps are orthogonal matrices (Keller Jordan, https://kellerjordan.github.io/posts/muon).
 
 `torch.optim.Muon` is the same rule, one matrix at a time and always in bfloat16. A CPU emulates bfloat16, which
-made the optimiser as slow as the network; here equal shapes go through one batched product, in float32 on a CPU.
+made the optimiser as slow as the network; here equal shapes go through one batched product, in float32, and
+the iteration runs on the smaller of the two square products.
 """
 
 from collections import defaultdict
@@ -19,11 +20,15 @@ def orthogonalise(x: Tensor, steps: int = 5) -> Tensor:
     if x.shape[-2] > x.shape[-1]:
         return orthogonalise(x.mT, steps).mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        # X <- a X + (b X Xᵀ + c (X Xᵀ)²) X
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
-    return x
+    # X_(k+1) = Q_k X_k with Q = a I + b G + c G², G = X Xᵀ. All Q_k are polynomials in the first G, so they commute:
+    # X_K = Q_(K-1) ... Q_0 X_0 and G_(k+1) = Q_k G_k Q_k, which needs no product as long as a row of X.
+    gram = x @ x.mT
+    product = identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    for k in range(steps):
+        q = torch.baddbmm(gram, gram, gram, beta=B, alpha=C) + A * identity
+        product = q @ product if k else q
+        gram = q @ gram @ q if k < steps - 1 else gram
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,8 +57,6 @@ class Muon(torch.optim.Optimizer):
                     # m <- μ m + (1 - μ) g;  Nesterov: u = μ m + (1 - μ) g
                     state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(state["momentum"], group["momentum"]))
-                stack = torch.stack(updates)
-                stack = orthogonalise(stack if stack.device.type == "cpu" else stack.bfloat16()).to(stack.dtype)
                 scale = group["lr"] * max(1, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(params, stack):
+                for p, update in zip(params, orthogonalise(torch.stack(updates))):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)

@@ -19,9 +19,7 @@ INSTRUCTION = {
     ],
 }
 DETAIL = {
-    "en": [
-        "a {plain|solid|uniformly colored} <thing> {is|appears} <place>, {covering|on top of} what was there"
-    ],
+    "en": ["a {plain|solid|uniformly colored} <thing> {is|appears} <place>, {covering|on top of} what was there"],
     "zh": ["<place>出现一个{纯色的|实心的|}<thing>，{盖住|遮住}原来的内容"],
 }
 

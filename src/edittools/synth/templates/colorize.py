@@ -10,15 +10,9 @@ LOCAL = False
 INVERSE = "gray"
 INSTRUCTION = {
     "en": [
-        (
-            "{colorize|color} {the|this} {black-and-white|grayscale|gray} {picture|image|photo} [with "
-            "natural colors]"
-        ),
+        ("{colorize|color} {the|this} {black-and-white|grayscale|gray} {picture|image|photo} [with natural colors]"),
         "{restore|bring back|recover} the {natural|original} colors of <picture>",
-        (
-            "{turn|make} {the|this} {black-and-white|grayscale} {picture|photo} {into a color one|colorful "
-            "again}"
-        ),
+        ("{turn|make} {the|this} {black-and-white|grayscale} {picture|photo} {into a color one|colorful again}"),
     ],
     "zh": [
         "{给|为}{这张|这幅}{黑白|灰度}{照片|图片}{上色|着色|添加自然的颜色}",

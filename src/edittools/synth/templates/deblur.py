@@ -25,10 +25,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "the <strength:degree> blur is {gone|removed}: edges are crisp and {fine|small} detail is "
-            "{visible|back}"
-        ),
+        ("the <strength:degree> blur is {gone|removed}: edges are crisp and {fine|small} detail is {visible|back}"),
     ],
     "zh": ["<strength:degree>模糊{消失|被去除}，边缘清楚，细节{可见|恢复}"],
 }

@@ -22,9 +22,7 @@ INSTRUCTION = {
     ],
 }
 DETAIL = {
-    "en": [
-        "the <strength:degree> {square blocks|blocks} and ripples are {gone|removed} and surfaces are smooth"
-    ],
+    "en": ["the <strength:degree> {square blocks|blocks} and ripples are {gone|removed} and surfaces are smooth"],
     "zh": ["<strength:degree>方块和波纹{消失|被去除}，画面平滑"],
 }
 

@@ -21,10 +21,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "the <thing> stands <place> on {plain|pure} white, {and nothing else is left|with everything "
-            "else gone}"
-        ),
+        ("the <thing> stands <place> on {plain|pure} white, {and nothing else is left|with everything else gone}"),
     ],
     "zh": ["<thing>仍在<place>，其余部分{全是|都是}纯白"],
 }

@@ -20,9 +20,7 @@ INSTRUCTION = {
     ],
 }
 DETAIL = {
-    "en": [
-        "{bright|light} areas become dark, dark areas become {bright|light}, and each color its complement"
-    ],
+    "en": ["{bright|light} areas become dark, dark areas become {bright|light}, and each color its complement"],
     "zh": ["{亮处变暗，暗处变亮|明暗互换}，每种颜色变成它的补色"],
 }
 

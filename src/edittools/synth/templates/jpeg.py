@@ -26,9 +26,7 @@ INSTRUCTION = {
     ],
 }
 DETAIL = {
-    "en": [
-        "<strength:degree> {square blocks|blocks} and {ringing|ripples} around edges {appear|can be seen}"
-    ],
+    "en": ["<strength:degree> {square blocks|blocks} and {ringing|ripples} around edges {appear|can be seen}"],
     "zh": ["{出现|可以看到}<strength:degree>方块和边缘{波纹|振铃}"],
 }
 

@@ -17,16 +17,10 @@ INSTRUCTION = {
             "{add|put|place|insert} a round <plate_color> {logo|badge} with a <color> {letter|capital} "
             '"<letter>" <place>'
         ),
-        (
-            "{stamp|mark} <picture> with a round <plate_color> {logo|badge} <place>, bearing a <color> "
-            '"<letter>"'
-        ),
+        ('{stamp|mark} <picture> with a round <plate_color> {logo|badge} <place>, bearing a <color> "<letter>"'),
     ],
     "zh": [
-        (
-            "在<place>{添加|加上|放|放置}一个<plate_color>圆形{标志|徽标|徽章}，{上面|"
-            "中间}是<color>字母“<letter>”"
-        ),
+        ("在<place>{添加|加上|放|放置}一个<plate_color>圆形{标志|徽标|徽章}，{上面|中间}是<color>字母“<letter>”"),
         "{给|为}<picture>的<place>{加上|添加}带<color>字母“<letter>”的<plate_color>圆形{标志|徽标|徽章}",
     ],
 }

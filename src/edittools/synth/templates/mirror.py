@@ -10,10 +10,7 @@ HALVES = ("left_half", "right_half", "top_half", "bottom_half")
 INSTRUCTION = {
     "en": [
         "make <picture> symmetrical by {mirroring|reflecting} its <half> onto the <half:opposite>",
-        (
-            "{replace|cover} the <half:opposite> of <picture> {with|by} {the mirror image|a reflection} of "
-            "its <half>"
-        ),
+        ("{replace|cover} the <half:opposite> of <picture> {with|by} {the mirror image|a reflection} of its <half>"),
         "{mirror|reflect} the <half> of <picture> onto the <half:opposite> [to make it symmetrical]",
     ],
     "zh": [

@@ -20,10 +20,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "the <place:cell> ninth of the picture is <operation:result>, {with a sharp border|up to a "
-            "straight border}"
-        ),
+        ("the <place:cell> ninth of the picture is <operation:result>, {with a sharp border|up to a straight border}"),
     ],
     "zh": ["九宫格的<place:cell>格<operation:result>，边界{清晰|笔直}"],
 }

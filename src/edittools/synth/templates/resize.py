@@ -21,10 +21,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "the <color> <shape> <place> {is now|has become} <new_size>, {about the same center|in the same "
-            "place}"
-        ),
+        ("the <color> <shape> <place> {is now|has become} <new_size>, {about the same center|in the same place}"),
     ],
     "zh": ["<place>的<color><shape>变成<new_size>，{中心|位置}不变"],
 }

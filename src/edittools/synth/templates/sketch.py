@@ -9,10 +9,7 @@ TASK = "style"
 LOCAL = False
 INSTRUCTION = {
     "en": [
-        (
-            "{turn|convert|change|transform} <whole> into a {pencil sketch|pencil drawing|black-and-white "
-            "pencil sketch}"
-        ),
+        ("{turn|convert|change|transform} <whole> into a {pencil sketch|pencil drawing|black-and-white pencil sketch}"),
         "{redraw|render|draw} <whole> {as a pencil sketch|as a pencil drawing|in pencil on white paper}",
         "make <whole> look like {a pencil sketch|a pencil drawing}",
     ],

@@ -10,10 +10,7 @@ LOCAL = True
 INVERSE = "text_change"
 INSTRUCTION = {
     "en": [
-        (
-            '{change|turn} the {word|text} "<old_text>" [on the <plate_color> sign] <place> {to|into} '
-            '"<new_text>"'
-        ),
+        ('{change|turn} the {word|text} "<old_text>" [on the <plate_color> sign] <place> {to|into} "<new_text>"'),
         '{replace|swap} "<old_text>" on the <plate_color> sign <place> with "<new_text>"',
         'make the <plate_color> sign <place> {say|read} "<new_text>" instead of "<old_text>"',
     ],

@@ -19,9 +19,7 @@ INSTRUCTION = {
     ],
 }
 DETAIL = {
-    "en": [
-        'the {word|text} "<text>" is gone and {what was behind it|the picture behind it} {shows|can be seen}'
-    ],
+    "en": ['the {word|text} "<text>" is gone and {what was behind it|the picture behind it} {shows|can be seen}'],
     "zh": ["文字“<text>”{消失|不见}，露出{后面|被遮住}的画面"],
 }
 

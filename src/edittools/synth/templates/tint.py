@@ -12,10 +12,7 @@ TINTS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "
 INSTRUCTION = {
     "en": [
         "{tint|tone} <whole> <color>, {with no other color|in this one color only}",
-        (
-            "{turn|convert|change} <whole> into {a <color> monochrome|shades of <color> only|a "
-            "<color>-toned monochrome}"
-        ),
+        ("{turn|convert|change} <whole> into {a <color> monochrome|shades of <color> only|a <color>-toned monochrome}"),
         "{recolor|color} <whole> in {shades of <color> only|nothing but <color> tones}",
     ],
     "zh": [
@@ -25,10 +22,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "every tone becomes a {shade|tone} of <color>: dark ones {nearly black|blackish}, light ones "
-            "nearly white"
-        ),
+        ("every tone becomes a {shade|tone} of <color>: dark ones {nearly black|blackish}, light ones nearly white"),
     ],
     "zh": ["所有{色调|颜色}都变成<color>的深浅变化：暗处近黑，亮处近白"],
 }

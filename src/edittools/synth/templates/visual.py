@@ -12,10 +12,7 @@ INVERSE = "extract"
 INSTRUCTION = {
     "en": [
         "{place|put|set|show} the <color> <shape> [of this picture] {on|in front of} a <backdrop>",
-        (
-            "{use|take} the <color> <shape> {of|from} this picture and {place|put|set} it {on|in front of} "
-            "a <backdrop>"
-        ),
+        ("{use|take} the <color> <shape> {of|from} this picture and {place|put|set} it {on|in front of} a <backdrop>"),
     ],
     "zh": [
         "<ba>{图中的|这个|画面中的}<color><shape>{放在|置于|放到}<backdrop>{上|前}",

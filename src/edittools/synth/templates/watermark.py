@@ -13,10 +13,7 @@ INVERSE = "watermark_remove"
 OPACITY = 110  # of 255
 INSTRUCTION = {
     "en": [
-        (
-            "{cover|overlay} <whole> with {a|the} repeated [semi-transparent] white watermark {reading|"
-            'saying} "<text>"'
-        ),
+        ('{cover|overlay} <whole> with {a|the} repeated [semi-transparent] white watermark {reading|saying} "<text>"'),
         '{add|apply} a repeated [semi-transparent] white "<text>" watermark {all over|across} <whole>',
     ],
     "zh": [

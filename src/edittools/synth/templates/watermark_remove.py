@@ -10,14 +10,8 @@ LOCAL = False
 INVERSE = "watermark"
 INSTRUCTION = {
     "en": [
-        (
-            '{remove|erase|delete|clean off} the [repeated] [white] "<text>" {watermark|watermarks} {from|'
-            "on} <picture>"
-        ),
-        (
-            '{get rid of|take away} the [repeated] [white] {watermark|watermarks} "<text>" {covering|over} '
-            "<picture>"
-        ),
+        ('{remove|erase|delete|clean off} the [repeated] [white] "<text>" {watermark|watermarks} {from|on} <picture>'),
+        ('{get rid of|take away} the [repeated] [white] {watermark|watermarks} "<text>" {covering|over} <picture>'),
     ],
     "zh": [
         "{去除|去掉|移除|清除}<picture>上的[重复的]“<text>”水印",

@@ -22,10 +22,7 @@ INSTRUCTION = {
 }
 DETAIL = {
     "en": [
-        (
-            "the {center|middle} appears <strength:times> as large and the margins {are outside the frame|"
-            "fall away}"
-        ),
+        ("the {center|middle} appears <strength:times> as large and the margins {are outside the frame|fall away}"),
     ],
     "zh": ["中心部分放大<strength:times>，四周{移出画面|被裁掉}"],
 }

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Make a small crawl to try the pipeline on, out of photographs.
+
+usage: make_crawl.py OUT [--photos FOLDER] [--crops N] [--heldout N] [--seed S]
+
+OUT/crawl    crops of training photographs, with what a real crawl has: copies (exact, resized, mirrored,
+             recompressed), truncated and empty files, pages of HTML named .jpg, rotated and tiny pictures
+OUT/heldout  crops of photographs that no training crop comes from
+
+Without --photos, the photographs are those that scikit-image and scikit-learn bring along; of a FOLDER, every
+tenth photograph, and at least four, are held out. The bundled ones are few, so their crops also vary in colour
+(order and gain of the channels), which stands in for the variety of a real crawl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Name and weight: pictures without texture or with too much of it teach less.
+TRAINING = {
+    "astronaut.png": 4,
+    "flower.jpg": 4,
+    "motorcycle_left.png": 4,
+    "motorcycle_right.png": 2,
+    "ihc.png": 1.5,
+    "camera.png": 1.5,
+    "hubble_deep_field.jpg": 1,
+    "retina.jpg": 1,
+    "coins.png": 1,
+    "gravel.png": 0.5,
+    "brick.png": 0.5,
+    "grass.png": 0.5,
+    "moon.png": 0.5,
+}
+HELD_OUT = ["coffee.png", "china.jpg", "chelsea.png", "rocket.jpg"]
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def bundled() -> tuple[list[tuple[Path, float]], list[Path]]:
+    """(training photographs and weights, held-out photographs) of scikit-image and scikit-learn."""
+    import skimage.data
+    import sklearn.datasets
+
+    folders = [Path(skimage.data.__file__).parent, Path(sklearn.datasets.__file__).parent / "images"]
+
+    def find(name: str) -> Path:
+        return next(folder / name for folder in folders if (folder / name).exists())
+
+    return [(find(name), weight) for name, weight in TRAINING.items()], [find(name) for name in HELD_OUT]
+
+
+def from_folder(folder: Path) -> tuple[list[tuple[Path, float]], list[Path]]:
+    """The same for a folder of the user's."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if len(found) < 8:
+        raise SystemExit(f"{folder}: {len(found)} photographs; at least 8 are needed, four of them to hold out")
+    every = max(2, min(10, len(found) // 4))
+    held = found[::every]
+    return [(path, 1.0) for path in found if path not in held], held
+
+
+def crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A random square of 30% to 100% of the short side, at 72 to 128 pixels."""
+    width, height = photo.size
+    side = max(1, int(min(width, height) * rng.uniform(0.3, 1.0)))
+    left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
+    size = int(rng.integers(72, 129))
+    box = (left, top, left + side, top + side)
+    return photo.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+def recoloured(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture with its channels in another order (half the time) and other gains."""
+    pixels = np.asarray(picture).astype(np.float64)
+    if rng.random() < 0.5:
+        pixels = pixels[:, :, rng.permutation(3)]
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    gains = rng.uniform(0.7, 1.3, 3)
+    return Image.fromarray(np.clip(pixels * gains, 0, 255).astype(np.uint8))
+
+
+def jpeg(picture: Image.Image, quality: int = 92, **extra: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, **extra)
+    return buffer.getvalue()
+
+
+def plant(folder: Path, files: list[Path], rng: np.random.Generator) -> None:
+    """What a crawl has besides good pictures."""
+    chosen = [files[k] for k in rng.choice(len(files), 40, replace=False)]
+    for k, path in enumerate(chosen[:10]):
+        (folder / f"copy-{k}.jpg").write_bytes(path.read_bytes())
+    for k, path in enumerate(chosen[10:20]):
+        picture = Image.open(path)
+        (folder / f"small-copy-{k}.jpg").write_bytes(jpeg(picture.resize((66, 66), Image.Resampling.LANCZOS), 80))
+    for k, path in enumerate(chosen[20:26]):
+        (folder / f"mirrored-{k}.jpg").write_bytes(jpeg(ImageOps.mirror(Image.open(path)), 70))
+    for k, path in enumerate(chosen[26:30]):
+        data = path.read_bytes()
+        (folder / f"truncated-{k}.jpg").write_bytes(data[: len(data) // 2])
+    for k, path in enumerate(chosen[30:34]):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn right to see it upright
+        (folder / f"rotated-{k}.jpg").write_bytes(jpeg(Image.open(path).rotate(90, expand=True), exif=exif))
+    for k, path in enumerate(chosen[34:40]):
+        (folder / f"tiny-{k}.jpg").write_bytes(jpeg(Image.open(path).resize((24, 24))))
+    (folder / "not-found.jpg").write_text("<!DOCTYPE html><title>404 Not Found</title>\n")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.bin").write_bytes(bytes(range(256)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--crops", type=int, default=3000)
+    parser.add_argument("--heldout", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    training, held = from_folder(args.photos) if args.photos else bundled()
+    rng = np.random.default_rng(args.seed)
+    for name in ("crawl", "heldout"):
+        (args.out / name).mkdir(parents=True, exist_ok=True)
+    photos = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path, _ in training]
+    weights = np.array([weight for _, weight in training])
+    files = []
+    for k in range(args.crops):
+        picture = crop(photos[rng.choice(len(photos), p=weights / weights.sum())], rng)
+        path = args.out / "crawl" / f"{k:05d}.jpg"
+        path.write_bytes(jpeg(picture if args.photos else recoloured(picture, rng)))
+        files.append(path)
+    plant(args.out / "crawl", files, rng)
+    held_photos = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in held]
+    for k in range(args.heldout):
+        picture = crop(held_photos[k % len(held_photos)], rng)
+        name = held[k % len(held)].stem
+        (args.out / "heldout" / f"{name}-{k:03d}.jpg").write_bytes(jpeg(picture))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The stage that makes edit pairs of pictures."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from edittools.errors import RowError
+from edittools.record import COLUMNS, PROVENANCE
+from edittools.stream import images
+from edittools.stream.batch import Batch, Reject
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.rows import column_values, map_chunks, row_paths
+from edittools.stream.units import reference
+from edittools.synth import Fonts, Sample, Tools, invert, synthesize
+
+_MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
+
+
+class SynthStage:
+    """Stage: a row with a picture becomes `per_row` edit rows, named PARENT-TEMPLATE-K.
+
+    The picture is the target of a one-image row, or the first source. Columns that a pair does not replace are
+    carried along; `scores` describe the picture and not the pair, so they become `source_scores`.
+    """
+
+    name = "synth"
+
+    def __init__(
+        self,
+        *,
+        kinds: list[str],
+        per_row: int,
+        seed: int,
+        fonts: Fonts,
+        size: int | None,
+        inverse: bool,
+        max_pixels: int,
+        jobs: int,
+    ) -> None:
+        self.kinds, self.per_row, self.seed, self.fonts = kinds, per_row, seed, fonts
+        self.size, self.inverse, self.max_pixels, self.jobs = size, inverse, max_pixels, jobs
+        self.fetcher = Fetcher()
+        self.local = threading.local()
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        carried = [(c.name, c.type) for c in schema if c.name not in (*_MADE, "scores")]
+        if "scores" in schema.names:
+            carried.append(("source_scores", schema.field("scores").type))
+        return pa.schema([(name, COLUMNS[name]) for name in _MADE] + carried)
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            schema = self.schema(batch.rows.schema)
+            yield from map_chunks(iter([batch]), lambda piece, s=schema: self._work(piece, s), schema, self.jobs)
+
+    def _tools(self) -> Tools:
+        # Fonts are opened once per thread: a font object keeps state while it draws.
+        if not hasattr(self.local, "tools"):
+            self.local.tools = Tools(self.fonts)
+        return self.local.tools
+
+    def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
+        rows = batch.rows
+        ids, paths = column_values(rows, "id"), row_paths(rows)
+        origins = column_values(rows, "provenance")
+        made: list[dict[str, Any]] = []
+        parents: list[int] = []
+        rejects: list[Reject] = []
+        for row, picture in enumerate(_row_pictures(rows)):
+            try:
+                if picture is None:
+                    raise RowError("no picture")
+                pixels = images.decode(self.fetcher.get(picture), images.FULL, self.max_pixels)
+            except RowError as error:
+                rejects.append(Reject(str(ids[row]), self.name, error.reason, error.value, True, paths[row]))
+                continue
+            kept = picture
+            if self.size is not None:
+                pixels, kept = centre_square(pixels, self.size), None
+            samples, skipped = synthesize(
+                pixels, ids[row], seed=self.seed, kinds=self.kinds, per_row=self.per_row, tools=self._tools()
+            )
+            rejects += [Reject(f"{ids[row]}-{kind}", self.name, why, kind, False, paths[row]) for kind, why in skipped]
+            if self.inverse:
+                turned = [invert(sample, ids[row], seed=self.seed) for sample in samples]
+                samples = samples + [sample for sample in turned if sample is not None]
+            seen: dict[str, int] = {}
+            for sample in samples:
+                number = seen[sample.template] = seen.get(sample.template, -1) + 1
+                own = kept if kept is not None and sample.source is pixels else None
+                identity = f"{ids[row]}-{sample.template}-{number}"
+                made.append(self._row(identity, sample, own, ids[row], origins[row] or {}))
+                parents.append(row)
+        return batch.replace(_with_carried(made, parents, rows, schema), rejects)
+
+    def _row(
+        self, identity: str, sample: Sample, source: dict[str, Any] | None, parent: str, origin: dict[str, Any]
+    ) -> dict[str, Any]:
+        provenance: dict[str, Any] = {field.name: origin.get(field.name) for field in PROVENANCE}
+        provenance.update(
+            sha256=None,  # of the parent's bytes, not of this row's pictures
+            template=sample.template,
+            slots=json.dumps(sample.slots, ensure_ascii=False, sort_keys=True),
+            seed=self.seed,
+            parents=[parent],
+        )
+        turns = None
+        if sample.turns is not None:
+            turns = [
+                {
+                    "parent": turn.parent,
+                    "kind": turn.kind,
+                    "task": turn.task,
+                    "template": turn.template,
+                    "instruction": turn.instruction,
+                    "slots": json.dumps(turn.slots, ensure_ascii=False, sort_keys=True),
+                    "target": picture_value(turn.target),
+                    "mask": picture_value(turn.mask),
+                }
+                for turn in sample.turns
+            ]
+        return {
+            "id": identity,
+            "task": sample.task,
+            "source": [source if source is not None else picture_value(sample.source)],
+            "target": picture_value(sample.target),
+            "mask": picture_value(sample.mask),
+            "instruction": sample.instruction,
+            "turns": turns,
+            "provenance": provenance,
+        }
+
+
+def picture_value(pixels: np.ndarray) -> dict[str, Any]:
+    """An IMAGE value that holds new pixels as PNG."""
+    height, width = pixels.shape[:2]
+    return reference(bytes=images.encode_png(pixels), width=width, height=height, format="png")
+
+
+def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The largest centred square of HxWx3, resized to size × size (area average when shrinking)."""
+    side = min(pixels.shape[:2])
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    method = Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC
+    return np.asarray(square.resize((size, size), method))
+
+
+def _row_pictures(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """The picture of every row: its first source, or, where it has none, its target."""
+    targets: list[dict[str, Any] | None] = [None] * rows.num_rows
+    index = rows.schema.get_field_index("target")
+    if index >= 0:
+        targets = list(leaf_references(rows.column(index)))
+    index = rows.schema.get_field_index("source")
+    if index < 0:
+        return targets
+    from edittools.filters.stage import row_pictures
+
+    sources = list(leaf_references(row_pictures(rows, "source")))
+    return [source if source is not None else target for source, target in zip(sources, targets)]
+
+
+def _with_carried(
+    made: list[dict[str, Any]], parents: list[int], rows: pa.RecordBatch, schema: pa.Schema
+) -> pa.RecordBatch:
+    """The made columns beside the ones that the parents bring along."""
+    taken = rows.take(pa.array(parents, pa.int64()))
+    columns = []
+    for column in schema:
+        if column.name in _MADE:
+            columns.append(pa.array([row[column.name] for row in made], type=column.type))
+        else:
+            name = "scores" if column.name == "source_scores" and "source_scores" not in rows.schema.names else None
+            columns.append(taken.column(name or column.name))
+    return pa.record_batch(columns, schema=schema)
