@@ -38,7 +38,7 @@ from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.files import RangeReader, etag
 from edittools.stream.history import History, digest
-from edittools.stream.shards import read_footer
+from edittools.stream.shards import read_footer, write_parquet
 from edittools.stream.sink import ShardSetSink
 from edittools.stream.source import open_source
 from edittools.stream.tar import TarReader, samples
@@ -109,30 +109,16 @@ def rates(times: dict[str, dict[str, list[float]]], rows: int) -> dict[str, floa
 
 
 def run_pipe(commands: list[list[str]], folder: Path) -> dict[str, Any]:
-    """Run commands as a pipe, the last one's output to /dev/null: wall time, CPU time and peak memory of each."""
+    """Wall time, and CPU time and peak memory of each command (see pipe.py)."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "pycache")  # compiled once, as in any installation
-    started = time.perf_counter()
-    processes: list[subprocess.Popen[bytes]] = []
-    upstream: Any = subprocess.DEVNULL
-    for k, command in enumerate(commands):
-        output = subprocess.DEVNULL if k == len(commands) - 1 else subprocess.PIPE
-        process = subprocess.Popen(command, stdin=upstream, stdout=output, stderr=subprocess.PIPE, env=environment)
-        if k:
-            upstream.close()
-        upstream = process.stdout
-        processes.append(process)
-    cpu, memory = [], []
-    for process in processes:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.stderr is not None
-        if process.returncode:
-            raise SystemExit(f"{process.args!r}: exit {process.returncode}: {process.stderr.read().decode()}")
-        process.stderr.close()
-        cpu.append(usage.ru_utime + usage.ru_stime)
-        memory.append(usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024))
-    return {"wall": time.perf_counter() - started, "cpu": cpu, "peak_mb": memory}
+    script = str(Path(__file__).with_name("pipe.py"))
+    done = subprocess.run(
+        [sys.executable, script], input=json.dumps(commands), capture_output=True, text=True, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout)
 
 
 def repeat_pipe(commands: list[list[str]], folder: Path, repeats: int) -> dict[str, Any]:
@@ -304,9 +290,9 @@ def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats:
         label = f"{size // 1000} KB"
         write = rates(written, count)
         report.numbers[f"write {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": write, "times": written}
-        report.add(f"write {label} inline: x webdataset ShardWriter", write["edittools"] / write["webdataset"], 1.5, "x")
-        loose_ratio = write["edittools, loose files"] / write["webdataset, loose files"]
-        report.add(f"write {label} from loose files: x webdataset ShardWriter", loose_ratio, 1.5, "x")
+        for way, name in (("", "inline"), (", loose files", "from loose files")):
+            ratio = write["edittools" + way] / write["webdataset" + way]
+            report.add(f"write {label} {name}: x webdataset ShardWriter", ratio, 1.5, "x")
 
         tars = sorted(str(path) for path in webdataset_folder.glob("*.tar"))
         expected = total
@@ -368,8 +354,8 @@ def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats:
         )
         read = rates(readings, count)
         report.numbers[f"read {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": read, "times": readings}
-        report.add(f"read {label} by reference: x webdataset", read["edittools"] / read["webdataset"], 1, "x")
-        report.add(f"read {label} from the tar alone: x webdataset", read["edittools, tar only"] / read["webdataset"], 1, "x")
+        for way, name in (("", "by reference"), (", tar only", "from the tar alone")):
+            report.add(f"read {label} {name}: x webdataset", read["edittools" + way] / read["webdataset"], 1, "x")
         for path in (loose, webdataset_folder, folder / "set"):
             shutil.rmtree(path)
 
@@ -401,7 +387,8 @@ def make_large_set(folder: Path) -> str:
     counts = Counts(0, 0, 0)
     for k in range(PIPE_SHARDS):
         notes = {**table.schema.metadata, b"edit.shard": json.dumps({"index": k, "count": PIPE_SHARDS}).encode()}
-        pq.write_table(table.replace_schema_metadata(notes), place / f"{k:05d}.parquet", compression="zstd")
+        with open(place / f"{k:05d}.parquet", "wb") as file:
+            write_parquet(table.replace_schema_metadata(notes), file)
         if k:
             os.link(place / "00000.tar", place / f"{k:05d}.tar")
         counts.rows, counts.kept = counts.rows + footer.rows, counts.kept + footer.rows
@@ -420,6 +407,8 @@ def pipes(report: Report, folder: Path, repeats: int) -> None:
     ]
     found = repeat_pipe(three, folder, repeats)
     report.numbers["pipe of three"] = {"rows": rows, **found}
+    one_row = [[*three[0], "--limit", "1"], *three[1:]]
+    report.numbers["pipe of three, one row"] = repeat_pipe(one_row, folder, repeats)
     report.add("pipe of three commands, a million rows: wall", found["wall"], 2, "s", least=False)
     report.add("pipe of three commands, a million rows: CPU of all", sum(found["cpu"]), 4, "s", least=False)
     report.add("pipe of three commands: peak memory of a process", max(found["peak_mb"]), 250, "MB", least=False)

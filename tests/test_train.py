@@ -104,6 +104,18 @@ def test_error_in_x0_is_t_squared_times_error_in_v():
     assert torch.allclose(in_x0, t**2 * objective.errors(v, x0, noise, "v"))
 
 
+def test_region_weights_by_hand():
+    source = torch.zeros(2, 3, 4, 4)
+    target = source.clone()
+    target[0, 1, :2, :2] = 0.5  # 4 of 16 pixels: log2(4) + 1 = 3
+    target[1] += 0.5
+    weights = objective.region_weights(target, source)
+    assert weights[0, 0].tolist() == [[3, 3, 1, 1], [3, 3, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert weights[1].unique().tolist() == [1]
+    assert objective.region_weights(source, source).unique().tolist() == [1]
+    assert objective.errors(source, target, source, "x0", weights)[0].item() == pytest.approx(3 * 0.25 * 4 / 48)
+
+
 def test_gradient_against_finite_differences():
     recipe = tiny(layers=1)
     model = build_model(recipe, Vocabulary(["warm"])).double()

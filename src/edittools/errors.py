@@ -50,6 +50,12 @@ class RowError(Exception):
         self.value = value
 
 
+def describe(error: BaseException) -> str:
+    """What a library complained about, short enough for one line (some put the whole input into it)."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
+
+
 def missing_extra(package: str, extra: str, use: str) -> EditError:
     """The error for an optional package that is not installed."""
     return EditError(

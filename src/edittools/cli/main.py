@@ -59,7 +59,7 @@ class Commands(click.Group):
 
             close = difflib.get_close_matches(args[0], COMMANDS, 1)
             if close:
-                error.message += f" Did you mean '{close[0]}'?"
+                raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
             raise
 
 

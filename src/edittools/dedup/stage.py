@@ -114,18 +114,22 @@ class Fingerprint:
         picture = target or (sources[0] if sources else None)
         if picture is None:
             raise RowError("no picture")
-        one_image = target is None or not sources
+        # A picture with an instruction and no target yet (a benchmark's row) is an edit row: the same picture with
+        # another instruction, or with other references, is another row.
+        one_image = not sources or (target is None and len(sources) == 1 and not instruction)
         others = [] if one_image else sources
         exact = hashlib.sha256(instruction.encode())
         pairing = hashlib.sha256(instruction.encode())
         facts: dict[str, Any] = {"one_image": one_image, "source_signature": None, "signatures": None}
         # The hash that `edit shard` recorded saves hashing the bytes again.
-        if one_image and known is not None and not self.perceptual:
+        if known is not None and not (one_image and _is_sha256(known)):
+            known = None
+        if known is not None and not self.perceptual:
             exact.update(bytes.fromhex(known))
             facts.update(pixels=(picture["width"] or 0) * (picture["height"] or 0), detail=0.0)
         else:
             data = self.fetcher.get(picture)
-            exact.update(bytes.fromhex(known) if one_image and known else hashlib.sha256(data).digest())
+            exact.update(bytes.fromhex(known) if known else hashlib.sha256(data).digest())
             facts.update(self._look(data, picture))
         for k, source in enumerate(others):
             data = self.fetcher.get(source)
@@ -178,11 +182,26 @@ def _pictures(rows: pa.RecordBatch) -> list[tuple[list[dict[str, Any]], dict[str
 
 
 def _instructions(rows: pa.RecordBatch) -> list[str]:
-    """Every row's instruction in all languages, as one text."""
-    return [
-        "\0".join(f"{k}={v}" for k, v in sorted(text.items()) if v) if isinstance(text, dict) else str(text or "")
-        for text in column_values(rows, "instruction")
-    ]
+    """Every row's instruction in all languages, and those of its turns, as one text."""
+    texts = [_text(item) for item in column_values(rows, "instruction")]
+    index = rows.schema.get_field_index("turns")
+    if index >= 0 and rows.column(index).null_count < rows.num_rows:
+        column = rows.column(index)
+        said = column.values.field("instruction").to_pylist()  # not the whole turns: they hold pictures
+        bounds = np.asarray(column.offsets).tolist()
+        for row in range(rows.num_rows):
+            texts[row] += "".join(f"\0turn {_text(item)}" for item in said[bounds[row] : bounds[row + 1]])
+    return texts
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, dict):
+        return "\0".join(f"{language}={text}" for language, text in sorted(item.items()) if text)
+    return str(item or "")
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
 def _known_hashes(rows: pa.RecordBatch) -> list[str | None]:
@@ -222,7 +241,7 @@ def find_clusters(prints: pa.Table, limit: int | None, *, rotations: bool, jobs:
         },
         schema=VERDICT,
     )
-    return pa.concat_tables([_verdict(prints, labels, exact), failed])
+    return pa.concat_tables([_verdict(prints, labels, exact, rotations), failed])
 
 
 def _group(column: pa.ChunkedArray) -> np.ndarray:
@@ -324,7 +343,7 @@ def _near_edits(
                 yield a[near], b[near]
 
 
-def _verdict(prints: pa.Table, labels: np.ndarray, exact: np.ndarray) -> pa.Table:
+def _verdict(prints: pa.Table, labels: np.ndarray, exact: np.ndarray, rotations: bool) -> pa.Table:
     members = np.bincount(labels, minlength=len(labels))[labels] > 1
     rows = np.flatnonzero(members)
     if not len(rows):
@@ -347,19 +366,19 @@ def _verdict(prints: pa.Table, labels: np.ndarray, exact: np.ndarray) -> pa.Tabl
     here, there = rows[order], rows[best]
     turned = distance(signatures[here], signatures[there][:, :1])
     one_image = prints.column("one_image").to_numpy()[here]
-    bits = np.where(one_image, turned.min(axis=1), turned[:, 0]).astype(object)
+    bits = np.where(one_image & rotations, turned.min(axis=1), turned[:, 0]).astype(np.int32)
     same = exact[here] == exact[there]
     bits[same] = 0
-    bits[~same & ~(valid[here] & valid[there])] = None
+    unknown = ~same & ~(valid[here] & valid[there])
     verdict = pa.table(
         {
             "id": pa.array(ids[order], pa.string()),
             "shard": pa.array(places[0][order], pa.int32()),
             "row": pa.array(places[1][order], pa.int32()),
             "cluster": pa.array(number, pa.int64()),
-            "duplicate_of": pa.array(np.where(kept, None, ids[best]), pa.string()),
-            "metric": pa.array(np.where(kept, None, np.where(same, "exact", "phash")), pa.string()),
-            "distance": pa.array(np.where(kept, None, bits), pa.int32()),
+            "duplicate_of": pa.array(ids[best], pa.string(), mask=kept),
+            "metric": pa.array(np.where(same, "exact", "phash"), pa.string(), mask=kept),
+            "distance": pa.array(bits, pa.int32(), mask=kept | unknown),
             "error": pa.nulls(len(order), pa.string()),
             "error_value": pa.nulls(len(order), pa.string()),
         }
@@ -430,6 +449,11 @@ class DedupStage:
                 shard, position = batch.shard.index, 0
             yield self._apply(batch, self.dropped.get(shard, {}), position)
             position += batch.rows.num_rows
+            if batch.last and max(self.dropped.get(shard, {}), default=-1) >= position:
+                raise EditError(
+                    f"the verdict is not about this input: shard {shard} has only {position} rows",
+                    hint="make the verdict again from the same input",
+                )
 
     def _apply(self, batch: Batch, dropped: dict[int, dict[str, Any]], start: int) -> Batch:
         rows = batch.rows

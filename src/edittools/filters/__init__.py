@@ -76,6 +76,9 @@ class Bounds:
         Raises UsageError.
         """
         low, dots, high = text.partition("..")
+        if not text.strip():
+            # Most likely a shell variable without a value: it must not turn the bound off.
+            raise UsageError(f"{option}: the bound is empty", hint="`..` measures and bounds nothing")
         if not dots:
             low, high = (text, "") if bare == "min" else ("", text)
         fixed: list[float | None] = []
@@ -98,7 +101,7 @@ class Bounds:
                 raise UsageError(
                     f"{option} {text}: expected a number, A..B, or quantiles such as q05 or q01..q99"
                 ) from None
-        if None not in fixed and fixed[0] > fixed[1]:  # type: ignore[operator]
+        if any(None not in pair and pair[0] > pair[1] for pair in (fixed, quantiles)):  # type: ignore[operator]
             raise UsageError(f"{option} {text}: the lower bound is above the upper one")
         return cls(fixed[0], fixed[1], quantiles[0], quantiles[1])
 

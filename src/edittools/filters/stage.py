@@ -14,7 +14,7 @@ from edittools.errors import EditError, RowError, UsageError, missing_extra
 from edittools.filters import Bounds, Filter, significant
 from edittools.record import IMAGE
 from edittools.stream import files, images
-from edittools.stream.batch import Batch, Reject, Shard
+from edittools.stream.batch import Batch, Reject, Shard, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import canonical_json, digest
 from edittools.stream.rows import RowPool, column_values, drop_failed, row_paths
@@ -71,14 +71,22 @@ class FilterStage:
         self.kept_scores: _ScoreFile | None = None
         self.connection: Any = None
 
+    def _key(self, item: Filter) -> str:
+        """The name of the score: a row has scores of its target and of its source side by side."""
+        return item.name if self.image == "target" else f"{self.image}_{item.name}"
+
     # ------------------------------------------------------------ columns
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         if self.mark is not None and self.mark in schema.names:
             raise UsageError(f"--mark {self.mark}: the input has such a column already")
+        if self.where is not None:
+            self._evaluate(empty_batch(schema))  # a wrong expression is found before anything is written
+        if "scores" in schema.names and not pa.types.is_struct(schema.field("scores").type):
+            raise UsageError("column `scores` is not a record of scores")
         scores = {f.name: f.type for f in schema.field("scores").type} if "scores" in schema.names else {}
         for item, _ in self.measured:
-            scores[item.name] = pa.float64()
+            scores[self._key(item)] = pa.float64()
         fields = [(c.name, c.type) for c in schema if c.name != "scores"]
         if scores:
             fields.append(("scores", pa.struct(list(scores.items()))))
@@ -117,7 +125,7 @@ class FilterStage:
 
     def verdict_text(self) -> str:
         """The resolved bounds as JSON."""
-        bounds = {item.name: [b.low, b.high] for item, b in self.wanted}
+        bounds = {self._key(item): [b.low, b.high] for item, b in self.wanted}
         return canonical_json({"version": VERDICT_VERSION, "bounds": bounds})
 
     def save_verdict(self, path: str) -> None:
@@ -127,7 +135,10 @@ class FilterStage:
         """Use bounds that an earlier run found. Raises EditError where they are not for these filters."""
         try:
             bounds = json.loads(files.read_bytes(path))["bounds"]
-            resolved = [(item, Bounds(*bounds[item.name])) for item, _ in self.wanted]
+            resolved = []
+            for item, _ in self.wanted:
+                low, high = bounds[self._key(item)]
+                resolved.append((item, Bounds(*(None if b is None else float(b) for b in (low, high)))))
         except (ValueError, KeyError, TypeError) as error:
             raise EditError(f"{path}: not a verdict for these filters: {error!r}") from error
         self._set_bounds(resolved)
@@ -187,17 +198,16 @@ class FilterStage:
             import duckdb
         except ImportError:
             raise missing_extra("duckdb", "sql", "--where") from None
-        if self.connection is None:
-            # The expression may not reach outside its row: no files, no network, no other tables.
-            self.connection = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
         try:
+            if self.connection is None:
+                # The expression may not reach outside its row: no files, no network, no other tables.
+                self.connection = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
+                _check_expression(self.connection, str(self.where))
             self.connection.register("edit_rows", pa.Table.from_batches([rows]))
             result = self.connection.sql(f"SELECT coalesce(({self.where})::BOOLEAN, false) AS keep FROM edit_rows")
             keep = result.to_arrow_table().column("keep").to_numpy()
         except duckdb.Error as error:
             raise UsageError(f"--where {self.where}: {str(error).splitlines()[0]}") from error
-        if len(keep) != rows.num_rows:
-            raise UsageError(f"--where {self.where}: not an expression about one row")
         return keep.astype(bool)
 
     def _by_size(self, batch: Batch) -> Batch:
@@ -206,9 +216,9 @@ class FilterStage:
         width, height, batch = self._sizes(batch)
         for item, bounds in self.sized:
             assert item.from_size is not None
-            values = item.from_size(width, height)
+            values = _significant(item.from_size(width, height))
             keep = bounds.passes(values)
-            batch = self._drop(batch, keep, item.name, values)
+            batch = self._drop(batch, keep, self._key(item), values)
             if self.mark is None and not keep.all():
                 width, height = width[keep], height[keep]
         return batch
@@ -251,7 +261,7 @@ class FilterStage:
         if not self.measured and "scores" not in batch.rows.schema.names:
             yield batch
             return
-        names = [item.name for item, _ in self.measured]
+        names = [self._key(item) for item, _ in self.measured]
         known = self._known(batch.rows)
         if all(name in known and not np.isnan(known[name]).any() for name in names):
             yield batch.replace(self._with_scores(batch.rows, {}))
@@ -265,23 +275,23 @@ class FilterStage:
         if index < 0 or not pa.types.is_struct(rows.schema.field(index).type):
             return {}
         column = rows.column(index)
-        names = [field.name for field in column.type]
-        children = column.flatten() if column.null_count else [column.field(k) for k in range(len(names))]
-        wanted = {item.name for item, _ in self.measured}
-        return {
-            name: _as_float(child).to_numpy(zero_copy_only=False)
-            for name, child in zip(names, children)
-            if name in wanted
-        }
+        found = {}
+        for item, _ in self.measured:
+            k = column.type.get_field_index(self._key(item))
+            if k >= 0:
+                score = column.flatten()[k] if column.null_count else column.field(k)
+                found[self._key(item)] = _as_float(score).to_numpy(zero_copy_only=False)
+        return found
 
     def _measure(self, batch: Batch, drop: bool) -> Batch:
         """Decode every picture once per raster and measure what is missing."""
         rows = batch.rows
         known = self._known(rows)
-        values = {item.name: known.get(item.name, np.full(rows.num_rows, np.nan)).copy() for item, _ in self.measured}
+        keys = [self._key(item) for item, _ in self.measured]
+        values = {key: known.get(key, np.full(rows.num_rows, np.nan)).copy() for key in keys}
         failed: dict[int, RowError] = {}
         for row, reference in enumerate(leaf_references(row_pictures(rows, self.image))):
-            missing = [item for item, _ in self.measured if np.isnan(values[item.name][row])]
+            missing = [item for item, _ in self.measured if np.isnan(values[self._key(item)][row])]
             if not missing:
                 continue
             try:
@@ -294,7 +304,7 @@ class FilterStage:
                     for item in missing:
                         if item.raster == raster:
                             assert item.measure is not None
-                            values[item.name][row] = significant(item.measure(pixels))
+                            values[self._key(item)][row] = significant(item.measure(pixels))
             except RowError as error:
                 failed[row] = error
         return self._drop_failed(batch.replace(self._with_scores(rows, values)), failed if drop else {})
@@ -307,7 +317,7 @@ class FilterStage:
         if index >= 0:
             column = rows.column(index)
             in_place = index == rows.num_columns - (2 if marks else 1) and not column.null_count
-            if in_place and not values and all(self._is_float(field) for field in column.type):
+            if in_place and not values and self._has_declared_types(column.type):
                 return rows
             scores = dict(zip([f.name for f in column.type], column.flatten()))
             rows = rows.remove_column(index)
@@ -316,21 +326,22 @@ class FilterStage:
         if not scores:
             return rows
         for item, _ in self.measured:
-            if item.name in scores:
-                scores[item.name] = _as_float(scores[item.name])
+            if self._key(item) in scores:
+                scores[self._key(item)] = _as_float(scores[self._key(item)])
         made = pa.StructArray.from_arrays(list(scores.values()), names=list(scores))
         at = rows.num_columns - 1 if marks else rows.num_columns
         return rows.add_column(at, "scores", made)
 
-    def _is_float(self, score: pa.Field) -> bool:
-        """Whether a score has the type that `schema` gives it."""
-        return score.type == pa.float64() or all(item.name != score.name for item, _ in self.measured)
+    def _has_declared_types(self, scores: pa.StructType) -> bool:
+        """Whether the measured scores have the type that `schema` gives them."""
+        found = [scores.get_field_index(self._key(item)) for item, _ in self.measured]
+        return all(scores.field(k).type == pa.float64() for k in found if k >= 0)
 
     def _by_score(self, batch: Batch) -> Batch:
         if batch.rows.num_rows:
             for item, bounds in self.measured:
-                values = self._known(batch.rows)[item.name]
-                batch = self._drop(batch, bounds.passes(values), item.name, values)
+                values = self._known(batch.rows)[self._key(item)]
+                batch = self._drop(batch, bounds.passes(values), self._key(item), values)
                 if not batch.rows.num_rows:
                     break
         if self.mark is not None and self.mark not in batch.rows.schema.names:
@@ -347,9 +358,9 @@ class FilterStage:
             width, height = self._stated_sizes(rows)
         for column, (item, _) in enumerate(self.wanted):
             if item.from_size is not None:
-                result[:, column] = item.from_size(width, height)
-            elif item.name in known:
-                result[:, column] = known[item.name]
+                result[:, column] = _significant(item.from_size(width, height))
+            elif self._key(item) in known:
+                result[:, column] = known[self._key(item)]
         return result
 
     def _stated_sizes(self, rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -367,7 +378,7 @@ class FilterStage:
     def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
         """The batch with the scores of the first pass, so that nothing is decoded twice."""
         matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
-        columns = {item.name: k for k, (item, _) in enumerate(self.wanted) if item.measure is not None}
+        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.measure is not None}
         known = self._known(batch.rows)
         values = {}
         for name, k in columns.items():
@@ -376,8 +387,53 @@ class FilterStage:
         return batch.replace(self._with_scores(batch.rows, values))
 
 
+def _check_expression(connection: Any, where: str) -> None:
+    """Raises UsageError for what is not an expression about one row.
+
+    What depends on other rows (queries, windows, aggregates) or on chance and the clock would depend on how the rows
+    are cut into batches, or be different each time.
+    """
+
+    def parse(text: str) -> tuple[list[Any], Any]:
+        found = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT ({text})"]).fetchall()
+        tree = json.loads(found[0][0])
+        if tree["error"]:
+            raise UsageError(f"--where {where}: {tree['error_message']}")
+        nodes = [statement["node"] for statement in tree["statements"]]
+        return [node.pop("select_list", None) for node in nodes], nodes
+
+    def walk(tree: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(tree, dict):
+            yield tree
+            tree = list(tree.values())
+        if isinstance(tree, list):
+            for item in tree:
+                yield from walk(item)
+
+    chosen, rest = parse(where)
+    unsteady = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() "
+        "WHERE function_type = 'aggregate' OR stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+    ).fetchall()
+    refused = {name for (name,) in unsteady}
+    # The rest of the statement, such as FROM and ORDER BY, has to be that of a bare expression.
+    whole = rest == parse("true")[1] and len(chosen[0]) == 1
+    if not whole or any(
+        part.get("class") in ("SUBQUERY", "WINDOW") or part.get("function_name") in refused for part in walk(chosen)
+    ):
+        raise UsageError(f"--where {where}: not an expression about one row")
+
+
+def _significant(values: np.ndarray) -> np.ndarray:
+    """Rounded as every score is, so that a value equals the quantile that it is."""
+    return np.array([significant(value) for value in values], np.float64)
+
+
 def _as_float(array: pa.Array) -> pa.Array:
-    return array if array.type == pa.float64() else array.cast(pa.float64())
+    try:
+        return array if array.type == pa.float64() else array.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise EditError(f"column `scores`: a score of type {array.type} is not a number") from None
 
 
 class _ScoreFile:

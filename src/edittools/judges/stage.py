@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,8 @@ class JudgeStage:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
         old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
+        if not pa.types.is_struct(old):
+            raise UsageError("column `scores` is not a record of scores")
         types = {field.name: field.type for field in old}
         types.update({name: pa.float64() for name in self._scores(schema)})
         fields = [(c.name, c.type) for c in schema if c.name not in ("scores", BOX)]
@@ -54,7 +57,8 @@ class JudgeStage:
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             schema = self.schema(batch.rows.schema)
-            yield from map_chunks(iter([batch]), lambda piece, s=schema: self._work(piece, s), schema, self.jobs)
+            work = functools.partial(self._work, schema=schema)
+            yield from map_chunks(iter([batch]), work, schema, self.jobs)
 
     def _decode(self, reference: dict[str, Any] | None, what: str) -> np.ndarray:
         if reference is None:

@@ -173,7 +173,11 @@ def map_batch_images(
     columns = []
     for name, column in zip(rows.schema.names, rows.columns):
         paths = iter(image_leaves(pa.schema([(name, column.type)]), old))
-        columns.append(map_images(column, old, lambda values, paths=paths: convert(next(paths), values)))
+
+        def convert_next(values: pa.StructArray, paths: Iterator[tuple[str, ...]] = paths) -> pa.StructArray:
+            return convert(next(paths), values)
+
+        columns.append(map_images(column, old, convert_next))
     return pa.record_batch(columns, schema=schema)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import glob as globbing
 import os
-import secrets
 import shutil
 import tempfile
 import threading
@@ -151,8 +150,11 @@ class Pending:
             self.file: BinaryIO = os.fdopen(descriptor, "w+b", buffering=1 << 20)
         else:
             folder, name = os.path.split(path)
-            self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{secrets.token_hex(4)}")
-            self.file = open(self.temporary, "w+b", buffering=1 << 20)
+            self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{os.urandom(4).hex()}")
+            try:
+                self.file = open(self.temporary, "w+b", buffering=1 << 20)
+            except OSError as error:  # by the name the user gave, not by one that never was
+                raise EditError(f"{path}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
         """Everything is written: put it on disk, still under the temporary name."""

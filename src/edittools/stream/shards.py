@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
-from edittools.errors import EditError, IncompleteError
+from edittools.errors import EditError, IncompleteError, describe
 from edittools.record import IMAGE, STORED_IMAGE
 from edittools.stream import files
 from edittools.stream.batch import Reject, image_array, image_leaves, map_batch_images, map_schema
@@ -110,7 +110,7 @@ def _footer(parquet: pq.ParquetFile, path: str) -> Footer:
             map_schema(schema.remove_metadata(), STORED_IMAGE, IMAGE),
         )
     except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
-        raise EditError(f"{path}: damaged footer: {error!r}") from error
+        raise EditError(f"{path}: damaged footer: {describe(error)}") from error
 
 
 def shard_numbers(folder: str) -> list[int]:
@@ -134,30 +134,41 @@ def read_end(folder: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(files.read_bytes(path))
-        int(record["shards"])
+        for name in ("shards", "rows", "kept"):
+            if not isinstance(record[name], int) or record[name] < 0:
+                raise ValueError(f"{name}: {record[name]}")
         return record
     except (ValueError, KeyError, TypeError) as error:
-        raise EditError(f"{path}: damaged end record: {error!r}") from error
+        raise EditError(f"{path}: damaged end record: {describe(error)}") from error
 
 
 def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
     """The shards of a set, and how many it has in all. Raises IncompleteError unless all are there."""
     numbers, end = shard_numbers(folder), read_end(folder)
     if end is not None:
-        count = int(end["shards"])
-        missing = sorted(set(range(count)) - set(numbers))
+        count = end["shards"]
+        if numbers and numbers[-1] >= count and not partial:
+            raise EditError(f"{folder}: {END} says {count} shards, but there is a {shard_name(numbers[-1])}.parquet")
         numbers = [n for n in numbers if n < count]
     else:
         stated = [read_footer(files.join(folder, f"{shard_name(n)}.parquet")).count for n in numbers[-1:]]
         count = next((n for n in stated if n is not None), (numbers[-1] + 1) if numbers else 0)
-        missing = sorted(set(range(count)) - set(numbers))
-    if (end is None or missing) and not partial:
-        what = f"shard {shard_name(missing[0])} is missing" if missing else f"no {END}: it was not finished"
+    # Not a set of all numbers up to `count`: a damaged record may say any number.
+    missing = next((k for k, number in enumerate([*numbers, None]) if k != number), 0)
+    if (end is None or missing < count) and not partial:
+        what = f"shard {shard_name(missing)} is missing" if missing < count else f"no {END}: it was not finished"
         raise IncompleteError(
             f"{folder}: incomplete shard set: {what}",
             hint="run the command that writes it again; or read what is there with --partial",
         )
     return numbers, count
+
+
+def check_end(folder: str, rows: int) -> None:
+    """Compare the rows that the shards of a complete set hold with what its end record says."""
+    end = read_end(folder)
+    if end is not None and end["kept"] != rows:
+        raise EditError(f"{folder}: its shards hold {rows} rows, {END} says {end['kept']}")
 
 
 def _tar_tag(tar: str, stated: int) -> str:

@@ -21,7 +21,7 @@ from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
 from edittools.stream.pack import unpack_rows
 from edittools.stream.rows import inline_rows
-from edittools.stream.shards import is_shard_set, set_shards
+from edittools.stream.shards import check_end, is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
 from edittools.stream.units import (
     FolderUnit,
@@ -48,9 +48,15 @@ class Source(Protocol):
 
     schema: pa.Schema
     history: History
-    rows: int | None  # an upper bound, where known
-    shards: list[Shard] | None  # None where only reading tells
     rewindable: bool
+
+    @property
+    def rows(self) -> int | None:
+        """An upper bound, where known."""
+
+    @property
+    def shards(self) -> list[Shard] | None:
+        """None where only reading tells."""
 
     def batches(self, select: Select) -> Iterator[Batch]:
         """The batches of the selected shards, in order; a pipe cannot skip and yields all."""
@@ -483,7 +489,10 @@ def open_units(path: str, partial: bool) -> list[Unit]:
         return [unit_for_file(path)]
     if is_shard_set(path):
         numbers, _ = set_shards(path, partial)
-        return [ShardUnit(path, number) for number in numbers]
+        shards: list[Unit] = [ShardUnit(path, number) for number in numbers]
+        if not partial:
+            check_end(path, sum(unit.rows for unit in shards))
+        return shards
     names = [name for name in files.listdir(path) if not name.startswith((".", "_"))]
     for ending in (".tar", ".parquet", ".jsonl"):
         matching = [name for name in names if name.lower().endswith(ending)]

@@ -21,6 +21,8 @@ import pyarrow as pa
 import xxhash
 
 from edittools.errors import EditError, IncompleteError
+from edittools.record import IMAGE
+from edittools.stream.batch import map_schema
 from edittools.stream.history import History
 
 BLOCK = 512
@@ -240,6 +242,7 @@ class TarReader:
         try:
             note = json.loads(comment)
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note["schema"])))
+            map_schema(schema, IMAGE, IMAGE)  # reads every name: one that is not UTF-8 must not turn up later
             return TarNote(History.from_json(json.dumps(note["history"])), schema)
         except (ValueError, KeyError, TypeError, pa.ArrowException, OSError, binascii.Error) as error:
             raise EditError(f"{self.name}: damaged header of edittools: {error}") from error

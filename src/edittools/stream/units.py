@@ -24,7 +24,7 @@ from edittools.stream.pack import unpack_rows
 from edittools.stream.rowjson import plain_array, plain_type
 from edittools.stream.shards import read_footer, read_rows, shard_name
 from edittools.stream.tar import Member, TarNote, TarReader, samples, unquote_key
-from edittools.stream.wire import arrow_errors
+from edittools.stream.wire import arrow_errors, check_names
 
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif"}
@@ -38,8 +38,10 @@ class Unit(Protocol):
     name: str
     schema: pa.Schema
     history: History
-    rows: int
     digest: str
+
+    @property
+    def rows(self) -> int: ...
 
     def read(self, start: int, stop: int, batch_rows: int) -> Iterator[Part]:
         """Rows start..stop, and what fell out while reading them."""
@@ -243,6 +245,7 @@ class ParquetUnit:
 
         with arrow_errors(path):
             self.file = pq.ParquetFile(files.open_read(path))
+            check_names(self.file.schema_arrow)
             self.stored = pa.schema(
                 [(c.name, c.type) for c in self.file.schema_arrow], metadata=self.file.schema_arrow.metadata
             )

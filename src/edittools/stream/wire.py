@@ -42,8 +42,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from edittools.errors import EditError, IncompleteError
-from edittools.stream.batch import Batch, Reject, Shard, empty_batch
+from edittools.errors import EditError, IncompleteError, describe
+from edittools.record import IMAGE
+from edittools.stream.batch import Batch, Reject, Shard, empty_batch, map_schema
 from edittools.stream.history import History
 
 VERSION = 1
@@ -152,6 +153,11 @@ def arrow_errors(name: str) -> Iterator[None]:
         raise EditError(f"{name}: damaged Arrow data: {text}") from error
 
 
+def check_names(schema: pa.Schema) -> None:
+    """Raises UnicodeDecodeError where a name is not UTF-8; pyarrow looks only when somebody asks for the name."""
+    map_schema(schema, IMAGE, IMAGE)
+
+
 class WireReader:
     """Reads one or several streams that follow each other in a binary file."""
 
@@ -174,6 +180,7 @@ class WireReader:
         try:
             with arrow_errors(self.name):
                 self.reader = pa.ipc.open_stream(self.source)
+                check_names(self.reader.schema)
         except EditError:
             if self.file.peek(1):  # type: ignore[attr-defined]
                 raise
@@ -242,14 +249,14 @@ class WireReader:
             rejects = [Reject.from_dict(reject) for reject in place["rejects"]]
             return Batch(rows, shard, bool(place["last"]), int(place["seen"]), rejects)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise EditError(f"{self.name}: a batch that does not say where it belongs: {error!r}") from error
+            raise EditError(f"{self.name}: a batch that does not say where it belongs: {describe(error)}") from error
 
     def _check_end(self, note: bytes, counts: Counts) -> None:
         try:
             stated = json.loads(note)
             kept = stated["kept"]
         except (KeyError, TypeError, ValueError) as error:
-            raise EditError(f"{self.name}: damaged end record: {error!r}") from error
+            raise EditError(f"{self.name}: damaged end record: {describe(error)}") from error
         if kept != counts.kept:
             raise IncompleteError(f"{self.name}: {counts.kept} rows arrived, the end record says {kept}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ class SynthStage:
         self.local = threading.local()
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        carried = [(c.name, c.type) for c in schema if c.name not in (*_MADE, "scores")]
+        gone = (*_MADE, "scores", "source_scores") if "scores" in schema.names else _MADE
+        carried = [(c.name, c.type) for c in schema if c.name not in gone]
         if "scores" in schema.names:
             carried.append(("source_scores", schema.field("scores").type))
         return pa.schema([(name, COLUMNS[name]) for name in _MADE] + carried)
@@ -58,7 +60,8 @@ class SynthStage:
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             schema = self.schema(batch.rows.schema)
-            yield from map_chunks(iter([batch]), lambda piece, s=schema: self._work(piece, s), schema, self.jobs)
+            work = functools.partial(self._work, schema=schema)
+            yield from map_chunks(iter([batch]), work, schema, self.jobs)
 
     def _tools(self) -> Tools:
         # Fonts are opened once per thread: a font object keeps state while it draws.
@@ -81,7 +84,7 @@ class SynthStage:
             except RowError as error:
                 rejects.append(Reject(str(ids[row]), self.name, error.reason, error.value, True, paths[row]))
                 continue
-            kept = picture
+            kept: dict[str, Any] | None = picture
             if self.size is not None:
                 pixels, kept = centre_square(pixels, self.size), None
             samples, skipped = synthesize(
@@ -178,6 +181,7 @@ def _with_carried(
         if column.name in _MADE:
             columns.append(pa.array([row[column.name] for row in made], type=column.type))
         else:
-            name = "scores" if column.name == "source_scores" and "source_scores" not in rows.schema.names else None
-            columns.append(taken.column(name or column.name))
+            # A pair that is edited again: its own scores describe the picture, not those it was made from.
+            old = "scores" if column.name == "source_scores" and "scores" in rows.schema.names else column.name
+            columns.append(taken.column(old))
     return pa.record_batch(columns, schema=schema)

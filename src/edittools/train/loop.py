@@ -124,8 +124,11 @@ def train(
                 words = vocabulary.encode(group.instructions, recipe.max_words)
                 words = objective.drop_words(words, recipe.word_dropout, UNKNOWN, recipe.seed, step).to(device)
                 x0, eps_g, t_g = group.target.to(device), eps[group.rows].to(device), t[group.rows].to(device)
-                output = model(interpolate(x0, eps_g, t_g), t_g, group.references.to(device), words)
-                errors = objective.errors(output, x0, eps_g, recipe.predicts)
+                references = group.references.to(device)
+                output = model(interpolate(x0, eps_g, t_g), t_g, references, words)
+                by_region = recipe.region_weight and references.shape[1] > 0
+                weights = objective.region_weights(x0, references[:, 0]) if by_region else 1.0
+                errors = objective.errors(output, x0, eps_g, recipe.predicts, weights)
                 (errors.sum() / recipe.batch).backward()
                 row_loss[group.rows] = errors.detach().cpu()
             loss = row_loss.mean().item()

@@ -53,7 +53,7 @@ def optimizers(model: EditDiT, recipe: Recipe) -> list[tuple[torch.optim.Optimiz
         for name, p in named
         if recipe.optimizer == "muon"
         and p.ndim == 2
-        and name.startswith(("transformer.transformer_blocks.", "text.layers."))
+        and name.startswith("transformer.transformer_blocks.")
         and "_mod." not in name
     ]
     chosen = {id(p) for p in muon}

@@ -38,11 +38,22 @@ def times(u: Tensor, density: str, shift_by: float) -> Tensor:
     return shift(t, shift_by).float()
 
 
-def errors(output: Tensor, x0: Tensor, eps: Tensor, predicts: str) -> Tensor:
-    """Squared error of each row, (B,): the mean over its pixels and channels, scale of [-1, 1]²."""
+def errors(output: Tensor, x0: Tensor, eps: Tensor, predicts: str, weights: Tensor | float = 1.0) -> Tensor:
+    """Squared error of each row, (B,): the weighted mean over its pixels and channels, scale of [-1, 1]².
+
+    weights     (B, 1, H, W), as region_weights() makes them, or 1
+    """
     # "x0": ‖x̂_0 - x_0‖², which is t² ‖v̂ - v‖²;  "v": ‖v̂ - (ε - x_0)‖²   [SPEC T2]
     wanted = x0 if predicts == "x0" else velocity(x0, eps)
-    return (output - wanted).square().flatten(1).mean(1)
+    return (weights * (output - wanted).square()).flatten(1).mean(1)
+
+
+def region_weights(x0: Tensor, source: Tensor) -> Tensor:
+    """Weights (B, 1, H, W) that make a small edited region count: 1 outside, more inside the smaller it is."""
+    # w = log2(A_picture / A_edited) + 1 where any channel differs by more than 18 of 255   [UniWorld-V1, 2025]
+    edited = ((x0 - source).abs().amax(1, keepdim=True) > 2 * 18 / 255).to(x0.dtype)
+    share = edited.mean((1, 2, 3), keepdim=True).clamp(min=1 / edited[0].numel())
+    return 1 - edited * torch.log2(share)
 
 
 def drop_words(words: Tensor, share: float, unknown: int, seed: int, step: int) -> Tensor:

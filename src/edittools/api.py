@@ -1,0 +1,61 @@
+"""The stages as a small Python API, for notebooks: `edittools.read("in/").pipe(stage).write("out/")`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edittools.stream.batch import Batch, Stage
+from edittools.stream.run import RunOptions, TwoPassStage, open_input, run
+from edittools.stream.source import Source
+from edittools.stream.wire import Counts
+
+
+class Dataset:
+    """A source and the stages its rows will go through. Nothing runs before `rows` or `write` asks for it."""
+
+    def __init__(self, source: Source, stages: tuple[Stage, ...] = ()) -> None:
+        self.source, self.stages = source, stages
+
+    def pipe(self, stage: Stage) -> Dataset:
+        """This data set with one more stage, such as `filters.stage.FilterStage`."""
+        return Dataset(self.source, (*self.stages, stage))
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches that come out. A stage that needs two passes makes its verdict first."""
+        passed: list[Stage] = []
+        for stage in self.stages:
+            if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
+                if not self.source.rewindable:
+                    raise ValueError(f"{stage.name} reads its input twice, and a pipe can be read only once")
+                for _ in stage.observe(self._through(passed)):
+                    pass
+                stage.decide()
+            passed.append(stage)
+        return self._through(passed)
+
+    def _through(self, stages: list[Stage]) -> Iterator[Batch]:
+        batches = self.source.batches(lambda shard: True)
+        for stage in stages:
+            batches = stage(batches)
+        return batches
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries; pictures are references (see record.IMAGE) or bytes."""
+        for batch in self.batches():
+            yield from batch.rows.to_pylist()
+
+    def write(self, output: str, *, settings: dict[str, Any] | None = None, overwrite: bool = False) -> Counts:
+        """Run and write: a folder, or a file whose name ends in .tar, .parquet, .arrows or .jsonl.
+
+        `settings` go into the history; they must say everything that the stages were made with, because a finished
+        shard of the same history is not made again.
+        """
+        names = "+".join(stage.name for stage in self.stages) or "write"
+        options = RunOptions(output=output, overwrite=overwrite, quiet=True)
+        return run(names, self.source, list(self.stages), settings or {}, options)
+
+
+def read(*paths: str, partial: bool = False, limit: int | None = None) -> Dataset:
+    """Open shard sets, folders, tars, Parquet files, JSON lines or URLs."""
+    return Dataset(open_input(list(paths), RunOptions(partial=partial, limit=limit)))
