@@ -8,16 +8,21 @@ DEMO   ?= demo
 
 .PHONY: demo test lint docs clean
 
-$(BIN)/edit: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# The demo installs what a user needs, the tests what a developer needs. Everything is pinned by constraints.txt.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	touch $@
 
-demo: $(BIN)/edit
-	PATH="$(abspath $(BIN)):$$PATH" CRAWL="$(CRAWL)" DEMO="$(DEMO)" sh examples/demo.sh
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(VENV)/.demo $@
 
-lint: $(BIN)/edit
+demo: $(VENV)/.demo
+	PATH="$(abspath $(BIN)):$$PATH" CRAWL="$(abspath $(CRAWL))" DEMO="$(DEMO)" sh examples/demo.sh
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/edit man --check man --readme README.md
@@ -25,7 +30,7 @@ lint: $(BIN)/edit
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-docs: $(BIN)/edit
+docs: $(VENV)/.dev
 	$(BIN)/edit man --write man --readme README.md
 
 clean:

@@ -158,7 +158,7 @@ def _sources(photos: Path | None) -> Iterator[Image.Image]:
                 ).astype(np.float32)
                 for side in (4, 16, 64, 256)
             ]
-            yield Image.fromarray((sum(layers) / len(layers)).clip(0, 255).astype(np.uint8))
+            yield Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
 
 
 def make_pictures(photos: Path | None, size: int, count: int) -> list[Picture]:
@@ -279,10 +279,10 @@ def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats:
         written = take_turns(
             {
                 "raw": raw_write,
-                "webdataset": lambda peer=peer, memory=memory: peer(memory),
-                "edittools": lambda product=product, inline=inline: product(inline),
-                "webdataset, loose files": lambda peer=peer, disk=disk: peer(disk),
-                "edittools, loose files": lambda product=product, referring=referring: product(referring),
+                "webdataset": functools.partial(peer, memory),
+                "edittools": functools.partial(product, inline),
+                "webdataset, loose files": functools.partial(peer, disk),
+                "edittools, loose files": functools.partial(product, referring),
                 "tarfile": tarfile_write,
             },
             repeats,
@@ -410,7 +410,7 @@ def pipes(report: Report, folder: Path, repeats: int) -> None:
     one_row = [[*three[0], "--limit", "1"], *three[1:]]
     report.numbers["pipe of three, one row"] = repeat_pipe(one_row, folder, repeats)
     report.add("pipe of three commands, a million rows: wall", found["wall"], 2, "s", least=False)
-    report.add("pipe of three commands, a million rows: CPU of all", sum(found["cpu"]), 4, "s", least=False)
+    report.add("pipe of three commands, a million rows: CPU of all three", sum(found["cpu"]), 4, "s", least=False)
     report.add("pipe of three commands: peak memory of a process", max(found["peak_mb"]), 250, "MB", least=False)
     scored = [[EDIT, "filter", place, "--sharpness", "1..", "-f", "arrows"]]
     found = repeat_pipe(scored, folder, repeats)

@@ -87,6 +87,8 @@ def test_inline_carries_the_bytes(edit: Runner, shards: Path, crawl: Path, tmp_p
             assert row["target"]["bytes"] == (crawl / row["provenance"]["path"]).read_bytes()
             assert row["target"]["file"] is None
     edit("cat", "-o", tmp_path / "there", stdin=data)
+    edit("shard", "--verify", "-o", tmp_path / "decoded", "--max-errors", 0, stdin=data)
+    assert rows_of(tmp_path / "decoded") == rows_of(shards)
     assert rows_of(tmp_path / "there") == rows_of(shards)
 
 

@@ -26,7 +26,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough pixels that a pipeline over them takes a while, without any sleep in it."""
     folder = tmp_path_factory.mktemp("survival") / "in"
     folder.mkdir()
-    data = [picture(k, "PNG", 200, 260) for k in range(12)]
+    data = [picture(k, "JPEG" if k % 3 == 0 else "PNG", 200, 260) for k in range(12)]
     for k in range(72):
         (folder / f"{k:02d}.png").write_bytes(data[k % 12])
     return folder

@@ -93,6 +93,7 @@ def command(
     if step == "verdict":
         if run_options.output in (None, "-"):
             raise UsageError("--step verdict writes a file: name it with -o FILE.parquet")
+        options.refuse_existing(run_options.output, run_options.overwrite)
         if not source.schema.equals(FINGERPRINT):
             raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
         batches = [batch.rows for batch in source.batches(lambda shard: True)]

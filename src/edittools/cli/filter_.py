@@ -89,6 +89,7 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     if ctx.params["step"] == "verdict":
         if run_options.output in (None, "-"):
             raise UsageError("--step verdict writes a file: name it with -o FILE")
+        options.refuse_existing(run_options.output, run_options.overwrite)
         for _ in stage.observe(source.batches(lambda shard: True)):
             pass
         stage.decide()

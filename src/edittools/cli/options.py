@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 
 GROUPS = ("Input", "Selection", "Model", "Output", "Run")
 
@@ -303,6 +303,14 @@ def run_settings(ctx: click.Context) -> Any:
         quiet=given.get("quiet", False),
         dry_run=given.get("dry_run", False),
     )
+
+
+def refuse_existing(path: str, overwrite: bool) -> None:
+    """For what is written outside of the run loop. Raises EditError."""
+    from edittools.stream import files
+
+    if files.exists(path) and not overwrite:
+        raise EditError(f"{path}: exists", hint="replace it with --overwrite")
 
 
 def jobs(ctx: click.Context) -> int:

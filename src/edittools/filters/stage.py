@@ -426,7 +426,11 @@ def _check_expression(connection: Any, where: str) -> None:
 
 def _significant(values: np.ndarray) -> np.ndarray:
     """Rounded as every score is, so that a value equals the quantile that it is."""
-    return np.array([significant(value) for value in values], np.float64)
+    rounded = values.astype(np.float64)
+    # Whole numbers of six digits, as most sizes are, need no rounding.
+    for row in np.flatnonzero((values != np.trunc(values)) | (np.abs(values) >= 1e6)):
+        rounded[row] = significant(values[row])
+    return rounded
 
 
 def _as_float(array: pa.Array) -> pa.Array:

@@ -148,6 +148,21 @@ def positions(height: int, width: int) -> Tensor:
     return POSITION_AMPLITUDE * torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
 
 
+def mean_words(states: Tensor, mask: Tensor) -> Tensor:
+    """The instruction as one vector: states (B, L, width), mask (B, L) -> (B, width), of unit mean square.
+
+    Step1X-Edit's global vector [SPEC T1a]. Its transformer takes it beside the time; Qwen-Image's has no such
+    input, so every token carries it.
+    """
+    total = (states * mask[:, :, None]).sum(1)
+    return F.rms_norm(total / mask.sum(1, keepdim=True), total.shape[-1:])
+
+
+def input_channels(patch: int, text_width: int) -> int:
+    """Numbers per token that the transformer takes in: a patch of pixels, its place, the instruction's mean."""
+    return 3 * patch**2 + POSITION_CHANNELS + text_width
+
+
 def output_channels(patch: int, residual: str) -> int:
     """Numbers per token that the transformer puts out: a patch of pixels; for "blend" a gate and 3 x 4 too."""
     return 3 * patch**2 + (patch**2 + 12 if residual == "blend" else 0)
@@ -204,11 +219,14 @@ class EditDiT(nn.Module):
         pictures = torch.cat([x_t[:, None], references], dim=1).flatten(0, 1)
         tokens = to_tokens(pictures, self.patch)
         place = positions(h, w).to(tokens).expand(len(tokens), -1, -1)
-        tokens = torch.cat([tokens, place], dim=2).unflatten(0, (len(x_t), -1)).flatten(1, 2)
         mask = words != PADDING
+        text = self.text(words)
+        summary = mean_words(text, mask).repeat_interleave(1 + references.shape[1], 0)[:, None]
+        tokens = torch.cat([tokens, place, summary.expand(-1, h * w, -1)], dim=2)
+        tokens = tokens.unflatten(0, (len(x_t), -1)).flatten(1, 2)
         output = self.transformer(
             hidden_states=tokens,
-            encoder_hidden_states=self.text(words),
+            encoder_hidden_states=text,
             encoder_hidden_states_mask=None if mask.all() else mask,  # without one, a faster kernel may run
             timestep=t,
             img_shapes=[[(1, h, w)] * (1 + references.shape[1])] * len(x_t),

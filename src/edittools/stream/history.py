@@ -62,7 +62,12 @@ class History:
             nodes = tuple(record["nodes"])
             if any(not isinstance(node["hash"], str) for node in nodes):
                 raise ValueError("a node without a hash")
-            return cls(nodes, tuple(record["heads"]))
+            heads = tuple(record["heads"])
+            if any(not isinstance(head, str) for head in heads):
+                raise ValueError("a head that is no hash")
+            history = cls(nodes, heads)
+            history.to_json().encode()  # half a surrogate pair can be read, but not be written again
+            return history
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a history: {error}") from error
 

@@ -19,7 +19,7 @@ from edittools.stream.batch import Batch, Reject, Shard, Stage
 from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
 from edittools.stream.shards import VERDICT
-from edittools.stream.sink import ShardSetSink, Sink, make_sink
+from edittools.stream.sink import ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
 
@@ -195,7 +195,8 @@ def run(
         with contextlib.suppress(OSError, ValueError):
             grow_pipe(cast(Any, open(1, "wb", closefd=False)))
     if progress is None:
-        progress = Progress(command, source.rows, shown=not to_pipe and not options.quiet)
+        shown = not (to_pipe or options.quiet or isinstance(sink, TableSink))
+        progress = Progress(command, source.rows, shown=shown)
     rejects = _RejectsFile(options.rejects, options.overwrite)
     spool: str | None = None
     try:
@@ -293,11 +294,12 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
             f"{stage.name}: a task of an array cannot decide from its own part",
             hint="make the verdict first (--step), then give it to every task with --verdict",
         )
+    reading = Progress(f"{progress.command}, first pass", source.rows, shown=progress.shown)
     if source.rewindable:
         for batch in stage.observe(source.batches(lambda shard: True)):
-            progress.step(0)
-            del batch
+            reading.step(batch.seen)
         stage.decide()
+        reading.close()
         return source, None
     folder = tempfile.gettempdir()
     needed = (source.rows or 0) * _SPOOL_ROW + _SPOOL_RESERVE
@@ -313,11 +315,13 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
             writer = WireWriter(file, source.schema, source.history, source.rows)
             for batch in stage.observe(source.batches(lambda shard: True)):
                 writer.write(batch)
+                reading.step(batch.seen)
             writer.end()
         except BaseException:
             os.unlink(path)
             raise
     stage.decide()
+    reading.close()
     return WireFileSource(path), path
 
 

@@ -136,9 +136,10 @@ class ShardSetSink:
             "hash": digest(*(footer.hash for footer in footers)),
         }
         files.write_bytes(files.join(self.folder, END), (canonical_json(record) + "\n").encode())
-        for name in files.listdir(self.folder):
-            if name.startswith(files.TEMPORARY):
-                files.remove(files.join(self.folder, name))
+        for folder in (self.folder, files.join(self.folder, REJECTS)):
+            for name in files.listdir(folder):
+                if name.startswith(files.TEMPORARY):
+                    files.remove(files.join(folder, name))
 
     def _remove_extra(self, index: int) -> None:
         if not self.overwrite:

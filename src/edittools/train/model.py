@@ -4,7 +4,7 @@ import torch
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from torch import nn
 
-from edittools.models.edit_dit import POSITION_CHANNELS, EditDiT, TextEncoder, Vocabulary, output_channels
+from edittools.models.edit_dit import EditDiT, TextEncoder, Vocabulary, input_channels, output_channels
 from edittools.train.config import Recipe
 from edittools.train.muon import Muon
 
@@ -15,7 +15,7 @@ def build_model(recipe: Recipe, vocabulary: Vocabulary) -> EditDiT:
         torch.manual_seed(recipe.seed)
         transformer = QwenImageTransformer2DModel(
             patch_size=1,  # the patches are made outside: a token is a whole patch
-            in_channels=3 * recipe.patch**2 + POSITION_CHANNELS,
+            in_channels=input_channels(recipe.patch, recipe.text_width),
             out_channels=output_channels(recipe.patch, recipe.residual),
             num_layers=recipe.layers,
             attention_head_dim=recipe.head_dim,

@@ -1,0 +1,155 @@
+"""examples/: the quickstart's files, the Makefile's own dependency tracking, and the Slurm array script."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+BIN = Path(sys.executable).parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **extra}
+
+
+def pictures(folder: Path, count: int, seed: int) -> None:
+    """Distinct smooth pictures of 72 pixels."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for k in range(count):
+        small = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((72, 72), Image.Resampling.BICUBIC).save(folder / f"{k:03d}.png")
+
+
+def make(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-f", str(EXAMPLES / "Makefile"), "LOCAL=flip", "GLOBAL=gray,invert", "SHARPNESS=0..", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=check)
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each stage's set was completed."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/_end.json")}
+
+
+DATA_STAGES = ("raw", "clean", "pairs-global", "pairs-local", "train")
+
+
+def test_makefile_redoes_exactly_what_it_must(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl", 12, 0)
+    pictures(tmp_path / "heldout", 3, 1)
+    make(tmp_path, "-j2", "train/_end.json")
+    first = stamps(tmp_path)
+    assert set(first) == set(DATA_STAGES)
+    again = make(tmp_path, "train/_end.json")
+    assert stamps(tmp_path) == first, again.stderr
+
+    # A changed threshold redoes the stages behind it and none before it.
+    make(tmp_path, "SIDE=70", "train/_end.json")
+    second = stamps(tmp_path)
+    assert second["raw"] == first["raw"]
+    assert all(second[name] > first[name] for name in DATA_STAGES[1:])
+
+    # A changed kind redoes one branch and what joins it.
+    make(tmp_path, "SIDE=70", "GLOBAL=gray", "train/_end.json")
+    third = stamps(tmp_path)
+    assert [name for name in DATA_STAGES if third[name] != second[name]] == ["pairs-global", "train"]
+
+
+def test_interrupted_make_goes_on(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl", 200, 0)
+    command = ["make", "-f", str(EXAMPLES / "Makefile"), "LOCAL=flip", "GLOBAL=gray,invert", "clean/_end.json"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, start_new_session=True
+    )
+    while process.poll() is None and not (tmp_path / "raw" / "_end.json").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    raw = stamps(tmp_path)["raw"]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    assert stamps(tmp_path)["raw"] == raw
+    assert not list(tmp_path.glob("*/.tmp-*"))
+    reference = tmp_path / "undisturbed"
+    reference.mkdir()
+    (reference / "crawl").symlink_to(tmp_path / "crawl")
+    subprocess.run(command, cwd=reference, env=environment(), check=True, capture_output=True)
+    for path in sorted((reference / "clean").glob("0*")):
+        assert path.read_bytes() == (tmp_path / "clean" / path.name).read_bytes(), path.name
+
+
+def slurm(folder: Path, task: int, tasks: int, step: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        "SLURM_ARRAY_TASK_ID": str(task),
+        "SLURM_ARRAY_TASK_MIN": "0",
+        "SLURM_ARRAY_TASK_COUNT": str(tasks),
+        "STEP": step,
+        "SIDE": "64",
+        **extra,
+    }
+    script = ["bash", str(EXAMPLES / "slurm-array.sh")]
+    return subprocess.run(script, cwd=folder, env=environment(**variables), capture_output=True, text=True)
+
+
+def test_slurm_array_resume_and_retry(tmp_path: Path) -> None:
+    edit = str(BIN / "edit")
+    pictures(tmp_path / "crawl", 20, 0)
+    run = lambda *words: subprocess.run([edit, *words], cwd=tmp_path, check=True, capture_output=True)  # noqa: E731
+    run("shard", "crawl/", "--rows", "4", "-o", "raw/")
+    for task in range(3):
+        assert slurm(tmp_path, task, 3, "fingerprint").returncode == 0
+    run("dedup", "prints/", "--step", "verdict", "-o", "verdict.parquet")
+
+    # Task 1 fails: its output folder cannot be reached because a file is in the way of the shard it writes.
+    assert slurm(tmp_path, 0, 3, "apply").returncode == 0
+    blocked = tmp_path / "clean" / "00001.parquet"
+    blocked.mkdir()
+    failed = slurm(tmp_path, 1, 3, "apply")
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stderr
+    blocked.rmdir()
+    assert slurm(tmp_path, 2, 3, "apply").returncode == 0
+    assert not (tmp_path / "clean" / "_end.json").exists()
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "clean").glob("*.parquet")}
+
+    # Retry of the failed task alone: Slurm would count one task, EDITTOOLS_TASKS says how the work was cut.
+    retried = slurm(tmp_path, 1, 1, "apply", EDITTOOLS_TASKS="3", SLURM_ARRAY_TASK_MIN="1")
+    assert retried.returncode == 0, retried.stderr
+    end = json.loads((tmp_path / "clean" / "_end.json").read_text())
+    assert end["shards"] == 5 and end["rows"] == 20
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "clean").glob("*.parquet")}
+    assert {name: after[name] for name in before} == before
+
+    # The same as one process makes.
+    run("dedup", "raw/", "-o", "whole/")
+    whole = sum(json.loads(line)["reason"] == "duplicate" for p in (tmp_path / "whole/_rejects").iterdir()
+                for line in p.read_text().splitlines())
+    assert whole == end["rows"] - end["kept"]
+
+
+@pytest.mark.parametrize("name", ["make_crawl.py"])
+def test_crawl_is_what_it_says(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("skimage")
+    subprocess.run(
+        [sys.executable, str(EXAMPLES / name), str(tmp_path), "--crops", "60", "--heldout", "8"], check=True
+    )
+    assert len(list((tmp_path / "heldout").iterdir())) == 8
+    held = {path.name.rsplit("-", 1)[0] for path in (tmp_path / "heldout").iterdir()}
+    assert len(held) == 4
+    edit = str(BIN / "edit")
+    subprocess.run([edit, "shard", "crawl/", "-o", "raw/", "--max-errors", "50%"], cwd=tmp_path, check=True)
+    end = json.loads((tmp_path / "raw" / "_end.json").read_text())
+    files = len(list((tmp_path / "crawl").iterdir()))
+    rejects = sum(len(p.read_text().splitlines()) for p in (tmp_path / "raw" / "_rejects").iterdir())
+    assert end["rows"] == files == end["kept"] + rejects
+    assert rejects == 3  # the page of HTML, the empty file, the file that is no picture
