@@ -115,8 +115,8 @@ def call(arguments: list[str]) -> tuple[int, str | None]:
         return 1, None
     except EditError as error:
         text = str(error)
-        if not text or "\n" in text.strip() or len(text) > 2000:
-            return error.status, f"a message that is not one line: {text[:3000]!r}"
+        if not text or len(text) > 2000:
+            return error.status, f"a message that says nothing, or too much: {text[:3000]!r}"
         return error.status, None
     except OSError as error:
         if type(error).__module__ != "builtins":

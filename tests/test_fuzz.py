@@ -106,7 +106,8 @@ class Worker:
         for thread in threads:
             thread.join()
         if code and not (self.problems and "no answer" in self.problems[-1]):
-            self.problems.append(f"input {number}: the process died with {code}: {errors[-1][-2000:] if errors else ''}")
+            last_words = errors[-1][-2000:] if errors else ""
+            self.problems.append(f"input {number}: the process died with {code}: {last_words}")
         return number + 1 if code else self.last
 
 

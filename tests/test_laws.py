@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import Runner, picture, rows_of, tree
+import pytest
+from conftest import Runner, encode, picture, pixels, rows_of, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 FEW = settings(
-    max_examples=15, deadline=None, derandomize=True,
+    max_examples=10, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 PICTURES = [picture(k, "PNG" if k % 2 else "JPEG", 8, 9) for k in range(6)]
@@ -159,6 +161,45 @@ def test_tasks_unite_to_the_whole(edit: Runner, shards: Path, rows: int, parts: 
         for task in np.random.default_rng(seed).permutation(parts).tolist():
             edit("shard", shards, "--rows", rows, "-o", f"{base}/parts/", "--task", f"{task}/{parts}")
         assert tree(base / "parts") == tree(base / "whole")
+
+
+@FEW
+@given(side=st.integers(30, 50), low=st.integers(60, 130), width=st.integers(0, 80), jobs=st.integers(1, 3))
+def test_two_filters_in_a_pipe_are_one_call_with_both(
+    edit: Runner, mixed: Path, side: int, low: int, width: int, jobs: int
+) -> None:
+    sides = ["--min-side", side]
+    bright = ["--brightness", f"{low}..{low + width}"]
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        edit("filter", mixed, *sides, *bright, "-j", jobs, "-o", f"{base}/one/")
+        for name, first, second in (("two", sides, bright), ("turned", bright, sides)):
+            edit.pipe(["filter", mixed, *first, "-j", jobs], ["filter", *second, "-o", f"{base}/{name}/"])
+        one, two, turned = (rows_of(base / name) for name in ("one", "two", "turned"))
+        assert one == two
+        without = [{key: value for key, value in row.items() if key != "scores"} for row in one]
+        assert without == [{key: value for key, value in row.items() if key != "scores"} for row in turned]
+        for row in one:
+            assert low <= row["scores"]["brightness"] <= low + width
+        # What is kept, from the pixels; near a bound the raster of the metric may decide otherwise.
+        kept = {row["id"] for row in one}
+        for row in rows_of(mixed):
+            with Image.open(io.BytesIO(row["target"])) as image:
+                luma = np.asarray(image.convert("L"), np.float64).mean()
+                if min(abs(luma - low), abs(luma - low - width)) > 2:
+                    assert (row["id"] in kept) == (min(image.size) >= side and low <= luma <= low + width)
+
+
+@pytest.fixture(scope="module")
+def mixed(session_edit: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of several sizes and of any brightness."""
+    base = tmp_path_factory.mktemp("mixed")
+    (base / "in").mkdir()
+    for k in range(20):
+        shade = np.clip(pixels(k, 28 + k, 40) * (k % 7 / 8 + 0.25), 0, 255).astype(np.uint8)
+        (base / "in" / f"{k:02d}.png").write_bytes(encode(shade, "PNG"))
+    session_edit("shard", base / "in", "-o", base / "set", "--rows", 7)
+    return base / "set"
 
 
 @FEW

@@ -90,6 +90,11 @@ def test_the_installed_script(shards: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == b"0" and done.stderr == b""
 
 
+def test_a_message_is_one_line_whatever_a_file_is_called(edit: Runner, tmp_path: Path) -> None:
+    result = edit("cat", tmp_path / "two\nlines \x1b[31m名", check=1)
+    assert len(result.stderr.splitlines()) == 1 and "\x1b" not in result.stderr and "名" in result.stderr
+
+
 def test_missing_and_unreadable_inputs(edit: Runner, shards: Path, tmp_path: Path) -> None:
     assert "no such file" in edit("cat", tmp_path / "nothing", check=1).stderr
     assert "nothing matches" in edit("cat", tmp_path / "*.tar", check=1).stderr

@@ -641,6 +641,19 @@ def test_parquet_with_nulls_and_odd_columns(edit: Runner, tmp_path: Path) -> Non
     assert [line["id"] for line in lines] == ["1", "2", "3", "4", "5"]
 
 
+def test_parquet_with_unusable_ids_and_names(edit: Runner, tmp_path: Path) -> None:
+    for name, ids in (("lists", [[1], [2]]), ("floats", [0.5, 1.5]), ("dates", pa.array([1, 2], pa.date32()))):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"id": ids, "target": [picture(1), picture(2)]}), path)
+        assert "`id`" in edit("cat", path, "-o", f"{tmp_path}/{name}-cat/", check=1).stderr
+        rows, rejects = ingest(edit, path, out=tmp_path / name)
+        assert len(rows) == 2 and not rejects and len({row["id"] for row in rows}) == 2
+        assert [row["user_id"] for row in rows] == pa.array(ids).to_pylist()
+    double = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["id", "x", "x"])
+    pq.write_table(double, tmp_path / "double.parquet")
+    assert "`x`" in edit("cat", tmp_path / "double.parquet", "-f", "jsonl", check=1).stderr
+
+
 def test_json_lines_with_bad_lines(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(picture(0))
     (tmp_path / "q.png").write_bytes(picture(1, "PNG"))

@@ -77,6 +77,8 @@ def group() -> None:
 
 
 def _complain(command: str, message: str, hint: str | None = None) -> None:
+    # File names may hold line breaks and escape sequences; a message is one line and no command to the terminal.
+    message = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in message)
     with contextlib.suppress(OSError, ValueError):
         print(f"edit {command}: {message}" if command else f"edit: {message}", file=sys.stderr)
         if hint:

@@ -110,6 +110,8 @@ class Fetcher:
                 self._groups[key] = parquet.read_row_group(group, columns=[column]).column(0)
                 while len(self._groups) > 4:
                     self._groups.popitem(last=False)
+            if row - start >= len(self._groups[key]):
+                raise EditError(f"{path}: damaged: column `{column}` has fewer rows than the file says")
             value = self._groups[key][row - start].as_py()
         if isinstance(value, dict):
             value = value["bytes"]

@@ -37,7 +37,8 @@ class History:
 
     def add(self, command: str, version: int, settings: dict) -> History:
         """This history followed by one command that read all of its heads."""
-        node: dict[str, object] = {"command": command, "version": version, "settings": settings, "inputs": list(self.heads)}
+        node: dict[str, object] = {"command": command, "version": version, "settings": settings}
+        node["inputs"] = list(self.heads)
         node["hash"] = digest(canonical_json(node))
         nodes = self.nodes if any(n["hash"] == node["hash"] for n in self.nodes) else (*self.nodes, node)
         return History(nodes, (str(node["hash"]),))

@@ -54,6 +54,12 @@ class Sink(Protocol):
     def abort(self) -> None: ...
 
 
+def require_id(schema: pa.Schema) -> None:
+    """A row's members in a tar are named by its id. Raises EditError where there is none."""
+    if schema.get_field_index("id") < 0 or schema.field("id").type != pa.string():
+        raise EditError("the rows have no column `id` of text", hint="name one: `edit shard --map id=COLUMN`")
+
+
 class ShardSetSink:
     """A folder of shards; finished shards of the same making are skipped."""
 
@@ -66,6 +72,7 @@ class ShardSetSink:
         self.stated: int | None = None
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
+        require_id(schema)
         self.schema, self.history = schema, history
         if files.exists(self.folder) and not files.is_url(self.folder) and not os.path.isdir(self.folder):
             raise EditError(f"{self.folder}: exists and is not a folder")
@@ -195,6 +202,7 @@ class TarSink(_FileSink):
     """One tar with the bytes of every row."""
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
+        require_id(schema)
         target = self._target()
         target.flush()
         self.tar = TarWriter(target, history, schema)

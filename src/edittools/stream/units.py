@@ -245,7 +245,7 @@ class ParquetUnit:
 
         with arrow_errors(path):
             self.file = pq.ParquetFile(files.open_read(path))
-            check_names(self.file.schema_arrow)
+            check_names(self.file.schema_arrow, path)
             self.stored = pa.schema(
                 [(c.name, c.type) for c in self.file.schema_arrow], metadata=self.file.schema_arrow.metadata
             )
@@ -259,7 +259,7 @@ class ParquetUnit:
         fields = []
         for column in self.stored:
             kind = IMAGE if column.name in self.pictures else self._inline_type(plain_type(column.type))
-            if column.name == "id" and pa.types.is_integer(kind):
+            if column.name == "id" and (pa.types.is_integer(kind) or pa.types.is_large_string(kind)):
                 kind = pa.string()
             fields.append((column.name, kind))
         if "id" not in self.stored.names:
@@ -326,8 +326,6 @@ class ParquetUnit:
         if "id" not in result:
             keys = [digest(self.label, str(first + k))[:20] for k in range(count)]
             result["id"] = pa.array(keys, pa.string())
-        elif result["id"].type != pa.string():
-            result["id"] = result["id"].cast(pa.string())
         if "provenance" not in result:
             places = [{"path": f"{self.label}/{first + k}"} for k in range(count)]
             result["provenance"] = pa.array(places, type=columns.COLUMNS["provenance"])

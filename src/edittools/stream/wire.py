@@ -153,9 +153,15 @@ def arrow_errors(name: str) -> Iterator[None]:
         raise EditError(f"{name}: damaged Arrow data: {text}") from error
 
 
-def check_names(schema: pa.Schema) -> None:
-    """Raises UnicodeDecodeError where a name is not UTF-8; pyarrow looks only when somebody asks for the name."""
+def check_names(schema: pa.Schema, name: str) -> None:
+    """Raises EditError where two columns share a name, and UnicodeDecodeError where a name is not UTF-8.
+
+    pyarrow looks at either only when somebody asks for the column.
+    """
     map_schema(schema, IMAGE, IMAGE)
+    double = [column for column in schema.names if schema.get_field_index(column) < 0]
+    if double:
+        raise EditError(f"{name}: two columns are called `{double[0]}`")
 
 
 class WireReader:
@@ -180,7 +186,7 @@ class WireReader:
         try:
             with arrow_errors(self.name):
                 self.reader = pa.ipc.open_stream(self.source)
-                check_names(self.reader.schema)
+                check_names(self.reader.schema, self.name)
         except EditError:
             if self.file.peek(1):  # type: ignore[attr-defined]
                 raise

@@ -62,6 +62,7 @@ def optimizers(model: EditDiT, recipe: Recipe) -> list[tuple[torch.optim.Optimiz
         lr=recipe.adam_lr,
         betas=(recipe.adam_betas[0], recipe.adam_betas[1]),
         weight_decay=recipe.weight_decay,
+        fused=True,
     )
     pairs: list[tuple[torch.optim.Optimizer, float]] = [(adamw, recipe.adam_lr)]
     if muon:
