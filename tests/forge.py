@@ -46,13 +46,13 @@ class Child:
 
 
 class Forge:
-    """The client's side: one server per test session."""
+    """The client's side: one server per test session. `also` are further modules that it imports beforehand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *also: str) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="edit-forge-")
         self.path = os.path.join(self.folder.name, "socket")
         self.server = subprocess.Popen(
-            [sys.executable, __file__, self.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [sys.executable, __file__, self.path, *also], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
         assert self.server.stdout is not None
         assert self.server.stdout.readline() == b"ready\n"
@@ -127,11 +127,11 @@ def _monitor(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def serve(path: str) -> None:
+def serve(path: str, also: list[str]) -> None:
     import importlib
 
     modules = ["main", "shard", "cat", "filter_", "dedup"]
-    for name in [f"edittools.cli.{module}" for module in modules]:
+    for name in [*(f"edittools.cli.{module}" for module in modules), *also]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     import PIL.Image
@@ -161,4 +161,4 @@ def serve(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from conftest import EDIT, Runner, encode, picture, pixels, rejects_of, rows_of, tree
+from forge import Forge
 from PIL import Image
 
 from edittools.cli.main import COMMANDS, group
@@ -82,7 +84,7 @@ def test_synth_rows(pairs: Path, base: Path) -> None:
         assert source.shape == target.shape == (48, 48, 3)
         assert np.array_equal(mask, np.where((source != target).any(axis=2), 255, 0)) and mask.any()
         if template == "dialogue":
-            assert [turn["parent"] for turn in row["turns"]][0] == -1
+            assert row["turns"][0]["parent"] == -1
             assert np.array_equal(decoded(row["turns"][-1]["target"]), target)
             for turn in row["turns"]:
                 before = source if turn["parent"] < 0 else decoded(row["turns"][turn["parent"]]["target"])
@@ -355,52 +357,60 @@ SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}=
 
 
 @pytest.fixture(scope="module")
-def learned(session_edit: Runner, base: Path) -> Path:
+def model_edit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """`edit` whose processes have torch and diffusers already: importing them takes longer than all these tests."""
+    forge = Forge("edittools.models.run_folder", "edittools.models.diffusers_pipeline", "edittools.train.console")
+    yield Runner(forge, tmp_path_factory.mktemp("logs"))
+    forge.close()
+
+
+@pytest.fixture(scope="module")
+def learned(model_edit: Runner, base: Path) -> Path:
     """Rows without dialogues, a run of three steps on them, and results of it that are judged."""
-    session_edit("synth", base / "raw", "--kinds", "gray,invert,flip,add", "--per-row", 3, "--size", 24, "-o",
+    model_edit("synth", base / "raw", "--kinds", "gray,invert,flip,add", "--per-row", 3, "--size", 24, "-o",
                  base / "rows")  # fmt: skip
-    session_edit("train", base / "rows", *SETTINGS, "-o", base / "run", "-q", "-j", 1)
-    session_edit("sample", base / "rows", "--model", base / "run", "-o", base / "results")
-    session_edit.pipe(
+    model_edit("train", base / "rows", *SETTINGS, "-o", base / "run", "-q", "-j", 1)
+    model_edit("sample", base / "rows", "--model", base / "run", "-o", base / "results")
+    model_edit.pipe(
         ["sample", base / "results", "--model", base / "run", "--shuffle", "--column", "result_shuffled"],
         ["judge", "-o", base / "judged"],
     )
     return base
 
 
-def test_train_again_does_nothing_and_other_settings_are_refused(edit: Runner, learned: Path) -> None:
+def test_train_again_does_nothing_and_other_settings_are_refused(model_edit: Runner, learned: Path) -> None:
     before = tree(learned / "run")
-    result = edit("train", learned / "rows", *SETTINGS, "-o", learned / "run", "-j", 1)
+    result = model_edit("train", learned / "rows", *SETTINGS, "-o", learned / "run", "-j", 1)
     assert tree(learned / "run") == before
     assert "finished before" in result.stderr and "3 steps" in result.stderr
-    other = edit("train", learned / "rows", *SETTINGS, "--set", "steps=4", "-o", learned / "run", check=None)
+    other = model_edit("train", learned / "rows", *SETTINGS, "--set", "steps=4", "-o", learned / "run", check=None)
     assert other.code in (1, 2) and "--overwrite" in other.stderr
-    other = edit("train", learned / "rows", "--limit", 9, *SETTINGS, "-o", learned / "run", check=None)
+    other = model_edit("train", learned / "rows", "--limit", 9, *SETTINGS, "-o", learned / "run", check=None)
     assert other.code in (1, 2)
     assert tree(learned / "run") == before
 
 
-def test_train_shows_its_recipe_and_names_bad_settings(edit: Runner, learned: Path, tmp_path: Path) -> None:
-    shown = edit("train", "--recipe", "demo", "--set", "steps=7", "--seed", 9, "-n").stdout.decode().splitlines()
+def test_train_shows_its_recipe_and_names_bad_settings(model_edit: Runner, learned: Path, tmp_path: Path) -> None:
+    shown = model_edit("train", "--recipe", "demo", "--set", "steps=7", "--seed", 9, "-n").stdout.decode().splitlines()
     assert "steps = 7" in shown and "seed = 9" in shown
     for bad in ("steps", "=3", "no_such=1", "steps=many"):
-        edit("train", learned / "rows", "--set", bad, "-o", tmp_path / "run", check=2)
-    edit("train", learned / "rows", "--recipe", "no-such", "-o", tmp_path / "run", check=2)
-    edit("train", learned / "rows", check=2)
+        model_edit("train", learned / "rows", "--set", bad, "-o", tmp_path / "run", check=2)
+    model_edit("train", learned / "rows", "--recipe", "no-such", "-o", tmp_path / "run", check=2)
+    model_edit("train", learned / "rows", check=2)
     assert not (tmp_path / "run").exists()
 
 
-def test_train_wants_whole_rows(edit: Runner, base: Path, tmp_path: Path) -> None:
-    assert "nothing to learn" in edit("train", base / "raw", *SETTINGS, "-o", tmp_path / "run", check=2).stderr
+def test_train_wants_whole_rows(model_edit: Runner, base: Path, tmp_path: Path) -> None:
+    assert "nothing to learn" in model_edit("train", base / "raw", *SETTINGS, "-o", tmp_path / "run", check=2).stderr
     (tmp_path / "a.png").write_bytes(picture(1, "PNG"))
     (tmp_path / "bad.png").write_bytes(picture(1, "PNG")[:300])
     empty = {"id": "e", "source": [], "target": "a.png", "instruction": "x"}
     table = lines(tmp_path, [empty, {"id": "f", "source": ["a.png"], "target": "a.png", "instruction": "变红"}])
-    result = edit("train", table, *SETTINGS, "-o", tmp_path / "run", check=1)
+    result = model_edit("train", table, *SETTINGS, "-o", tmp_path / "run", check=1)
     assert "no row has" in result.stderr
     whole = {"source": ["a.png"], "target": "a.png", "instruction": "x"}
     table = lines(tmp_path, [{"id": "one", **whole}, {"id": "two", **whole, "target": "bad.png"}, empty])
-    result = edit("train", table, *SETTINGS, "-o", tmp_path / "run", check=1)
+    result = model_edit("train", table, *SETTINGS, "-o", tmp_path / "run", check=1)
     assert "row two: damaged image" in result.stderr and "hint:" in result.stderr
 
 
@@ -409,12 +419,12 @@ def results(folder: Path, column: str = "result") -> dict[str, np.ndarray]:
 
 
 def test_samples_do_not_depend_on_the_batch_nor_on_their_neighbours(
-    edit: Runner, learned: Path, tmp_path: Path
+    model_edit: Runner, learned: Path, tmp_path: Path
 ) -> None:
     together = results(learned / "results")
     assert all(array.shape == (24, 24, 3) for array in together.values())
-    edit("sample", learned / "rows", "--model", learned / "run", "--batch-size", 1, "-o", tmp_path / "alone")
-    edit("sample", learned / "rows", "--model", learned / "run", "--limit", 3, "-o", tmp_path / "few")
+    model_edit("sample", learned / "rows", "--model", learned / "run", "--batch-size", 1, "-o", tmp_path / "alone")
+    model_edit("sample", learned / "rows", "--model", learned / "run", "--limit", 3, "-o", tmp_path / "few")
     few = results(tmp_path / "few")
     assert len(few) == 3
     for other in (results(tmp_path / "alone"), few):
@@ -423,25 +433,25 @@ def test_samples_do_not_depend_on_the_batch_nor_on_their_neighbours(
             difference = np.abs(array.astype(int) - together[identity])
             assert difference.max() <= 1 and (difference > 0).mean() < 0.001
     # The same batches give the same bytes.
-    edit("sample", learned / "rows", "--model", learned / "run", "-o", tmp_path / "again")
+    model_edit("sample", learned / "rows", "--model", learned / "run", "-o", tmp_path / "again")
     assert tree(tmp_path / "again") == tree(learned / "results")
-    edit("sample", learned / "rows", "--model", learned / "run", "--seed", 1, "-o", tmp_path / "other")
+    model_edit("sample", learned / "rows", "--model", learned / "run", "--seed", 1, "-o", tmp_path / "other")
     assert results(tmp_path / "other").keys() == together.keys()
 
 
-def test_sample_keeps_rows_and_refuses_what_it_cannot_do(edit: Runner, learned: Path, tmp_path: Path) -> None:
+def test_sample_keeps_rows_and_refuses_what_it_cannot_do(model_edit: Runner, learned: Path, tmp_path: Path) -> None:
     before, after = rows_of(learned / "rows"), rows_of(learned / "results")
     assert [{k: v for k, v in row.items() if k != "result"} for row in after] == before
     model = ("--model", learned / "run")
-    assert "already" in edit("sample", learned / "results", *model, check=2).stderr
-    assert "--column" in edit("sample", learned / "rows", *model, "--column", "made", check=2).stderr
-    assert "no `source`" in edit("sample", learned / "raw", *model, check=2).stderr
-    edit("sample", learned / "rows", "--model", tmp_path / "absent", check=1)
-    edit("sample", learned / "rows", "--model", learned / "rows", check=1)
-    edit("sample", learned / "rows", check=2)
+    assert "already" in model_edit("sample", learned / "results", *model, check=2).stderr
+    assert "--column" in model_edit("sample", learned / "rows", *model, "--column", "made", check=2).stderr
+    assert "no `source`" in model_edit("sample", learned / "raw", *model, check=2).stderr
+    model_edit("sample", learned / "rows", "--model", tmp_path / "absent", check=1)
+    model_edit("sample", learned / "rows", "--model", learned / "rows", check=1)
+    model_edit("sample", learned / "rows", check=2)
     (tmp_path / "a.png").write_bytes(picture(1, "PNG"))
     table = lines(tmp_path, [{"id": "a", "source": ["a.png"], "instruction": "变红"}, {"id": "b", "source": []}])
-    result = edit("sample", table, *model, "-f", "jsonl", "--rejects", tmp_path / "r", "--max-errors", "100%")
+    result = model_edit("sample", table, *model, "-f", "jsonl", "--rejects", tmp_path / "r", "--max-errors", "100%")
     assert not result.lines
     reasons = {r["id"]: r["reason"] for r in map(json.loads, (tmp_path / "r").read_text().splitlines())}
     assert reasons == {"a": "no instruction in en", "b": "no instruction in en"}
@@ -474,14 +484,16 @@ def test_judge_scores_results_against_the_truth(learned: Path) -> None:
             error = target[where].astype(float) - result[where]
             assert scores[f"l1_{side}"] == pytest.approx(np.abs(error).mean() / 255, rel=1e-5)
             if error.any():
-                assert scores[f"psnr_{side}"] == pytest.approx(20 * np.log10(255 / np.sqrt((error**2).mean())), rel=1e-5)
+                expected = 20 * np.log10(255 / np.sqrt((error**2).mean()))
+                assert scores[f"psnr_{side}"] == pytest.approx(expected, rel=1e-5)
         shuffled = decoded(row["result_shuffled"])
         assert scores["shuffled_psnr"] == pytest.approx(peak_signal_noise_ratio(target, shuffled), rel=1e-5)
 
 
-def test_eval_reports(edit: Runner, learned: Path, tmp_path: Path) -> None:
+def test_eval_reports(model_edit: Runner, learned: Path, tmp_path: Path) -> None:
     report = tmp_path / "new" / "report.html"
-    printed = edit("eval", "heldout", learned / "judged", "--run", learned / "run", "-o", report, "--title", "<T>")
+    options = ("--run", learned / "run", "-o", report, "--title", "<T>")
+    printed = model_edit("eval", "heldout", learned / "judged", *options)
     summary = json.loads(printed.stdout)
     assert summary == json.loads(report.with_suffix(".json").read_text())
     rows = rows_of(learned / "judged")
@@ -489,31 +501,31 @@ def test_eval_reports(edit: Runner, learned: Path, tmp_path: Path) -> None:
     for kind, entry in summary["kinds"].items():
         own = [row["scores"] for row in rows if row["provenance"]["template"] == kind]
         assert entry["n"] == len(own)
-        assert entry["psnr"] == pytest.approx(np.mean([s["psnr"] for s in own]), rel=1e-4)
+        assert entry["edit"] == pytest.approx(np.mean([s["psnr"] for s in own]), rel=1e-4)
         assert entry["copy"] == pytest.approx(np.mean([s["copy_psnr"] for s in own]), rel=1e-4)
     page = report.read_text()
     assert "&lt;T&gt;" in page and "<T>" not in page and "data:image/" in page
     # Self-contained: nothing is fetched when it is opened.
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?!data:|#)[^"'> ]*[/.]""", page)
     assert not re.search(r"@import|url\((?!['\"]?(?:data:|#))", page)
-    again = edit("eval", "heldout", learned / "judged", "-o", report, check=1)
+    again = model_edit("eval", "heldout", learned / "judged", "-o", report, check=1)
     assert "--overwrite" in again.stderr
     report.unlink()
-    assert "report.json" in edit("eval", "heldout", learned / "judged", "-o", report, check=1).stderr
-    edit("eval", "heldout", learned / "judged", "-o", report, "--overwrite", "-f", "markdown")
-    table = edit("eval", "heldout", learned / "judged", "-f", "table").stdout.decode()
+    assert "report.json" in model_edit("eval", "heldout", learned / "judged", "-o", report, check=1).stderr
+    model_edit("eval", "heldout", learned / "judged", "-o", report, "--overwrite", "-f", "markdown")
+    table = model_edit("eval", "heldout", learned / "judged", "-f", "table").stdout.decode()
     assert all(kind in table for kind in summary["kinds"])
 
 
-def test_eval_of_the_wrong_thing(edit: Runner, learned: Path, tmp_path: Path) -> None:
-    assert "edit sample" in edit("eval", "heldout", learned / "rows", check=2).stderr
-    assert "`scores`" in edit("eval", "heldout", learned / "results", check=2).stderr
-    edit("eval", "heldout", learned / "judged", "-o", tmp_path / "report.pdf", check=2)
-    edit("eval", "elsewhere", learned / "judged", check=2)
-    edit("eval", "heldout", learned / "judged", "--run", tmp_path, "-o", tmp_path / "r.html", check=1)
+def test_eval_of_the_wrong_thing(model_edit: Runner, learned: Path, tmp_path: Path) -> None:
+    assert "edit sample" in model_edit("eval", "heldout", learned / "rows", check=2).stderr
+    assert "`scores`" in model_edit("eval", "heldout", learned / "results", check=2).stderr
+    model_edit("eval", "heldout", learned / "judged", "-o", tmp_path / "report.pdf", check=2)
+    model_edit("eval", "elsewhere", learned / "judged", check=2)
+    model_edit("eval", "heldout", learned / "judged", "--run", tmp_path, "-o", tmp_path / "r.html", check=1)
     shutil.copytree(learned / "judged", tmp_path / "partial")
     (tmp_path / "partial/_end.json").unlink()
-    edit("eval", "heldout", tmp_path / "partial", check=4)
+    model_edit("eval", "heldout", tmp_path / "partial", check=4)
 
 
 # ---------------------------------------------------------------- help and manual
@@ -582,10 +594,10 @@ def test_pages_are_roff_that_man_accepts(edit: Runner) -> None:
 
 def test_help_is_cheap() -> None:
     code = (
-        "import sys\n"
+        "import os, sys\n"
         "from edittools.cli.main import main\n"
-        "import os\n"
-        "os._exit = lambda status: print(status, sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+        "def leave(status): print(status, sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+        "os._exit = leave\n"
         "main(['--help'])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -18,7 +18,7 @@ from conftest import Runner, make_crawl, picture, tar_bytes
 
 WORKER = os.path.join(os.path.dirname(__file__), "fuzz_worker.py")
 DEFAULT, LONG = 400, 20_000
-PATIENCE = 60  # seconds without a word from a worker
+PATIENCE = 120  # seconds without a word from a worker
 
 
 def make_seeds(edit: Runner, folder: Path, base: Path) -> None:

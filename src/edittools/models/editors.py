@@ -42,11 +42,14 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
 
     Raises EditError that names the folder or the download that is missing.
     """
-    from edittools.models import diffusers_pipeline, run_folder
-
     path = Path(spec)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UsageError(f"no dtype `{dtype}`", hint="float32, bfloat16 or float16")
+    if not path.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
+        raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
+    # After the checks: importing these takes seconds.
+    from edittools.models import diffusers_pipeline, run_folder
+
     if path.is_dir():
         if run_folder.recognises(path):
             return run_folder.load(path, device, dtype, **options)
@@ -56,6 +59,4 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
             f"{spec} holds neither a run of `edit train` (config.json, transformer/) nor a diffusers "
             f"pipeline (model_index.json)"
         )
-    if spec.count("/") != 1 or spec.startswith((".", "/", "~")):
-        raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
     return diffusers_pipeline.load(spec, device, dtype, **options)

@@ -205,6 +205,8 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
                 yield map_batch_images(plain, STORED_IMAGE, IMAGE, refer)
             if position >= stop:
                 break
+        if position < min(stop, footer.rows):  # pyarrow stops without a word where a page says it is empty
+            raise EditError(f"{stem}.parquet: damaged: {position} rows can be read, its index says {footer.rows}")
 
 
 class ShardWriter:

@@ -311,6 +311,8 @@ class ParquetUnit:
                 position += rows.num_rows
                 if position >= stop:
                     break
+            if position < min(stop, self.rows):  # pyarrow stops without a word where a page says it is empty
+                raise EditError(f"{self.name}: damaged: {position} rows can be read, its index says {self.rows}")
 
     def _convert(self, rows: pa.RecordBatch, first: int) -> pa.RecordBatch:
         count = rows.num_rows

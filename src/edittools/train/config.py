@@ -33,7 +33,7 @@ class Recipe:
     residual: str  # with "x0": "none", "copy" or "blend": what is added to the first reference
     timesteps: str  # "logit-normal" (mean 0, deviation 1) or "uniform"
     shift: float  # t' = s t / (1 + (s - 1) t)
-    region_weight: bool  # small edited regions count more, see objective.region_weights
+    region_weight: bool  # small edited regions count more; fades with the learning rate
     word_dropout: float  # share of words replaced by the unknown word in training
 
     # Optimisation

@@ -114,6 +114,7 @@ def train(
     ):
         for batch in batches:
             step = batch.step
+            factor = objective.rate_factor(step, recipe.steps, recipe.warmup, recipe.decay_from)
             eps = objective.noise(recipe.seed, step, shape)
             u = objective.strata(recipe.seed, step, recipe.batch)
             t = objective.times(u, recipe.timesteps, recipe.shift)
@@ -126,8 +127,10 @@ def train(
                 x0, eps_g, t_g = group.target.to(device), eps[group.rows].to(device), t[group.rows].to(device)
                 references = group.references.to(device)
                 output = model(interpolate(x0, eps_g, t_g), t_g, references, words)
-                by_region = recipe.region_weight and references.shape[1] > 0
-                weights = objective.region_weights(x0, references[:, 0]) if by_region else 1.0
+                weights: torch.Tensor | float = 1.0
+                if recipe.region_weight and references.shape[1]:
+                    # fades with the learning rate: the last steps see the plain objective
+                    weights = 1 + factor * (objective.region_weights(x0, references[:, 0]) - 1)
                 errors = objective.errors(output, x0, eps_g, recipe.predicts, weights)
                 (errors.sum() / recipe.batch).backward()
                 row_loss[group.rows] = errors.detach().cpu()
@@ -142,7 +145,6 @@ def train(
                 )
             level = loss if step == 0 else 0.98 * level + 0.02 * loss
 
-            factor = objective.rate_factor(step, recipe.steps, recipe.warmup, recipe.decay_from)
             for optimizer, rate in pairs:
                 for group_of in optimizer.param_groups:
                     group_of["lr"] = rate * factor
