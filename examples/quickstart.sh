@@ -13,8 +13,8 @@ edit shard crawl/ -o raw/ --max-errors 5%
 edit dedup raw/ | edit filter --min-side 64 --sharpness q02 -o clean/ --max-errors 5%
 
 # Exact edits with instructions in English and Chinese, and three more styles of wording.
-edit synth clean/ --size 64 --kinds $GLOBAL --per-row 4 | edit caption -o pairs-global/
-edit synth clean/ --size 64 --kinds $LOCAL --per-row 4 | edit caption -o pairs-local/
+edit synth clean/ --size 60 --kinds $GLOBAL --per-row 4 | edit caption -o pairs-global/
+edit synth clean/ --size 60 --kinds $LOCAL --per-row 4 | edit caption -o pairs-local/
 
 # Is the edit visible, and where? Keep those where it is.
 edit judge pairs-global/ pairs-local/ | edit filter --where 'scores.visible = 1' -o train/
@@ -23,7 +23,7 @@ edit judge pairs-global/ pairs-local/ | edit filter --where 'scores.visible = 1'
 edit train train/ --recipe demo -o run/
 
 # Photographs the model has never seen, every kind of edit on each of them: these are the truth.
-edit shard heldout/ | edit synth --size 64 --kinds $GLOBAL,$LOCAL --per-row 14 --seed 1 -o truth/
+edit shard heldout/ | edit synth --size 60 --kinds $GLOBAL,$LOCAL --per-row 14 --seed 1 -o truth/
 
 # Edit them, once as told and once with another row's instruction, and compare with the truth.
 edit sample truth/ --model run/ | edit sample --model run/ --shuffle --column result_shuffled | edit judge -o judged/

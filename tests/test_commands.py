@@ -614,3 +614,32 @@ def test_both_names_and_the_version() -> None:
         assert re.fullmatch(r"edit, version \d+\.\d+\.\d+\n", result.stdout)
     close = subprocess.run([EDIT, "filtr"], capture_output=True, text=True, timeout=60, check=False)
     assert close.returncode == 2 and "filter" in close.stderr
+
+
+# ---------------------------------------------------------------- the same from Python
+
+
+def test_python_api_is_the_commands(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    import edittools
+    from edittools.dedup.stage import DedupStage
+    from edittools.filters import Bounds, filters
+    from edittools.filters.stage import FilterStage
+
+    # Copies behind rows that the filter drops, so that the places of rows move between the two stages.
+    (tmp_path / "in").mkdir()
+    for name, seed in {"a": 1, "b": 2, "c": 3, "d": 3, "e": 4, "f": 2}.items():
+        side = 20 if name in "ab" else 64
+        (tmp_path / f"in/{name}.png").write_bytes(picture(seed, "PNG", side, side))
+    edit("shard", tmp_path / "in", "-o", tmp_path / "raw")
+    edit.pipe(["filter", tmp_path / "raw", "--min-side", "32"], ["dedup", "-o", tmp_path / "expected"])
+    expected = rows_of(tmp_path / "expected")
+    assert len(expected) == 3
+
+    def made() -> Any:
+        small = FilterStage([(filters()["short_side"], Bounds(low=32))])
+        copies = DedupStage(limit=8, rotations=True, mark=None, max_pixels=10**6, jobs=1)
+        return edittools.read(str(tmp_path / "raw")).pipe(small).pipe(copies)
+
+    assert [row["id"] for row in made().rows()] == [row["id"] for row in expected]
+    made().write(str(tmp_path / "written"))
+    assert rows_of(tmp_path / "written") == expected

@@ -211,6 +211,19 @@ def test_training_starts_at_copying_the_first_source():
     assert torch.equal(model.x0(x_t, t, references, words), x_t)
 
 
+def test_blend_by_hand():
+    """x̂_0 = (1 + g) (y + A y + b) + r with the same g, A, b, r for every token, set through the last bias."""
+    model = build_model(tiny(residual="blend"), Vocabulary(["a"]))
+    swap = torch.tensor([[-1.0, 1, 0, 0.2], [1, -1, 0, 0.2], [0, 0, 0, 0.2]])  # A swaps red and green; b = 0.2
+    with torch.no_grad():
+        model.transformer.proj_out.bias.copy_(
+            torch.cat([torch.full((192,), 0.1), torch.full((64,), -0.5), swap.flatten()])
+        )
+    y = torch.rand(1, 1, 3, 16, 16)
+    result = model(torch.randn(1, 3, 16, 16), torch.tensor([0.5]), y, torch.tensor([[2]]))
+    assert torch.allclose(result, 0.5 * (y[:, 0, [1, 0, 2]] + 0.2) + 0.1, atol=1e-6)
+
+
 def test_vocabulary_reads_english_and_chinese():
     vocabulary = Vocabulary.build(["Make it RED, 20% more.", "把天空变红"])
     assert vocabulary.words == sorted(["make", "it", "red", "2", "0", "more", "把", "天", "空", "变", "红"])

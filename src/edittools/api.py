@@ -23,8 +23,13 @@ class Dataset:
 
     def batches(self) -> Iterator[Batch]:
         """The batches that come out. A stage that needs two passes makes its verdict first."""
+        self._decide(self.stages)
+        return self._through(list(self.stages))
+
+    def _decide(self, stages: tuple[Stage, ...]) -> None:
+        """Let every two-pass stage see the rows as they reach it, and make its verdict."""
         passed: list[Stage] = []
-        for stage in self.stages:
+        for stage in stages:
             if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
                 if not self.source.rewindable:
                     raise ValueError(f"{stage.name} reads its input twice, and a pipe can be read only once")
@@ -32,7 +37,6 @@ class Dataset:
                     pass
                 stage.decide()
             passed.append(stage)
-        return self._through(passed)
 
     def _through(self, stages: list[Stage]) -> Iterator[Batch]:
         batches = self.source.batches(lambda shard: True)
@@ -53,6 +57,9 @@ class Dataset:
         """
         names = "+".join(stage.name for stage in self.stages) or "write"
         options = RunOptions(output=output, overwrite=overwrite, quiet=True)
+        if any(isinstance(stage, TwoPassStage) for stage in self.stages[1:]):
+            # The run loop shows a two-pass stage the rows of the source, not what is left of them by then.
+            self._decide(self.stages)
         return run(names, self.source, list(self.stages), settings or {}, options)
 
 

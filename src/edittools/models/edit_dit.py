@@ -2,7 +2,7 @@
 
 FireRed-Image-Edit's layout [SPEC T1c] without its VAE and its language model: the token sequence is
 [text | noisy target | references], target and references share their spatial positions and differ on
-the frame axis of the rotary embedding, and the references have a time condition of their own (t = 0).
+the frame axis of the rotary embedding; references may have a time condition of their own (t = 0).
 
 Pictures are float tensors (B, 3, H, W) in [-1, 1]; H and W are multiples of the patch.
 """

@@ -20,6 +20,7 @@ class Progress:
         self.command, self.total, self.shown, self.unit = command, total, shown, unit
         self.counts = Counts()
         self.reasons: Counter[str] = Counter()
+        self.finished_before = 0  # rows of shards that an earlier run finished
         self.started = self.lined = time.monotonic()
         self.bar: Any = None
         if shown and sys.stderr.isatty():
@@ -47,7 +48,7 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def summary(self, note: str = "") -> None:
+    def summary(self) -> None:
         """One line: rows in and out, what fell out and why, and the speed."""
         self.close()
         if not self.shown:
@@ -59,6 +60,6 @@ class Progress:
             parts.append(f"rejected: {reasons}")
         rate = self.counts.rows / seconds
         parts.append(f"{rate:.3g} rows/s" if rate < 1000 else f"{rate:,.0f} rows/s")
-        if note:
-            parts.append(note)
+        if self.finished_before:
+            parts.append(f"{self.finished_before} rows were finished before")
         print(f"{self.command}: " + "; ".join(parts), file=sys.stderr, flush=True)

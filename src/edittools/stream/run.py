@@ -272,6 +272,7 @@ def _second_pass(
         rejects.write(batch.rejects)
         progress.add(batch)
     total = progress.counts
+    progress.finished_before = finished.rows
     counts = Counts(total.rows + finished.rows, total.kept + finished.kept, total.failed + finished.failed)
     sink.finish(counts)
     return counts
