@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("--crops", type=int, default=3000)
+    parser.add_argument("--crops", type=int, default=4200)
     parser.add_argument("--heldout", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -413,7 +413,9 @@ def test_rows_without_and_with_two_references_train(tmp_path):
     data.rows = [
         Example(r.id, r.task, r.template, r.sources * (k % 3), r.target, r.instruction) for k, r in enumerate(data.rows)
     ]
-    assert train(tiny(steps=3), data, tmp_path / "run", threads=1).samples == 18
+    for clean in (False, True):
+        run = tmp_path / f"run-{clean}"
+        assert train(tiny(steps=3, clean_references=clean), data, run, threads=1).samples == 18
 
 
 def test_tiny_network_learns_to_obey_its_instruction(tmp_path):
