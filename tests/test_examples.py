@@ -33,7 +33,8 @@ def pictures(folder: Path, count: int, seed: int) -> None:
 
 
 def make(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-f", str(EXAMPLES / "Makefile"), "LOCAL=flip", "GLOBAL=gray,invert", "SHARPNESS=0..", *arguments]
+    fixed = ["LOCAL=flip", "GLOBAL=gray,invert", "SHARPNESS=0.."]
+    command = ["make", "-f", str(EXAMPLES / "Makefile"), *fixed, *arguments]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=check)
 
 

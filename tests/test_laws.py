@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import tempfile
@@ -213,7 +214,7 @@ def test_batches_of_the_producer_do_not_matter(edit: Runner, shards: Path, cuts:
     def stream(bounds: list[int]) -> bytes:
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
-            for k, (start, stop) in enumerate(zip(bounds, bounds[1:])):
+            for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
                 place = {"shard": 0, "of": 1, "digest": "d", "last": k == len(bounds) - 2, "seen": stop - start,
                          "rejects": []}
                 note = {"edit.batch": json.dumps(place)}
