@@ -19,6 +19,7 @@ from edittools.record import IMAGE
 from edittools.stream import files, images
 from edittools.stream.batch import map_batch_images
 from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.pictures import source_references
 from edittools.stream.rows import column_values
 from edittools.stream.shards import REJECTS, shard_name
 from edittools.stream.source import FileSource, Source
@@ -77,8 +78,6 @@ class Heldout:
             raise EditError(f"nothing to report: {error}", hint="`edit judge` writes the scores") from error
 
     def _keep_pictures(self, rows: pa.RecordBatch) -> None:
-        from edittools.models.stage import source_references
-
         ids = column_values(rows, "id")
         found = {name: list(leaf_references(rows.column(name))) for name in ("target", "result")}
         for k, sources in enumerate(source_references(rows)):

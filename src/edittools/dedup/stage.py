@@ -21,8 +21,9 @@ from edittools.errors import EditError, RowError, UsageError
 from edittools.filters import significant
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Reject
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher
 from edittools.stream.history import digest
+from edittools.stream.pictures import source_references, target_references
 from edittools.stream.rows import RowPool, column_values, map_chunks, row_paths
 from edittools.stream.wire import arrow_errors
 
@@ -93,7 +94,7 @@ class Fingerprint:
     def work(self, batch: Batch) -> Batch:
         """Fingerprints of a few rows. A row whose pictures cannot be read has the reason instead."""
         rows = batch.rows
-        pictures = _pictures(rows)
+        pictures = list(zip(source_references(rows), target_references(rows)))
         instructions = _instructions(rows)
         ids = column_values(rows, "id")
         hashes = _known_hashes(rows)
@@ -159,26 +160,6 @@ class Fingerprint:
             "detail": significant(phash.detail(raster)),
             "signatures": None if found is None else found.tobytes(),
         }
-
-
-def _pictures(rows: pa.RecordBatch) -> list[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
-    """(sources, target) of every row."""
-    count = rows.num_rows
-    targets: list[dict[str, Any] | None] = [None] * count
-    sources: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-    index = rows.schema.get_field_index("target")
-    if index >= 0:
-        targets = list(leaf_references(rows.column(index)))
-    index = rows.schema.get_field_index("source")
-    if index >= 0:
-        column = rows.column(index)
-        offsets = np.asarray(column.offsets).tolist()
-        values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-        flat = list(leaf_references(values))
-        for row in range(count):
-            found = flat[offsets[row] - offsets[0] : offsets[row + 1] - offsets[0]]
-            sources[row] = [item for item in found if item is not None]
-    return list(zip(sources, targets))
 
 
 def _instructions(rows: pa.RecordBatch) -> list[str]:

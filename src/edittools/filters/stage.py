@@ -12,32 +12,14 @@ import pyarrow as pa
 
 from edittools.errors import EditError, RowError, UsageError, missing_extra
 from edittools.filters import Bounds, Filter, significant
-from edittools.record import IMAGE
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import canonical_json, digest
+from edittools.stream.pictures import row_pictures
 from edittools.stream.rows import RowPool, column_values, drop_failed, row_paths
 
 VERDICT_VERSION = 1
-
-
-def row_pictures(rows: pa.RecordBatch, which: str) -> pa.StructArray:
-    """One picture per row: the target, or the first source; null where there is none.
-
-    Raises UsageError where the columns hold no such picture.
-    """
-    index = rows.schema.get_field_index(which)
-    if index < 0:
-        raise UsageError(f"the input has no `{which}` picture", hint="it has: " + ", ".join(rows.schema.names))
-    column = rows.column(index)
-    if column.type == IMAGE:
-        return column
-    if pa.types.is_list(column.type) and column.type.value_type == IMAGE:
-        offsets = np.asarray(column.offsets)
-        empty = (np.diff(offsets) == 0) | np.asarray(column.is_null())
-        return column.values.take(pa.array(offsets[:-1], mask=empty))
-    raise UsageError(f"column `{which}` holds no pictures")
 
 
 class FilterStage:

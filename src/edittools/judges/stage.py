@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
-from edittools.filters.stage import row_pictures
 from edittools.judges import judge_pair, judge_result
 from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.pictures import row_pictures
 from edittools.stream.rows import drop_failed, map_chunks
 
 PAIR_SCORES = ("visible", "edit_ratio", "copy_psnr", "copy_ssim", "copy_l1", "mask_share", "mask_iou")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,9 @@ from edittools.models.editors import Editor, EditRequest
 from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher
+from edittools.stream.pictures import picture_value, source_references
 from edittools.stream.rows import column_values, drop_failed
-from edittools.synth.stage import picture_value
 
 
 def row_seed(seed: int, identity: str) -> int:
@@ -88,17 +87,6 @@ class SampleStage:
         made = dict(zip(requests, self.editor.edit(list(requests.values())))) if requests else {}
         values = [picture_value(np.ascontiguousarray(made[row])) if row in made else None for row in range(len(ids))]
         return drop_failed(batch, rows.append_column(self.column, pa.array(values, IMAGE)), failed, self.name)
-
-
-def source_references(rows: pa.RecordBatch) -> list[list[dict[str, Any]]]:
-    """The source pictures of every row."""
-    column = rows.column("source")
-    offsets = np.asarray(column.offsets).tolist()
-    flat = list(leaf_references(column.values.slice(offsets[0], offsets[-1] - offsets[0])))
-    return [
-        [item for item in flat[offsets[k] - offsets[0] : offsets[k + 1] - offsets[0]] if item is not None]
-        for k in range(rows.num_rows)
-    ]
 
 
 def _whole_shards(batches: Iterator[Batch]) -> Iterator[Batch]:

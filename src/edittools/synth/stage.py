@@ -16,9 +16,9 @@ from edittools.errors import RowError
 from edittools.record import COLUMNS, PROVENANCE
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher
+from edittools.stream.pictures import picture_value, source_references, target_references
 from edittools.stream.rows import column_values, map_chunks, row_paths
-from edittools.stream.units import reference
 from edittools.synth import Fonts, Sample, Tools, invert, synthesize
 
 _MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
@@ -141,12 +141,6 @@ class SynthStage:
         }
 
 
-def picture_value(pixels: np.ndarray) -> dict[str, Any]:
-    """An IMAGE value that holds new pixels as PNG."""
-    height, width = pixels.shape[:2]
-    return reference(bytes=images.encode_png(pixels), width=width, height=height, format="png")
-
-
 def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
     """The largest centred square of HxWx3, resized to size × size (area average when shrinking)."""
     side = min(pixels.shape[:2])
@@ -158,17 +152,8 @@ def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _row_pictures(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
     """The picture of every row: its first source, or, where it has none, its target."""
-    targets: list[dict[str, Any] | None] = [None] * rows.num_rows
-    index = rows.schema.get_field_index("target")
-    if index >= 0:
-        targets = list(leaf_references(rows.column(index)))
-    index = rows.schema.get_field_index("source")
-    if index < 0:
-        return targets
-    from edittools.filters.stage import row_pictures
-
-    sources = list(leaf_references(row_pictures(rows, "source")))
-    return [source if source is not None else target for source, target in zip(sources, targets)]
+    pairs = zip(source_references(rows), target_references(rows))
+    return [sources[0] if sources else target for sources, target in pairs]
 
 
 def _with_carried(

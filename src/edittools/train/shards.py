@@ -12,6 +12,7 @@ from edittools.errors import EditError, RowError, UsageError
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import digest
+from edittools.stream.pictures import source_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 from edittools.train.data import Example
@@ -48,8 +49,6 @@ class ShardExamples:
         self.data_id = digest(source.history.hash, *digests)
 
     def _add(self, rows: pa.RecordBatch, language: str) -> None:
-        from edittools.models.stage import source_references
-
         targets = list(leaf_references(rows.column("target")))
         texts = [(item or {}).get(language) for item in column_values(rows, "instruction")]
         origins = column_values(rows, "provenance")
