@@ -7,7 +7,7 @@ import os
 import click
 
 from edittools.cli import options
-from edittools.errors import EditError, UsageError
+from edittools.errors import UsageError
 
 
 @options.command(
@@ -76,8 +76,7 @@ def command(
             raise UsageError(f"-o {output}: a report ends in .html")
         beside = output[: -len(".html")] + ".json"
         for path in (output, beside):
-            if files.exists(path) and not overwrite:
-                raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+            files.refuse_existing(path, overwrite)
     read = RunOptions(limit=ctx.params["limit"], partial=ctx.params["partial"])
     source = open_input(list(input), read)
     found = Heldout(source, open_input([data], RunOptions()) if data else None, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edittools.errors import EditError, UsageError
+from edittools.errors import UsageError
 
 GROUPS = ("Input", "Selection", "Model", "Output", "Run")
 
@@ -309,8 +309,7 @@ def refuse_existing(path: str, overwrite: bool) -> None:
     """For what is written outside of the run loop. Raises EditError."""
     from edittools.stream import files
 
-    if files.exists(path) and not overwrite:
-        raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+    files.refuse_existing(path, overwrite)
 
 
 def jobs(ctx: click.Context) -> int:

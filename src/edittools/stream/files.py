@@ -55,6 +55,12 @@ def exists(path: str) -> bool:
     return os.path.exists(path)
 
 
+def refuse_existing(path: str, overwrite: bool) -> None:
+    """Raises EditError where a file to be written is there already and may not be replaced."""
+    if exists(path) and not overwrite:
+        raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+
+
 def is_dir(path: str) -> bool:
     if is_url(path):
         system, inner = filesystem(path)

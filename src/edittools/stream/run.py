@@ -10,7 +10,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
@@ -42,7 +42,6 @@ class RunOptions:
     max_errors: str = "1%"
     quiet: bool = False
     dry_run: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -332,8 +331,7 @@ class _RejectsFile:
     def __init__(self, path: str | None, overwrite: bool) -> None:
         self.pending = None
         if path is not None:
-            if files.exists(path) and not overwrite:
-                raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+            files.refuse_existing(path, overwrite)
             self.pending = files.Pending(path)
 
     def write(self, rejects: list[Reject]) -> None:

@@ -171,8 +171,7 @@ class _FileSink:
         self.fetcher = Fetcher()
         self.pending: files.Pending | None = None
         if path is not None:
-            if files.exists(path) and not overwrite:
-                raise EditError(f"{path}: exists", hint="replace it with --overwrite")
+            files.refuse_existing(path, overwrite)
             folder = os.path.dirname(path)
             if folder and not files.is_url(path):
                 os.makedirs(folder, exist_ok=True)
