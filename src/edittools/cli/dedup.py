@@ -73,9 +73,7 @@ def command(
     For edit rows the unit is the row: a shared source with several edits is legitimate, and a row is a copy only if
     its source, target and instruction all repeat. Flat pictures have no signature and are compared exactly.
     """
-    import pyarrow as pa
-
-    from edittools.dedup.stage import FINGERPRINT, DedupStage, Fingerprint, find_clusters, write_verdict
+    from edittools.dedup.stage import DedupStage, Fingerprint
     from edittools.stream.run import open_input, run
 
     run_options = options.run_settings(ctx)
@@ -90,18 +88,15 @@ def command(
         stage = Fingerprint(perceptual=limit is not None, max_pixels=ctx.params["max_pixels"], jobs=jobs)
         run("dedup", source, [stage], settings, run_options)
         return
+    deduper = DedupStage(limit=limit, rotations=rotations, mark=mark, max_pixels=ctx.params["max_pixels"], jobs=jobs)
     if step == "verdict":
         if run_options.output in (None, "-"):
             raise UsageError("--step verdict writes a file: name it with -o FILE.parquet")
         options.refuse_existing(run_options.output, run_options.overwrite)
-        if not source.schema.equals(FINGERPRINT):
-            raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
-        batches = [batch.rows for batch in source.batches(lambda shard: True)]
-        prints = pa.Table.from_batches(batches, schema=FINGERPRINT)
-        assert run_options.output is not None
-        write_verdict(find_clusters(prints, limit, rotations=rotations, jobs=jobs), run_options.output)
+        deduper.gather(source.batches(lambda shard: True))
+        deduper.decide()
+        deduper.save_verdict(run_options.output)
         return
-    deduper = DedupStage(limit=limit, rotations=rotations, mark=mark, max_pixels=ctx.params["max_pixels"], jobs=jobs)
     if verdict:
         deduper.load_verdict(verdict)
     run("dedup", source, [deduper], settings, run_options)

@@ -90,8 +90,7 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         if run_options.output in (None, "-"):
             raise UsageError("--step verdict writes a file: name it with -o FILE")
         options.refuse_existing(run_options.output, run_options.overwrite)
-        for _ in stage.observe(source.batches(lambda shard: True)):
-            pass
+        stage.gather(source.batches(lambda shard: True))
         stage.decide()
         stage.save_verdict(run_options.output)
         return

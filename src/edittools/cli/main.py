@@ -123,6 +123,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if word in COMMANDS), "")
     signal.signal(signal.SIGTERM, _terminated)
+    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time, and none of our
+    # own loops multiply matrices large enough to need them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = DONE
     try:
         with group.make_context("edit", list(arguments)) as context:

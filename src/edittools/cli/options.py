@@ -33,6 +33,10 @@ class Command(click.Command):
             if isinstance(parameter, click.Option) and not isinstance(parameter, Option):
                 raise TypeError(f"{self.name}: option {parameter.opts} was not made by edittools.cli.options.option")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["edittools.arguments"] = list(args)  # what `--ray` hands to its tasks
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         for name in GROUPS:
@@ -155,7 +159,7 @@ def output_options(function: Callable) -> Callable:
 
 
 def run_options(function: Callable) -> Callable:
-    """-j, --task, --max-errors, --config, -n, --quiet."""
+    """-j, --task, --ray, --max-errors, --config, -n, --quiet."""
     return _chain(
         option(
             "-j",
@@ -172,6 +176,16 @@ def run_options(function: Callable) -> Callable:
             group="Run",
             setting=False,
             help="Do every N-th shard, beginning with I (from 0); `auto` reads Slurm's variables.",
+        ),
+        option(
+            "--ray",
+            metavar="[ADDRESS]",
+            is_flag=False,
+            flag_value="auto",
+            group="Run",
+            setting=False,
+            help="Spread the shards over this Ray cluster: --ray=ADDRESS, --ray=local, or --ray alone, after the "
+            "inputs, for the one that RAY_ADDRESS or this machine belongs to.",
         ),
         option(
             "--max-errors",
@@ -287,9 +301,14 @@ def _pyarrow_without_pandas() -> None:
 def run_settings(ctx: click.Context) -> Any:
     """The common options as RunOptions."""
     _pyarrow_without_pandas()
+    from edittools.stream.ray_cluster import RayCluster
     from edittools.stream.run import RunOptions, parse_task
 
     given = ctx.params
+    cluster = None
+    if given.get("ray") is not None:
+        arguments = [str(ctx.info_name), *_without_ray(ctx.meta["edittools.arguments"], given["ray"])]
+        cluster = RayCluster(given["ray"], arguments, given.get("jobs"), "device" in given)
     return RunOptions(
         output=given.get("output"),
         format=given.get("format"),
@@ -302,7 +321,22 @@ def run_settings(ctx: click.Context) -> Any:
         max_errors=given.get("max_errors", "1%"),
         quiet=given.get("quiet", False),
         dry_run=given.get("dry_run", False),
+        ray=cluster,
     )
+
+
+def _without_ray(arguments: list[str], address: str) -> list[str]:
+    """The command line as a task of the cluster gets it."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--ray":
+            following = next(rest, None)
+            if following is not None and following != address:
+                kept.append(following)
+        elif not word.startswith("--ray="):
+            kept.append(word)
+    return kept
 
 
 def refuse_existing(path: str, overwrite: bool) -> None:

@@ -374,6 +374,7 @@ class DedupStage:
     """Drop (or mark) every copy but one. Two passes: fingerprint everything, decide, apply."""
 
     name = "dedup"
+    first_step: tuple[str, ...] | None = ("--step", "fingerprint")
 
     def __init__(self, *, limit: int | None, rotations: bool, mark: str | None, max_pixels: int, jobs: int) -> None:
         self.limit, self.rotations, self.mark, self.jobs = limit, rotations, mark, jobs
@@ -400,6 +401,13 @@ class DedupStage:
                 yield batch
         finally:
             pool.close()
+
+    def gather(self, batches: Iterator[Batch]) -> None:
+        """Take the fingerprints that `--step fingerprint` wrote. Raises UsageError where it did not."""
+        for batch in batches:
+            if not batch.rows.schema.equals(FINGERPRINT):
+                raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
+            self.prints.append(batch.rows)
 
     def decide(self) -> None:
         prints = pa.Table.from_batches(self.prints, schema=FINGERPRINT)

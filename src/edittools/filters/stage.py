@@ -30,6 +30,7 @@ class FilterStage:
     """
 
     name = "filter"
+    first_step: tuple[str, ...] | None = None  # the quantiles of a whole set are found by one process
 
     def __init__(
         self,
@@ -67,10 +68,10 @@ class FilterStage:
         if "scores" in schema.names and not pa.types.is_struct(schema.field("scores").type):
             raise UsageError("column `scores` is not a record of scores")
         scores = {f.name: f.type for f in schema.field("scores").type} if "scores" in schema.names else {}
-        for item, _ in self.measured:
-            scores[self._key(item)] = pa.float64()
-        fields = [(c.name, c.type) for c in schema if c.name != "scores"]
-        if scores:
+        fields = [(c.name, c.type) for c in schema if c.name != "scores" or not self.measured]
+        if self.measured:
+            for item, _ in self.measured:
+                scores[self._key(item)] = pa.float64()
             fields.append(("scores", pa.struct(list(scores.items()))))
         if self.mark is not None:
             fields.append((self.mark, pa.string()))
@@ -89,6 +90,11 @@ class FilterStage:
                 yield batch
         finally:
             pool.close()
+
+    def gather(self, batches: Iterator[Batch]) -> None:
+        """Measure without passing anything on."""
+        for _ in self.observe(batches):
+            pass
 
     def decide(self) -> None:
         """Turn quantiles into numbers. Rows that could not be measured do not count."""
@@ -240,7 +246,7 @@ class FilterStage:
 
         A row that cannot be decoded is rejected, or stays with NaN where `drop` is off.
         """
-        if not self.measured and "scores" not in batch.rows.schema.names:
+        if not self.measured:
             yield batch
             return
         names = [self._key(item) for item, _ in self.measured]
@@ -305,8 +311,6 @@ class FilterStage:
             rows = rows.remove_column(index)
         for name, new in values.items():
             scores[name] = pa.array(new, pa.float64(), from_pandas=True)
-        if not scores:
-            return rows
         for item, _ in self.measured:
             if self._key(item) in scores:
                 scores[self._key(item)] = _as_float(scores[self._key(item)])
@@ -408,9 +412,12 @@ def _check_expression(connection: Any, where: str) -> None:
 
 def _significant(values: np.ndarray) -> np.ndarray:
     """Rounded as every score is, so that a value equals the quantile that it is."""
-    rounded = values.astype(np.float64)
     # Whole numbers of six digits, as most sizes are, need no rounding.
-    for row in np.flatnonzero((values != np.trunc(values)) | (np.abs(values) >= 1e6)):
+    uneven = (values != np.trunc(values)) | (np.abs(values) >= 1e6)
+    if not uneven.any():
+        return values
+    rounded = values.astype(np.float64)
+    for row in np.flatnonzero(uneven):
         rounded[row] = significant(values[row])
     return rounded
 

@@ -61,5 +61,5 @@ class Progress:
         rate = self.counts.rows / seconds
         parts.append(f"{rate:.3g} rows/s" if rate < 1000 else f"{rate:,.0f} rows/s")
         if self.finished_before:
-            parts.append(f"{self.finished_before} rows were finished before")
+            parts.append(f"{self.finished_before} rows in shards finished before")
         print(f"{self.command}: " + "; ".join(parts), file=sys.stderr, flush=True)

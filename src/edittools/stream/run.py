@@ -18,7 +18,8 @@ from edittools.stream import files
 from edittools.stream.batch import Batch, Reject, Shard, Stage
 from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
-from edittools.stream.shards import VERDICT
+from edittools.stream.ray_cluster import RayCluster, run_tasks
+from edittools.stream.shards import VERDICT, shard_numbers
 from edittools.stream.sink import ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
@@ -42,6 +43,7 @@ class RunOptions:
     max_errors: str = "1%"
     quiet: bool = False
     dry_run: bool = False
+    ray: RayCluster | None = None
 
 
 @runtime_checkable
@@ -49,13 +51,17 @@ class TwoPassStage(Protocol):
     """A stage that must see every row before it lets one through (dedup, quantile bounds).
 
     `observe` passes batches on unchanged and gathers facts, `decide` makes a verdict of them, and calling the
-    stage applies it. `verdict_digest` names the verdict; None until there is one.
+    stage applies it. `verdict_digest` names the verdict; None until there is one. Where array tasks can gather the
+    facts, `first_step` are the arguments that make them do so, and `gather` reads the set that they write; elsewhere
+    it is None.
     """
 
     name: str
     verdict_digest: str | None
+    first_step: tuple[str, ...] | None
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
+    def gather(self, batches: Iterator[Batch]) -> None: ...
     def decide(self) -> None: ...
     def save_verdict(self, path: str) -> None: ...
     def load_verdict(self, path: str) -> None: ...
@@ -123,6 +129,8 @@ def open_input(paths: list[str], options: RunOptions) -> Source:
     """The source the options describe."""
     if options.limit is not None and options.task is not None:
         raise UsageError("--limit and --task cannot be used together")
+    if options.limit is not None and options.ray is not None:
+        raise UsageError("--limit and --ray cannot be used together")
     source = open_source(paths, partial=options.partial)
     if options.limit is not None:
         source = source.limited(options.limit) if isinstance(source, FileSource) else Limited(source, options.limit)
@@ -189,6 +197,11 @@ def run(
             raise UsageError("--rejects with --task: the tasks would write one file; a shard set keeps its own")
         if source.shards is None:
             raise UsageError("--task needs shards to choose from; a pipe is read whole")
+    if options.ray is not None:
+        if not to_folder or source.shards is None:
+            raise UsageError("--ray needs shards to spread: an input that is not a pipe, and -o DIR/ for its output")
+        if options.task is not None or options.rejects:
+            raise UsageError("--ray cuts the tasks itself: leave out --task and --rejects")
     to_pipe = options.output in (None, "-") and stdout_kind() == "pipe"
     if to_pipe:
         with contextlib.suppress(OSError, ValueError):
@@ -207,9 +220,15 @@ def run(
                         if kept is not None and files.exists(kept):
                             stage.load_verdict(kept)  # of the run that is being continued
                             continue
-                        source, spool = _first_pass(stage, source, options, progress)
+                        if options.ray is not None and stage.first_step is not None and kept is not None:
+                            _gather_on_ray(options.ray, command, source, stage, options, kept)
+                        else:
+                            source, spool = _first_pass(stage, source, options, progress)
                         if kept is not None:
                             stage.save_verdict(kept)
+                            files.remove_tree(f"{kept}-facts")
+                if options.ray is not None:
+                    _spread(options.ray, command, source, stages, options, cast(ShardSetSink, sink))
                 counts = _second_pass(command, source, stages, settings, version, options, sink, progress, rejects)
                 rejects.commit()
             except BaseException:
@@ -287,6 +306,31 @@ def _kept_verdict(command: str, source: Source, settings: dict[str, Any], sink: 
     return files.join(folder, f"{command}-{made[:16]}")
 
 
+def _spread(
+    cluster: RayCluster, command: str, source: Source, stages: list[Stage], options: RunOptions, sink: ShardSetSink
+) -> None:
+    """Let a Ray cluster make the shards. The caller then finds them finished, as a rerun does."""
+    schema = source.schema
+    for stage in stages:
+        schema = stage.schema(schema)  # a column that is missing is found before anything is started
+    shards = len(source.shards or [])
+    there = shard_numbers(sink.folder) if files.exists(sink.folder) else []
+    if len(there) < shards or options.overwrite:
+        run_tasks(cluster, command, sink.folder, shards, shown=not options.quiet, more=[])
+
+
+def _gather_on_ray(
+    cluster: RayCluster, command: str, source: Source, stage: TwoPassStage, options: RunOptions, kept: str
+) -> None:
+    """The first pass as tasks of a Ray cluster; their facts stand beside the verdict until it is made."""
+    facts = f"{kept}-facts"
+    more = [*(stage.first_step or ()), "-o", facts + "/"]
+    shards = len(source.shards or [])
+    run_tasks(cluster, f"{command}, first pass", facts, shards, shown=not options.quiet, more=more)
+    stage.gather(open_source([facts]).batches(lambda shard: True))
+    stage.decide()
+
+
 def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progress) -> tuple[Source, str | None]:
     """Let a two-pass stage see every row, and return a source that can be read again."""
     if options.task is not None:
@@ -310,17 +354,17 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
             hint="set TMPDIR to a larger disk, or give the shard set as INPUT instead of a pipe",
         )
     descriptor, path = tempfile.mkstemp(prefix="edittools-", suffix=".arrows")
-    with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
-        try:
+    try:
+        with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
             writer = WireWriter(file, source.schema, source.history, source.rows)
             for batch in stage.observe(source.batches(lambda shard: True)):
                 writer.write(batch)
                 reading.step(batch.seen)
             writer.end()
-        except BaseException:
-            os.unlink(path)
-            raise
-    stage.decide()
+        stage.decide()
+    except BaseException:
+        os.unlink(path)
+        raise
     reading.close()
     return WireFileSource(path), path
 

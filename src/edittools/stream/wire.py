@@ -90,6 +90,8 @@ class WireWriter:
         self.file = file
         self.schema = schema.with_metadata(metadata)
         self.counts = Counts()
+        self.place: tuple[Shard, bool, int] | None = None
+        self.note = ""
         # Arrow writes a batch in dozens of small pieces: they are joined before they reach Python.
         self.joined = pa.BufferedOutputStream(pa.PythonFile(_KeepOpen(file), mode="w"), _JOIN_BYTES)
         self.writer = pa.ipc.new_stream(self.joined, self.schema)
@@ -104,15 +106,14 @@ class WireWriter:
     def _write_one(self, batch: Batch) -> None:
         if not batch.rows.num_rows and not batch.last and not batch.rejects and not batch.seen:
             return
-        place = {
-            "shard": batch.shard.index,
-            "of": batch.shard.count,
-            "digest": batch.shard.digest,
-            "last": batch.last,
-            "seen": batch.seen,
-            "rejects": [reject.to_dict() for reject in batch.rejects],
-        }
-        self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": json.dumps(place, default=str)})
+        if batch.rejects:
+            note = _note(batch)
+        else:  # most batches say what the one before them said
+            place = (batch.shard, batch.last, batch.seen)
+            if place != self.place:
+                self.place, self.note = place, _note(batch)
+            note = self.note
+        self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": note})
         self._flush()
 
     def end(self) -> None:
@@ -125,6 +126,19 @@ class WireWriter:
     def _flush(self) -> None:
         self.joined.flush()
         self.file.flush()
+
+
+def _note(batch: Batch) -> str:
+    """`edit.batch` as JSON."""
+    place = {
+        "shard": batch.shard.index,
+        "of": batch.shard.count,
+        "digest": batch.shard.digest,
+        "last": batch.last,
+        "seen": batch.seen,
+        "rejects": [reject.to_dict() for reject in batch.rejects],
+    }
+    return json.dumps(place, default=str)
 
 
 class _KeepOpen(io.RawIOBase):
@@ -213,6 +227,8 @@ class WireReader:
 
     def _one_stream(self) -> Iterator[Batch]:
         counts, highest, stated = Counts(), -1, 0
+        batch: Batch | None = None
+        note: bytes | None = None
         while True:
             try:
                 with arrow_errors(self.name):
@@ -230,7 +246,11 @@ class WireReader:
                 self._check_end(notes[b"edit.end"], counts)
                 self.base += max(highest + 1, stated)
                 return
-            batch = self._batch(rows, notes.get(b"edit.batch"))
+            if batch is not None and note == notes.get(b"edit.batch") and not batch.rejects:
+                batch = batch.replace(rows)  # most batches say what the one before them said
+            else:
+                note = notes.get(b"edit.batch")
+                batch = self._batch(rows, note)
             counts.add(batch)
             highest = max(highest, batch.shard.index - self.base)
             stated = max(stated, batch.shard.count or 0)
