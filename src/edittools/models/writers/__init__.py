@@ -1,0 +1,84 @@
+"""Models that read pictures and a prompt and write text: what is asked, and what comes back.
+
+One file per backend: an OpenAI-compatible endpoint (`endpoint`), a transformers checkpoint (`local`), and `echo`
+for tests. A backend only has to answer one request; storing, retrying, rates and cost are the work of `asking`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+State = Literal["ok", "refused", "filtered", "failed"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture as it is sent: its bytes and what they are labelled as, such as `image/jpeg`."""
+
+    data: bytes = field(repr=False)
+    mime: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user message: texts and pictures in the order in which they are sent, and the model's parameters.
+
+    `parameters` are those of the chat completions interface (`max_tokens`, `temperature`, `top_p`, `seed`,
+    `logprobs`, `top_logprobs`, `response_format`); what is not given is not sent. `attempt` tells repeated
+    passes over the same question apart.
+    """
+
+    model: str
+    parts: tuple[str | Picture, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that decides the reply: what a stored reply is found by."""
+        parts = [
+            part if isinstance(part, str) else [part.mime, hashlib.sha256(part.data).hexdigest()] for part in self.parts
+        ]
+        facts = [self.model, parts, self.parameters, self.attempt]
+        text = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `text` is what the model wrote, None unless the state is `ok` or `refused`.
+
+    `refused` is an answer that the model declined to give, `filtered` a content filter's block, `failed` everything
+    that repeating did not cure; `error` then says what. `logprobs` has, for each written token, the most likely
+    tokens and their natural log-probabilities, where the backend gives them.
+    """
+
+    state: State
+    text: str | None = None
+    error: str | None = None
+    model: str | None = None  # as the backend names the snapshot that answered
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    logprobs: list[list[tuple[str, float]]] | None = None
+
+
+class TransientError(Exception):
+    """The call may succeed if it is repeated (429, 5xx, a timeout, half a body); `after` is when, in seconds."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Writer(Protocol):
+    """A backend. `name` is what the history and every score row record (endpoint or folder, never a key)."""
+
+    name: str
+
+    async def ask(self, request: Request) -> Reply:
+        """Answer one request. Raises TransientError where the call should be repeated."""
+
+    async def close(self) -> None: ...
