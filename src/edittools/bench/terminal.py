@@ -45,6 +45,95 @@ def summary_markdown(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, "", table.LEGEND, "", f"Rows: {coverage}.", ""])
 
 
+class ScoreTable:
+    """The table of a rescoring: a row per task, and the means. `scoring` says whose numbers: ours, or the script's.
+
+    Ours have the interval of the last metric and, beside it, that metric's official mean.
+    """
+
+    def __init__(self, found: dict[str, Any], metrics: list[str], scoring: str) -> None:
+        self.found, self.metrics, self.official = found, metrics, scoring == "official"
+        extra = [] if self.official else ["95%", "official"]
+        self.columns = ["task", *metrics, *extra, "judged", "fail", "miss"]
+        flat = "tasks" in found["strict"]
+        self.languages = [""] if flat else list(found["strict"])
+
+    def rows(self, language: str) -> list[list[str]]:
+        strict, macro, micro, coverage, official = (
+            self.found[name] if language == "" else self.found[name].get(language, {})
+            for name in ("strict", "macro", "micro", "coverage", "official_means")
+        )
+        average = {} if self.official else {"average": official.get("average", {})}
+        names = [*strict["tasks"], *(name for name in official if name not in {*strict["tasks"], *average})]
+        rows = [
+            self._row(name, strict["tasks"].get(name, {}), official.get(name, {}), coverage["tasks"].get(name, {}))
+            for name in names
+            if not self.official or name in official
+        ]
+        if not self.official:
+            rows.append(self._row("mean over tasks", macro, average["average"], coverage["total"]))
+            rows.append(self._row("mean over cases", micro, {}, coverage["total"]))
+        return rows
+
+    def _row(self, name: str, ours: dict[str, Any], official: dict[str, Any], counts: dict[str, Any]) -> list[str]:
+        last = self.metrics[-1]
+        shown = official if self.official else {metric: ours.get(metric, {}).get("mean") for metric in self.metrics}
+        cells = [name, *(_number(shown.get(metric)) for metric in self.metrics)]
+        if not self.official:
+            bounds = ours.get(last, {}).get("interval")
+            cells += ["" if bounds is None else f"{bounds[0]:.2f}–{bounds[1]:.2f}", _number(official.get(last))]
+        judged = str(counts.get("judged", ""))
+        if counts.get("expected") is not None:
+            judged += f"/{counts['expected']}"
+        return [*cells, judged, str(counts.get("failed", "")), str(counts.get("missing", ""))]
+
+    def rich(self) -> list[Table]:
+        """One rich table per language; what is known to be wrong with the official numbers stands below."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        made = []
+        tight: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # 80 columns hold GEdit-Bench's three metrics
+        for language in self.languages:
+            title = " ".join(filter(None, (self.found["benchmark"], language)))
+            printed = Table(title=title, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **tight)
+            printed.caption = "\n".join(self.found["notes"])
+            for column in self.columns:
+                printed.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+            for row in self.rows(language):
+                printed.add_row(*map(Text, row))
+            made.append(printed)
+        return made
+
+    def markdown(self) -> str:
+        lines = []
+        for language in self.languages:
+            lines += [f"**{language}**", ""] if language else []
+            lines += [_markdown_row(self.columns), "|---" + "|---:" * (len(self.columns) - 1) + "|"]
+            lines += [_markdown_row(row) for row in self.rows(language)] + [""]
+        return "\n".join([*lines, *(f"- {note}" for note in self.found["notes"])])
+
+    def latex(self) -> str:
+        """Tabular environments, to be put into a paper's table."""
+        lines = []
+        for language in self.languages:
+            lines += [r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}", r"\hline"]
+            lines += [" & ".join(map(_latex, self.columns)) + r" \\", r"\hline"]
+            lines += [" & ".join(map(_latex, row)) + r" \\" for row in self.rows(language)]
+            lines += [r"\hline", r"\end{tabular}"]
+        return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _latex(text: str) -> str:
+    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(signs.get(sign, "\\" + sign if sign in "&%$#_{}" else sign) for sign in text)
+
+
 def summary_json(summary: dict[str, Any]) -> str:
     """report.json. Raises ValueError on NaN or infinity, which JSON does not have."""
     return json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

@@ -6,8 +6,17 @@ import os
 
 import click
 
+import edittools
 from edittools.cli import options
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
+
+
+def _public() -> list[str]:
+    """The names of the files of bench/public/, found without importing them."""
+    import pkgutil
+
+    folder = os.path.join(os.path.dirname(edittools.__file__), "bench", "public")
+    return sorted(module.name for module in pkgutil.iter_modules([folder]))
 
 
 @options.command(
@@ -16,10 +25,32 @@ from edittools.errors import UsageError
     examples=(
         ("edit eval heldout judged/ --run run/ -o report.html", "table on the terminal, HTML and JSON files"),
         ("edit eval heldout judged/ -f json | jq .mean", "the figures for another program"),
+        ("edit eval gedit --rescore results/ -f json", "score again what the official judge script wrote, offline"),
+        ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
     ),
 )
-@click.argument("bench", type=click.Choice(["heldout"]))
+@click.argument("bench", type=click.Choice(["heldout", *_public()]))
 @options.input_options
+@options.option(
+    "--rescore",
+    metavar="PATH",
+    group="Input",
+    help="Score again the files that a benchmark's official script wrote: GEdit-Bench's folder of CSV files or any "
+    "parent, ImgEdit's result.json(l), REDEdit-Bench's evaluation_details.json, RISEBench's replies as JSON, "
+    "KRIS-Bench's folder of metrics.json. Reads nothing else, and calls no model.",
+)
+@options.option("--meta", metavar="FILE", group="Input", help="The benchmark's own list of cases, where it is needed.")
+@options.option("--language", metavar="L", group="Selection", help="One language of GEdit-Bench: en, or cn (also zh).")
+@options.option("--suite", metavar="NAME", group="Selection", help="Suite of ImgEdit-Bench: basic (default) or uge.")
+@options.option("--name", metavar="MODEL", group="Selection", help="Whose score files, where a folder holds several.")
+@options.option(
+    "--scoring",
+    type=click.Choice(["strict", "official"]),
+    default="strict",
+    show_default=True,
+    group="Output",
+    help="What the table lists: every task of ours beside the official mean, or what the official script prints.",
+)
 @options.option("--run", "run_folder", metavar="DIR/", group="Input", help="Run folder, for the loss curve.")
 @options.option(
     "--data",
@@ -39,7 +70,7 @@ from edittools.errors import UsageError
 @options.option(
     "-f",
     "--format",
-    type=click.Choice(["table", "markdown", "json"]),
+    type=click.Choice(["table", "markdown", "latex", "json"]),
     group="Output",
     setting=False,
     help="What goes to standard output. Default: a table on a terminal, JSON elsewhere.",
@@ -60,16 +91,28 @@ def command(
     seed: int,
     **given: object,
 ) -> None:
-    """Report how well a model edits, beside copying the source.
+    """Report how well a model edits: held-out rows with ground truth, or a public benchmark.
 
     BENCH heldout: rows with ground truth, edited by `edit sample` and scored by `edit judge`. Per kind of edit and in
     the mean: PSNR with a 95% bootstrap interval, copying the source, inside the mask, with shuffled instructions
     where `result_shuffled` was sampled, coverage; a gallery of the worst and best cases; what the data consist of.
+
+    The public benchmarks with --rescore: `official` is what the released scripts compute, with their NaNs, roundings
+    and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
+    enforced, and the coverage: a failed or missing case is counted, never scored.
     """
+    chosen = format or ("table" if os.isatty(1) else "json")
+    if ctx.params["rescore"] is not None:
+        _rescore(ctx, bench, chosen)
+        return
+    if bench != "heldout":
+        raise UsageError(f"{bench}: only --rescore is there for a public benchmark")
+    if chosen == "latex":
+        raise UsageError("-f latex is for the tables of public benchmarks")
     from edittools.bench.evaluate import Heldout
     from edittools.bench.terminal import summary_json, summary_markdown, summary_table
     from edittools.stream import files
-    from edittools.stream.run import RunOptions, open_input, stdout_kind
+    from edittools.stream.run import RunOptions, open_input
 
     if output is not None:
         if not output.endswith(".html"):
@@ -86,10 +129,39 @@ def command(
             files.make_dirs(folder)
         files.write_bytes(beside, (summary_json(found.summary) + "\n").encode())
         files.write_bytes(output, found.html(title, run_folder).encode())
-    chosen = format or ("table" if stdout_kind() == "terminal" else "json")
     if chosen == "table":
         from rich.console import Console
 
         Console().print(summary_table(found.summary))
     else:
         click.echo(summary_markdown(found.summary) if chosen == "markdown" else summary_json(found.summary))
+
+
+def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
+    """Without pyarrow and torch: it is to take a moment only."""
+    import json
+    from pathlib import Path
+
+    from edittools.bench.public import Outputs, benchmarks
+    from edittools.bench.rescoring import rescore
+    from edittools.bench.terminal import ScoreTable
+
+    if bench not in benchmarks():
+        raise UsageError(f"{bench} has no official outputs to score again")
+    given = ctx.params
+    path = Path(given["rescore"])
+    if not path.exists():
+        raise EditError(f"{path}: no such file or folder")
+    meta = Path(given["meta"]) if given["meta"] else None
+    outputs = Outputs(path, meta, given["language"], given["suite"], given["name"])
+    found = rescore(benchmarks()[bench], outputs, given["seed"])
+    if chosen == "json":
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
+        return
+    table = ScoreTable(found, list(benchmarks()[bench].metrics), given["scoring"])
+    if chosen == "table":
+        from rich.console import Console
+
+        Console().print(*table.rich(), sep="\n")
+    else:
+        click.echo(table.markdown() if chosen == "markdown" else table.latex())

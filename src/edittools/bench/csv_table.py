@@ -1,0 +1,56 @@
+"""A CSV file with the column types that pandas gives it, which is what the official scripts calculate with.
+
+Only what decides a score: blank cells are NaN, a column is whole numbers, decimals or truth values if all of it can
+be read so, and text otherwise - then every cell is text, numbers and "False" too.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+# The cells that pandas reads as missing (its documented default list).
+MISSING = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
+    | {"NULL", "NaN", "None", "n/a", "nan", "null"}
+)
+_TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_WHOLE = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
+_DECIMAL = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf(inity)?)[ \t]*", re.IGNORECASE)
+
+
+class ParserError(ValueError):
+    """A row has more cells than the header (pandas' error of this name)."""
+
+
+class EmptyDataError(ValueError):
+    """A file without a header (pandas' error of this name)."""
+
+
+def read_csv(path: Path) -> dict[str, list[Any]]:
+    """Columns by name. Raises OSError, UnicodeDecodeError, ParserError and EmptyDataError."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) > 1 or "".join(row).strip(" \t")]
+    if not rows:
+        raise EmptyDataError(f"{path}: no columns")
+    header, body = rows[0], rows[1:]
+    for number, row in enumerate(body, 2):
+        if len(row) > len(header):
+            raise ParserError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")
+    return {
+        name: _typed([row[k] if k < len(row) else "" for row in body]) for k, name in enumerate(header)
+    }
+
+
+def _typed(cells: list[str]) -> list[Any]:
+    present = [cell for cell in cells if cell not in MISSING]
+    if all(_WHOLE.fullmatch(cell) for cell in present) and len(present) == len(cells):
+        return [int(cell) for cell in cells]
+    if all(_DECIMAL.fullmatch(cell) for cell in present):
+        return [math.nan if cell in MISSING else float(cell) for cell in cells]
+    if all(cell in _TRUTH for cell in present):
+        return [math.nan if cell in MISSING else _TRUTH[cell] for cell in cells]
+    return [math.nan if cell in MISSING else cell for cell in cells]

@@ -1,0 +1,65 @@
+"""Public benchmarks, one per file: what the official scripts compute, and what we do.
+
+A file declares `BENCHMARK`, a Benchmark; its name is the file's. The `official` numbers are those of the released
+scripts, their defects included; `strict` numbers count what failed and enforce what the rubrics ask for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edittools.bench.scores import Score
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a rescoring is asked for: the scripts' outputs, and what they do not hold themselves."""
+
+    path: Path
+    meta: Path | None = None
+    language: str | None = None
+    suite: str | None = None
+    model: str | None = None  # where a folder holds the outputs of several
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """`official` is the released script's result; the scores are ours, by language where there are several ("" else).
+
+    `official_means` are the official means for a table: language -> task -> metric -> mean; empty where the script
+    ends with an exception. `expected` counts the cases of each task, by language; None where no file says. `notes` say
+    where the official numbers are known to be wrong, and what was found on the way.
+    """
+
+    official: Any
+    official_means: dict[str, dict[str, dict[str, float]]]
+    scores: dict[str, list[Score]]
+    expected: dict[str, dict[str, int] | None]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark's name and source, the range of its scores, and how released outputs are scored again."""
+
+    name: str
+    source: str
+    metrics: dict[str, tuple[float, float]]  # name -> lowest and highest value
+    rescore: Callable[[Outputs], Rescored]
+
+
+@functools.cache
+def benchmarks() -> dict[str, Benchmark]:
+    """Every public benchmark by name, in alphabetical order."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        declared = getattr(importlib.import_module(f"{__name__}.{module.name}"), "BENCHMARK", None)
+        if isinstance(declared, Benchmark):
+            found[declared.name] = declared
+    return found

@@ -1,0 +1,169 @@
+"""GEdit-Bench (Step1X-Edit, section 4): semantic consistency and quality, 0 to 10, of 11 tasks in English and Chinese.
+
+Outputs are the judge script's CSV files, one per task, of Step1X-Edit or of its forks in UniWorld-V1 and BAGEL.
+A case is (task, language, key): keys alone are not unique.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edittools.bench.csv_table import read_csv
+from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.errors import EditError, UsageError
+from edittools.record import NATIVE_TASKS
+
+TASKS = list(NATIVE_TASKS["gedit"])
+LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
+_FILE = re.compile(rf"(.+)_({'|'.join(map(re.escape, TASKS))})_gpt_score\.csv")
+_METRICS = ("semantics", "quality", "overall")
+
+
+def rescore(outputs: Outputs) -> Rescored:
+    folder, model = _find(outputs.path, outputs.model)
+    if outputs.language is not None and outputs.language not in LANGUAGES:
+        raise UsageError(f"--language {outputs.language}: expected one of {', '.join(LANGUAGES)}")
+    languages = ["en", "cn"] if outputs.language is None else [LANGUAGES[outputs.language]]
+    tables = {task: folder / f"{model}_{task}_gpt_score.csv" for task in TASKS}
+    cases = _expected(outputs.meta) if outputs.meta is not None else {}
+    notes = []
+    if outputs.language == "zh":
+        notes.append("the released script's `--language zh` finds no rows (the data say cn) and prints nan")
+    scores, duplicates = _scores(tables)
+    if duplicates:
+        notes.append(f"{duplicates} rows are there twice: the official means count both, ours the last one")
+    made = {language: official(functools.partial(_official, tables, language)) for language in languages}
+    return Rescored(
+        made,
+        {language: _means(found) for language, found in made.items()},
+        {language: scores[language] for language in languages},
+        {language: cases.get(language) for language in languages},
+        notes,
+    )
+
+
+def _find(path: Path, model: str | None) -> tuple[Path, str]:
+    """The folder of the CSV files and the model's name in front of theirs."""
+    if path.is_file():
+        path = path.parent
+    found: set[tuple[Path, str]] = set()
+    for file in path.rglob("*_gpt_score.csv"):
+        match = _FILE.fullmatch(file.name)
+        if match and model in (None, match[1]):
+            found.add((file.parent, match[1]))
+    if not found:
+        raise EditError(f"{path}: no score files of GEdit-Bench (MODEL_TASK_gpt_score.csv)")
+    if len(found) > 1:
+        names = ", ".join(sorted(f"{folder.relative_to(path)}/{name}" for folder, name in found))
+        raise UsageError(f"{path}: holds several results: {names}", hint="name one folder, or one with --model")
+    return found.pop()
+
+
+def _official(tables: dict[str, Path], language: str) -> dict[str, dict[str, float]]:
+    """What calculate_statistics.py computes: the mean over tasks of the means over rows."""
+    kept: dict[str, dict[str, list]] = {}
+    for task, path in tables.items():
+        table = read_csv(path)
+        rows = kept[task] = defaultdict(list)
+        if not any(table.values()):
+            continue
+        columns = [table[name] for name in _COLUMNS]
+        for *_, semantics, quality, subset, spoken in zip(*columns):
+            if spoken != language:
+                continue
+            overall = math.sqrt(semantics * quality)
+            for suffix in ("", "_intersection") if subset else ("",):
+                for metric, value in zip(_METRICS, (semantics, quality, overall)):
+                    rows[metric + suffix].append(value)
+    result = {}
+    for suffix in ("", "_intersection"):
+        for metric in _METRICS:
+            means = {task: _mean(kept[task][metric + suffix]) for task in TASKS}
+            means[f"avg_{metric}"] = _mean([means[task] for task in TASKS])
+            result[metric + suffix] = means
+    return result
+
+
+def _means(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    if "raises" in found:
+        return {}
+    means = {task: {metric: found[metric][task] for metric in _METRICS} for task in TASKS}
+    return means | {"average": {metric: found[metric][f"avg_{metric}"] for metric in _METRICS}}
+
+
+# In the order in which the script looks them up: a column that is not there is a KeyError.
+_COLUMNS = (
+    "source_image", "edited_image", "instruction",
+    "sementics_score", "quality_score", "intersection_exist", "instruction_language",
+)  # fmt: skip
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _scores(tables: dict[str, Path]) -> tuple[dict[str, list[Score]], int]:
+    """Our scores by language, and how many rows repeat another."""
+    found: dict[tuple[str, str, str], Score] = {}
+    rows = 0
+    for task, path in tables.items():
+        if not path.exists():
+            continue
+        try:
+            table = read_csv(path)
+            columns = [table[name] for name in _COLUMNS]
+        except (ValueError, KeyError) as error:
+            raise EditError(f"{path}: not a score file of GEdit-Bench: {error}") from error
+        for _, edited, _, semantics, quality, subset, spoken in zip(*columns):
+            language = LANGUAGES.get(str(spoken))
+            if language is None:
+                continue
+            rows += 1
+            key = Path(str(edited)).stem
+            found[task, language, key] = _score(key, task, semantics, quality, subset)
+    by_language: dict[str, list[Score]] = {"en": [], "cn": []}
+    for (_, language, _), score in found.items():
+        by_language[language].append(score)
+    return by_language, rows - len(found)
+
+
+def _score(key: str, task: str, semantics: Any, quality: Any, subset: Any) -> Score:
+    member = str(subset).strip().lower() in ("true", "1", "1.0")
+    try:
+        values = [float(semantics), float(quality)]
+    except (TypeError, ValueError):
+        values = [math.nan]
+    if not all(0 <= value <= 10 for value in values):
+        return Score(key, task, {}, "failed", f"not scores from 0 to 10: {semantics!r}, {quality!r}", member)
+    made = {"semantics": values[0], "quality": values[1], "overall": math.sqrt(values[0] * values[1])}
+    return Score(key, task, made, subset=member)
+
+
+def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
+    """Cases of each task by language, from a dataset's rows as JSON (lines), or UniWorld's gedit_edit.json."""
+    rows = read_lines(meta) if meta.suffix == ".jsonl" else read_json(meta)
+    if isinstance(rows, dict):  # UniWorld: {key: {edit_type, ...}}, English only
+        rows = [{"task_type": row["edit_type"], "instruction_language": "en"} for row in rows.values()]
+    try:
+        return {
+            language: count_tasks(row["task_type"] for row in rows if row["instruction_language"] == language)
+            for language in ("en", "cn")
+        }
+    except (TypeError, KeyError) as error:
+        raise EditError(f"{meta}: not the cases of GEdit-Bench: {error!r}") from error
+
+
+BENCHMARK = Benchmark(
+    "gedit",
+    "Liu et al., Step1X-Edit (2025), section 4",
+    {metric: (0.0, 10.0) for metric in _METRICS},
+    rescore,
+)

@@ -1,0 +1,118 @@
+"""ImgEdit-Bench (ImgEdit, section 4): the basic suite of nine edit types, and understanding-grounding-editing (UGE).
+
+Outputs are the judge script's result.json ({key: reply}) or BAGEL's result.jsonl ({"key", "result"} per line).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.replies import official_mean, strict_scores
+from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.errors import EditError, UsageError
+
+SUITES = ("basic", "uge")
+_TYPES = {"alter": "adjust"}  # UniWorld-V1's name for it
+_UGE = "uge"
+
+
+def rescore(outputs: Outputs) -> Rescored:
+    suite = outputs.suite or "basic"
+    if suite not in SUITES:
+        raise UsageError(f"--suite {suite}: expected one of {', '.join(SUITES)}")
+    path = outputs.path
+    if path.is_dir():
+        found = [path / name for name in ("result.json", "result.jsonl") if (path / name).exists()]
+        if not found:
+            raise EditError(f"{path}: holds no result.json or result.jsonl")
+        path = found[0]
+    replies = _lines(path) if path.suffix == ".jsonl" else read_json(path)
+    meta = read_json(outputs.meta) if outputs.meta is not None else None
+    if suite == "uge":
+        made = official(lambda: {"average": _uge_average(replies)})
+        expected = None if meta is None else {_UGE: len(meta)}
+        means = {} if made.get("average") is None else {"": {"average": {"score": made["average"]}}}
+        return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, [])
+    if meta is None:
+        raise UsageError("--rescore of the basic suite needs --meta basic_edit.json, which says the edit types")
+    types = _edit_types(meta)
+    expected = count_tasks(kind for kind in types.values() if kind is not None)
+    made = _basic(replies, meta)
+    return Rescored(
+        made,
+        {"": {kind: {"score": mean} for kind, mean in made.get("typescore", {}).items()}},
+        {"": _scores(replies, types)},
+        {"": expected},
+        ["no official overall exists: BAGEL averages all samples, FireRed's table the nine types"],
+    )
+
+
+def _lines(path: Any) -> dict[str, Any]:
+    try:
+        return {line["key"]: line["result"] for line in read_lines(path)}
+    except (TypeError, KeyError) as error:
+        raise EditError(f"{path}: a line without `key` and `result`: {error!r}") from error
+
+
+def _basic(replies: Any, meta: Any) -> dict[str, Any]:
+    """step1_get_avgscore.py and step2_typescore.py; the second ends where the first did."""
+    averages = official(lambda: _averages(replies))
+    if "raises" in averages and not isinstance(averages["raises"], float):
+        return averages
+    kinds = official(lambda: _type_averages(averages, meta))
+    if "raises" in kinds and not isinstance(kinds["raises"], float):
+        return {"average_score": averages, **kinds}
+    return {"average_score": averages, "typescore": kinds}
+
+
+def _averages(replies: Any) -> dict[str, float]:
+    means = {key: official_mean(reply, strip=False) for key, reply in replies.items()}
+    return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def _type_averages(averages: dict[str, float], meta: Any) -> dict[str, float]:
+    by_type: dict[str, list[float]] = defaultdict(list)
+    for key, average in averages.items():
+        kind = meta.get(key, {}).get("edit_type")
+        if kind is not None:
+            by_type[kind].append(average)
+    return {kind: round(sum(found) / len(found), 2) for kind, found in by_type.items()}
+
+
+def _uge_average(replies: Any) -> float | None:
+    """get_average_score.py; None where it prints that there are no valid scores."""
+    averages = list(_averages(replies).values())
+    return round(sum(averages) / len(averages), 2) if averages else None
+
+
+def _edit_types(meta: Any) -> dict[str, str | None]:
+    try:
+        kinds = {key: item.get("edit_type") for key, item in meta.items()}
+    except AttributeError:
+        raise EditError("--meta: not {key: {edit_type, ...}} as in basic_edit.json") from None
+    return {key: _TYPES.get(kind, kind) if isinstance(kind, str) else None for key, kind in kinds.items()}
+
+
+def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
+    """Ours: three labelled scores from 1 to 5, capped; all else has failed. Keys that the data lack are left out."""
+    if not isinstance(replies, dict):
+        return []
+    found = []
+    for key, reply in replies.items():
+        task = _UGE if types is None else types.get(key)
+        if task is None:
+            continue
+        if not isinstance(reply, str):
+            found.append(Score(key, task, {}, "failed", f"no reply: {reply!r}"[:200]))
+            continue
+        scores = strict_scores(reply)
+        if isinstance(scores, str):
+            found.append(Score(key, task, {}, "failed", scores))
+        else:
+            found.append(Score(key, task, {"score": sum(scores) / len(scores)}))
+    return found
+
+
+BENCHMARK = Benchmark("imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore)

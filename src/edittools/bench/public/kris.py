@@ -1,0 +1,120 @@
+"""KRIS-Bench: knowledge-based editing in 20 categories of seven types, scored 1 to 5 and shown as 0 to 100.
+
+Outputs are a model's folder with CATEGORY/metrics.json. The summary is that of BAGEL, to which the authors refer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.scores import Score, official, read_json
+from edittools.errors import EditError
+
+_THREE = ("consistency_score", "quality_score", "instruction_score")
+_FOUR = (*_THREE, "knowledge_score")
+TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Attribute Perception": (
+        ("count_change", "color_change", "size_adjustment", "part_completion", "anomaly_correction"),
+        _THREE,
+    ),
+    "Spatial Perception": (("viewpoint_change", "position_movement"), _THREE),
+    "Temporal Prediction": (("temporal_prediction",), _THREE),
+    "Social Science": (("humanities", "practical_knowledge"), _FOUR),
+    "Natural Science": (("biology", "chemistry", "geography", "medicine", "mathematics", "physics"), _FOUR),
+    "Logical Reasoning": (("abstract_reasoning", "rule-based_reasoning"), _FOUR),
+    "Instruction Decomposition": (("multi-element_composition", "multi-instruction_execution"), _THREE),
+}
+META = {
+    "Factual Knowledge": ("Attribute Perception", "Spatial Perception", "Temporal Prediction"),
+    "Conceptual Knowledge": ("Social Science", "Natural Science"),
+    "Procedural Knowledge": ("Logical Reasoning", "Instruction Decomposition"),
+}
+SHORT = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": "IF", "knowledge_score": "KP"}
+
+
+def rescore(outputs: Outputs) -> Rescored:
+    if not any(outputs.path.glob("*/metrics.json")):
+        raise EditError(f"{outputs.path}: holds no CATEGORY/metrics.json")
+    made = official(lambda: _official(outputs.path))
+    shown = {name: found["AVG"] for name, found in (made.get("type_avg", {}) | made.get("meta", {})).items()}
+    if made.get("overall"):
+        shown["average"] = made["overall"]["AVG"]
+    return Rescored(
+        made,
+        {"": {name: {"score": mean} for name, mean in shown.items()}},
+        {"": _scores(outputs.path)},
+        {"": None},
+        ["a category's, a type's and the overall mean pool all single scores: not a mean of means"],
+    )
+
+
+def _official(folder: Path) -> dict[str, Any]:
+    """summarize_benchmark_scores_with_normalization of BAGEL's summarize.py (its own main() cannot run)."""
+    by_metric: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    pooled: dict[str, list[float]] = defaultdict(list)
+    categories: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    for kind, (names, metrics) in TYPES.items():
+        for name in names:
+            path = folder / name / "metrics.json"
+            if not path.exists():
+                continue
+            found: dict[str, list[float]] = {metric: [] for metric in metrics}
+            for sample in json.loads(path.read_text("utf-8")).values():
+                for metric in metrics:
+                    if metric in sample and sample[metric] is not None:
+                        value = (sample[metric] - 1) * 25
+                        found[metric].append(value)
+                        by_metric[kind][metric].append(value)
+                        pooled[kind].append(value)
+            means = _means(found)
+            if means:
+                categories[kind][name] = means
+    kinds = {}
+    for kind in TYPES:
+        means = _means(by_metric[kind])
+        if pooled[kind]:
+            means["AVG"] = _mean(pooled[kind])
+            kinds[kind] = means
+    meta = {name: [value for kind in members for value in pooled[kind]] for name, members in META.items()}
+    everything = [value for kind in TYPES for value in pooled[kind]]
+    return {
+        "type_avg": kinds,
+        "subitem": {kind: dict(found) for kind, found in categories.items()},
+        "meta": {name: {"AVG": _mean(values)} for name, values in meta.items() if values},
+        "overall": {"AVG": _mean(everything)} if everything else {},
+    }
+
+
+def _means(found: dict[str, list[float]]) -> dict[str, float]:
+    """By the short names, in their order, without the empty ones."""
+    return {SHORT[metric]: _mean(found[metric]) for metric in SHORT if found.get(metric)}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _scores(folder: Path) -> list[Score]:
+    """Ours: a case counts with the mean of its scores, and only if it has all of them, whole and from 1 to 5."""
+    found = []
+    for names, metrics in TYPES.values():
+        for name in names:
+            path = folder / name / "metrics.json"
+            samples = read_json(path) if path.exists() else {}
+            if not isinstance(samples, dict):
+                raise EditError(f"{path}: not {{id: scores}}")
+            for key, sample in samples.items():
+                values = [sample.get(metric) if isinstance(sample, dict) else None for metric in metrics]
+                good = [float(v) for v in values if isinstance(v, (int, float)) and 1 <= v <= 5]
+                if len(good) < len(metrics):
+                    found.append(Score(key, name, {}, "failed", f"scores are missing or outside 1 to 5: {values}"))
+                else:
+                    found.append(Score(key, name, {"score": (sum(good) / len(good) - 1) * 25}))
+    return found
+
+
+BENCHMARK = Benchmark("kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore)

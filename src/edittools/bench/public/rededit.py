@@ -1,0 +1,73 @@
+"""REDEdit-Bench (FireRed-Image-Edit, section 4): 15 tasks, judged on three dimensions from 1 to 5.
+
+Outputs are evaluation_details.json; its keys are line numbers (from 0) of the redbench.jsonl it was made with.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.replies import official_mean, strict_scores
+from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.errors import EditError, UsageError
+
+_DETAILS = "evaluation_details.json"
+
+
+def rescore(outputs: Outputs) -> Rescored:
+    path = outputs.path / _DETAILS if outputs.path.is_dir() else outputs.path
+    details = read_json(path)
+    if outputs.meta is None:
+        raise UsageError("--rescore of REDEdit-Bench needs --meta redbench.jsonl, which says the tasks")
+    cases = read_lines(outputs.meta)
+    notes = []
+    if isinstance(details, dict):
+        quota = [key for key, reply in details.items() if isinstance(reply, str) and reply.startswith("Error: ")]
+        if quota:
+            notes.append(f"{len(quota)} replies are error messages; one of digits only is a score to the script")
+    tasks = [case.get("task") for case in cases if isinstance(case, dict)]
+    expected = count_tasks(task for task in tasks if isinstance(task, str))
+    made = official(lambda: _official(details, cases))
+    means = {task: {"score": mean} for task, mean in made.get("averaged_result", {}).items()}
+    if "final_score" in made:
+        means["average"] = {"score": made["final_score"]}
+    return Rescored(made, {"": means}, {"": _scores(details, cases)}, {"": expected}, notes)
+
+
+def _official(details: Any, cases: list[Any]) -> dict[str, Any]:
+    """compute_averages, compute_edit_type_averages and the final mean of redbench_eval.py."""
+    means = {key: official_mean(r, strip=True) if isinstance(r, str) else None for key, r in details.items()}
+    averages = {key: mean for key, mean in means.items() if mean is not None}
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for index, average in averages.items():
+        task = cases[int(index)].get("task")
+        if task is not None:
+            by_task[task].append(average)
+    tasks = {task: round(sum(found) / len(found), 2) for task, found in by_task.items()}
+    final = sum(tasks.values()) / len(tasks) if tasks else 0
+    return {"averaged_data": averages, "averaged_result": tasks, "final_score": final}
+
+
+def _scores(details: Any, cases: list[Any]) -> list[Score]:
+    if not isinstance(details, dict):
+        raise EditError(f"{_DETAILS}: not {{line number: reply}}")
+    found = []
+    for key, reply in details.items():
+        index = int(key) if key.isdecimal() else -1
+        task = cases[index].get("task") if 0 <= index < len(cases) and isinstance(cases[index], dict) else None
+        if not isinstance(task, str):
+            continue
+        if not isinstance(reply, str) or reply.startswith("Error: "):
+            found.append(Score(key, task, {}, "failed", f"no reply: {reply!r}"[:200]))
+            continue
+        scores = strict_scores(reply)
+        if isinstance(scores, str):
+            found.append(Score(key, task, {}, "failed", scores))
+        else:
+            found.append(Score(key, task, {"score": sum(scores) / len(scores)}))
+    return found
+
+
+BENCHMARK = Benchmark("rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore)

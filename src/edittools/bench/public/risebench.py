@@ -1,0 +1,245 @@
+"""RISEBench: temporal, causal, spatial and logical reasoning in edits; consistency, reasoning and plausibility.
+
+Outputs are the judge's replies as JSON: {index: {judge1: consistency, judge2: reasoning, judge3: quality}} (the
+script's own resume file is a pickle, which is not read), beside the cases as the benchmark's data.json.
+"""
+
+from __future__ import annotations
+
+import bdb
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.scores import Score, count_tasks, official, read_json
+from edittools.errors import EditError, UsageError
+
+CATEGORIES = {
+    "Temporal": "temporal_reasoning",
+    "Causal": "causal_reasoning",
+    "Spatial": "spatial_reasoning",
+    "Logical": "logical_reasoning",
+}
+_THREE = ("temporal_reasoning", "causal_reasoning", "spatial_reasoning")
+SUBTASKS = {
+    "Temp": ("Life Progression", "Material Progression", "Environmental Cycles", "Societal Transformation"),
+    "Causal": (
+        "Structural Deformation",
+        "State Transition",
+        "Chemical and Biological Transformation",
+        "Physics Manifestation",
+    ),
+    "Spa": (
+        "Component Assembly",
+        "Object Arrangement",
+        "Viewpoint Generation",
+        "Structural Inference",
+        "Layout Reasoning",
+    ),
+    "Logic": ("Pattern Prediction", "Mathematical Derivation", "Puzzle Solving"),
+}
+_PARTS = ("ApprConsistency", "Reasoning", "VisualPlausibility")
+_FINAL = [
+    re.compile(rf"\*?\*?{word}\*?\*?:?\s*([\d*\s,\n]*)", re.IGNORECASE) for word in ("Final Score", "Final Scores")
+]
+
+
+def rescore(outputs: Outputs) -> Rescored:
+    if outputs.meta is None:
+        raise UsageError("--rescore of RISEBench needs --meta data.json, which says the categories")
+    if outputs.path.is_dir() or outputs.path.suffix == ".pkl":
+        raise UsageError(f"{outputs.path}: expected the replies as JSON; pickles are not read")
+    replies, cases = read_json(outputs.path), read_json(outputs.meta)
+    if not isinstance(cases, list) or not all(isinstance(case, dict) and "index" in case for case in cases):
+        raise EditError(f"{outputs.meta}: not a list of cases with an index")
+    notes = []
+    if any("consistency_free" in case for case in cases):
+        notes.append("the script takes a case without `consistency_free` for one with it: 0.8 R + 0.2 V for all")
+    if not all("subtask" in case for case in cases):
+        notes.append("the script needs `subtask` in the data")
+    expected = count_tasks(case.get("category", "") for case in cases)
+    made = official(lambda: _official(replies, cases))
+    means = {
+        name: {"score": line["Score-Percentage"], "accuracy": line["Accuracy"]}
+        for name, line in made.get("summary", {}).items()
+        if name in CATEGORIES or name == "Overall"
+    }
+    return Rescored(made, {"": means}, {"": _scores(replies, cases)}, {"": expected}, notes)
+
+
+# ---------------------------------------------------------------- as the script does it
+
+
+def extract(reply: str) -> list[int] | None:
+    """Every number after the first `Final Score` that has any; an empty list or None where there is none."""
+    for pattern in _FINAL:
+        matches = pattern.findall(reply)
+        for match in matches:
+            numbers = [int(number) for number in re.findall(r"\d+", match)]
+            if numbers:
+                return numbers
+    return [] if matches else None
+
+
+def _numbers(judge: dict[str, Any]) -> list[Any] | None:
+    """The numbers of a case's replies, one after the other; None where a reply has none."""
+    if judge["judge1"] is None:
+        texts = ["judge2", "judge3"]
+    elif "judge3" not in judge:
+        texts = ["judge1", "judge2"]
+    elif "judge2" not in judge:
+        first = extract(judge["judge1"])
+        return [first[1], first[0]]  # type: ignore[index]
+    else:
+        texts = ["judge1", "judge2", "judge3"]
+        if not all(isinstance(judge[name], str) for name in texts):
+            raise bdb.BdbQuit  # the script stops in the debugger, which ends at the end of its input
+    for name in texts:
+        if not isinstance(judge[name], str):
+            raise TypeError(f"{name} is no text")
+    found = [extract(judge[name]) for name in texts]
+    if not all(found):
+        return None
+    numbers: list[Any] = [number for part in found for number in part or []]
+    return [None, *numbers] if judge["judge1"] is None else numbers
+
+
+def _official(replies: Any, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """main() of gpt_eval.py after its calls."""
+    numbers = [_numbers(judge) for judge in [replies[str(case["index"])] for case in cases]]
+    table: dict[str, list[Any]] = {name: [] for name in _PARTS}
+    for found in numbers:
+        if not found:
+            values = [None, None, None]
+        elif len(found) == 3:
+            values = found
+        elif len(found) == 2:
+            values = [4 * min(found[0], 1) + 1, 4 * min(found[1], 1) + 1, None]
+        else:  # appends nothing: the columns get another length than the table
+            raise ValueError(f"{len(found)} numbers in the replies of one case")
+        for name, value in zip(_PARTS, values):
+            table[name].append(value)
+    # A column of numbers has NaN for None; one of nothing but None keeps it, and None cannot be calculated with.
+    for name, column in table.items():
+        if any(value is not None for value in column):
+            table[name] = [math.nan if value is None else float(value) for value in column]
+    known = any("consistency_free" in case for case in cases)
+    rows = []
+    for k, case in enumerate(cases):
+        parts = {name: table[name][k] for name in _PARTS}
+        # Where any case has the key, the others have NaN, which counts as true.
+        free = case.get("consistency_free", math.nan) if known else None
+        score = _official_score(case["category"], parts, bool(free))
+        complete = _complete(case["category"], parts, free is not None and not _is_missing(free))
+        rows.append({**parts, "match_log": "succeed" if numbers[k] else "failed", "score": score, "complete": complete})
+    return {
+        "samples": {str(case["index"]): row for case, row in zip(cases, rows)},
+        "summary": _summary(cases, rows),
+    }
+
+
+def _official_score(category: str, parts: dict[str, Any], free: bool) -> float:
+    consistency, reasoning, quality = (parts[name] for name in _PARTS)
+    if category in _THREE:
+        score = 0.2 * quality + 0.8 * reasoning if free else 0.3 * consistency + 0.5 * reasoning + 0.2 * quality
+    elif category == "logical_reasoning":
+        score = 0.3 * consistency + 0.7 * reasoning
+    else:
+        raise UnboundLocalError(f"no rule for category {category}")
+    if reasoning == 1:
+        score *= 0.5
+        score = 1 if score < 1 else score  # NaN stays
+    return score
+
+
+def _complete(category: str, parts: dict[str, Any], free: bool) -> int:
+    consistency, reasoning, quality = (parts[name] == 5 for name in _PARTS)
+    if category == "logical_reasoning":
+        return int(consistency and reasoning)
+    return int(reasoning and quality and (free or consistency))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _mean(values: list[Any]) -> float:
+    """Without the missing ones, as pandas takes a mean."""
+    present = [value for value in values if not _is_missing(value)]
+    return float(np.mean(present)) if present else math.nan
+
+
+def _summary(cases: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    def line(mean: float, accuracy: float = math.nan) -> dict[str, float]:
+        return {"Score-Origin": mean, "Score-Percentage": 25 * (mean - 1), "Accuracy": accuracy}
+
+    def of(chosen: list[dict[str, Any]]) -> dict[str, float]:
+        return line(_mean([row["score"] for row in chosen]), _mean([row["complete"] for row in chosen]))
+
+    members = {
+        name: [row for case, row in zip(cases, rows) if case["category"] == category]
+        for name, category in CATEGORIES.items()
+    }
+    summary = {"Overall": of(rows), **{name: of(chosen) for name, chosen in members.items()}}
+    named = {"Reasoning": "Reasoning", "ApprConsistency": "ApprConsistency"}
+    for shown, part in (*named.items(), ("VisualPlausibility_total", "VisualPlausibility")):
+        summary[f"Overall_{shown}"] = line(_mean([row[part] for row in rows]))
+    for name, chosen in members.items():
+        parts = {"Reasoning": "Reasoning", "Consistency": "ApprConsistency", "Quality": "VisualPlausibility"}
+        for shown, part in parts.items():
+            if (name, shown) != ("Logical", "Quality"):
+                summary[f"{name}_{shown}"] = line(_mean([row[part] for row in chosen]))
+    if not any("subtask" in case for case in cases):
+        raise KeyError("subtask")
+    for prefix, subtasks in SUBTASKS.items():
+        for subtask in subtasks:
+            chosen = [row for case, row in zip(cases, rows) if case.get("subtask") == subtask]
+            if chosen:
+                summary[f"{prefix}-{subtask}"] = of(chosen)
+    return summary
+
+
+# ---------------------------------------------------------------- ours
+
+
+def _scores(replies: Any, cases: list[dict[str, Any]]) -> list[Score]:
+    """One number per reply, from 1 to 5 (0 or 1 for logical consistency and reasoning); else the case has failed.
+
+    A case is free of consistency only where the data say so. The weights and the rule for R = 1 are the script's.
+    """
+    found = []
+    for case in cases:
+        key, task = str(case["index"]), str(case.get("category"))
+        judge = replies.get(key) if isinstance(replies, dict) else None
+        if not isinstance(judge, dict):
+            found.append(Score(key, task, {}, "missing", "no replies"))
+            continue
+        logical = task == "logical_reasoning"
+        free = bool(case.get("consistency_free")) and not logical
+        asked = ["judge2"] if free else ["judge1", "judge2"]
+        values = [_one(judge.get(name), logical) for name in (asked if logical else [*asked, "judge3"])]
+        if None in values:
+            found.append(Score(key, task, {}, "failed", "a reply without one score in range"))
+            continue
+        numbers = [value for value in values if value is not None]
+        parts = dict(zip(_PARTS, [math.nan, *numbers] if free else [*numbers, math.nan] if logical else numbers))
+        score = _official_score(task, parts, free)
+        found.append(Score(key, task, {"score": 25 * (score - 1), "accuracy": float(_complete(task, parts, free))}))
+    return found
+
+
+def _one(reply: Any, logical: bool) -> float | None:
+    numbers = extract(reply) if isinstance(reply, str) else None
+    if not numbers or len(numbers) > 1:
+        return None
+    if logical:
+        return 4.0 * numbers[0] + 1 if numbers[0] in (0, 1) else None
+    return float(numbers[0]) if 1 <= numbers[0] <= 5 else None
+
+
+BENCHMARK = Benchmark(
+    "risebench", "Zhao et al., RISEBench (2025)", {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)}, rescore
+)

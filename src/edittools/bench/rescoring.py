@@ -1,0 +1,40 @@
+"""`edit eval BENCH --rescore`: the official numbers, and ours beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edittools.bench.public import Benchmark, Outputs
+from edittools.bench.scores import plain, summarize
+
+
+def rescore(benchmark: Benchmark, outputs: Outputs, seed: int) -> dict[str, Any]:
+    """One JSON object: `official`, and `strict`, `macro`, `micro` and `coverage`, by language where there are several.
+
+    `strict` has the means of each task; where a benchmark has a subset of its own, `intersection` repeats it all for
+    that. `official_means` are the official means by task, for tables. Every mean carries its 95% bootstrap interval
+    and every task its coverage. Raises EditError.
+    """
+    found = benchmark.rescore(outputs)
+    parts: dict[str, dict[str, Any]] = {}
+    for language, scores in found.scores.items():
+        made = summarize(scores, found.expected[language], benchmark.metrics, seed)
+        strict = {"tasks": made["tasks"]}
+        if any(score.subset for score in scores):
+            subset = [score for score in scores if score.subset]
+            inside = summarize(subset, None, benchmark.metrics, seed)
+            strict["intersection"] = {name: inside[name] for name in ("tasks", "macro", "micro", "coverage")}
+        reasons: dict[str, int] = {}
+        for score in scores:
+            if score.reason:
+                reasons[score.reason] = reasons.get(score.reason, 0) + 1
+        strict["reasons"] = dict(sorted(reasons.items(), key=lambda item: -item[1])[:20])
+        parts[language] = {"strict": strict, **{name: made[name] for name in ("macro", "micro", "coverage")}}
+    result: dict[str, Any] = {"benchmark": benchmark.name, "official": found.official}
+    for name in ("strict", "macro", "micro", "coverage"):
+        by_language = {language: part[name] for language, part in parts.items()}
+        result[name] = by_language[""] if list(by_language) == [""] else by_language
+    means = found.official_means
+    result["official_means"] = means[""] if list(means) == [""] else means
+    result["notes"] = found.notes
+    return plain(result)

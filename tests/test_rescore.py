@@ -1,0 +1,388 @@
+"""Public benchmarks scored again: the official scripts' numbers, checked against pandas and hand-worked examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import Runner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edittools.bench.csv_table import EmptyDataError, ParserError, read_csv
+from edittools.bench.public import risebench
+from edittools.bench.replies import official_mean, strict_scores
+from edittools.record import NATIVE_TASKS
+
+GEDIT = list(NATIVE_TASKS["gedit"])
+HEADER = "source_image,edited_image,instruction,sementics_score,quality_score,intersection_exist,instruction_language"
+
+
+def rescore(edit: Runner, *words: Any, check: int = 0) -> dict[str, Any]:
+    result = edit("eval", *words, "--scoring", "official", "-f", "json", check=check)
+    return json.loads(result.stdout) if check == 0 else {"stderr": result.stderr}
+
+
+# ---------------------------------------------------------------- CSV as pandas reads it
+
+
+CELLS = st.one_of(
+    st.sampled_from(["7", "10", "0", "-3", " 5", "6 ", "7.0", "3.5", ".5", "1e1", "inf", "nan", "NaN", "", "N/A"]),
+    st.sampled_from(["7/10", "seven", "True", "False", "TRUE", "true", "false", "yes", "+4", "1_0", "0x1", "٤", "-"]),
+    st.sampled_from(["None", "null", "1.5.2", "1.", "Infinity", "-inf", "1E2", "00", " ", "1 2"]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=5))
+def test_columns_are_those_of_pandas(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]) -> None:
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("a", "b", "c"), *rows])
+    frame = pd.read_csv(path)
+    expected = {name: [value for value in frame[name].tolist()] for name in frame.columns}
+    found = read_csv(path)
+    assert found.keys() == expected.keys()
+    for name in found:
+        assert len(found[name]) == len(expected[name])
+        for ours, theirs in zip(found[name], expected[name]):
+            if isinstance(theirs, float) and math.isnan(theirs):
+                assert isinstance(ours, float) and math.isnan(ours)
+            else:
+                assert ours == theirs and isinstance(ours, type(theirs)), (ours, theirs)
+
+
+def test_broken_csv_is_named_as_pandas_names_it(tmp_path: Path) -> None:
+    for text, ours, theirs in (
+        ("", EmptyDataError, pd.errors.EmptyDataError),
+        ("a,b\n1,2\n1,2,3\n", ParserError, pd.errors.ParserError),
+    ):
+        path = tmp_path / "t.csv"
+        path.write_text(text)
+        with pytest.raises(theirs):
+            pd.read_csv(path)
+        with pytest.raises(ours):
+            read_csv(path)
+        assert ours.__name__ == theirs.__name__
+
+
+# ---------------------------------------------------------------- GEdit-Bench
+
+
+def gedit_row(task: str, language: str, key: str, semantics: Any, quality: Any, subset: Any = True) -> list[Any]:
+    stem = f"/r/m/fullset/{task}/{language}/{key}"
+    return [f"{stem}_SRCIMG.png", f"{stem}.png", f'An "edit", {key}', semantics, quality, subset, language]
+
+
+def write_gedit(folder: Path, rows: dict[str, list[list[Any]]], model: str = "m") -> Path:
+    place = folder / model / "gpt4o" / "eval_results_new"
+    place.mkdir(parents=True)
+    for task in GEDIT:
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows(rows.get(task, []))
+        (place / f"{model}_{task}_gpt_score.csv").write_text(f"{HEADER}\r\n{buffer.getvalue()}", newline="")
+    return place
+
+
+def test_gedit_means_of_task_means(edit: Runner, tmp_path: Path) -> None:
+    # Ten tasks with one row SC 4, PQ 9 (O 6); text_change has O 6, 0, 0. Worked by hand.
+    rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
+    rows["text_change"] = [
+        gedit_row("text_change", "en", "a", 9, 4),
+        gedit_row("text_change", "en", "b", 0, 10, False),
+        gedit_row("text_change", "en", "c", 0, 10, False),
+    ]
+    write_gedit(tmp_path, rows)
+    found = rescore(edit, "gedit", "--rescore", tmp_path)
+    en = found["official"]["en"]
+    assert en["overall"]["text_change"] == pytest.approx(2, abs=1e-9)
+    assert en["overall"]["avg_overall"] == pytest.approx(62 / 11, abs=1e-9)
+    assert en["semantics"]["avg_semantics"] == pytest.approx(43 / 11, abs=1e-9)
+    assert en["quality_intersection"]["avg_quality"] == pytest.approx((10 * 9 + 4) / 11, abs=1e-9)
+    assert set(found["official"]["cn"]["overall"].values()) == {"nan"}  # no Chinese row at all
+    assert found["macro"]["en"]["overall"]["mean"] == pytest.approx(62 / 11)
+    assert found["micro"]["en"]["overall"]["mean"] == pytest.approx((11 * 6 + 0 + 0) / 13)
+    assert found["coverage"]["en"]["total"]["judged"] == 13 and found["coverage"]["cn"]["total"]["judged"] == 0
+
+
+def test_gedit_blank_scores_duplicates_and_crashes(edit: Runner, tmp_path: Path) -> None:
+    rows = {task: [gedit_row(task, "en", "a", 4, 9), gedit_row(task, "cn", "a", 1, 1)] for task in GEDIT}
+    rows["ps_human"][0][3] = ""  # blank: NaN in the official mean, failed in ours
+    rows["subject-add"].append(gedit_row("subject-add", "en", "a", 9, 9))  # judged twice
+    rows["tone_transfer"][1][4] = "8/10"  # text: the whole column is text, and text is no factor
+    write_gedit(tmp_path / "x", rows)
+    found = rescore(edit, "gedit", "--rescore", tmp_path / "x")
+    assert found["official"]["en"] == found["official"]["cn"] == {"raises": "TypeError"}
+    rows["tone_transfer"][1][4] = 4
+    write_gedit(tmp_path / "y", rows)
+    found = rescore(edit, "gedit", "--rescore", tmp_path / "y")
+    en = found["official"]["en"]
+    assert en["semantics"]["ps_human"] == en["semantics"]["avg_semantics"] == "nan"
+    assert en["overall"]["subject-add"] == pytest.approx((6 + 9) / 2)
+    assert found["official"]["cn"]["overall"]["avg_overall"] == pytest.approx((10 * 1 + 2) / 11)
+    assert found["strict"]["en"]["tasks"]["subject-add"]["overall"]["mean"] == 9  # the last judgement
+    assert found["coverage"]["en"]["tasks"]["ps_human"]["failed"] == 1
+    assert any("twice" in note for note in found["notes"])
+    (tmp_path / "y/m/gpt4o/eval_results_new/m_ps_human_gpt_score.csv").unlink()
+    found = rescore(edit, "gedit", "--rescore", tmp_path / "y", "--language", "zh")
+    assert found["official"] == {"cn": {"raises": "FileNotFoundError"}}
+    assert found["macro"]["cn"]["overall"]["tasks"] == 10
+
+
+def test_gedit_names_what_it_found_when_there_are_several(edit: Runner, tmp_path: Path) -> None:
+    rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
+    write_gedit(tmp_path, rows)
+    write_gedit(tmp_path, rows, "other")
+    assert "other" in rescore(edit, "gedit", "--rescore", tmp_path, check=2)["stderr"]
+    assert rescore(edit, "gedit", "--rescore", tmp_path, "--name", "other")["benchmark"] == "gedit"
+    assert "no score files" in rescore(edit, "gedit", "--rescore", tmp_path / "m" / "gpt4o" / "..", "--name", "x",
+                                       check=1)["stderr"]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    rescore(edit, "gedit", "--rescore", tmp_path / "empty", check=1)
+    rescore(edit, "gedit", "--rescore", tmp_path / "absent", check=1)
+
+
+# ---------------------------------------------------------------- ImgEdit and REDEdit
+
+
+# What the official scripts count of one line (ImgEdit, REDEdit), and our scores of three such lines.
+SPELLINGS = [
+    ("Prompt Compliance: 4", 4, 4, True),
+    ("**Prompt Compliance**: 4", 4, 4, True),
+    ("- Prompt Compliance: 4", 4, 4, True),
+    ("Prompt Compliance: ４", 4, 4, False),  # a full-width digit
+    ("Prompt Compliance: 4/5", None, None, True),
+    ("Prompt Compliance: 4.", None, None, True),
+    ("Prompt Compliance: 4.5", None, None, False),
+    ("Prompt Compliance: **4**", None, None, True),
+    ("Prompt Compliance:4", None, None, True),
+    ("Prompt Compliance:  4", None, 4, True),
+    ("**Prompt Compliance:** 4", None, None, True),
+    ("Prompt Compliance：4", None, None, True),
+    ("Brief reasoning: 3", 3, 3, False),
+    ("Total: 12", 12, 12, False),
+    ("Prompt Compliance: 0", 0, 0, False),
+    ("Prompt Compliance: 7", 7, 7, False),
+    ("a: b: 3", None, None, False),
+]
+
+
+@pytest.mark.parametrize(("line", "imgedit", "rededit", "ours"), SPELLINGS)
+def test_what_counts_as_a_score(line: str, imgedit: Any, rededit: Any, ours: bool) -> None:
+    assert official_mean(line, strip=False) == imgedit
+    assert official_mean(line, strip=True) == rededit
+    scores = strict_scores("\n".join([line] * 3))
+    assert (scores == [4, 4, 4]) if ours else isinstance(scores, str)
+
+
+def test_ours_enforces_the_cap_and_the_number_of_scores() -> None:
+    assert strict_scores("Brief reasoning: fine\nA: 2\nB: 5\nC: 1") == [2, 2, 1]
+    assert "2 labelled" in strict_scores("A: 2\nB: 5")
+    assert "outside" in strict_scores("A: 2\nB: 6\nC: 1")
+
+
+def three(a: int, b: int, c: int) -> str:
+    return f"Brief reasoning: so.\nPrompt Compliance: {a}\nVisual Naturalness: {b}\nPhysical & Detail Coherence: {c}"
+
+
+def test_imgedit_rounds_twice_and_drops_silently(edit: Runner, tmp_path: Path) -> None:
+    # 1082 -> 1.0, 1068 -> (1+4+4)/3 = 3.0, 673 -> 11/3 = 3.67: adjust 2.0, style 3.67. By hand; ours caps: 1, 1, 1.
+    replies = {"1082": three(1, 1, 1), "1068": three(1, 4, 4), "673": three(1, 5, 5), "7": "I will not."}
+    meta = {key: {"id": "x.jpg", "prompt": "p", "edit_type": kind}
+            for key, kind in (("1082", "adjust"), ("1068", "alter"), ("673", "style"), ("7", "style"), ("8", "add"))}
+    meta["1068"]["edit_type"] = "adjust"
+    (tmp_path / "result.json").write_text(json.dumps(replies))
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    found = rescore(edit, "imgedit", "--rescore", tmp_path, "--meta", tmp_path / "meta.json")
+    assert found["official"] == {
+        "average_score": {"1082": 1.0, "1068": 3.0, "673": 3.67},
+        "typescore": {"adjust": 2.0, "style": 3.67},
+    }
+    assert found["strict"]["tasks"]["adjust"]["score"]["mean"] == 1.0
+    assert found["coverage"]["tasks"]["style"] == {
+        "expected": 2, "generated": 2, "judged": 1, "failed": 1, "missing": 0,
+    }  # fmt: skip
+    assert found["coverage"]["tasks"]["add"]["missing"] == 1
+    lines = "".join(json.dumps({"key": k, "result": v}) + "\n" for k, v in replies.items())
+    (tmp_path / "result.jsonl").write_text(lines)
+    again = rescore(edit, "imgedit", "--rescore", tmp_path / "result.jsonl", "--meta", tmp_path / "meta.json")
+    assert again["official"] == found["official"]
+    # One failed call blocks the official script; ours counts it.
+    replies["9"] = {"error": "no choices"}  # type: ignore[assignment]
+    meta["9"] = {"id": "y.jpg", "prompt": "p", "edit_type": "add"}
+    (tmp_path / "result.json").write_text(json.dumps(replies))
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    found = rescore(edit, "imgedit", "--rescore", tmp_path / "result.json", "--meta", tmp_path / "meta.json")
+    assert found["official"] == {"raises": "AttributeError"}
+    assert found["coverage"]["tasks"]["add"] == {
+        "expected": 2, "generated": 1, "judged": 0, "failed": 1, "missing": 1,
+    }  # fmt: skip
+    uge = rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "result.jsonl")
+    assert uge["official"] == {"average": 2.56}  # (1.0 + 3.0 + 3.67) / 3
+    (tmp_path / "none.json").write_text(json.dumps({"1": "Score: 2."}))
+    assert rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "none.json")["official"] == {
+        "average": None
+    }
+    (tmp_path / "odd.json").write_text(json.dumps({"1": "Score: ²"}))
+    odd = rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "odd.json")
+    assert odd["official"] == {"raises": "ValueError"}
+
+
+def test_rededit_keys_are_line_numbers(edit: Runner, tmp_path: Path) -> None:
+    cases = [{"id": "77", "task": "add"}, {"id": "5", "task": "add"}, {"id": "9", "task": "adjust"}, {"task": "text"}]
+    (tmp_path / "redbench.jsonl").write_text("\n".join(json.dumps(c) for c in cases) + "\n\n")
+    details = {"0": three(5, 4, 5), "1": three(5, 4, 4), "2": three(5, 5, 4), "3": "Error: 429"}
+    path = tmp_path / "evaluation_details.json"
+    path.write_text(json.dumps(details))
+    found = rescore(edit, "rededit", "--rescore", tmp_path, "--meta", tmp_path / "redbench.jsonl")
+    assert found["official"]["averaged_data"] == {"0": 4.67, "1": 4.33, "2": 4.67, "3": 429.0}
+    assert found["official"]["averaged_result"] == {"add": 4.5, "adjust": 4.67, "text": 429.0}
+    assert found["official"]["final_score"] == pytest.approx((4.5 + 4.67 + 429) / 3, abs=1e-9)
+    assert found["strict"]["tasks"]["text"]["n"] == 0 and found["coverage"]["tasks"]["text"]["failed"] == 1
+    path.write_text(json.dumps({"0": three(5, 4, 5), "9": three(1, 1, 1)}))
+    found = rescore(edit, "rededit", "--rescore", path, "--meta", tmp_path / "redbench.jsonl")
+    assert found["official"] == {"raises": "IndexError"}
+    path.write_text(json.dumps({"-1": three(3, 3, 3)}))
+    found = rescore(edit, "rededit", "--rescore", path, "--meta", tmp_path / "redbench.jsonl")
+    assert found["official"]["averaged_result"] == {"text": 3.0}  # -1 is the last line
+
+
+# ---------------------------------------------------------------- RISEBench and KRIS-Bench
+
+
+def rise_frame(cases: list[dict], numbers: list[list | None]) -> pd.DataFrame:
+    """The official computation over pandas, as its description says: the truth for `risebench`."""
+    frame = pd.DataFrame(cases)
+    frame["C"] = [None if n is None else (4 * min(n[0], 1) + 1 if len(n) == 2 else n[0]) for n in numbers]
+    frame["R"] = [None if n is None else (4 * min(n[1], 1) + 1 if len(n) == 2 else n[1]) for n in numbers]
+    frame["V"] = [None if n is None or len(n) == 2 else n[2] for n in numbers]
+
+    def score(row: pd.Series) -> float:
+        if row["category"] == "logical_reasoning":
+            value = 0.3 * row["C"] + 0.7 * row["R"]
+        elif row.get("consistency_free"):
+            value = 0.2 * row["V"] + 0.8 * row["R"]
+        else:
+            value = 0.3 * row["C"] + 0.5 * row["R"] + 0.2 * row["V"]
+        if row["R"] == 1:
+            value *= 0.5
+            value = 1 if value < 1 else value
+        return value
+
+    frame["score"] = frame.apply(score, axis=1)
+    return frame
+
+
+def rise_reply(*numbers: int) -> str:
+    return "Reasons.\n**Final Score**: " + ", ".join(map(str, numbers))
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_risebench_is_that_of_pandas(edit: Runner, tmp_path: Path, free: bool) -> None:
+    kinds = ["temporal", "causal", "spatial", "logical"]
+    cases, numbers, replies = [], [], {}
+    for k in range(24):
+        kind = f"{kinds[k % 4]}_reasoning"
+        case = {"index": f"{kind}_{k}", "category": kind, "subtask": "Life Progression" if k % 3 else "Puzzle Solving"}
+        found: list | None = [1 + k % 5, 1 + (k * 3) % 5, 1 + (k * 7) % 5]
+        if kind == "logical_reasoning":
+            found = [k % 2, (k // 4) % 2]
+        texts = [rise_reply(n) for n in found]
+        if k == 8:
+            found, texts[1] = None, "no score"
+        reply = dict(zip(("judge1", "judge2", "judge3"), texts))
+        if free and k == 5:
+            case["consistency_free"] = True
+            reply["judge1"] = None
+            found = [None, *found[1:]]
+        cases.append(case)
+        numbers.append(found)
+        replies[case["index"]] = reply
+    (tmp_path / "data.json").write_text(json.dumps(cases))
+    (tmp_path / "replies.json").write_text(json.dumps(replies))
+    frame = rise_frame(cases, numbers)
+    found = rescore(edit, "risebench", "--rescore", tmp_path / "replies.json", "--meta", tmp_path / "data.json")
+    samples = found["official"]["samples"]
+    for case, expected in zip(cases, frame["score"]):
+        ours = samples[case["index"]]["score"]
+        assert ours == "nan" if math.isnan(expected) else ours == pytest.approx(expected, abs=1e-9)
+    summary = found["official"]["summary"]
+    assert summary["Overall"]["Score-Origin"] == pytest.approx(frame["score"].mean(), abs=1e-9)
+    for name, group in frame.groupby("category"):
+        line = summary[str(name).split("_")[0].capitalize()]
+        assert line["Score-Percentage"] == pytest.approx(25 * (group["score"].mean() - 1), abs=1e-9)
+    assert summary["Overall_Reasoning"]["Score-Origin"] == pytest.approx(frame["R"].mean(), abs=1e-9)
+    assert summary["Temp-Life Progression"]["Score-Origin"] == pytest.approx(
+        frame[frame["subtask"] == "Life Progression"]["score"].mean(), abs=1e-9
+    )
+    assert found["coverage"]["total"]["failed"] == 1
+    # Ours does not take a case without the key for one that is free of consistency.
+    if free:
+        assert any("without `consistency_free`" in note for note in found["notes"])
+        row = frame.iloc[1]
+        expected = 0.3 * row["C"] + 0.5 * row["R"] + 0.2 * row["V"]
+        assert samples[cases[1]["index"]]["score"] != pytest.approx(expected)
+
+
+def test_risebench_numbers_and_crashes(edit: Runner, tmp_path: Path) -> None:
+    assert risebench.extract("Final Score: 4") == [4]
+    assert risebench.extract("final score 4, 5") == [4, 5]
+    assert risebench.extract("**Final Scores**: 3") == [3]
+    assert risebench.extract("none") is None
+    case = {"index": "t_1", "category": "temporal_reasoning", "subtask": "Life Progression"}
+    (tmp_path / "data.json").write_text(json.dumps([case]))
+    path = tmp_path / "r.json"
+    for reply, name in (
+        ({"judge1": rise_reply(4, 4), "judge2": rise_reply(4), "judge3": rise_reply(4)}, "ValueError"),
+        ({"judge1": "x", "judge2": "x", "judge3": "x"}, "TypeError"),  # no number in any case: None times 0.3
+    ):
+        path.write_text(json.dumps({"t_1": reply}))
+        found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "data.json")
+        assert found["official"] == {"raises": name}
+        assert found["coverage"]["total"]["failed"] == 1
+    path.write_text("{}")
+    found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "data.json")
+    assert found["official"] == {"raises": "KeyError"} and found["coverage"]["total"]["missing"] == 1
+
+
+def test_kris_pools_single_scores(edit: Runner, tmp_path: Path) -> None:
+    def write(name: str, samples: dict) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(samples))
+
+    full = {"consistency_score": 5, "quality_score": 3, "instruction_score": 1}
+    write("color_change", {"1": full, "2": {"consistency_score": 5, "quality_score": None}})
+    write("biology", {"1": {**full, "knowledge_score": 5}})
+    found = rescore(edit, "kris", "--rescore", tmp_path)
+    official = found["official"]
+    assert official["subitem"]["Attribute Perception"]["color_change"] == {"VC": 100.0, "VQ": 50.0, "IF": 0.0}
+    assert official["type_avg"]["Attribute Perception"]["AVG"] == (100 + 50 + 0 + 100) / 4
+    assert official["type_avg"]["Natural Science"] == {"VC": 100, "VQ": 50, "IF": 0, "KP": 100, "AVG": 62.5}
+    assert official["meta"] == {"Factual Knowledge": {"AVG": 62.5}, "Conceptual Knowledge": {"AVG": 62.5}}
+    assert official["overall"] == {"AVG": 500 / 8}
+    # Ours takes a case with all of its scores only: (100 + 50 + 0) / 3.
+    assert found["strict"]["tasks"]["color_change"]["score"]["mean"] == pytest.approx(50)
+    assert found["coverage"]["tasks"]["color_change"]["failed"] == 1
+    write("biology", {"1": {**full, "knowledge_score": "5"}})
+    assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "TypeError"}
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_tables_for_people(edit: Runner, tmp_path: Path) -> None:
+    write_gedit(tmp_path, {task: [gedit_row(task, "en", k, 4, 9) for k in "ab"] for task in GEDIT})
+    words = ["eval", "gedit", "--rescore", tmp_path, "--language", "en"]
+    plain = edit(*words, "-f", "table").stdout.decode()
+    assert "ps_human" in plain and "6.000" in plain and "mean over tasks" in plain
+    markdown = edit(*words, "-f", "markdown").stdout.decode().splitlines()
+    row = next(line for line in markdown if line.startswith("| ps_human"))
+    assert row == "| ps_human | 4.000 | 9.000 | 6.000 | 6.00–6.00 | 6.000 | 2 | 0 | 0 |"
+    latex = edit(*words, "-f", "latex", "--scoring", "official").stdout.decode()
+    assert r"ps\_human & 4.000 & 9.000 & 6.000 & 2 & 0 & 0 \\" in latex and r"average & 4.000" in latex
