@@ -19,7 +19,7 @@ MISSING = frozenset(
 )
 _TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 _WHOLE = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
-_DECIMAL = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf(inity)?)[ \t]*", re.IGNORECASE)
+_DECIMAL = re.compile(r"[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)[ \t]*", re.IGNORECASE)
 
 
 class ParserError(ValueError):

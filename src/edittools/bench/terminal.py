@@ -89,7 +89,6 @@ class ScoreTable:
 
     def rich(self) -> list[Table]:
         """One rich table per language; what is known to be wrong with the official numbers stands below."""
-        from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
@@ -97,7 +96,7 @@ class ScoreTable:
         tight: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # 80 columns hold GEdit-Bench's three metrics
         for language in self.languages:
             title = " ".join(filter(None, (self.found["benchmark"], language)))
-            printed = Table(title=title, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **tight)
+            printed = Table(title=title, caption_justify="left", box=None, padding=(0, 1, 0, 0), **tight)
             printed.caption = "\n".join(self.found["notes"])
             for column in self.columns:
                 printed.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
