@@ -25,6 +25,8 @@ def _public() -> list[str]:
     examples=(
         ("edit eval heldout judged/ --run run/ -o report.html", "table on the terminal, HTML and JSON files"),
         ("edit eval heldout judged/ -f json | jq .mean", "the figures for another program"),
+        ("edit eval gedit --cases GEdit-Bench/ | edit sample --model run/ -o results/", "edit a benchmark's cases"),
+        ("edit eval gedit results/ --export out/my-model/", "the pictures where the official judge script looks"),
         ("edit eval gedit --rescore results/ -f json", "score again what the official judge script wrote, offline"),
         ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
     ),
@@ -38,6 +40,20 @@ def _public() -> list[str]:
     help="Score again the files that a benchmark's official script wrote: GEdit-Bench's folder of CSV files or any "
     "parent, ImgEdit's result.json(l), REDEdit-Bench's evaluation_details.json, RISEBench's replies as JSON, "
     "KRIS-Bench's folder of metrics.json. Reads nothing else, and calls no model.",
+)
+@options.option(
+    "--cases",
+    metavar="PATH",
+    group="Input",
+    help="List what a benchmark wants generated, out of your copy of it, as rows that `edit sample` reads; -o and -f "
+    "say where to and how, as in every command that writes rows.",
+)
+@options.option(
+    "--export",
+    metavar="DIR/",
+    group="Output",
+    setting=False,
+    help="Write the results of INPUT in the official layout, for the released judge script.",
 )
 @options.option("--meta", metavar="FILE", group="Input", help="The benchmark's own list of cases, where it is needed.")
 @options.option("--language", metavar="L", group="Selection", help="One language of GEdit-Bench: en, or cn (also zh).")
@@ -62,18 +78,18 @@ def _public() -> list[str]:
 @options.option(
     "-o",
     "--output",
-    metavar="X.html",
+    metavar="PATH",
     group="Output",
     setting=False,
-    help="Write the HTML report here, and the figures beside it as X.json.",
+    help="Write the HTML report here (X.html), and the figures beside it as X.json. With --cases: the rows.",
 )
 @options.option(
     "-f",
     "--format",
-    type=click.Choice(["table", "markdown", "latex", "json"]),
+    type=click.Choice(["table", "markdown", "latex", "json", "shards", "tar", "parquet", "arrows", "jsonl"]),
     group="Output",
     setting=False,
-    help="What goes to standard output. Default: a table on a terminal, JSON elsewhere.",
+    help="What goes to standard output: a table on a terminal, JSON elsewhere. With --cases: the format of the rows.",
 )
 @options.option("--overwrite", is_flag=True, group="Output", setting=False, help="Replace a report that exists.")
 @options.seed_option
@@ -105,6 +121,12 @@ def command(
     if ctx.params["rescore"] is not None:
         _rescore(ctx, bench, chosen)
         return
+    if ctx.params["cases"] is not None:
+        _cases(ctx, bench)
+        return
+    if ctx.params["export"] is not None:
+        _export(ctx, input)
+        return
     if bench != "heldout":
         raise UsageError(f"{bench}: only --rescore is there for a public benchmark")
     if chosen == "latex":
@@ -135,6 +157,38 @@ def command(
         Console().print(summary_table(found.summary))
     else:
         click.echo(summary_markdown(found.summary) if chosen == "markdown" else summary_json(found.summary))
+
+
+def _cases(ctx: click.Context, bench: str) -> None:
+    from pathlib import Path
+
+    from edittools.bench.case_list import CaseSource
+    from edittools.bench.public import benchmarks
+    from edittools.stream.run import run
+
+    if bench not in benchmarks():
+        raise UsageError(f"{bench} has no list of cases")
+    given = ctx.params
+    path = Path(given["cases"])
+    if not path.exists():
+        raise EditError(f"{path}: no such file or folder")
+    run_options = options.run_settings(ctx)
+    found = benchmarks()[bench].cases(path, given["language"], given["suite"])
+    if given["limit"] is not None:
+        found = found[: given["limit"]]
+    run("eval", CaseSource(bench, given["suite"] or "", found), [], {"bench": bench}, run_options)
+
+
+def _export(ctx: click.Context, input: tuple[str, ...]) -> None:
+    from pathlib import Path
+
+    from edittools.bench.case_list import export_results
+    from edittools.stream.run import open_input
+
+    run_options = options.run_settings(ctx)
+    written, missing = export_results(open_input(list(input), run_options), Path(ctx.params["export"]),
+                                      ctx.params["overwrite"])  # fmt: skip
+    click.echo(f"eval: {written} results written; {len(missing)} rows without one", err=True)
 
 
 def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:

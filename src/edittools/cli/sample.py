@@ -52,7 +52,9 @@ from edittools.errors import UsageError
     help="Rows edited together; no row's result depends on the others.",
 )
 @options.option(
-    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Of the instructions."
+    "--language",
+    type=click.Choice(["en", "zh"]),
+    help="Of the instructions. Default: English, or Chinese where a row has nothing else.",
 )
 @options.option("--column", default="result", show_default=True, metavar="NAME", help="Column for the edited picture.")
 @options.option("--shuffle", is_flag=True, help="Use another row's instruction, to see whether the model reads them.")

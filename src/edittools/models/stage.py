@@ -37,7 +37,7 @@ class SampleStage:
         editor: Editor,
         *,
         column: str,
-        language: str,
+        language: str | None,
         seed: int,
         batch_size: int,
         shuffle: bool,
@@ -64,7 +64,7 @@ class SampleStage:
                 yield self._edit(batch.slice(start, stop), texts[start:stop])
 
     def _instructions(self, rows: pa.RecordBatch) -> list[str | None]:
-        texts = [(item or {}).get(self.language) for item in column_values(rows, "instruction")]
+        texts = [_in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
         return _exchanged(texts) if self.shuffle else texts
 
     def _edit(self, batch: Batch, texts: list[str | None]) -> Batch:
@@ -76,7 +76,7 @@ class SampleStage:
             try:
                 text = texts[row]
                 if text is None:
-                    raise RowError(f"no instruction in {self.language}")
+                    raise RowError("no instruction" if self.language is None else f"no instruction in {self.language}")
                 if not references:
                     raise RowError("no source picture")
                 sources = [images.decode(self.fetcher.get(r), images.FULL, self.max_pixels) for r in references]
@@ -87,6 +87,13 @@ class SampleStage:
         made = dict(zip(requests, self.editor.edit(list(requests.values())))) if requests else {}
         values = [picture_value(np.ascontiguousarray(made[row])) if row in made else None for row in range(len(ids))]
         return drop_failed(batch, rows.append_column(self.column, pa.array(values, IMAGE)), failed, self.name)
+
+
+def _in_language(instruction: dict[str, str | None], language: str | None) -> str | None:
+    """The instruction in a language; without one English, or whatever there is (a benchmark's row has one only)."""
+    if language is not None:
+        return instruction.get(language)
+    return instruction.get("en") or next((text for text in instruction.values() if text), None)
 
 
 def _whole_shards(batches: Iterator[Batch]) -> Iterator[Batch]:

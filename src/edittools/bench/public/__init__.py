@@ -12,9 +12,12 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edittools.bench.scores import Score
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,17 @@ class Rescored:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's name and source, the range of its scores, and how released outputs are scored again."""
+    """A benchmark's name and source, the range of its scores, and what is done with it.
+
+    `rescore` scores released outputs again. `cases` lists what is to be generated, given the user's copy of the
+    benchmark, a language and a suite (None for the default); it imports pyarrow, which rescoring does without.
+    """
 
     name: str
     source: str
     metrics: dict[str, tuple[float, float]]  # name -> lowest and highest value
     rescore: Callable[[Outputs], Rescored]
+    cases: Callable[[Path, str | None, str | None], list[Case]]
 
 
 @functools.cache

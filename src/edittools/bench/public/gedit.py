@@ -11,7 +11,7 @@ import math
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
 from edittools.record import NATIVE_TASKS
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 TASKS = list(NATIVE_TASKS["gedit"])
 LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
@@ -161,9 +164,62 @@ def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
         raise EditError(f"{meta}: not the cases of GEdit-Bench: {error!r}") from error
 
 
+def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+    """Of the hub's Parquet files, or of UniWorld's gedit_edit.json with the pictures beside it (English only)."""
+    if language is not None and language not in LANGUAGES:
+        raise UsageError(f"--language {language}: expected one of {', '.join(LANGUAGES)}")
+    wanted = None if language is None else LANGUAGES[language]
+    found = [path] if path.is_file() else sorted(path.rglob("*.parquet")) or sorted(path.glob("gedit_edit.json"))
+    if not found:
+        raise EditError(f"{path}: no Parquet files of GEdit-Bench, and no gedit_edit.json")
+    made: list[Case] = []
+    for file in found:
+        made += _of_json(file) if file.suffix == ".json" else _of_parquet(file)
+    return [case for case in made if wanted in (None, case.language)]
+
+
+def _of_parquet(path: Path) -> list[Case]:
+    import pyarrow.parquet as pq
+
+    from edittools.bench.case_list import Case
+    from edittools.stream import files
+    from edittools.stream.units import reference
+    from edittools.stream.wire import arrow_errors
+
+    names = ["task_type", "key", "instruction", "instruction_language", "Intersection_exist"]
+    with arrow_errors(str(path)), pq.ParquetFile(path) as file:
+        absent = [name for name in [*names, "input_image"] if name not in file.schema_arrow.names]
+        if absent:
+            raise EditError(f"{path}: not GEdit-Bench: it has no column `{absent[0]}`")
+        rows = file.read(columns=names).to_pylist()
+    tag = files.etag(str(path))
+    made = []
+    for number, row in enumerate(rows):
+        place = f"fullset/{row['task_type']}/{row['instruction_language']}/{row['key']}"
+        picture = reference(file=str(path.resolve()), row=number, column="input_image", etag=tag)
+        made.append(Case(
+            row["key"], row["task_type"], row["instruction"], row["instruction_language"], [picture],
+            f"{place}.png", f"{place}_SRCIMG.png", bool(row["Intersection_exist"]),
+        ))  # fmt: skip
+    return made
+
+
+def _of_json(path: Path) -> list[Case]:
+    from edittools.bench.case_list import Case, loose_picture
+
+    try:
+        return [
+            Case(key, item["edit_type"], item["prompt"], "en", [loose_picture(path.parent / item["id"])], item["id"])
+            for key, item in read_json(path).items()
+        ]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise EditError(f"{path}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
 BENCHMARK = Benchmark(
     "gedit",
     "Liu et al., Step1X-Edit (2025), section 4",
     {metric: (0.0, 10.0) for metric in _METRICS},
     rescore,
+    cases,
 )

@@ -6,12 +6,16 @@ Outputs are the judge script's result.json ({key: reply}) or BAGEL's result.json
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.replies import official_mean, strict_scores
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 SUITES = ("basic", "uge")
 _TYPES = {"alter": "adjust"}  # UniWorld-V1's name for it
@@ -115,4 +119,35 @@ def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
     return found
 
 
-BENCHMARK = Benchmark("imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore)
+_LISTS = {"basic": ("singleturn.json", "basic_edit.json"), "uge": ("UGE_edit.json",)}
+
+
+def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+    """Of the list in a folder of the unpacked Benchmark.tar (`singleturn/`, `hard/`), whose pictures lie beside it."""
+    from edittools.bench.case_list import Case, loose_picture
+
+    if language not in (None, "en", "eng"):
+        raise UsageError(f"--language {language}: ImgEdit-Bench is English")
+    suite = suite or "basic"
+    if suite not in _LISTS:
+        raise UsageError(f"--suite {suite}: expected one of {', '.join(_LISTS)}")
+    found = [path] if path.is_file() else [file for name in _LISTS[suite] for file in sorted(path.rglob(name))]
+    if not found:
+        raise EditError(f"{path}: holds no {' or '.join(_LISTS[suite])}")
+    try:
+        return [
+            Case(
+                key,
+                _TYPES.get(item.get("edit_type", _UGE), item.get("edit_type", _UGE)),
+                item["prompt"],
+                "en",
+                [loose_picture(found[0].parent / item["id"])],
+                f"{key}.png",
+            )
+            for key, item in read_json(found[0]).items()
+        ]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise EditError(f"{found[0]}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
+BENCHMARK = Benchmark("imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore, cases)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.scores import Score, official, read_json
 from edittools.errors import EditError
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 _THREE = ("consistency_score", "quality_score", "instruction_score")
 _FOUR = (*_THREE, "knowledge_score")
@@ -117,4 +120,28 @@ def _scores(folder: Path) -> list[Score]:
     return found
 
 
-BENCHMARK = Benchmark("kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore)
+def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+    """Of CATEGORY/annotation.json with the pictures beside it; a case may have several sources."""
+    from edittools.bench.case_list import Case, loose_picture
+
+    made = []
+    for file in sorted(path.glob("*/annotation.json")):
+        category = file.parent.name
+        for key, item in read_json(file).items():
+            try:
+                names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
+                facts = {"explain": item.get("explain_en") or item.get("explain"), "gt_img": item.get("gt_img")}
+                made.append(Case(
+                    key, category, item.get("ins_en") or item["instruction"], "en",
+                    [loose_picture(file.parent / name) for name in names], f"{category}/{key}.png", facts=facts,
+                ))  # fmt: skip
+            except (TypeError, KeyError) as error:
+                raise EditError(f"{file}: {key} is no case of KRIS-Bench: {error!r}") from error
+    if not made:
+        raise EditError(f"{path}: holds no CATEGORY/annotation.json of KRIS-Bench")
+    return made
+
+
+BENCHMARK = Benchmark(
+    "kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore, cases
+)

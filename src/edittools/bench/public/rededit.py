@@ -6,12 +6,16 @@ Outputs are evaluation_details.json; its keys are line numbers (from 0) of the r
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.replies import official_mean, strict_scores
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 _DETAILS = "evaluation_details.json"
 
@@ -70,4 +74,35 @@ def _scores(details: Any, cases: list[Any]) -> list[Score]:
     return found
 
 
-BENCHMARK = Benchmark("rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore)
+_INSTRUCTIONS = {"cn": "a_to_b_instructions", "en": "a_to_b_instructions_eng"}
+_LANGUAGES = {"cn": "cn", "zh": "cn", "en": "en", "eng": "en"}
+
+
+def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+    """Of redbench.jsonl with the pictures as the unpacked tar has them; Chinese, as in the script, unless told."""
+    from edittools.bench.case_list import Case, loose_picture
+
+    if language is not None and language not in _LANGUAGES:
+        raise UsageError(f"--language {language}: expected one of {', '.join(_LANGUAGES)}")
+    spoken = _LANGUAGES[language or "cn"]
+    found = [path] if path.is_file() else sorted(path.rglob("redbench.jsonl"))
+    if not found:
+        raise EditError(f"{path}: holds no redbench.jsonl")
+    made = []
+    for number, item in enumerate(read_lines(found[0])):
+        try:
+            place = f"{item['task']}/{item['task']}-{item['id']}.png"
+            picture = loose_picture(_picture(found[0].parent, item["source"]))
+            text = item[_INSTRUCTIONS[spoken]]
+            made.append(Case(str(item["id"]), item["task"], text, spoken, [picture], place, facts={"line": number}))
+        except (TypeError, KeyError) as error:
+            raise EditError(f"{found[0]}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
+    return made
+
+
+def _picture(folder: Path, name: str) -> Path:
+    """Beside the list, or in the folder above it: the names begin with `redbench/`."""
+    return folder / name if (folder / name).exists() else folder.parent / name
+
+
+BENCHMARK = Benchmark("rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases)

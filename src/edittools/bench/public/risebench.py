@@ -9,13 +9,17 @@ from __future__ import annotations
 import bdb
 import math
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.scores import Score, count_tasks, official, read_json
 from edittools.errors import EditError, UsageError
+
+if TYPE_CHECKING:
+    from edittools.bench.case_list import Case
 
 CATEGORIES = {
     "Temporal": "temporal_reasoning",
@@ -240,6 +244,31 @@ def _one(reply: Any, logical: bool) -> float | None:
     return float(numbers[0]) if 1 <= numbers[0] <= 5 else None
 
 
+def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+    """Of a data*.json whose pictures lie in the folder beside it."""
+    from edittools.bench.case_list import Case, loose_picture
+
+    found = [path] if path.is_file() else sorted(path.glob("data*.json"))
+    if not found:
+        raise EditError(f"{path}: holds no data*.json of RISEBench")
+    told = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins", "consistency_free")
+    try:
+        return [
+            Case(
+                str(item["index"]),
+                item["category"],
+                item["instruction"],
+                "en",
+                [loose_picture(found[0].parent / item["image"])],
+                f"images/{item['category']}/{item['index']}.png",
+                facts={name: item[name] for name in told if item.get(name) is not None},
+            )
+            for item in read_json(found[0])
+        ]
+    except (TypeError, KeyError) as error:
+        raise EditError(f"{found[0]}: not a list of RISEBench's cases: {error!r}") from error
+
+
 BENCHMARK = Benchmark(
-    "risebench", "Zhao et al., RISEBench (2025)", {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)}, rescore
+    "risebench", "Zhao et al., RISEBench (2025)", {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)}, rescore, cases
 )

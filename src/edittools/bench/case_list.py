@@ -1,0 +1,169 @@
+"""A benchmark's cases as rows: what `edit sample` is to edit, and where the official layout wants the results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from edittools.bench.scores import count_tasks
+from edittools.errors import EditError, RowError, UsageError
+from edittools.record import COLUMNS, canonical_task
+from edittools.stream import files, images
+from edittools.stream.batch import Batch, Shard
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.history import History, digest
+from edittools.stream.source import Source
+from edittools.stream.units import reference
+
+# What a row keeps of its case. `result_path` and `source_path` are places inside a folder of results; `facts` is
+# JSON: what a judge is told besides the instruction.
+CASE = pa.struct(
+    [
+        ("benchmark", pa.string()),
+        ("suite", pa.string()),
+        ("key", pa.string()),
+        ("task", pa.string()),
+        ("language", pa.string()),
+        ("subset", pa.bool_()),
+        ("result_path", pa.string()),
+        ("source_path", pa.string()),
+        ("facts", pa.string()),
+    ]
+)
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a benchmark. `sources` are IMAGE values; `language` is the benchmark's own word for it."""
+
+    key: str
+    task: str
+    instruction: str
+    language: str
+    sources: list[dict[str, Any]]
+    result_path: str
+    source_path: str | None = None
+    subset: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Unique in a benchmark: task, language and key; without the signs that an id cannot hold."""
+        return re.sub(r"[^0-9A-Za-z_-]", "_", "_".join(filter(None, (self.task, self.language, self.key))))
+
+
+def loose_picture(path: Path) -> dict[str, Any]:
+    """A reference to a picture file; a missing one is found out when it is read, and its row is rejected then."""
+    try:
+        size, tag = path.stat().st_size, files.etag(str(path))
+    except OSError:
+        size, tag = 0, files.ABSENT
+    return reference(file=str(path.resolve()), offset=0, length=size, etag=tag)
+
+
+class CaseSource:
+    """The cases of a benchmark as a source of rows: one shard, in the benchmark's own order."""
+
+    rewindable = True
+
+    def __init__(self, benchmark: str, suite: str, cases: list[Case]) -> None:
+        self.benchmark, self.suite, self.cases = benchmark, suite, cases
+        doubles = [identity for identity, count in Counter(case.id for case in cases).items() if count > 1]
+        if doubles:
+            raise EditError(f"{benchmark}: two cases are called {doubles[0]}")
+        names = ("id", "task", "source", "instruction", "provenance")
+        self.schema = pa.schema([*((name, COLUMNS[name]) for name in names), ("case", CASE)])
+        self.history = History()
+        self.rows: int | None = len(cases)
+        made = digest("cases", benchmark, suite, *(f"{case.id}\0{case.instruction}" for case in cases))
+        self.shards: list[Shard] | None = [Shard(0, 1, made)]
+
+    def batches(self, select: Callable[[Shard], bool]) -> Iterator[Batch]:
+        assert self.shards is not None
+        shard = self.shards[0]
+        if not select(shard):
+            return
+        for start in range(0, len(self.cases), _ROWS):
+            part = self.cases[start : start + _ROWS]
+            rows = pa.RecordBatch.from_pylist([self._row(case) for case in part], schema=self.schema)
+            yield Batch(rows, shard, False, len(part))
+        yield Batch(pa.RecordBatch.from_pylist([], schema=self.schema), shard, last=True)
+
+    def _row(self, case: Case) -> dict[str, Any]:
+        try:
+            task = canonical_task(case.task, self.benchmark)
+        except ValueError:
+            task = "visual"  # a benchmark of reasoning has no canonical tasks
+        return {
+            "id": case.id,
+            "task": task,
+            "source": case.sources,
+            "instruction": {"zh" if case.language == "cn" else "en": case.instruction},
+            "provenance": {"origin": self.benchmark, "native_task": case.task},
+            "case": {
+                "benchmark": self.benchmark,
+                "suite": self.suite,
+                "key": case.key,
+                "task": case.task,
+                "language": case.language,
+                "subset": case.subset,
+                "result_path": case.result_path,
+                "source_path": case.source_path,
+                "facts": json.dumps(case.facts, ensure_ascii=False),
+            },
+        }
+
+
+def expected_counts(cases: list[Case]) -> dict[str, dict[str, int]]:
+    """Language -> task -> number of cases."""
+    languages = dict.fromkeys(case.language for case in cases)
+    return {name: count_tasks(case.task for case in cases if case.language == name) for name in languages}
+
+
+def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, list[str]]:
+    """Write the results of cases into the official layout, so that the released judge script finds them.
+
+    Pictures become PNG, where they are not already; sources go beside the results where the layout has them.
+    Returns how many were written and the ids of the rows without a readable result.
+    """
+    for name in ("case", "result"):
+        if name not in source.schema.names:
+            raise UsageError(f"the input has no `{name}` column", hint="edit eval BENCH --cases ... | edit sample ...")
+    fetcher = Fetcher()
+    written, missing = 0, []
+    for batch in source.batches(lambda shard: True):
+        rows = batch.rows
+        facts = rows.column("case").to_pylist()
+        results = list(leaf_references(rows.column("result")))
+        first = [item[0] if item else None for item in rows.column("source").to_pylist()]
+        for identity, case, result, source_picture in zip(rows.column("id").to_pylist(), facts, results, first):
+            try:
+                if result is None:
+                    raise RowError("no result")
+                _write(folder / case["result_path"], _as_png(fetcher.get(result)), overwrite)
+                if case["source_path"] and source_picture is not None:
+                    _write(folder / case["source_path"], _as_png(fetcher.get(source_picture)), overwrite)
+                written += 1
+            except RowError:
+                missing.append(identity)
+    return written, missing
+
+
+def _as_png(data: bytes | memoryview) -> bytes:
+    return bytes(data) if images.sniff(data) == "png" else images.encode_png(images.decode(data))
+
+
+def _write(path: Path, data: bytes, overwrite: bool) -> None:
+    if path.exists() and path.read_bytes() == data:
+        return
+    files.refuse_existing(str(path), overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(str(path), data)
