@@ -45,6 +45,29 @@ def gain_bars(bars: Sequence[tuple[str, float, list[float] | None, str]]) -> str
     return _svg(WIDE, bottom + 46, "Gain per kind of edit, in decibels, with 95% intervals", parts)
 
 
+def score_bars(bars: Sequence[tuple[str, float, list[float] | None]], low: float, high: float) -> str:
+    """Horizontal bars, one per (name, mean, 95% interval), on the whole scale of the score, with their intervals."""
+    left, right, step, top = 170, 60, 24, 6
+    scale = _scale(low, high, left, NARROW - right)
+    bottom = top + step * len(bars)
+    parts = [_vertical_grid([tick for tick in nice_ticks(low, high) if low <= tick <= high], scale, top, bottom)]
+    for index, (name, mean, bounds) in enumerate(bars):
+        middle = top + step * (index + 0.5)
+        parts.append(_label(name, left - 10, middle + 4))
+        parts.append(
+            f'<rect class="bar plain" x="{left}" y="{middle - 7:.1f}" height="14" rx="2"'
+            f' width="{max(scale(mean) - left, 1):.1f}"><title>{text(name)}: {mean:.3f}</title></rect>'
+        )
+        if bounds:
+            start, stop = scale(bounds[0]), scale(bounds[1])
+            parts.append(
+                f'<path class="whisker" d="M{start:.1f} {middle:.1f}H{stop:.1f}'
+                f'M{start:.1f} {middle - 4:.1f}v8M{stop:.1f} {middle - 4:.1f}v8"/>'
+            )
+        parts.append(f'<text class="value" x="{NARROW - right + 10}" y="{middle + 4:.1f}">{mean:.2f}</text>')
+    return _svg(NARROW, bottom + 26, "Mean score per task, with 95% intervals", parts)
+
+
 def gain_histogram(edges: Sequence[float], counts: Sequence[int]) -> str:
     """How many rows gained how much; bins below 0 are those where doing nothing would have been better."""
     left, right, top, bottom = 46, 16, 10, 210

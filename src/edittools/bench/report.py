@@ -35,9 +35,9 @@ def render_report(
     `loss` (step, training loss) in order of steps; `history` the stream's: {"command", "version", "settings"}
     per command; `rejects` rows dropped or failed by reason. All text is escaped.
     """
-    page = resources.files("edittools.bench").joinpath("report.html").read_text(encoding="utf-8")
     tasks = summary["tasks"]
-    return Template(page).substitute(
+    return fill(
+        "report.html",
         title=text(title),
         summary=_paragraph(summary),
         figures=_figures(summary),
@@ -46,11 +46,21 @@ def render_report(
         tasks="" if tasks.keys() == summary["kinds"].keys() else _details("By task", _table(tasks, {})),
         plots=_plots(summary, loss),
         gallery=_gallery(cases),
-        heat_colours=", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in thumbnails.HEAT),
         dataset=_dataset(summary["dataset"]) if summary["dataset"] else "",
-        history=_history(history),
+        history=history_list(history),
         failures=_failures(summary, rejects),
+    )
+
+
+def fill(page: str, **parts: str) -> str:
+    """A page of this folder with its parts, the style and the script that every report shares."""
+    folder = resources.files("edittools.bench")
+    heat = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in thumbnails.HEAT)
+    return Template(folder.joinpath(page).read_text(encoding="utf-8")).substitute(
+        style=folder.joinpath("report.css").read_text(encoding="utf-8").replace("HEAT_COLOURS", heat),
+        sortable=folder.joinpath("sortable.js").read_text(encoding="utf-8"),
         version=text(__version__),
+        **parts,
     )
 
 
@@ -229,7 +239,7 @@ def _score_table(scores: dict[str, dict[str, float]]) -> str:
     return _details("Scores", f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 
-def _history(history: Iterable[dict[str, Any]]) -> str:
+def history_list(history: Iterable[dict[str, Any]]) -> str:
     steps = []
     for step in history:
         settings = [

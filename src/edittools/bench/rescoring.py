@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from edittools.bench.public import Benchmark, Outputs
+from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.scores import plain, summarize
 
 
 def rescore(benchmark: Benchmark, outputs: Outputs, seed: int) -> dict[str, Any]:
+    """The released scripts' outputs scored again (see `summary`)."""
+    return summary(benchmark, benchmark.rescore(outputs), seed)
+
+
+def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
     """One JSON object: `official`, and `strict`, `macro`, `micro` and `coverage`, by language where there are several.
 
     `strict` has the means of each task; where a benchmark has a subset of its own, `intersection` repeats it all for
     that. `official_means` are the official means by task, for tables. Every mean carries its 95% bootstrap interval
     and every task its coverage. Raises EditError.
     """
-    found = benchmark.rescore(outputs)
     parts: dict[str, dict[str, Any]] = {}
     for language, scores in found.scores.items():
         made = summarize(scores, found.expected[language], benchmark.metrics, seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
 
 import click
 
@@ -55,10 +57,34 @@ def _public() -> list[str]:
     setting=False,
     help="Write the results of INPUT in the official layout, for the released judge script.",
 )
-@options.option("--meta", metavar="FILE", group="Input", help="The benchmark's own list of cases, where it is needed.")
+@options.option(
+    "--versus",
+    metavar="NAME=PATH",
+    multiple=True,
+    group="Input",
+    help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
+)
+@options.option(
+    "--outputs",
+    metavar="DIR/",
+    group="Output",
+    setting=False,
+    help="Write what the official judge script would have written: score files that others can check.",
+)
+@options.option(
+    "--meta",
+    metavar="PATH",
+    group="Input",
+    help="Your copy of the benchmark (or its list of cases): what is expected of every task.",
+)
 @options.option("--language", metavar="L", group="Selection", help="One language of GEdit-Bench: en, or cn (also zh).")
 @options.option("--suite", metavar="NAME", group="Selection", help="Suite of ImgEdit-Bench: basic (default) or uge.")
-@options.option("--name", metavar="MODEL", group="Selection", help="Whose score files, where a folder holds several.")
+@options.option(
+    "--name",
+    metavar="MODEL",
+    group="Selection",
+    help="What the model is called in tables and files; with --rescore, whose score files, where there are several.",
+)
 @options.option(
     "--scoring",
     type=click.Choice(["strict", "official"]),
@@ -74,7 +100,7 @@ def _public() -> list[str]:
     group="Input",
     help="Data set whose statistics the report shows. Default: the rows that are evaluated.",
 )
-@options.option("--title", default="Held-out evaluation", show_default=True, group="Output", help="Of the report.")
+@options.option("--title", group="Output", help="Of the report.")
 @options.option(
     "-o",
     "--output",
@@ -100,7 +126,7 @@ def command(
     input: tuple[str, ...],
     run_folder: str | None,
     data: str | None,
-    title: str,
+    title: str | None,
     output: str | None,
     format: str | None,
     overwrite: bool,
@@ -128,7 +154,8 @@ def command(
         _export(ctx, input)
         return
     if bench != "heldout":
-        raise UsageError(f"{bench}: only --rescore is there for a public benchmark")
+        _judged(ctx, bench, list(input), chosen)
+        return
     if chosen == "latex":
         raise UsageError("-f latex is for the tables of public benchmarks")
     from edittools.bench.evaluate import Heldout
@@ -136,21 +163,13 @@ def command(
     from edittools.stream import files
     from edittools.stream.run import RunOptions, open_input
 
-    if output is not None:
-        if not output.endswith(".html"):
-            raise UsageError(f"-o {output}: a report ends in .html")
-        beside = output[: -len(".html")] + ".json"
-        for path in (output, beside):
-            files.refuse_existing(path, overwrite)
+    beside = _refuse_existing(output, overwrite)
     read = RunOptions(limit=ctx.params["limit"], partial=ctx.params["partial"])
     source = open_input(list(input), read)
     found = Heldout(source, open_input([data], RunOptions()) if data else None, seed)
     if output is not None:
-        folder = os.path.dirname(output)
-        if folder:
-            files.make_dirs(folder)
         files.write_bytes(beside, (summary_json(found.summary) + "\n").encode())
-        files.write_bytes(output, found.html(title, run_folder).encode())
+        files.write_bytes(output, found.html(title or "Held-out evaluation", run_folder).encode())
     if chosen == "table":
         from rich.console import Console
 
@@ -191,14 +210,91 @@ def _export(ctx: click.Context, input: tuple[str, ...]) -> None:
     click.echo(f"eval: {written} results written; {len(missing)} rows without one", err=True)
 
 
+def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> None:
+    from pathlib import Path
+
+    from edittools.bench.evaluation import JudgedBenchmark, compare_models
+    from edittools.bench.public import benchmarks
+    from edittools.bench.score_report import render_scores
+    from edittools.stream import files
+    from edittools.stream.run import RunOptions, open_input
+
+    given = ctx.params
+    benchmark = benchmarks()[bench]
+    output = given["output"]
+    beside = _refuse_existing(output, given["overwrite"])
+    listed = Path(given["meta"]) if given["meta"] else None
+    cases = benchmark.cases(listed, given["language"], given["suite"]) if listed is not None else None
+    read = RunOptions(limit=given["limit"], partial=given["partial"])
+    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases)]
+    for word in given["versus"]:
+        name, sign, path = word.partition("=")
+        if not sign or not name or not path or name in [model.name for model in models]:
+            raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
+        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
+    metric = list(benchmark.metrics)[-1]
+    found = models[0].summary(Path(given["outputs"]) if given["outputs"] else None, given["seed"])
+    comparison = compare_models(models, metric, given["seed"]) if len(models) > 1 else None
+    if comparison is not None:
+        found["comparison"] = comparison
+    if output is not None:
+        page = render_scores(
+            benchmark,
+            found,
+            models[0].shown(metric),
+            title=given["title"] or f"{bench}: {models[0].name}",
+            scoring=given["scoring"],
+            comparison=comparison,
+            published="",
+            protocol=models[0].facts,
+            history=models[0].history,
+        )
+        files.write_bytes(beside, (json_text(found) + "\n").encode())
+        files.write_bytes(output, page.encode())
+    _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)
+
+
+def _refuse_existing(output: str | None, overwrite: bool) -> str:
+    """Where the figures go beside the report. Raises UsageError and EditError."""
+    from edittools.stream import files
+
+    if output is None:
+        return ""
+    if not output.endswith(".html"):
+        raise UsageError(f"-o {output}: a report ends in .html")
+    beside = output[: -len(".html")] + ".json"
+    for path in (output, beside):
+        files.refuse_existing(path, overwrite)
+    if os.path.dirname(output):
+        files.make_dirs(os.path.dirname(output))
+    return beside
+
+
+def json_text(found: dict[str, Any]) -> str:
+    return json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _print_scores(found: dict[str, Any], metrics: list[str], scoring: str, chosen: str) -> None:
+    from edittools.bench.terminal import ScoreTable
+
+    if chosen == "json":
+        click.echo(json_text(found))
+        return
+    table = ScoreTable(found, metrics, scoring)
+    if chosen == "table":
+        from rich.console import Console
+
+        Console().print(*table.rich(), sep="\n")
+    else:
+        click.echo(table.markdown() if chosen == "markdown" else table.latex())
+
+
 def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
     """Without pyarrow and torch: it is to take a moment only."""
-    import json
     from pathlib import Path
 
     from edittools.bench.public import Outputs, benchmarks
     from edittools.bench.rescoring import rescore
-    from edittools.bench.terminal import ScoreTable
 
     if bench not in benchmarks():
         raise UsageError(f"{bench} has no official outputs to score again")
@@ -209,13 +305,4 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
     meta = Path(given["meta"]) if given["meta"] else None
     outputs = Outputs(path, meta, given["language"], given["suite"], given["name"])
     found = rescore(benchmarks()[bench], outputs, given["seed"])
-    if chosen == "json":
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
-        return
-    table = ScoreTable(found, list(benchmarks()[bench].metrics), given["scoring"])
-    if chosen == "table":
-        from rich.console import Console
-
-        Console().print(*table.rich(), sep="\n")
-    else:
-        click.echo(table.markdown() if chosen == "markdown" else table.latex())
+    _print_scores(found, list(benchmarks()[bench].metrics), given["scoring"], chosen)

@@ -18,6 +18,7 @@ from edittools.bench.scores import Score
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Benchmark:
 
     `rescore` scores released outputs again. `cases` lists what is to be generated, given the user's copy of the
     benchmark, a language and a suite (None for the default); it imports pyarrow, which rescoring does without.
+    `values` makes the metrics out of a judged case's dimensions (None where one is missing), and `write` writes the
+    judged cases as the released scripts do, so that they and `rescore` read them; it returns what to rescore.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Benchmark:
     metrics: dict[str, tuple[float, float]]  # name -> lowest and highest value
     rescore: Callable[[Outputs], Rescored]
     cases: Callable[[Path, str | None, str | None], list[Case]]
+    values: Callable[[dict[str, float], dict[str, Any]], dict[str, float] | None]
+    write: Callable[[list[JudgedRow], Path, str], Outputs]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ A case is (task, language, key): keys alone are not unique.
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 import re
@@ -23,6 +24,7 @@ from edittools.record import NATIVE_TASKS
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 TASKS = list(NATIVE_TASKS["gedit"])
 LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
@@ -216,10 +218,52 @@ def _of_json(path: Path) -> list[Case]:
         raise EditError(f"{path}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
 
 
+def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
+    names = {"semantics": "sc", "quality": "pq", "overall": "overall"}
+    if any(name not in dimensions for name in names.values()):
+        return None
+    return {metric: dimensions[name] for metric, name in names.items()}
+
+
+def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
+    """The CSV files of test_gedit_score.py, of the first pass; a case that its parser cannot read has no row."""
+    place = folder / model / "judge" / "eval_results_new"
+    place.mkdir(parents=True, exist_ok=True)
+    lines: dict[str, list[list[Any]]] = {task: [] for task in TASKS}
+    for row in rows:
+        scores = _official_pair(row.replies)
+        if scores is None:
+            continue
+        case = row.case
+        paths = [f"{model}/{case[name] or ''}" for name in ("source_path", "result_path")]
+        subset = str(bool(case["subset"]))
+        lines[case["task"]].append([*paths, row.instruction, *scores, subset, case["language"]])
+    every = [line for task in TASKS for line in lines[task]]
+    for name, part in [*lines.items(), ("combined", every)]:
+        with open(place / f"{model}_{name}_gpt_score.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([_COLUMNS, *part])
+    return Outputs(place, model=model)
+
+
+def _official_pair(replies: dict[str, str]) -> tuple[Any, Any] | None:
+    """SC and PQ as the script's parser reads them on its first try."""
+    from edittools.judges.parsing import Random, Unparsed, viescore_official, viescore_official_scores
+
+    parsed = [viescore_official(replies.get(name, "")) for name in ("SC", "PQ")]
+    if any(isinstance(part, (Unparsed, Random)) for part in parsed):
+        return None
+    try:
+        return viescore_official_scores(*parsed)[:2]
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
 BENCHMARK = Benchmark(
     "gedit",
     "Liu et al., Step1X-Edit (2025), section 4",
     {metric: (0.0, 10.0) for metric in _METRICS},
     rescore,
     cases,
+    values,
+    write,
 )

@@ -5,6 +5,7 @@ Outputs are the judge script's result.json ({key: reply}) or BAGEL's result.json
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 SUITES = ("basic", "uge")
 _TYPES = {"alter": "adjust"}  # UniWorld-V1's name for it
@@ -150,4 +152,21 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         raise EditError(f"{found[0]}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
 
 
-BENCHMARK = Benchmark("imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore, cases)
+def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
+    return {"score": dimensions["overall"]} if "overall" in dimensions else None
+
+
+def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
+    """result.json of basic_bench.py (and UGE_bench.py), of the first pass, and the list of cases it belongs to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replies = {row.case["key"]: next(iter(row.replies.values()), {"error": "no reply"}) for row in rows}
+    meta = {row.case["key"]: {"prompt": row.instruction, "edit_type": row.case["task"]} for row in rows}
+    for name, content in (("result.json", replies), ("cases.json", meta)):
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=4), "utf-8")
+    suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
+    return Outputs(folder / "result.json", folder / "cases.json", suite=suite)
+
+
+BENCHMARK = Benchmark(
+    "imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore, cases, values, write
+)

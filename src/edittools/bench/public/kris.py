@@ -16,6 +16,7 @@ from edittools.errors import EditError
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 _THREE = ("consistency_score", "quality_score", "instruction_score")
 _FOUR = (*_THREE, "knowledge_score")
@@ -142,6 +143,27 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     return made
 
 
+def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
+    metrics = next((metrics for names, metrics in TYPES.values() if case["task"] in names), _THREE)
+    found = [dimensions.get(metric.removesuffix("_score")) for metric in metrics]
+    good = [value for value in found if value is not None]
+    return {"score": (sum(good) / len(good) - 1) * 25} if len(good) == len(found) else None
+
+
+def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
+    """CATEGORY/metrics.json, of the first pass; a score that was not read is null, as the upstream script keeps it."""
+    by_category: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in rows:
+        first = row.passes[0] if row.passes else {}
+        by_category[row.case["task"]][row.case["key"]] = {
+            f"{name}_score": judgement["score"] for name, judgement in first.items()
+        }
+    for category, samples in by_category.items():
+        (folder / category).mkdir(parents=True, exist_ok=True)
+        (folder / category / "metrics.json").write_text(json.dumps(samples, indent=2), "utf-8")
+    return Outputs(folder)
+
+
 BENCHMARK = Benchmark(
-    "kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore, cases
+    "kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore, cases, values, write
 )

@@ -5,6 +5,7 @@ Outputs are evaluation_details.json; its keys are line numbers (from 0) of the r
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 _DETAILS = "evaluation_details.json"
 
@@ -105,4 +107,25 @@ def _picture(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).exists() else folder.parent / name
 
 
-BENCHMARK = Benchmark("rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases)
+def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
+    return {"score": dimensions["overall"]} if "overall" in dimensions else None
+
+
+def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
+    """evaluation_details.json of redbench_eval.py, of the first pass, and a list of cases with the same lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    details, lines = {}, {}
+    for row in rows:
+        number = int(json.loads(row.case["facts"])["line"])
+        details[str(number)] = next(iter(row.replies.values()), "Error: no reply")
+        lines[number] = {"id": row.case["key"], "task": row.case["task"]}
+    (folder / _DETAILS).write_text(json.dumps(details, ensure_ascii=False, indent=4), "utf-8")
+    # A line that no row is about has no task: the keys of the details are line numbers.
+    listed = [json.dumps(lines.get(number, {}), ensure_ascii=False) for number in range(max(lines, default=-1) + 1)]
+    (folder / "cases.jsonl").write_text("".join(line + "\n" for line in listed), "utf-8")
+    return Outputs(folder / _DETAILS, folder / "cases.jsonl")
+
+
+BENCHMARK = Benchmark(
+    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, values, write
+)

@@ -7,6 +7,7 @@ script's own resume file is a pickle, which is not read), beside the cases as th
 from __future__ import annotations
 
 import bdb
+import json
 import math
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
+    from edittools.bench.judged import JudgedRow
 
 CATEGORIES = {
     "Temporal": "temporal_reasoning",
@@ -251,7 +253,8 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     found = [path] if path.is_file() else sorted(path.glob("data*.json"))
     if not found:
         raise EditError(f"{path}: holds no data*.json of RISEBench")
-    told = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins", "consistency_free")
+    told: tuple[str, ...] = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
+    told += ("consistency_free", "subtask")
     try:
         return [
             Case(
@@ -269,6 +272,35 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         raise EditError(f"{found[0]}: not a list of RISEBench's cases: {error!r}") from error
 
 
+def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
+    if "overall" not in dimensions:
+        return None
+    parts = [value for name, value in dimensions.items() if name != "overall"]
+    return {"score": 25 * (dimensions["overall"] - 1), "accuracy": float(all(value == 5 for value in parts))}
+
+
+def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
+    """The replies as JSON under the script's names, of the first pass, and the cases they belong to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"consistency": "judge1", "reasoning": "judge2", "quality": "judge3"}
+    replies, cases = {}, []
+    for row in rows:
+        facts = json.loads(row.case["facts"])
+        free = {name: facts[name] for name in ("consistency_free", "subtask") if name in facts}
+        cases.append({"index": row.case["key"], "category": row.case["task"], **free})
+        said: dict[str, str | None] = {judge: row.replies[name] for name, judge in names.items() if name in row.replies}
+        replies[row.case["key"]] = {"judge1": None, **said}
+    for name, content in (("replies.json", replies), ("data.json", cases)):
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2), "utf-8")
+    return Outputs(folder / "replies.json", folder / "data.json")
+
+
 BENCHMARK = Benchmark(
-    "risebench", "Zhao et al., RISEBench (2025)", {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)}, rescore, cases
+    "risebench",
+    "Zhao et al., RISEBench (2025)",
+    {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)},
+    rescore,
+    cases,
+    values,
+    write,
 )

@@ -1,0 +1,177 @@
+"""Rows of a benchmark that a model has edited and a judge has scored: their scores, and the official output files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from edittools.bench.public import Benchmark
+from edittools.bench.score_report import JudgedCase, thumbnail
+from edittools.bench.scores import Score
+from edittools.errors import RowError, UsageError
+from edittools.stream import images
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.source import Source
+
+_HINT = "edit sample CASES --model M | edit judge --rubric BENCH --judge-model J -o JUDGED/"
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """One case: the benchmark's facts of it, and what the judge said.
+
+    `passes` are the judgements of each pass: dimension -> {score, state, error, reply, ...}. `replies` are the texts
+    of the first pass by the name of the call, as far as they came. The pictures are references.
+    """
+
+    id: str
+    case: dict[str, Any]
+    instruction: str
+    passes: list[dict[str, dict[str, Any]]]
+    replies: dict[str, str]
+    source: dict[str, Any] | None
+    result: dict[str, Any] | None
+
+    def values(self) -> dict[str, float]:
+        """Dimension -> mean over the passes that gave one."""
+        found: dict[str, list[float]] = {}
+        for one in self.passes:
+            for name, judgement in one.items():
+                if judgement["score"] is not None:
+                    found.setdefault(name, []).append(judgement["score"])
+        return {name: fmean(scores) for name, scores in found.items()}
+
+    def trouble(self) -> tuple[str, str] | None:
+        """(state, reason) of the first judgement without a score that had to have one; None if there is none."""
+        for one in self.passes:
+            for judgement in one.values():
+                if judgement["score"] is None and judgement["error"] != NOT_ASKED:
+                    return judgement["state"], judgement["error"] or judgement["state"]
+        return None
+
+
+NOT_ASKED = "the rubric does not ask for it here"
+
+
+def read_judged(source: Source, rubric: str) -> Iterator[JudgedRow]:
+    """Raises UsageError where the rows are no judged cases."""
+    for name in ("case", "result", "judgements"):
+        if name not in source.schema.names:
+            raise UsageError(f"the input has no `{name}` column", hint=_HINT)
+    for batch in source.batches(lambda shard: True):
+        rows = batch.rows
+        results = list(leaf_references(rows.column("result")))
+        sources = [_first(item) for item in rows.column("source").to_pylist()]
+        columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
+        for row, (identity, case, instruction, judgements) in enumerate(zip(*columns)):
+            mine = [one for one in judgements or [] if one["rubric"] == rubric]
+            turns = sorted({one["pass"] for one in mine})
+            passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
+            text = next((words for words in (instruction or {}).values() if words), "")
+            kept = _kept(results[row])
+            yield JudgedRow(identity, case, text, passes, _replies(passes), sources[row], kept)
+
+
+def _first(pictures: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    return pictures[0] if pictures else None
+
+
+def _kept(reference: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A reference that outlives its batch."""
+    if reference is not None and isinstance(reference["bytes"], memoryview):
+        return {**reference, "bytes": bytes(reference["bytes"])}
+    return reference
+
+
+def _replies(passes: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
+    """Call -> text: a dimension of one call holds its text, one of several calls JSON of them all."""
+    found: dict[str, str] = {}
+    for dimension, judgement in passes[0].items() if passes else ():
+        text = judgement["reply"]
+        if text is None:
+            continue
+        try:
+            several = json.loads(text)
+        except ValueError:
+            several = None
+        if isinstance(several, dict) and several and all(isinstance(v, (str, type(None))) for v in several.values()):
+            found.update({name: words for name, words in several.items() if words is not None})
+        else:
+            found.setdefault(dimension, text)
+    return found
+
+
+def score_row(benchmark: Benchmark, row: JudgedRow) -> Score:
+    """Our score of a case: failed or missing unless every number is there."""
+    key, task, subset = row.case["key"], row.case["task"], bool(row.case["subset"])
+    if row.result is None:
+        return Score(key, task, {}, "missing", "no result picture", subset)
+    trouble = row.trouble() if row.passes else ("failed", "not judged by this rubric")
+    values = row.values()
+    made = benchmark.values(values, row.case) if values else None
+    if made is None:
+        state, reason = trouble or ("failed", "scores are missing")
+        return Score(key, task, {}, "missing" if state == "missing" else "failed", reason, subset)
+    return Score(key, task, made, subset=subset)
+
+
+def shown_case(row: JudgedRow, score: Score, metric: str, fetcher: Fetcher) -> JudgedCase:
+    """What the report's gallery shows of a case."""
+    words = []
+    for number, one in enumerate(row.passes):
+        for name, judgement in one.items():
+            if judgement["error"] == NOT_ASKED:
+                continue
+            label = name if len(row.passes) == 1 else f"{name}, pass {number + 1}"
+            said = judgement["error"] or judgement["reply"] or ""
+            words.append((label, judgement["score"], said))
+    return JudgedCase(
+        row.id,
+        score.task,
+        row.instruction,
+        score.values.get(metric),
+        score.state,
+        _without_repeats(words),
+        _thumbnail(row.source, fetcher),
+        _thumbnail(row.result, fetcher),
+    )
+
+
+def _without_repeats(words: list[tuple[str, float | None, str]]) -> list[tuple[str, float | None, str]]:
+    """Dimensions read from one reply show it once."""
+    seen: set[str] = set()
+    shown = []
+    for label, score, said in words:
+        shown.append((label, score, "" if said in seen else said))
+        seen.add(said)
+    return shown
+
+
+def _thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None:
+    if reference is None:
+        return None
+    try:
+        return thumbnail(images.decode(fetcher.get(reference), images.Raster(short_side=160)))
+    except RowError:
+        return None
+
+
+def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:
+    """What every score of these rows was made with, for the report and the JSON file."""
+    every = [judgement for row in rows for one in row.passes for judgement in one.values()]
+    names = {"judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding", "prompts": "prompt_hash"}
+    facts: dict[str, Any] = {}
+    for shown, name in names.items():
+        values = sorted({judgement[name] for judgement in every if judgement[name]})
+        if values:
+            facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
+    facts["passes"] = max((len(row.passes) for row in rows), default=0)
+    states: dict[str, int] = {}
+    for judgement in every:
+        states[judgement["state"]] = states.get(judgement["state"], 0) + 1
+    facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
+    return facts
+

@@ -1,0 +1,212 @@
+"""The report on a public benchmark: one HTML file with tables, bars and a gallery of what the judge saw and said."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edittools.bench import plots
+from edittools.bench.markup import text
+from edittools.bench.public import Benchmark
+from edittools.bench.report import fill, history_list
+from edittools.bench.terminal import ScoreTable
+
+SIDE, QUALITY = 160, 70
+"""Thumbnails of a gallery of 1,212 cases with two pictures each: about 13 MB, so that the file opens at once."""
+
+
+@dataclass(frozen=True)
+class JudgedCase:
+    """What the gallery shows of a case. `words` are (dimension, score, what the judge wrote or what went wrong)."""
+
+    id: str
+    task: str
+    instruction: str
+    score: float | None
+    state: str  # ok, failed or missing
+    words: list[tuple[str, float | None, str]]
+    source: str | None  # data: URIs
+    result: str | None
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """uint8 RGB as a data: URI of at most 160 pixels a side."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def render_scores(
+    benchmark: Benchmark,
+    found: dict[str, Any],
+    cases: list[JudgedCase],
+    *,
+    title: str,
+    scoring: str,
+    comparison: dict[str, Any] | None,
+    published: str,
+    protocol: dict[str, Any],
+    history: Iterable[dict[str, Any]],
+) -> str:
+    """The report as HTML text. `found` is rescoring.rescore's; `protocol` what every score was made with."""
+    metrics = list(benchmark.metrics)
+    tables = ScoreTable(found, metrics, scoring)
+    return fill(
+        "scores.html",
+        title=text(title),
+        summary=_summary(benchmark, found, tables, metrics[-1]),
+        figures=_figures(found, tables, metrics[-1]),
+        tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
+        comparison="" if comparison is None else _comparison(comparison),
+        published=published,
+        plots="".join(_bars(benchmark, found, tables, language, metrics[-1]) for language in tables.languages),
+        gallery=_gallery(cases),
+        protocol=_protocol(protocol),
+        history=history_list(history),
+    )
+
+
+def _part(found: dict[str, Any], name: str, language: str) -> dict[str, Any]:
+    return found[name] if language == "" else found[name][language]
+
+
+def _summary(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
+    sentences = []
+    for language in tables.languages:
+        macro, counts = _part(found, "macro", language)[metric], _part(found, "coverage", language)["total"]
+        where = f" ({text(language)})" if language else ""
+        if macro["mean"] is None:
+            sentences.append(f"{text(benchmark.name)}{where}: no case was judged.")
+            continue
+        doubt = "" if macro["interval"] is None else " (95% interval {:.2f} to {:.2f})".format(*macro["interval"])
+        asked = "" if counts["expected"] is None else f" of {counts['expected']:,}"
+        sentences.append(
+            f"{text(benchmark.name)}{where}: {metric} {macro['mean']:.3f}{doubt}, mean over {macro['tasks']} tasks; "
+            f"{counts['judged']:,}{asked} cases judged, {counts['failed']:,} failed, {counts['missing']:,} missing."
+        )
+    return " ".join(sentences)
+
+
+def _figures(found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
+    cells = []
+    for language in tables.languages:
+        for name, what in (("macro", "mean over tasks"), ("micro", "mean over cases")):
+            mean = _part(found, name, language)[metric]["mean"]
+            shown = "–" if mean is None else f"{mean:.3f}"
+            cells.append((shown, " ".join(filter(None, (metric, language))) + f", {what}"))
+        cells.append((str(_part(found, "coverage", language)["total"]["failed"]), "cases that failed"))
+    return "".join(f'<div class="figure"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in cells)
+
+
+def _table(tables: ScoreTable, language: str) -> str:
+    head = "".join(f'<th scope="col"><button type="button">{text(name)}</button></th>' for name in tables.columns)
+    rows = tables.rows(language)
+    means = [row for row in rows if row[0] in ("average", "mean over tasks", "mean over cases")]
+    body = "".join(map(_row, [row for row in rows if row not in means]))
+    heading = f"<h2>Scores{f' ({text(language)})' if language else ''}</h2>"
+    foot = f"<tfoot>{''.join(map(_row, means))}</tfoot>" if means else ""
+    return (
+        f'{heading}<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody>{foot}</table></div>"
+    )
+
+
+def _row(cells: list[str]) -> str:
+    def key(cell: str) -> str:
+        first = cell.split("–")[0].split("/")[0]
+        return first if first.replace(".", "", 1).isdigit() else ""
+
+    named = f'<td data-value="{text(cells[0])}">{text(cells[0])}</td>'
+    return f"<tr>{named}{''.join(f'<td data-value={key(c)!r}>{text(c)}</td>' for c in cells[1:])}</tr>"
+
+
+def _notes(notes: list[str]) -> str:
+    return "".join(f'<p class="note">{text(note)}</p>' for note in notes)
+
+
+def _bars(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, language: str, metric: str) -> str:
+    tasks = _part(found, "strict", language)["tasks"]
+    bars = [(name, e[metric]["mean"], e[metric]["interval"]) for name, e in tasks.items() if e["n"]]
+    if not bars:
+        return ""
+    low, high = benchmark.metrics[metric]
+    heading = " ".join(filter(None, (metric, language)))
+    return f'<div class="panel"><h3>{text(heading)}</h3>{plots.score_bars(bars, low, high)}</div>'
+
+
+def _comparison(found: dict[str, Any]) -> str:
+    head = ("model", "judged", f"{found['metric']}, over tasks", "over cases", "difference", "95%", "won", "lost")
+    rows = []
+    for name, entry in found["models"].items():
+        cells = [name, str(entry["judged"]), f"{entry['macro']:.3f}", f"{entry['micro']:.3f}"]
+        if "difference" in entry:
+            bounds = entry["interval"]
+            cells += [f"{entry['difference']:+.3f}", "" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"]
+            cells += [f"{entry['won']:.0%}", f"{entry['lost']:.0%}"]
+        cells += [""] * (len(head) - len(cells))
+        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
+    titles = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+    return (
+        f'<h2>Models compared</h2><div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}'
+        f'</tbody></table></div><p class="note">Over the {found["cases"]:,} cases that were judged for every model; '
+        "differences to the first, with a paired bootstrap over cases.</p>"
+    )
+
+
+def _gallery(cases: list[JudgedCase]) -> str:
+    if not cases:
+        return '<p class="note">The scores came without pictures: give the judged rows for a gallery.</p>'
+    # What has no score first, then the worst.
+    shown = sorted(cases, key=lambda case: (case.score is not None, case.score or 0.0, case.id))
+
+    def choices(values: Iterable[str], every: str) -> str:
+        return f'<option value="">{every}</option>' + "".join(
+            f'<option value="{text(value)}">{text(value)}</option>' for value in values
+        )
+
+    tasks, states = sorted({case.task for case in shown}), sorted({case.state for case in shown})
+    return (
+        f'<div class="controls"><label>task <select id="task">{choices(tasks, "all tasks")}</select></label>'
+        f'<label>state <select id="state">{choices(states, "all states")}</select></label>'
+        '<label>score from <input id="least" type="number" step="any"></label>'
+        '<label>to <input id="most" type="number" step="any"></label>'
+        '<button type="button" class="order">order: worst first</button><span id="shown"></span></div>'
+        f'<div id="cases">{"".join(map(_case, shown))}</div>'
+    )
+
+
+def _case(case: JudgedCase) -> str:
+    score = "no score" if case.score is None else f"{case.score:.2f}"
+    words = "".join(
+        f"<p><b>{text(name)}{'' if value is None else f' {value:g}'}</b> {text(said)}</p>"
+        for name, value, said in case.words
+    )
+    return (
+        f'<article class="case judged" data-task="{text(case.task)}" data-state="{text(case.state)}" '
+        f'data-score="{"" if case.score is None else case.score}">'
+        + _picture(case.source, "source")
+        + _picture(case.result, "result")
+        + f'<div class="about"><div class="tag"><b>{text(case.task)}</b> · {text(case.state)}</div>'
+        + f'<div class="said"><p dir="auto">{text(case.instruction)}</p></div><div class="score">{score}</div>'
+        + f'<div class="words">{words}</div><div class="id mono">{text(case.id)}</div></div></article>'
+    )
+
+
+def _picture(uri: str | None, name: str) -> str:
+    shown = f'<img alt="{name}" src="{uri}">' if uri else '<p class="note">no picture</p>'
+    return f"<figure>{shown}<figcaption>{name}</figcaption></figure>"
+
+
+def _protocol(facts: dict[str, Any]) -> str:
+    if not facts:
+        return '<p class="note">Nothing is recorded about the judge.</p>'
+    listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="facts">{listed}</dl>'
