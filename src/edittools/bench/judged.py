@@ -126,7 +126,7 @@ def shown_case(row: JudgedRow, score: Score, metric: str, fetcher: Fetcher) -> J
             if judgement["error"] == NOT_ASKED:
                 continue
             label = name if len(row.passes) == 1 else f"{name}, pass {number + 1}"
-            said = judgement["error"] or judgement["reply"] or ""
+            said = "\n".join(filter(None, (judgement["error"], judgement["reply"])))
             words.append((label, judgement["score"], said))
     return JudgedCase(
         row.id,
