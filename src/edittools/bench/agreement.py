@@ -84,7 +84,7 @@ def _distances(values: np.ndarray, marginal: np.ndarray, level: str) -> np.ndarr
 
 def _table(ratings: Ratings) -> np.ndarray:
     table = np.array([[np.nan if value is None else value for value in line] for line in ratings], np.float64)
-    return table.reshape(len(table), -1)
+    return table if table.ndim == 2 else np.zeros((len(table), 0))  # no rater at all
 
 
 def _paired(a: Sequence[float | None], b: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
