@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -25,6 +26,15 @@ KEYS = {"Enter": 13, "Backspace": 8, "PageDown": 34, "ArrowLeft": 37, "ArrowRigh
 def find() -> str | None:
     """A Chromium to run, if this machine has one."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def missing() -> str | None:
+    """What a test in a browser lacks on this machine."""
+    if find() is None:
+        return "no Chromium on this machine (Debian: apt install chromium)"
+    if importlib.util.find_spec("websocket") is None:
+        return "the package websocket-client is not installed"
+    return None
 
 
 class Chromium:
@@ -85,7 +95,12 @@ class Chromium:
 
     def open(self, page: Path) -> None:
         self.call("Page.navigate", url=page.resolve().as_uri())
-        wait(lambda: self.run("document.readyState === 'complete'"))
+        wait(lambda: self.run("document.readyState === 'complete' && location.protocol === 'file:'"))
+
+    def reload(self) -> None:
+        self.run("window.before = true")
+        self.call("Page.reload")
+        wait(lambda: self.run("document.readyState === 'complete' && window.before === undefined"))
 
     def press(self, *keys: str) -> None:
         for key in keys:

@@ -192,7 +192,7 @@ def build_study(
     *,
     title: str = "Image editing study",
     per_task: int | None = None,
-    partial: bool = False,
+    incomplete: bool = False,
     side: int = SIDE,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -200,14 +200,14 @@ def build_study(
 
     `models` are folders of results by model name: ID.png (or .jpg, .jpeg, .webp), of a dialogue ID.turn.1.png,
     ID.turn.2.png, ... A case without a readable picture of its source or of any model leaves the study and is
-    listed in the key under `dropped`; with `partial` it stays as long as enough models have one, and counts for
+    listed in the key under `dropped`; with `incomplete` it stays as long as enough models have one, and counts for
     the full set but not for the intersection (Step1X-Edit 4.2.1). `per_task` draws so many cases of each task.
     """
     asked = _check(design, models, title)
     page_path, key_path = files.join(out, "study.html"), files.join(out, "key.json")
     for path in (page_path, key_path):
         files.refuse_existing(path, overwrite)
-    chosen, dropped = _present(list(cases), models, asked, partial)
+    chosen, dropped = _present(list(cases), models, asked, incomplete)
     if per_task is not None:
         chosen = _draw(chosen, per_task, seed)
 
@@ -219,7 +219,7 @@ def build_study(
         page.write(before.replace("<!--title-->", text(title)).encode())
         for case in chosen:
             try:
-                shown, key = _shown(case, models, asked, partial, seed, side)
+                shown, key = _shown(case, models, asked, incomplete, seed, side)
             except RowError as error:
                 dropped.append({"id": case.id, "task": case.task, "reason": str(error)})
                 continue
@@ -265,7 +265,7 @@ def _check(design: str, models: Mapping[str, str], title: str) -> Design:
 
 
 def _present(
-    cases: list[StudyCase], models: Mapping[str, str], asked: Design, partial: bool
+    cases: list[StudyCase], models: Mapping[str, str], asked: Design, incomplete: bool
 ) -> tuple[list[StudyCase], list[dict[str, Any]]]:
     """Cases with enough result files, and what is wrong with the others; nothing is decoded yet."""
     chosen, dropped = [], []
@@ -275,7 +275,7 @@ def _present(
             raise EditError(f"case {case.id}: this design needs {needs}")
         missing = [name for name, folder in models.items() if not _paths(folder, case)]
         enough = len(models) - len(missing) >= asked.fewest
-        if missing and not (partial and enough):
+        if missing and not (incomplete and enough):
             dropped.append({"id": case.id, "task": case.task, "reason": f"no picture of {', '.join(missing)}"})
         else:
             chosen.append(case)
@@ -308,7 +308,7 @@ def _draw(cases: list[StudyCase], per_task: int, seed: int) -> list[StudyCase]:
 
 
 def _shown(
-    case: StudyCase, models: Mapping[str, str], asked: Design, partial: bool, seed: int, side: int
+    case: StudyCase, models: Mapping[str, str], asked: Design, incomplete: bool, seed: int, side: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page holds of a case, and its line in the key. Raises RowError if it cannot be rated."""
     source = _decode(case.source, "source")
@@ -319,7 +319,7 @@ def _shown(
             if paths:
                 results[name] = [_decode(path, name) for path in paths]
         except RowError:
-            if not partial:
+            if not incomplete:
                 raise
     if len(results) < asked.fewest:
         raise RowError("too few readable results", len(results))

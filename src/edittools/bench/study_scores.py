@@ -32,6 +32,8 @@ def score_study(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], se
 
     Raises EditError for answers of another study, a rater who comes twice, or answers that the design has not.
     """
+    if not {"study", "models", "cases", "dropped"} <= key.keys() or key.get("design") not in DESIGNS:
+        raise EditError("no key of a study: it names no known design, models and cases")
     asked = DESIGNS[key["design"]]
     if not answers:
         raise EditError("no answers to score")
@@ -84,11 +86,13 @@ def _collect(
 ) -> dict[str, int]:
     """Adds a rater's complete cases to the ratings; how many cases were complete and incomplete."""
     counts = {"complete": 0, "incomplete": 0}
-    for number, answer in (given.get("answers") or {}).items():
+    for number, answer in _table(given.get("answers"), rater).items():
         if not number.isdecimal() or int(number) >= len(cases):
             raise EditError(f"answers of {rater}: there is no case {number}")
         letters = cases[int(number)]["results"]
-        values = _values(answer.get("given") or {}, letters, asked, f"answers of {rater}, case {number}")
+        answer = _table(answer, rater)
+        levels = {letter: _table(one, rater) for letter, one in _table(answer.get("given"), rater).items()}
+        values = _values(levels, letters, asked, f"answers of {rater}, case {number}")
         if values is None:
             counts["incomplete"] += 1
             continue
@@ -99,6 +103,12 @@ def _collect(
             if letter in shown:
                 positions[dimension][shown.index(letter)].append(value)
     return counts
+
+
+def _table(value: Any, rater: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise EditError(f"answers of {rater}: not as the page writes them")
+    return value
 
 
 def _values(
@@ -226,7 +236,5 @@ def _aligned(rows: list[list[str]], markdown: bool) -> list[str]:
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in clean]
         return [lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]
     widths = [max(map(len, column)) for column in zip(*clean)]
-    return [
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths)))
-        for row in clean
-    ]
+    name, *others = widths
+    return ["  ".join([row[0].ljust(name), *map(str.rjust, row[1:], others)]) for row in clean]

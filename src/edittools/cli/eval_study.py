@@ -42,7 +42,7 @@ def command() -> None:
 )
 @options.option("--per-task", type=click.IntRange(min=1), metavar="N", help="Draw N cases of each task. Default: all.")
 @options.option(
-    "--partial",
+    "--incomplete",
     is_flag=True,
     help="Keep cases without a picture of some models; they count for the full set, not for the intersection.",
 )
@@ -58,15 +58,13 @@ def command() -> None:
 @options.option("--title", default="Image editing study", show_default=True, group="Output", help="What raters read.")
 @options.option("-o", "--output", required=True, metavar="DIR/", group="Output", setting=False, help="Where to write.")
 @options.option("--overwrite", is_flag=True, group="Output", setting=False, help="Replace a study that exists.")
-@options.option(
-    "--seed", type=int, default=0, show_default=True, metavar="N", help="Of the draw and of the results' letters."
-)
+@options.seed_option
 def build(
     cases: str,
     models: tuple[str, ...],
     design: str,
     per_task: int | None,
-    partial: bool,
+    incomplete: bool,
     side: int,
     title: str,
     output: str,
@@ -89,7 +87,7 @@ def build(
         seed,
         title=title,
         per_task=per_task,
-        partial=partial,
+        incomplete=incomplete,
         side=side,
         overwrite=overwrite,
     )
@@ -118,7 +116,7 @@ def build(
     setting=False,
     help="What goes to standard output. Default: a table on a terminal, JSON elsewhere.",
 )
-@options.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the bootstrap.")
+@options.seed_option
 def score(key: str, answers: tuple[str, ...], format: str | None, seed: int) -> None:
     """Say what the raters of a study found: means per task and over tasks, intervals, agreement.
 
