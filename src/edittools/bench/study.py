@@ -48,7 +48,7 @@ LETTERS = "abcdefgh"
 """Names of a case's results; so at most eight models."""
 
 SIDE = 768
-"""Longest side of the page's pictures, in pixels: about 100 KB each."""
+"""Longest side of the page's pictures, in pixels: about 130 KB each in the page."""
 
 KEY_FORMAT = "edittools study key"
 ANSWERS_FORMAT = "edittools study answers"
@@ -332,6 +332,7 @@ def _shown(
     shown = {
         "instructions": case.instructions,
         "tiny": tiny,
+        "aspect": source.shape[1] / source.shape[0],
         "source": _data_uri(source, longest, tiny),
         "results": {
             letter: [_data_uri(picture, longest, tiny) for picture in results[name]] for letter, name in letters.items()

@@ -16,7 +16,7 @@ def command() -> None:
 
 @options.command(
     "build",
-    cost="Decodes each picture once and keeps one case at a time; the page takes about 100 KB per picture.",
+    cost="Decodes each picture once and keeps one case at a time; the page takes about 130 KB a picture.",
     examples=(
         ("edit eval study build cases.jsonl --model a=a/ --model b=b/ -o study/", "study.html and key.json"),
         ("edit eval study build cases.jsonl --model a=a/ --model b=b/ --design two -o study/", "two scores each"),
