@@ -1,0 +1,86 @@
+"""The published result tables of the three papers, as they are printed (SPEC E4).
+
+One TOML file per table in the folder `published/`; the file name is the table's name. Numbers are those of the
+papers to the last digit, mistakes included: `notes` and `exceptions` say which are known. What the papers only
+draw (scores by task of Step1X-Edit's figures 6 and 9, ImgEdit's figure 5 with its multi-turn and
+understanding-grounding-editing suites, FireRed's human evaluation in figures 1 and 10) is not here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import resources
+
+from edittools.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Row:
+    model: str
+    scores: dict[str, Decimal]  # by column; a Decimal keeps the digits that are printed: 3.60, not 3.6
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    paper: str
+    table: str  # its number in the paper
+    metric: str
+    judge: str | None
+    scale: tuple[float, float]
+    columns: list[str]
+    overall: str | None  # the column that is the mean of the others
+    tolerance: float | None  # how far it may be from that mean: half of the last digit, or all of it where it was cut
+    notes: list[str]
+    exceptions: dict[str, str]  # model -> why its `overall` is not that mean
+    rows: list[Row]
+
+    def row(self, model: str) -> Row:
+        for row in self.rows:
+            if row.model == model:
+                return row
+        raise KeyError(model)
+
+    def mean(self, row: Row) -> float:
+        """The mean of the columns that `overall` should be the mean of."""
+        parts = [float(score) for column, score in row.scores.items() if column != self.overall]
+        return sum(parts) / len(parts)
+
+
+def names() -> list[str]:
+    """The names of the tables, sorted."""
+    files = resources.files("edittools.bench").joinpath("published").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load(name: str) -> Table:
+    """The table of this name. Raises UsageError if there is none."""
+    known = names()
+    if name not in known:
+        raise UsageError(f"`{name}`: no such published table", hint=f"tables: {', '.join(known)}")
+    file = resources.files("edittools.bench").joinpath("published", f"{name}.toml")
+    data = tomllib.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
+    columns = data["columns"]
+    rows = [
+        Row(model, {column: Decimal(score) for column, score in zip(columns, scores, strict=True)})
+        for model, *scores in data["rows"]
+    ]
+    low, high = data["scale"]
+    return Table(
+        name=name,
+        title=data["title"],
+        paper=data["paper"],
+        table=data["table"],
+        metric=data["metric"],
+        judge=data.get("judge"),
+        scale=(float(low), float(high)),
+        columns=columns,
+        overall=data.get("overall"),
+        tolerance=float(data["tolerance"]) if "tolerance" in data else None,
+        notes=data.get("notes", []),
+        exceptions=data.get("exceptions", {}),
+        rows=rows,
+    )

@@ -1,0 +1,419 @@
+"""Human studies (SPEC E5): a blind, randomised page for raters, and the key that stays behind.
+
+A study is one HTML file that can be sent to fifty people who have nothing but a browser: it needs no server, no
+network and no neighbour. (The alternative, a local server that logs to SQLite, would need edittools on every
+rater's machine.) The page keeps every answer in IndexedDB with strict durability and calls it saved only when the
+browser reports that it is on the disk. Measured with Chromium 156: killed right after an answer, localStorage had
+lost it every time, IndexedDB never.
+
+Blind means: a case's results are called a, b, c, ... in an order drawn for that case from the seed, so a letter
+says nothing about the next case; pictures are decoded, brought to one size and encoded alike, so neither name nor
+metadata nor size nor compression tells who made them (a model's own aspect ratio still can). Which letter is which
+model is in key.json alone. The page draws the order of cases, and of results within each, from the study and the
+rater's name.
+
+The designs:
+
+- `rank`: Step1X-Edit 4.2.2, five levels, worst 2, poor 4, fair 6, good 8, excellent 10, one per result.
+- `top2`: ImgEdit A.5, "select the top two images from all candidates".
+- `two`: FireRed 5.1, all results at once, each rated for prompt following and for consistency preservation. The
+  paper gives no scale; five levels, 1 to 5, are ours.
+- `turns`: ImgEdit 4.2, yes or no for a dialogue of several turns, per kind of dialogue (content memory, content
+  understanding, version backtracking). The paper does not say what one answer is about; ours is about the dialogue.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edittools.bench.markup import text
+from edittools.bench.thumbnails import is_tiny
+from edittools.errors import EditError, RowError, UsageError
+from edittools.stream import files, images
+
+LETTERS = "abcdefgh"
+"""Names of a case's results; so at most eight models."""
+
+SIDE = 768
+"""Longest side of the page's pictures, in pixels: about 130 KB each in the page."""
+
+KEY_FORMAT = "edittools study key"
+ANSWERS_FORMAT = "edittools study answers"
+VERSION = 1
+
+_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is asked of a rater. `values` are what the levels count, in the order of the keys 1, 2, 3, ..."""
+
+    question: str
+    dimensions: tuple[Dimension, ...]
+    levels: tuple[str, ...]
+    values: tuple[float, ...]
+    measure: str  # level of measurement, for agreement.krippendorff_alpha
+    picks: int = 0  # so many results are picked, and nothing else is asked
+    dialogue: bool = False
+
+    @property
+    def fewest(self) -> int:
+        """Results a case must have: picking two of two says nothing."""
+        return self.picks + 1 if self.picks else 2
+
+
+DESIGNS: dict[str, Design] = {
+    "rank": Design(
+        "How good is each result, as an answer to the instruction?",
+        (Dimension("quality", "Does it do what was asked, look natural, and leave the rest alone?"),),
+        ("worst", "poor", "fair", "good", "excellent"),
+        (2, 4, 6, 8, 10),
+        "ordinal",
+    ),
+    "top2": Design(
+        "Which two results answer the instruction best?",
+        (Dimension("picked", "The best two of all results."),),
+        ("picked",),
+        (1,),
+        "nominal",
+        picks=2,
+    ),
+    "two": Design(
+        "How well does each result follow the instruction, and how well does it keep the rest?",
+        (
+            Dimension("prompt following", "The edit that was asked for, all of it, and nothing else."),
+            Dimension("consistency", "Everything that was not to change is unchanged."),
+        ),
+        ("1", "2", "3", "4", "5"),
+        (1, 2, 3, 4, 5),
+        "ordinal",
+    ),
+    "turns": Design(
+        "Was every turn of the dialogue done as asked, in the light of the turns before it?",
+        (Dimension("success", "The whole dialogue: yes or no."),),
+        ("no", "yes"),
+        (0, 1),
+        "nominal",
+        dialogue=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """One thing to rate. A dialogue has one instruction per turn, any other case exactly one."""
+
+    id: str
+    task: str
+    instructions: tuple[dict[str, str], ...]  # by language
+    source: str  # path of the source picture
+
+
+def read_cases(path: str) -> list[StudyCase]:
+    """The case list: JSON lines with id, task, instruction and source; a dialogue has `turns` for instruction.
+
+    An instruction is {"en": ..., "zh": ...}, either of them, or a string (English). `source` is a path from the
+    list's own folder. Raises EditError, with the line, for anything else.
+    """
+    try:
+        lines = files.read_bytes(path).decode("utf-8").split("\n")
+    except OSError as error:
+        raise EditError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise EditError(f"{path}: not UTF-8 text: {error}") from error
+    folder = os.path.dirname(path)
+    cases: dict[str, StudyCase] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            case = _case(json.loads(line), folder)
+        except json.JSONDecodeError as error:
+            raise EditError(f"{path}: line {number}: not JSON: {error}") from error
+        except ValueError as error:
+            raise EditError(f"{path}: line {number}: {error}") from error
+        if case.id in cases:
+            raise EditError(f"{path}: line {number}: id `{case.id}` is there twice")
+        cases[case.id] = case
+    if not cases:
+        raise EditError(f"{path}: no case in it")
+    return list(cases.values())
+
+
+def _case(row: Any, folder: str) -> StudyCase:
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    for name in ("id", "task", "source"):
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise ValueError(f"`{name}` is not a text")
+    if os.path.isabs(row["id"]) or ".." in row["id"].split("/"):
+        raise ValueError(f"id `{row['id']}` leads out of the folders of results")
+    said = row["turns"] if "turns" in row else [row.get("instruction")]
+    if not isinstance(said, list) or not said:
+        raise ValueError("`turns` is not a list of instructions")
+    return StudyCase(row["id"], row["task"], tuple(map(_instruction, said)), os.path.join(folder, row["source"]))
+
+
+def _instruction(value: Any) -> dict[str, str]:
+    spoken = {"en": value} if isinstance(value, str) else value
+    if not isinstance(spoken, dict):
+        raise ValueError('`instruction` is neither a text nor {"en": ..., "zh": ...}')
+    kept = {language: words for language, words in spoken.items() if isinstance(words, str) and words.strip()}
+    if not kept:
+        raise ValueError("`instruction` is empty")
+    return kept
+
+
+def build_study(
+    cases: Iterable[StudyCase],
+    models: Mapping[str, str],
+    design: str,
+    out: str,
+    seed: int = 0,
+    *,
+    title: str = "Image editing study",
+    per_task: int | None = None,
+    incomplete: bool = False,
+    side: int = SIDE,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write OUT/study.html, for the raters, and OUT/key.json, which is not for them; returns the key.
+
+    `models` are folders of results by model name: ID.png (or .jpg, .jpeg, .webp), of a dialogue ID.turn.1.png,
+    ID.turn.2.png, ... A case without a readable picture of its source or of any model leaves the study and is
+    listed in the key under `dropped`; with `incomplete` it stays as long as enough models have one, and counts for
+    the full set but not for the intersection (Step1X-Edit 4.2.1). `per_task` draws so many cases of each task.
+    """
+    asked = _check(design, models, title)
+    page_path, key_path = files.join(out, "study.html"), files.join(out, "key.json")
+    for path in (page_path, key_path):
+        files.refuse_existing(path, overwrite)
+    chosen, dropped = _present(list(cases), models, asked, incomplete)
+    if per_task is not None:
+        chosen = _draw(chosen, per_task, seed)
+
+    files.make_dirs(out)
+    before, _, after = _template().partition("<!--cases-->")
+    digest = hashlib.sha256(json.dumps([design, seed]).encode())
+    kept: list[dict[str, Any]] = []
+    with files.atomic(page_path) as page:
+        page.write(before.replace("<!--title-->", text(title)).encode())
+        for case in chosen:
+            try:
+                shown, key = _shown(case, models, asked, incomplete, seed, side)
+            except RowError as error:
+                dropped.append({"id": case.id, "task": case.task, "reason": str(error)})
+                continue
+            data = _json(shown)
+            digest.update(data)
+            page.write(b'<script type="application/json" id="case-%d">%s</script>\n' % (len(kept), data))
+            kept.append(key)
+        if not kept:
+            first = f", first {dropped[0]['id']}: {dropped[0]['reason']}" if dropped else ""
+            raise EditError(f"no case is left to rate ({len(dropped)} dropped{first})")
+        study = digest.hexdigest()[:16]
+        header = _json(_header(asked, study, len(kept)))
+        page.write(b'<script type="application/json" id="study">%s</script>\n' % header)
+        page.write(after.encode())
+    key = {
+        "format": KEY_FORMAT,
+        "version": VERSION,
+        "study": study,
+        "design": design,
+        "seed": seed,
+        "models": list(models),
+        "cases": kept,
+        "dropped": dropped,
+    }
+    files.write_bytes(key_path, (json.dumps(key, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
+    return key
+
+
+def _check(design: str, models: Mapping[str, str], title: str) -> Design:
+    if design not in DESIGNS:
+        raise UsageError(f"`{design}`: no such design", hint=f"designs: {', '.join(DESIGNS)}")
+    asked = DESIGNS[design]
+    if not asked.fewest <= len(models) <= len(LETTERS):
+        raise UsageError(f"design {design} compares {asked.fewest} to {len(LETTERS)} models, not {len(models)}")
+    for name, folder in models.items():
+        if not name.strip():
+            raise UsageError(f"{folder}: a model without a name")
+        if not os.path.isdir(folder):
+            raise EditError(f"{folder}: no such folder (results of {name})")
+        if name.casefold() in title.casefold():
+            raise UsageError(f"the title names the model {name}: the raters would read it")
+    return asked
+
+
+def _present(
+    cases: list[StudyCase], models: Mapping[str, str], asked: Design, incomplete: bool
+) -> tuple[list[StudyCase], list[dict[str, Any]]]:
+    """Cases with enough result files, and what is wrong with the others; nothing is decoded yet."""
+    chosen, dropped = [], []
+    for case in cases:
+        if asked.dialogue != (len(case.instructions) > 1):
+            needs = "`turns`" if asked.dialogue else "one instruction"
+            raise EditError(f"case {case.id}: this design needs {needs}")
+        missing = [name for name, folder in models.items() if not _paths(folder, case)]
+        enough = len(models) - len(missing) >= asked.fewest
+        if missing and not (incomplete and enough):
+            dropped.append({"id": case.id, "task": case.task, "reason": f"no picture of {', '.join(missing)}"})
+        else:
+            chosen.append(case)
+    return chosen, dropped
+
+
+def _paths(folder: str, case: StudyCase) -> list[str]:
+    """The result files of a case, one per turn; empty if one is not there."""
+    turns = len(case.instructions)
+    stems = [case.id] if turns == 1 else [f"{case.id}.turn.{turn}" for turn in range(1, turns + 1)]
+    found = []
+    for stem in stems:
+        here = [path for ext in _EXTENSIONS if os.path.isfile(path := os.path.join(folder, stem + ext))]
+        if len(here) > 1:
+            names = " and ".join(os.path.basename(path) for path in here)
+            raise EditError(f"{folder}: {names}: which one is meant?")
+        found += here
+    return found if len(found) == len(stems) else []
+
+
+def _draw(cases: list[StudyCase], per_task: int, seed: int) -> list[StudyCase]:
+    by_task: dict[str, list[StudyCase]] = defaultdict(list)
+    for case in cases:
+        by_task[case.task].append(case)
+    drawn: set[str] = set()
+    for task, members in by_task.items():
+        order = _generator(seed, "task", task).permutation(len(members))
+        drawn.update(members[index].id for index in order[:per_task])
+    return [case for case in cases if case.id in drawn]
+
+
+def _shown(
+    case: StudyCase, models: Mapping[str, str], asked: Design, incomplete: bool, seed: int, side: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page holds of a case, and its line in the key. Raises RowError if it cannot be rated."""
+    source = _decode(case.source, "source")
+    results: dict[str, list[np.ndarray]] = {}
+    for name, folder in models.items():
+        paths = _paths(folder, case)
+        try:
+            if paths:
+                results[name] = [_decode(path, name) for path in paths]
+        except RowError:
+            if not incomplete:
+                raise
+    if len(results) < asked.fewest:
+        raise RowError("too few readable results", len(results))
+    everything = [source, *(picture for made in results.values() for picture in made)]
+    tiny = all(map(is_tiny, everything))
+    longest = min(side, max(max(picture.shape[:2]) for picture in everything))
+    names = list(results)
+    order = _generator(seed, "letters", case.id).permutation(len(names))
+    letters = {LETTERS[place]: names[index] for place, index in enumerate(order)}
+    shown = {
+        "instructions": case.instructions,
+        "tiny": tiny,
+        "aspect": source.shape[1] / source.shape[0],
+        "source": _data_uri(source, longest, tiny),
+        "results": {
+            letter: [_data_uri(picture, longest, tiny) for picture in results[name]] for letter, name in letters.items()
+        },
+    }
+    return shown, {"id": case.id, "task": case.task, "results": letters}
+
+
+def _decode(path: str, whose: str) -> np.ndarray:
+    try:
+        return images.decode(files.read_bytes(path))
+    except OSError as error:
+        raise RowError(f"{whose}: {error.strerror}") from error
+    except RowError as error:
+        raise RowError(f"{whose}: {error}") from error
+
+
+def _data_uri(picture: np.ndarray, longest: int, tiny: bool) -> str:
+    """A data: URI of the same size and encoding, whatever the picture came as; tiny ones exactly."""
+    image = Image.fromarray(picture)
+    buffer = io.BytesIO()
+    if not tiny:
+        scale = longest / max(image.size)
+        image = image.resize([max(1, round(edge * scale)) for edge in image.size], Image.Resampling.LANCZOS)
+        image.save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
+    else:
+        image.save(buffer, "PNG", optimize=True)
+    return f"data:image/{'png' if tiny else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _header(asked: Design, study: str, cases: int) -> dict[str, Any]:
+    return {
+        "format": ANSWERS_FORMAT,
+        "version": VERSION,
+        "study": study,
+        "cases": cases,
+        "question": asked.question,
+        "dimensions": [{"name": dimension.name, "meaning": dimension.meaning} for dimension in asked.dimensions],
+        "levels": asked.levels,
+        "picks": asked.picks,
+        "dialogue": asked.dialogue,
+    }
+
+
+def _json(value: Any) -> bytes:
+    """JSON that may stand inside <script>: pure ASCII, and no `<` that could close the element."""
+    return json.dumps(value).replace("<", "\\u003c").encode("ascii")
+
+
+def _generator(seed: int, *names: str) -> np.random.Generator:
+    """Seeded by names, so that no draw depends on which others were made."""
+    return np.random.default_rng([seed & 0xFFFFFFFF, *(zlib.crc32(name.encode("utf-8", "replace")) for name in names)])
+
+
+def _template() -> str:
+    return resources.files("edittools.bench").joinpath("study.html").read_text(encoding="utf-8")
+
+
+def read_json(path: str, kind: str) -> dict[str, Any]:
+    """A key or a rater's answers. Raises EditError if the file is not that."""
+    try:
+        data = json.loads(files.read_bytes(path))
+    except OSError as error:
+        raise EditError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise EditError(f"{path}: not JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != kind:
+        raise EditError(f"{path}: not a file of the kind `{kind}`")
+    if data.get("version") != VERSION:
+        raise EditError(f"{path}: version {data.get('version')}, this edittools reads {VERSION}")
+    return data
+
+
+def models_of(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=DIR, several times, as {name: folder}."""
+    models: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, folder = pair.partition("=")
+        if not equals or not name or not folder:
+            raise UsageError(f"--model {pair}: not of the form NAME=DIR")
+        if name in models:
+            raise UsageError(f"--model {pair}: `{name}` is there twice")
+        models[name] = folder
+    return models
