@@ -21,8 +21,20 @@ def _public() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([folder]))
 
 
+class EvalCommand(options.Command):
+    """`edit eval study ...` is a command of its own."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        if args[:1] == ["study"]:
+            from edittools.cli.eval_study import command as study
+
+            return study.make_context(f"{info_name} study", args[1:], *rest, **extra)
+        return super().make_context(info_name, args, *rest, **extra)
+
+
 @options.command(
     "eval",
+    cls=EvalCommand,
     cost="Reads once; keeps the scores and references of every row, and decodes only the pictures it shows.",
     examples=(
         ("edit eval heldout judged/ --run run/ -o report.html", "table on the terminal, HTML and JSON files"),
@@ -142,6 +154,9 @@ def command(
     The public benchmarks with --rescore: `official` is what the released scripts compute, with their NaNs, roundings
     and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
     enforced, and the coverage: a failed or missing case is counted, never scored.
+
+    Without --rescore INPUT are rows of --cases that `edit sample` has edited and `edit judge --rubric BENCH` has judged.
+    Studies with people: `edit eval study build` and `edit eval study score`.
     """
     chosen = format or ("table" if os.isatty(1) else "json")
     if ctx.params["rescore"] is not None:

@@ -49,15 +49,25 @@ def _option(option: Option, context: click.Context) -> str:
     return f".TP\n.B {_roff(names)}\n{_marked(text)}\n"
 
 
+def _nested() -> dict[str, Command]:
+    """Commands below a subcommand, by their words."""
+    from edittools.cli.eval_study import command as study
+
+    found = {f"eval study {name}": made for name, made in study.commands.items()}
+    return {name: made for name, made in found.items() if isinstance(made, Command)}
+
+
 def command_page(name: str) -> str:
-    """The page of one subcommand."""
-    command = group.get_command(click.Context(group), name)
+    """The page of one subcommand, or of one below it (`eval study build`)."""
+    command = _nested().get(name) or group.get_command(click.Context(group), name)
     assert isinstance(command, Command)
+    page = name.replace(" ", "-")
+    summary = COMMANDS.get(name) or (command.help or "").split("\n\n")[0].rstrip(".").replace("\n", " ")
     context = click.Context(command, info_name=f"edit {name}")
     usage = " ".join(command.collect_usage_pieces(context))
     parts = [
-        _title(f"edit-{name}", 1),
-        f".SH NAME\nedit\\-{name} \\- {_roff(COMMANDS[name])}\n",
+        _title(f"edit-{page}", 1),
+        f".SH NAME\n{_roff(f'edit-{page}')} \\- {_roff(summary)}\n",
         f".SH SYNOPSIS\n.B edit {name}\n{_roff(usage)}\n",
         f".SH DESCRIPTION\n{_paragraphs(command.help or '')}\n",
     ]
@@ -133,8 +143,8 @@ def pages() -> dict[str, str]:
     from edittools.stream import shards, wire
 
     found = {"edit.1": _main_page()}
-    for name in COMMANDS:
-        found[f"edit-{name}.1"] = command_page(name)
+    for name in (*COMMANDS, *_nested()):
+        found[f"edit-{name.replace(' ', '-')}.1"] = command_page(name)
     found["edit-stream.5"] = _format_page("stream", wire.__doc__ or "", "the Arrow stream between edittools commands")
     found["edit-shards.5"] = _format_page("shards", shards.__doc__ or "", "a shard set of edittools on disk")
     return found

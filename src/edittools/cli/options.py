@@ -60,13 +60,15 @@ class Command(click.Command):
                     formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
-def command(name: str, *, cost: str, examples: tuple[tuple[str, str], ...]) -> Callable[..., Command]:
+def command(
+    name: str, *, cost: str, examples: tuple[tuple[str, str], ...], cls: type[Command] = Command
+) -> Callable[..., Command]:
     """Declare a subcommand; its docstring is its description."""
 
     def wrap(function: Callable[..., Any]) -> Command:
         made = click.command(
             name,
-            cls=Command,
+            cls=cls,
             cost=cost,
             examples=examples,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
