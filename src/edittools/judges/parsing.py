@@ -266,12 +266,12 @@ def _short(value: object) -> str:
 _DELIMITER = "||V^=^V||"
 
 
-def viescore_official(reply: str, later: bool = False) -> dict[str, Any] | Unparsed | Random:
+def viescore_official(reply: str, later: bool = False) -> Any | Unparsed | Random:
     """What VIEScore takes a reply for: its dictionary, `Unparsed` (both calls are asked again), or `Random`.
 
     `later` is a second or later try. The script then guesses wherever a reply has no braces, even for a list that it
     had understood the first time. A reply with braces that cannot be repaired stays unparsed for ever. The returned
-    dictionary may lack `score`, or hold anything in it.
+    dictionary may lack `score`, or hold anything in it; between delimiters it need not even be a dictionary.
     """
     if reply.count(_DELIMITER) == 2:
         body = reply.split(_DELIMITER)[1]
@@ -293,7 +293,7 @@ def viescore_official(reply: str, later: bool = False) -> dict[str, Any] | Unpar
     return {"score": [number]} if 0 <= number <= 10 else Unparsed("no JSON object")
 
 
-def _vie_object(text: str) -> dict[str, Any] | Unparsed:
+def _vie_object(text: str) -> Any | Unparsed:
     text = text.strip().replace("\n", "")
     try:
         found = json.loads(text)
@@ -311,10 +311,12 @@ def _vie_object(text: str) -> dict[str, Any] | Unparsed:
 def _vie_repaired(text: str) -> str:
     """VIEScore's repair: bare words before a colon become keys, and every value up to the next `,` or `}` is quoted.
 
-    Numbers are put into lists instead, and true, false and null left alone.
+    Numbers are put into lists instead, and true, false and null left alone. The script uses the package `regex`, whose
+    idea of a word differs from `re`'s in a few characters.
     """
+    import regex
 
-    def quoted(match: re.Match[str]) -> str:
+    def quoted(match: Any) -> str:
         key, value, close = match[1], match[2].strip(), match[3]
         if re.match(r"^-?\d+(\.\d+)?$", value):
             value = "[" + value + "]"
@@ -322,10 +324,10 @@ def _vie_repaired(text: str) -> str:
             value = '"' + value + '"'
         return key + ": " + value + close
 
-    return re.sub(r'(".*?"):(.*?)(,|})', quoted, re.sub(r"(\w+):", r'"\1":', text))
+    return regex.sub(r'(".*?"):(.*?)(,|})', quoted, regex.sub(r"(\w+):", r'"\1":', text))
 
 
-def viescore_official_scores(semantics: dict[str, Any], quality: dict[str, Any]) -> tuple[Any, Any, float]:
+def viescore_official_scores(semantics: Any, quality: Any) -> tuple[Any, Any, float]:
     """[SC, PQ, overall] from two dictionaries; raises what the script raises (it then waits and asks again)."""
     lowest, plain = min(semantics["score"]), min(quality["score"])
     return lowest, plain, math.sqrt(lowest * plain)

@@ -326,19 +326,19 @@ def kris(case: Case, prompts: Prompts) -> list[Call]:
     original = _raw(case.source, "image/jpeg")
     shown = ("This is the original image:", original, "This is the edited image:", edited)
     alone = ("This is the edited image:", edited)
-    consistency = (_filled(prompts, "prompt_consist", instruct=instruct), *shown)
+    unchanged = (_filled(prompts, "prompt_consist", instruct=instruct), *shown)
     if category in KRIS_KNOWLEDGE:
         text = _filled(prompts, "prompt_dual_evaluation", instruct=instruct, explanation=explain)
-        return _kris_calls(prompts, consistency, (text, *shown), alone)
+        return _kris_calls(prompts, unchanged, (text, *shown), alone)
     if category in _KRIS_VIEW and not _absent(case.facts.get("gt_img")):
         text = _filled(prompts, "prompt_view_instruction_following", instruct=instruct)
         truth = ("This is the ground truth image:", _raw(case.facts["gt_img"], "image/jpeg"))
-        return _kris_calls(prompts, consistency, (text, *shown, *truth), alone)
+        return _kris_calls(prompts, unchanged, (text, *shown, *truth), alone)
     if "abnormality_correction" in category:  # the released folder is called anomaly_correction: never true there
         text = _filled(prompts, "prompt_abnormal_instruction_following", instruct=instruct, explanation=explain)
     else:
         text = _filled(prompts, "prompt_instruction_following", instruct=instruct)
-    return _kris_calls(prompts, consistency, (text, *shown), alone)
+    return _kris_calls(prompts, unchanged, (text, *shown), alone)
 
 
 def _kris_frames(case: Case, prompts: Prompts) -> list[Call]:

@@ -51,46 +51,32 @@ def rating_positions(
 ) -> dict[str, int | None]:
     """Which token wrote each number of a reply: {label: position}, None where that is not certain.
 
-    Tokens are matched to the text from its end, where the scores stand, because an unlikely word of the rationale
-    may be missing from the candidates. Tokens that leave no trace, such as the end of the turn, come first.
+    The first candidate at each position is the token that was written. Tokens are laid along the text from its end,
+    where the scores stand, as far as they fit; what leaves no trace in the text, such as the end of the turn, may
+    follow it.
     """
-    needed = min((start for start, _ in spans.values()), default=0)
-    # Each state is an offset in the text that the tokens so far reach down to, with the tokens' starts on the way.
-    states: dict[int, dict[int, int]] = {len(text): {}}
-    stripped = len(text.rstrip())
-    position = len(logprobs)
-    while position > 0 and states and min(states) > needed:
-        position -= 1
-        reached: dict[int, dict[int, int]] = {}
-        for offset, starts in states.items():
-            if offset <= needed:
-                reached.setdefault(offset, starts)
-                continue
-            for token, _ in logprobs[position]:
-                plain = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
-                if not starts and offset == len(text) and _silent(plain):
-                    reached.setdefault(offset, starts)
-                for written in {plain, plain.rstrip()} if offset >= stripped and not starts else {plain}:
-                    if written and text.endswith(written, 0, offset):
-                        begin = offset - len(written)
-                        reached.setdefault(begin, {**starts, begin: position})
-        states = reached
-    finished = [starts for offset, starts in states.items() if offset <= needed]
-    result: dict[str, int | None] = {}
-    for label, (start, _) in spans.items():
-        found = {_covering(starts, start) for starts in finished}
-        result[label] = found.pop() if len(found) == 1 else None
-    return result
+    starts: dict[int, int] = {}
+    offset = len(text.rstrip())
+    for position in range(len(logprobs) - 1, -1, -1):
+        token = _plain(logprobs[position][0][0]) if logprobs[position] else ""
+        if not starts:
+            token = token.rstrip()
+            if not token or not text.endswith(token, 0, offset):
+                continue  # nothing of the text yet: blanks, or the end of the turn
+        if not text.endswith(token, 0, offset):
+            break
+        offset -= len(token)
+        if token:
+            starts[offset] = position
+    return {
+        label: starts[max(begin for begin in starts if begin <= start)] if starts and min(starts) <= start else None
+        for label, (start, _) in spans.items()
+    }
 
 
-def _silent(token: str) -> bool:
-    """A token that ends the turn and is not part of the reply."""
-    return not token.strip() or (token.startswith("<") and token.endswith(">"))
-
-
-def _covering(starts: dict[int, int], offset: int) -> int | None:
-    before = [begin for begin in starts if begin <= offset]
-    return starts[max(before)] if before else None
+def _plain(token: str) -> str:
+    """A token as it reads, where a backend names it as its vocabulary does."""
+    return token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
 
 
 def soft_values(

@@ -6,6 +6,7 @@ score exists only where a reply was read; everything else is a state with the re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from edittools.errors import RowError, UsageError
+from edittools.errors import EditError, RowError, UsageError
 from edittools.judges.parsing import Scores, Unparsed
 from edittools.judges.protocols import Call, Case, Encoding, Prompts
 from edittools.judges.rubrics import Dimension, Numbers, Rubric
@@ -69,14 +70,14 @@ class _Row:
 class _Waiting:
     batch: Batch
     rows: list[_Row]
-    open: int = 0  # replies still to come
-    asked: bool = False
+    answered: int = 0
+    asked: int | None = None  # how many calls it takes; None while they are being made
 
 
 class VlmJudgeStage:
     """Stage: a column `judgements`, and the scores `judge_RUBRIC_DIMENSION` in `scores`.
 
-    Every row is asked about `passes` times; the score is the mean over the passes that gave one, and with several
+    Rows stay, in order, and a batch goes on as soon as its last reply is there. Every row is asked about `passes` times; the score is the mean over the passes that gave one, and with several
     passes `_low` and `_high` beside it are its 95% interval (Student's t, within the scale). With `soft` also
     `_soft`, the mean of the passes' expected ratings, null unless every pass has one. A score that no reply gives is
     null. The edited picture is `edited`: `result` where `sample` left one, otherwise the target.
@@ -154,31 +155,45 @@ class VlmJudgeStage:
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         waiting: dict[int, _Waiting] = {}
         order: deque[int] = deque()
+        drained = False
 
         def requests() -> Iterator[tuple[Tag, Request]]:
+            # `ask` may draw from this in other threads, one at a time: it writes `asked`, the loop below `answered`.
+            nonlocal drained
             for number, batch in enumerate(batches):
-                entry = _Waiting(batch, [_Row() for _ in range(batch.rows.num_rows)])
-                waiting[number] = entry
+                entry = waiting[number] = _Waiting(batch, [_Row() for _ in range(batch.rows.num_rows)])
                 order.append(number)
-                for row, prepared, calls in self._prepared(batch):
-                    entry.rows[row] = prepared
-                    entry.open += len(calls) * self.passes
-                    for turn in range(self.passes):
-                        for call in calls:
-                            yield (number, row, turn, call.name), self._request(call, turn)
-                entry.asked = True
+                count, held = 0, None
+                for item in self._calls(number, entry):
+                    if held is not None:
+                        yield held
+                    count, held = count + 1, item
+                entry.asked = count  # before the last one leaves, so that its reply finds the batch complete
+                if held is not None:
+                    yield held
+            drained = True
 
         def finished() -> Iterator[Batch]:
-            while order and waiting[order[0]].asked and not waiting[order[0]].open:
+            while order and waiting[order[0]].asked == waiting[order[0]].answered:
                 yield self._finish(waiting.pop(order.popleft()))
 
-        for (number, row, turn, call), reply in self.ask(requests()):
-            waiting[number].rows[row].replies[turn, call] = reply
-            waiting[number].open -= 1
-            yield from finished()
+        with contextlib.ExitStack() as stack:
+            replies = self.ask(requests())
+            stack.callback(getattr(replies, "close", lambda: None))
+            for (number, row, turn, call), reply in replies:
+                waiting[number].rows[row].replies[turn, call] = reply
+                waiting[number].answered += 1
+                yield from finished()
         yield from finished()
-        for number in order:  # `ask` ended early: what was not answered says so
-            yield self._finish(waiting.pop(number))
+        if order or not drained:
+            raise EditError("the judge stopped before every row was asked about")
+
+    def _calls(self, number: int, entry: _Waiting) -> Iterator[tuple[Tag, Request]]:
+        for row, prepared, calls in self._prepared(entry.batch):
+            entry.rows[row] = prepared
+            for turn in range(self.passes):
+                for call in calls:
+                    yield (number, row, turn, call.name), self._request(call, turn)
 
     def _request(self, call: Call, turn: int) -> Request:
         parameters: dict[str, Any] = {**call.parameters, **self.parameters}
@@ -201,11 +216,12 @@ class VlmJudgeStage:
 
         def prepare(row: int) -> tuple[int, _Row, list[Call]]:
             try:
-                if texts[row] is None:
+                text = texts[row]
+                if text is None:
                     raise RowError(f"no instruction in {self.language}")
                 case = Case(
                     task=self._task(tasks[row], origins[row] or {}),
-                    instruction=texts[row],
+                    instruction=text,
                     sources=tuple(self._bytes(item, "source") for item in sources[row]),
                     edited=self._bytes(edited[row], "edited"),
                     other=self._bytes(other[row], "second") if self.other else None,
@@ -312,11 +328,14 @@ class VlmJudgeStage:
             yield self._judgement(row, turn, dimension, numbers, soft, wrong)
 
     def _read(self, row: _Row, name: str, reply: Reply) -> Scores | tuple[str, str | None]:
-        if reply.state != "ok":
-            return reply.state, reply.error
         assert row.case is not None
+        if reply.state != "ok" and not (reply.state == "failed" and reply.text):
+            return reply.state, reply.error
+        # A failed reply that has a text was asked for again and stayed unreadable; were it readable, it stays failed.
         parsed = self.rubric.read(reply.text or "", name, row.case, self.prompts)
-        return ("unparsed", parsed.reason) if isinstance(parsed, Unparsed) else parsed
+        if isinstance(parsed, Unparsed):
+            return "unparsed", parsed.reason
+        return parsed if reply.state == "ok" else (reply.state, reply.error)
 
     def _judgement(
         self,

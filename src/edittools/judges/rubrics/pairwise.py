@@ -44,7 +44,7 @@ def read(reply: str, call: str, case: Case, prompts: Prompts) -> Scores | Unpars
 
 
 def _preference(numbers: Numbers) -> float:
-    forward, backward = (numbers[order]["better"] for order in ORDERS)
+    forward, backward = (int(numbers[order]["better"]) for order in ORDERS)
     return {(1, 2): 1.0, (2, 1): 0.0}.get((forward, backward), 0.5)
 
 
