@@ -92,7 +92,7 @@ def agreement(
     over the people alone: the ceiling. `rows` were compared; `unjudged` rows have ratings and no score, `unrated` a
     score and no rating.
     """
-    from edittools.bench.agreement import krippendorff_alpha, spearman, within_one
+    from edittools.bench.agreement import krippendorff_alpha, share_within, spearman
 
     by_dimension: dict[str, list[Rating]] = {}
     for rating in ratings:
@@ -114,7 +114,7 @@ def agreement(
         result[dimension] = {
             "rows": len(rows),
             "raters": len(raters),
-            "within_one": within_one(scores, means),
+            "within_one": share_within(scores, means, 1),
             "spearman": spearman(scores, means),
             "alpha": krippendorff_alpha([*people, scores], level),
             "alpha_humans": krippendorff_alpha(people, level) if len(raters) > 1 else None,

@@ -77,7 +77,8 @@ def official_average(numbers: Sequence[int]) -> float | None:
     return round(sum(numbers) / len(numbers), 2) if numbers else None
 
 
-_MARKS = " \t*_#>•-–—|`"
+_MARKS = " \t*_#>•-–—|`"  # around a label
+_BOLD = " \t\r*_`|"  # around a number: a minus sign belongs to it
 _RATING = re.compile(
     r"(?P<number>[+-]?\d{1,6}(?:[.,]\d{1,6})?)\s*(?:/\s*(?P<of>\d{1,6}))?\s*(?:\([^()\d]*\))?\s*[.。]?"
 )
@@ -187,8 +188,7 @@ def _label(line: str) -> tuple[str | None, int]:
 def _rating(line: str, at: int) -> tuple[float, int | None, tuple[int, int]] | None:
     """The number that stands alone after a colon, bold or not: (value, of what, where)."""
     rest = line[at:]
-    body = rest.strip(_MARKS + "\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-    match = _RATING.fullmatch(body.replace("*", " ").strip())
+    match = _RATING.fullmatch(rest.rstrip().strip(_BOLD).replace("*", " ").strip())
     if match is None:
         return None
     number = match.group("number")
@@ -384,7 +384,7 @@ def risebench_strict(reply: str, low: int = 1, high: int = 5) -> Scores | Unpars
     if not matches:
         return Unparsed("no line `Final Score`")
     last = matches[-1]
-    match = _RATING.fullmatch(last["rest"].strip(_MARKS + "\r").replace("*", " ").strip())
+    match = _RATING.fullmatch(last["rest"].strip(_BOLD).replace("*", " ").strip())
     if match is None:
         return Unparsed("`Final Score` is not one number")
     value = float(match["number"].replace(",", "."))
@@ -411,7 +411,7 @@ def kris_official(reply: str, key: str, *, named: bool = True, knowledge: bool =
     if found:
         try:
             data = json.loads(found[0])
-            value = data.get(key, 0 if knowledge else None)
+            value = data.get(key)
             if value is not None:
                 return int(value)
             if knowledge:
@@ -433,8 +433,7 @@ def kris_official_dual(reply: str) -> dict[str, int | None]:
     if found:
         try:
             data = json.loads(found[0])
-            given = {key: data.get(key, 0) for key in keys}
-            return {key: None if value is None else int(value) for key, value in given.items()}
+            return {key: None if data.get(key) is None else int(data[key]) for key in keys}
         except Exception:  # as above
             pass
     result: dict[str, int | None] = {}

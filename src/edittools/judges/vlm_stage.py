@@ -77,10 +77,11 @@ class _Waiting:
 class VlmJudgeStage:
     """Stage: a column `judgements`, and the scores `judge_RUBRIC_DIMENSION` in `scores`.
 
-    Rows stay, in order, and a batch goes on as soon as its last reply is there. Every row is asked about `passes` times; the score is the mean over the passes that gave one, and with several
-    passes `_low` and `_high` beside it are its 95% interval (Student's t, within the scale). With `soft` also
-    `_soft`, the mean of the passes' expected ratings, null unless every pass has one. A score that no reply gives is
-    null. The edited picture is `edited`: `result` where `sample` left one, otherwise the target.
+    Rows stay, in order, and a batch goes on as soon as its last reply is there. Every row is asked about `passes`
+    times; the score is the mean over the passes that gave one, and with several passes `_low` and `_high` beside it
+    are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
+    ratings, null unless every pass has one. A score that no reply gives is null. The edited picture is `edited`:
+    `result` where `sample` left one, otherwise the target.
     """
 
     name = "judge"
