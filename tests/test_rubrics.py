@@ -162,7 +162,8 @@ VIE = {
 }
 BY_TASK = {
     "add": "Look.\nExample Response Format:\nBrief reasoning: up to 20 words, a score.\n"
-    "First & Foremost: A number from 1 to 5.\nNext One: A number from 1 to 5.\nLast: A number from 1 to 5.\ninstruction is : <edit_prompt>.\n\n"
+    "First & Foremost: A number from 1 to 5.\nNext One: A number from 1 to 5.\nLast: A number from 1 to 5.\n"
+    "instruction is : <edit_prompt>.\n\n"
     "Below are the pictures:",
     "adjust": "adjust <edit_prompt>",
     "replace": "replace <edit_prompt>",
