@@ -390,7 +390,8 @@ def test_risebench_references():
     assert list(logic) == ["consistency", "reasoning"] and logic["reasoning"].text == "text do it 7"
     shape = rise({"category": "logical_reasoning", "reference_img": reference, "reasoning_wo_ins": True})
     assert shape["reasoning"].text == "image"
-    for facts in ({"category": "logical_reasoning"}, {"category": "nonsense"}):
+    named = {"category": "spatial_reasoning", "reference_img": "spatial/7.png"}
+    for facts in ({"category": "logical_reasoning"}, {"category": "nonsense"}, named):
         with pytest.raises(RowError):
             rise(facts)
 

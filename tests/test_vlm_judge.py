@@ -379,6 +379,17 @@ def test_what_is_wrong_is_said_before_the_first_call():
     assert not judge.requests
 
 
+def test_unreadable_replies_may_be_asked_for_again():
+    judge = Judge(lambda request: three(1, 1, 1))
+    made = stage(judge, "viescore")
+    made.check('{"rationale": "r", "success": 1, "preservation": 1}')
+    made.check('{"rationale": "r", "naturalness": 1, "cleanness": 1}')
+    for text in ("no", '{"success": 1}', '{"success": 11, "preservation": 1}'):
+        with pytest.raises(ValueError):
+            made.check(text)
+    stage(judge, "uge", prompts={"prompt": "x"}).check("no")
+
+
 def test_the_number_of_calls_is_known_before():
     assert calls_of(load_rubric("dimensions"), 606) == 606
     assert calls_of(load_rubric("viescore"), 606, passes=2) == 2424

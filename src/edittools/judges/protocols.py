@@ -87,11 +87,12 @@ class Encoding:
     def picture(self, data: bytes) -> Picture:
         from PIL import Image
 
-        shown = Image.fromarray(images.decode(data, images.FULL, self.max_pixels))
-        if self.max_side is not None and max(shown.size) > self.max_side:
-            scale = self.max_side / max(shown.size)
-            size = tuple(max(1, round(side * scale)) for side in shown.size)
-            shown = shown.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+        header = images.probe(data, self.max_pixels)
+        raster, longest = images.FULL, max(header.width, header.height)
+        if self.max_side is not None and longest > self.max_side:
+            short = min(header.width, header.height) * self.max_side // longest
+            raster = images.Raster(short_side=max(1, short))
+        shown = Image.fromarray(images.decode(data, raster, self.max_pixels))
         return _saved(shown, "JPEG", quality=self.quality) if self.kind == "jpeg" else _saved(shown, "PNG")
 
 
@@ -240,7 +241,7 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
         quality = _text(prompts, "prompt_generation")
     elif category == "spatial_reasoning":
         if "reference_img" in facts:
-            both, first = True, facts["reference_img"]
+            both, first = True, _reference(facts["reference_img"])
             reasoning = _filled(prompts, "prompt_spatial_ref_img", instruct=instruct)
         else:
             both = "reasoning_img" in facts
@@ -255,7 +256,7 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
             consistency = _filled(prompts, "prompt_logical_cons_ans", **words)
             reasoning = _filled(prompts, "prompt_logical_txt", **words)
         elif "reference_img" in facts:
-            both, first = True, facts["reference_img"]
+            both, first = True, _reference(facts["reference_img"])
             consistency = _filled(prompts, "prompt_logical_cons", instruct=instruct)
             if "reasoning_wo_ins" in facts:
                 reasoning = _text(prompts, "prompt_logical_img_wo_q")
@@ -280,6 +281,13 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
 
 def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
+
+
+def _reference(value: Any) -> bytes:
+    """A picture among the facts. Raises RowError for a name: what it names has to be read first."""
+    if not isinstance(value, bytes):
+        raise RowError("reference picture was not read", value)
+    return value
 
 
 def _thumbnail(data: bytes) -> Picture:
@@ -332,7 +340,7 @@ def kris(case: Case, prompts: Prompts) -> list[Call]:
         return _kris_calls(prompts, unchanged, (text, *shown), alone)
     if category in _KRIS_VIEW and not _absent(case.facts.get("gt_img")):
         text = _filled(prompts, "prompt_view_instruction_following", instruct=instruct)
-        truth = ("This is the ground truth image:", _raw(case.facts["gt_img"], "image/jpeg"))
+        truth = ("This is the ground truth image:", _raw(_reference(case.facts["gt_img"]), "image/jpeg"))
         return _kris_calls(prompts, unchanged, (text, *shown, *truth), alone)
     if "abnormality_correction" in category:  # the released folder is called anomaly_correction: never true there
         text = _filled(prompts, "prompt_abnormal_instruction_following", instruct=instruct, explanation=explain)

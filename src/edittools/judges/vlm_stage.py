@@ -123,6 +123,19 @@ class VlmJudgeStage:
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
 
+    def check(self, text: str) -> None:
+        """Raises ValueError for a reply that none of the rubric's calls can be read from: it may be asked for again.
+
+        A benchmark's own rubric is left alone: its labels depend on the row, and its script asks again in its own way.
+        """
+        if self.rubric.benchmark is not None:
+            return
+        calls = {name for dimension in self.rubric.dimensions for name in dimension.calls}
+        found = [self.rubric.read(text, name, Case("", "", (), b""), self.prompts) for name in sorted(calls)]
+        reasons = [one.reason for one in found if isinstance(one, Unparsed)]
+        if len(reasons) == len(found):
+            raise ValueError(reasons[0])
+
     # ---------------------------------------------------------------- columns
 
     def score_names(self) -> list[str]:
