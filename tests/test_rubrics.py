@@ -139,12 +139,28 @@ def test_several_sources_are_numbered():
     ]  # fmt: skip
 
 
+def test_original_bytes_are_sent_where_they_fit():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(pixels(1, 60, 80), "JPEG", exif=exif)
+    clear = encode(np.zeros((8, 8, 4), np.uint8), "PNG")
+    encoding = Encoding(kind="original", max_side=80)
+    assert encoding.picture(SOURCE) == Picture(SOURCE, "image/jpeg")
+    assert encoding.picture(EDITED) == Picture(EDITED, "image/png")
+    for data in (turned, clear, picture(1, "PNG", 60, 81), picture(1, "BMP")):
+        sent = encoding.picture(data)
+        assert sent.mime == "image/jpeg" and sent.data != data and max(shown(sent).size) <= 80
+    assert str(encoding) == "original bytes where they fit, else jpeg, quality 90, longest side at most 80"
+
+
 def test_our_encoding_is_upright_rgb_and_bounded():
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     turned = encode(pixels(1, 60, 80), "JPEG", exif=exif)
     assert shown(Encoding(max_side=None).picture(turned)).size == (60, 80)
     assert shown(Encoding(max_side=40).picture(turned)).size == (30, 40)
+    strip = encode(np.zeros((2, 900, 3), np.uint8), "PNG")
+    assert shown(Encoding(max_side=100).picture(strip)).size == (100, 1)
     clear = encode(np.zeros((8, 8, 4), np.uint8), "PNG")
     assert np.asarray(shown(Encoding(kind="png").picture(clear))).min() == 255  # transparent is white
     assert str(Encoding()) == "jpeg, quality 90, longest side at most 1024"
