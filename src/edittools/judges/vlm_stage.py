@@ -1,0 +1,433 @@
+"""The stage that has a model judge rows by a rubric (SPEC J1, J2).
+
+Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order. A
+score exists only where a reply was read; everything else is a state with the reply beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from edittools.errors import EditError, RowError, UsageError
+from edittools.judges.parsing import Scores, Unparsed
+from edittools.judges.protocols import Call, Case, Encoding, Prompts
+from edittools.judges.rubrics import Dimension, Numbers, Rubric
+from edittools.judges.soft import soft_score, soft_values
+from edittools.models.writers import Reply, Request
+from edittools.record import NATIVE_TASKS, native_tasks
+from edittools.stream.batch import Batch
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.pictures import row_pictures, source_references
+from edittools.stream.rows import column_values
+
+COLUMN = "judgements"
+STATES = ("ok", "unparsed", "refused", "filtered", "failed", "missing")
+
+JUDGEMENT = pa.struct(
+    [
+        ("rubric", pa.string()),
+        ("dimension", pa.string()),
+        ("score", pa.float64()),  # null unless the state is ok
+        ("state", pa.string()),  # one of STATES
+        ("error", pa.string()),  # why there is no score
+        ("reply", pa.string()),  # what the model wrote; where a score takes several calls, JSON of call -> text
+        ("model", pa.string()),  # the snapshot that answered, as the endpoint names it
+        ("endpoint", pa.string()),
+        ("prompt_hash", pa.string()),  # SHA-256 of the texts sent; of several calls, of their hashes
+        ("image_encoding", pa.string()),
+        ("pass", pa.int32()),  # from 0
+        ("soft", pa.float64()),  # the expectation under the token probabilities, where they are known
+    ]
+)
+
+Tag = tuple[int, int, int, str]
+"""Batch, row in it, pass, call."""
+
+Ask = Callable[[Iterable[tuple[Tag, Request]]], Iterator[tuple[Tag, Reply]]]
+
+
+@dataclass
+class _Row:
+    """What is known of one row while its replies come in."""
+
+    missing: str | None = None  # why there was nothing to ask
+    case: Case | None = None  # without its pictures once the calls are made
+    calls: dict[str, Call] = field(default_factory=dict)  # without their pictures
+    replies: dict[tuple[int, str], Reply] = field(default_factory=dict)
+
+
+@dataclass
+class _Waiting:
+    batch: Batch
+    rows: list[_Row]
+    answered: int = 0
+    asked: int | None = None  # how many calls it takes; None while they are being made
+
+
+class VlmJudgeStage:
+    """Stage: a column `judgements`, and the scores `judge_RUBRIC_DIMENSION` in `scores`.
+
+    Rows stay, in order, and a batch goes on as soon as its last reply is there. Every row is asked about `passes`
+    times; the score is the mean over the passes that gave one, and with several passes `_low` and `_high` beside it
+    are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
+    ratings, null unless every pass has one. A score that no reply gives is null. The edited picture is `edited`:
+    `result` where `sample` left one, otherwise the target.
+    """
+
+    name = "judge"
+
+    def __init__(
+        self,
+        rubric: Rubric,
+        ask: Ask,
+        *,
+        model: str,
+        endpoint: str,
+        prompts: Prompts | None = None,
+        passes: int = 1,
+        parameters: Mapping[str, Any] | None = None,
+        encoding: Encoding | None = None,
+        language: str = "en",
+        edited: str | None = None,
+        other: str | None = None,
+        soft: bool = False,
+        structured: bool = False,
+        jobs: int = 1,
+    ) -> None:
+        if passes < 1:
+            raise UsageError("--passes must be at least 1")
+        if rubric.benchmark is not None and prompts is None:
+            raise UsageError(
+                f"rubric `{rubric.name}` has the texts of a benchmark, which are not part of edittools",
+                hint="--prompts FILE names them in your checkout of the benchmark",
+            )
+        if soft and not rubric.ratings:
+            raise UsageError(f"rubric `{rubric.name}` has no ratings to take an expectation of")
+        if "other" in rubric.pictures and other is None:
+            raise UsageError(f"rubric `{rubric.name}` compares two results: name the second one's column")
+        self.rubric, self.ask, self.model, self.endpoint = rubric, ask, model, endpoint
+        self.prompts: Prompts = prompts or {}
+        self.passes, self.parameters = passes, dict(parameters or {})
+        self.encoding = encoding or Encoding()
+        self.language, self.edited, self.other = language, edited, other
+        self.soft, self.structured, self.jobs = soft, structured, jobs
+        self.fetcher = Fetcher()
+
+    def check(self, text: str) -> None:
+        """Raises ValueError for a reply that none of the rubric's calls can be read from: it may be asked for again.
+
+        A benchmark's own rubric is left alone: its labels depend on the row, and its script asks again in its own way.
+        """
+        if self.rubric.benchmark is not None:
+            return
+        calls = {name for dimension in self.rubric.dimensions for name in dimension.calls}
+        found = [self.rubric.read(text, name, Case("", "", (), b""), self.prompts) for name in sorted(calls)]
+        reasons = [one.reason for one in found if isinstance(one, Unparsed)]
+        if len(reasons) == len(found):
+            raise ValueError(reasons[0])
+
+    # ---------------------------------------------------------------- columns
+
+    def score_names(self) -> list[str]:
+        endings = ["", *(("_low", "_high") if self.passes > 1 else ()), *(("_soft",) if self.soft else ())]
+        return [
+            f"judge_{self.rubric.name}_{dimension.name}{ending}"
+            for dimension in self.rubric.dimensions
+            for ending in endings
+        ]
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        needed = ["source", self._edited(schema), "instruction", *([self.other] if self.other else [])]
+        for name in needed:
+            if name not in schema.names:
+                raise UsageError(f"the input has no `{name}` column: nothing to judge")
+        old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
+        if not pa.types.is_struct(old):
+            raise UsageError("column `scores` is not a record of scores")
+        if COLUMN in schema.names and schema.field(COLUMN).type != pa.list_(JUDGEMENT):
+            raise UsageError(f"column `{COLUMN}` holds something else already")
+        types = {child.name: child.type for child in old}
+        types.update({name: pa.float64() for name in self.score_names()})
+        kept = [(column.name, column.type) for column in schema if column.name not in ("scores", COLUMN)]
+        return pa.schema([*kept, ("scores", pa.struct(list(types.items()))), (COLUMN, pa.list_(JUDGEMENT))])
+
+    def _edited(self, schema: pa.Schema) -> str:
+        return self.edited or ("result" if "result" in schema.names else "target")
+
+    # ---------------------------------------------------------------- asking
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        waiting: dict[int, _Waiting] = {}
+        order: deque[int] = deque()
+        drained = False
+
+        def requests() -> Iterator[tuple[Tag, Request]]:
+            # `ask` may draw from this in other threads, one at a time: it writes `asked`, the loop below `answered`.
+            nonlocal drained
+            for number, batch in enumerate(batches):
+                entry = waiting[number] = _Waiting(batch, [_Row() for _ in range(batch.rows.num_rows)])
+                order.append(number)
+                count, held = 0, None
+                for item in self._calls(number, entry):
+                    if held is not None:
+                        yield held
+                    count, held = count + 1, item
+                entry.asked = count  # before the last one leaves, so that its reply finds the batch complete
+                if held is not None:
+                    yield held
+            drained = True
+
+        def finished() -> Iterator[Batch]:
+            while order and waiting[order[0]].asked == waiting[order[0]].answered:
+                yield self._finish(waiting.pop(order.popleft()))
+
+        with contextlib.ExitStack() as stack:
+            replies = self.ask(requests())
+            stack.callback(getattr(replies, "close", lambda: None))
+            for (number, row, turn, call), reply in replies:
+                waiting[number].rows[row].replies[turn, call] = reply
+                waiting[number].answered += 1
+                yield from finished()
+        yield from finished()
+        if order or not drained:
+            raise EditError("the judge stopped before every row was asked about")
+
+    def _calls(self, number: int, entry: _Waiting) -> Iterator[tuple[Tag, Request]]:
+        for row, prepared, calls in self._prepared(entry.batch):
+            entry.rows[row] = prepared
+            for turn in range(self.passes):
+                for call in calls:
+                    yield (number, row, turn, call.name), self._request(call, turn)
+
+    def _request(self, call: Call, turn: int) -> Request:
+        parameters: dict[str, Any] = {**call.parameters, **self.parameters}
+        if self.soft:
+            parameters = {"logprobs": True, "top_logprobs": 20, **parameters}
+        schema = self.rubric.schemas.get(call.name) if self.structured else None
+        if schema is not None:
+            form = {"name": f"{self.rubric.name}_{call.name}", "schema": schema, "strict": True}
+            parameters["response_format"] = {"type": "json_schema", "json_schema": form}
+        return Request(self.model, call.parts, parameters, turn)
+
+    def _prepared(self, batch: Batch) -> Iterator[tuple[int, _Row, list[Call]]]:
+        """The calls of each row, in order; pictures are read and encoded in threads, a few rows ahead."""
+        rows = batch.rows
+        edited = list(leaf_references(row_pictures(rows, self._edited(rows.schema))))
+        other = list(leaf_references(row_pictures(rows, self.other))) if self.other else [None] * rows.num_rows
+        sources = source_references(rows)
+        texts = [(item or {}).get(self.language) for item in column_values(rows, "instruction")]
+        tasks, origins = column_values(rows, "task"), column_values(rows, "provenance")
+
+        def prepare(row: int) -> tuple[int, _Row, list[Call]]:
+            try:
+                text = texts[row]
+                if text is None:
+                    raise RowError(f"no instruction in {self.language}")
+                case = Case(
+                    task=self._task(tasks[row], origins[row] or {}),
+                    instruction=text,
+                    sources=tuple(self._bytes(item, "source") for item in sources[row]),
+                    edited=self._bytes(edited[row], "edited"),
+                    other=self._bytes(other[row], "second") if self.other else None,
+                    facts=_facts(origins[row] or {}),
+                )
+                calls = self.rubric.ask(case, self.prompts, self.encoding)
+            except RowError as error:
+                return row, _Row(missing=str(error)), []
+            slim = Case(case.task, case.instruction, (), b"", None, case.facts)
+            bare = {c.name: Call(c.name, (c.text,), c.encoding, c.parameters) for c in calls}
+            return row, _Row(case=slim, calls=bare), calls
+
+        if self.jobs < 2:
+            yield from map(prepare, range(rows.num_rows))
+            return
+        with ThreadPoolExecutor(self.jobs) as pool:
+            ahead: deque[Future[tuple[int, _Row, list[Call]]]] = deque()
+            for row in range(rows.num_rows):
+                ahead.append(pool.submit(prepare, row))
+                if len(ahead) > 2 * self.jobs:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _bytes(self, reference: dict[str, Any] | None, which: str) -> bytes:
+        if reference is None:
+            raise RowError(f"no {which} picture")
+        return bytes(self.fetcher.get(reference))
+
+    def _task(self, task: str | None, origin: Mapping[str, Any]) -> str:
+        """The name under which the rubric knows a row's task: canonical, or the benchmark's own."""
+        if task is None:
+            raise RowError("no task")
+        if self.rubric.benchmark is None:
+            return task
+        native = origin.get("native_task")
+        if native is not None and native in self.prompts:
+            return native
+        if self.rubric.benchmark in NATIVE_TASKS:
+            known = [name for name in native_tasks(task, self.rubric.benchmark) if name in self.prompts]
+            return known[0] if known else native or task
+        return native or task
+
+    # ---------------------------------------------------------------- reading
+
+    def _finish(self, entry: _Waiting) -> Batch:
+        schema = self.schema(entry.batch.rows.schema)
+        made = [self._judge(row) for row in entry.rows]
+        rows = entry.batch.rows
+        old: dict[str, pa.Array] = {}
+        if "scores" in rows.schema.names:
+            column = rows.column("scores")
+            old = dict(zip([child.name for child in column.type], column.flatten()))
+        names = set(self.score_names())
+        children = [
+            pa.array([scores.get(child.name) for _, scores in made], pa.float64())
+            if child.name in names
+            else old[child.name]
+            for child in schema.field("scores").type
+        ]
+        before = column_values(rows, COLUMN)
+        lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
+        columns = {
+            "scores": pa.StructArray.from_arrays(children, fields=list(schema.field("scores").type)),
+            COLUMN: pa.array(lists, pa.list_(JUDGEMENT)),
+        }
+        arrays = [columns[c.name] if c.name in columns else rows.column(c.name) for c in schema]
+        return entry.batch.replace(pa.record_batch(arrays, schema=schema))
+
+    def _judge(self, row: _Row) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+        """The judgements of a row, by pass and dimension, and its scores by column name."""
+        judgements = [one for turn in range(self.passes) for one in self._pass(row, turn)]
+        scores: dict[str, float | None] = {}
+        for dimension in self.rubric.dimensions:
+            name = f"judge_{self.rubric.name}_{dimension.name}"
+            mine = [one for one in judgements if one["dimension"] == dimension.name]
+            values = [one["score"] for one in mine if one["score"] is not None]
+            scores[name] = _rounded(math.fsum(values) / len(values)) if values else None
+            if self.passes > 1:
+                bounds = mean_interval(values, dimension.low, dimension.high)
+                scores[f"{name}_low"], scores[f"{name}_high"] = bounds or (None, None)
+            if self.soft:
+                scores[f"{name}_soft"] = _rounded(soft_score([one["soft"] for one in mine]))
+        return judgements, scores
+
+    def _pass(self, row: _Row, turn: int) -> Iterator[dict[str, Any]]:
+        read: dict[str, Scores] = {}
+        soft: dict[str, Mapping[str, float]] = {}
+        wrong: dict[str, tuple[str, str | None]] = {}
+        for name in row.calls:
+            reply = row.replies.get((turn, name)) or Reply("failed", error="no reply")
+            parsed = self._read(row, name, reply)
+            if not isinstance(parsed, Scores):
+                wrong[name] = parsed
+                continue
+            read[name] = parsed
+            if self.soft and reply.text is not None:
+                expected = soft_values(reply.text, reply.logprobs, parsed.spans, self.rubric.ratings)
+                known = {label: value for label, value in expected.items() if value is not None}
+                if set(known) == set(parsed.values):
+                    soft[name] = known
+        numbers = {name: scores.values for name, scores in read.items()}
+        for dimension in self.rubric.dimensions:
+            yield self._judgement(row, turn, dimension, numbers, soft, wrong)
+
+    def _read(self, row: _Row, name: str, reply: Reply) -> Scores | tuple[str, str | None]:
+        assert row.case is not None
+        if reply.state != "ok" and not (reply.state == "failed" and reply.text):
+            return reply.state, reply.error
+        # A failed reply that has a text was asked for again and stayed unreadable; were it readable, it stays failed.
+        parsed = self.rubric.read(reply.text or "", name, row.case, self.prompts)
+        if isinstance(parsed, Unparsed):
+            return "unparsed", parsed.reason
+        return parsed if reply.state == "ok" else (reply.state, reply.error)
+
+    def _judgement(
+        self,
+        row: _Row,
+        turn: int,
+        dimension: Dimension,
+        numbers: Numbers,
+        soft: Numbers,
+        wrong: Mapping[str, tuple[str, str | None]],
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {child.name: None for child in JUDGEMENT}
+        result.update(rubric=self.rubric.name, dimension=dimension.name, endpoint=self.endpoint, model=self.model)
+        result["pass"] = turn
+        made = [name for name in dimension.calls if name in row.calls]
+        if not made:
+            reason = row.missing or "the rubric does not ask for it here"
+            result.update(state="missing", error=reason)
+            return result
+        replies = {name: row.replies.get((turn, name)) for name in made}
+        answered = [reply for reply in replies.values() if reply is not None]
+        texts = {name: reply.text for name, reply in replies.items() if reply is not None}
+        result["reply"] = texts.get(made[0]) if len(made) == 1 else json.dumps(texts, ensure_ascii=False)
+        result["model"] = next((reply.model for reply in answered if reply.model), self.model)
+        hashes = [hashlib.sha256(row.calls[name].text.encode("utf-8", "surrogatepass")).hexdigest() for name in made]
+        result["prompt_hash"] = hashes[0] if len(made) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        result["image_encoding"] = row.calls[made[0]].encoding
+        failures = [wrong[name] for name in made if name in wrong]
+        if failures:
+            result["state"], result["error"] = failures[0]
+            return result
+        mine = {name: numbers[name] for name in made}
+        try:
+            result["score"] = _rounded(dimension.value(mine))
+        except KeyError:  # a number that this call was not asked for, such as KRIS-Bench's knowledge
+            result.update(state="missing", error="the rubric does not ask for it here")
+            return result
+        result["state"] = "ok"
+        if all(name in soft for name in made):
+            result["soft"] = _rounded(dimension.value({name: soft[name] for name in made}))
+        return result
+
+
+def _facts(origin: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a benchmark's row says beyond the record: the JSON object in its provenance."""
+    try:
+        facts = json.loads(origin.get("slots") or "{}")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+# Student's t, two-sided 95%, by degrees of freedom from 1; the normal quantile beyond.
+_T95 = (
+    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139,
+    2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963,
+    2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272,
+)  # fmt: skip
+
+
+def mean_interval(values: list[float], low: float, high: float) -> tuple[float, float] | None:
+    """The 95% interval of the mean of repeated passes, within the scale; None for fewer than two.
+
+    It speaks of the judge's own scatter only, not of other rows or other judges.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = math.fsum(values) / count
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96
+    half = quantile * spread / math.sqrt(count)
+    return float(f"{max(low, mean - half):.6g}"), float(f"{min(high, mean + half):.6g}")
+
+
+def calls_of(rubric: Rubric, rows: int, passes: int = 1) -> int:
+    """How many calls judging takes, at most."""
+    return len({name for dimension in rubric.dimensions for name in dimension.calls}) * rows * passes
