@@ -451,10 +451,13 @@ def test_sample_keeps_rows_and_refuses_what_it_cannot_do(model_edit: Runner, lea
     model_edit("sample", learned / "rows", check=2)
     (tmp_path / "a.png").write_bytes(picture(1, "PNG"))
     table = lines(tmp_path, [{"id": "a", "source": ["a.png"], "instruction": "变红"}, {"id": "b", "source": []}])
-    result = model_edit("sample", table, *model, "-f", "jsonl", "--rejects", tmp_path / "r", "--max-errors", "100%")
-    assert not result.lines
-    reasons = {r["id"]: r["reason"] for r in map(json.loads, (tmp_path / "r").read_text().splitlines())}
-    assert reasons == {"a": "no instruction in en", "b": "no instruction in en"}
+    for language, reason in (("--language=en", "no instruction in en"), ("", "no instruction")):
+        rejects = ("--rejects", tmp_path / f"r{language}", "--max-errors", "100%")
+        result = model_edit("sample", table, *model, *filter(None, [language]), "-f", "jsonl", *rejects)
+        reasons = {r["id"]: r["reason"] for r in map(json.loads, Path(rejects[1]).read_text().splitlines())}
+        # Without a language the one that a row has will do.
+        assert reasons == ({"a": reason, "b": reason} if language else {"b": reason})
+        assert [row["id"] for row in result.lines] == ([] if language else ["a"])
 
 
 def test_shuffled_instructions_are_those_of_other_rows() -> None:

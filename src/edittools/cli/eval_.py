@@ -155,7 +155,7 @@ def command(
     and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
     enforced, and the coverage: a failed or missing case is counted, never scored.
 
-    Without --rescore INPUT are rows of --cases that `edit sample` has edited and `edit judge --rubric BENCH` has judged.
+    Without --rescore INPUT are the rows of --cases, edited by `edit sample` and judged by `edit judge --rubric BENCH`.
     Studies with people: `edit eval study build` and `edit eval study score`.
     """
     chosen = format or ("table" if os.isatty(1) else "json")

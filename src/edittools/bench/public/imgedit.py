@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.replies import official_mean, strict_scores
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
+from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
@@ -74,7 +75,7 @@ def _basic(replies: Any, meta: Any) -> dict[str, Any]:
 
 
 def _averages(replies: Any) -> dict[str, float]:
-    means = {key: official_mean(reply, strip=False) for key, reply in replies.items()}
+    means = {key: official_average(imgedit_official(reply)) for key, reply in replies.items()}
     return {key: mean for key, mean in means.items() if mean is not None}
 
 
@@ -113,11 +114,11 @@ def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
         if not isinstance(reply, str):
             found.append(Score(key, task, {}, "failed", f"no reply: {reply!r}"[:200]))
             continue
-        scores = strict_scores(reply)
-        if isinstance(scores, str):
-            found.append(Score(key, task, {}, "failed", scores))
+        scores = uge_strict(reply) if types is None else labelled_strict(reply)
+        if isinstance(scores, Unparsed):
+            found.append(Score(key, task, {}, "failed", scores.reason))
         else:
-            found.append(Score(key, task, {"score": sum(scores) / len(scores)}))
+            found.append(Score(key, task, {"score": fmean(scores.values.values())}))
     return found
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.replies import official_mean, strict_scores
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
+from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
@@ -44,7 +45,7 @@ def rescore(outputs: Outputs) -> Rescored:
 
 def _official(details: Any, cases: list[Any]) -> dict[str, Any]:
     """compute_averages, compute_edit_type_averages and the final mean of redbench_eval.py."""
-    means = {key: official_mean(r, strip=True) if isinstance(r, str) else None for key, r in details.items()}
+    means = {key: official_average(rededit_official(reply)) for key, reply in details.items()}
     averages = {key: mean for key, mean in means.items() if mean is not None}
     by_task: dict[str, list[float]] = defaultdict(list)
     for index, average in averages.items():
@@ -68,11 +69,11 @@ def _scores(details: Any, cases: list[Any]) -> list[Score]:
         if not isinstance(reply, str) or reply.startswith("Error: "):
             found.append(Score(key, task, {}, "failed", f"no reply: {reply!r}"[:200]))
             continue
-        scores = strict_scores(reply)
-        if isinstance(scores, str):
-            found.append(Score(key, task, {}, "failed", scores))
+        scores = labelled_strict(reply)
+        if isinstance(scores, Unparsed):
+            found.append(Score(key, task, {}, "failed", scores.reason))
         else:
-            found.append(Score(key, task, {"score": sum(scores) / len(scores)}))
+            found.append(Score(key, task, {"score": fmean(scores.values.values())}))
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bdb
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from edittools.bench.public import Benchmark, Outputs, Rescored
 from edittools.bench.scores import Score, count_tasks, official, read_json
 from edittools.errors import EditError, UsageError
+from edittools.judges.parsing import Scores, risebench_official, risebench_strict
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
@@ -48,9 +48,6 @@ SUBTASKS = {
     "Logic": ("Pattern Prediction", "Mathematical Derivation", "Puzzle Solving"),
 }
 _PARTS = ("ApprConsistency", "Reasoning", "VisualPlausibility")
-_FINAL = [
-    re.compile(rf"\*?\*?{word}\*?\*?:?\s*([\d*\s,\n]*)", re.IGNORECASE) for word in ("Final Score", "Final Scores")
-]
 
 
 def rescore(outputs: Outputs) -> Rescored:
@@ -79,17 +76,6 @@ def rescore(outputs: Outputs) -> Rescored:
 # ---------------------------------------------------------------- as the script does it
 
 
-def extract(reply: str) -> list[int] | None:
-    """Every number after the first `Final Score` that has any; an empty list or None where there is none."""
-    for pattern in _FINAL:
-        matches = pattern.findall(reply)
-        for match in matches:
-            numbers = [int(number) for number in re.findall(r"\d+", match)]
-            if numbers:
-                return numbers
-    return [] if matches else None
-
-
 def _numbers(judge: dict[str, Any]) -> list[Any] | None:
     """The numbers of a case's replies, one after the other; None where a reply has none."""
     if judge["judge1"] is None:
@@ -97,7 +83,7 @@ def _numbers(judge: dict[str, Any]) -> list[Any] | None:
     elif "judge3" not in judge:
         texts = ["judge1", "judge2"]
     elif "judge2" not in judge:
-        first = extract(judge["judge1"])
+        first = risebench_official(judge["judge1"])
         return [first[1], first[0]]  # type: ignore[index]
     else:
         texts = ["judge1", "judge2", "judge3"]
@@ -106,7 +92,7 @@ def _numbers(judge: dict[str, Any]) -> list[Any] | None:
     for name in texts:
         if not isinstance(judge[name], str):
             raise TypeError(f"{name} is no text")
-    found = [extract(judge[name]) for name in texts]
+    found = [risebench_official(judge[name]) for name in texts]
     if not all(found):
         return None
     numbers: list[Any] = [number for part in found for number in part or []]
@@ -238,12 +224,10 @@ def _scores(replies: Any, cases: list[dict[str, Any]]) -> list[Score]:
 
 
 def _one(reply: Any, logical: bool) -> float | None:
-    numbers = extract(reply) if isinstance(reply, str) else None
-    if not numbers or len(numbers) > 1:
+    scores = risebench_strict(reply, *((0, 1) if logical else (1, 5))) if isinstance(reply, str) else None
+    if not isinstance(scores, Scores):
         return None
-    if logical:
-        return 4.0 * numbers[0] + 1 if numbers[0] in (0, 1) else None
-    return float(numbers[0]) if 1 <= numbers[0] <= 5 else None
+    return 4.0 * scores.values["score"] + 1 if logical else scores.values["score"]
 
 
 def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
