@@ -22,6 +22,8 @@ _SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") tha
 _FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
 # Client errors that every other request of the run would meet too, whatever their status.
 _HOPELESS = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
+# What the client tells about this machine. Nobody's business, and a good part of what a call costs here.
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 _TRANSIENT = (408, 409, 425, 429)
 
 
@@ -59,7 +61,11 @@ class EndpointWriter:
             follow_redirects=False,
         )
         return self.openai.AsyncOpenAI(
-            base_url=self.address, api_key=self.key or "none", max_retries=0, http_client=transport
+            base_url=self.address,
+            api_key=self.key or "none",
+            max_retries=0,
+            default_headers={f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD},
+            http_client=transport,
         )
 
     async def ask(self, request: Request) -> Reply:
@@ -73,7 +79,9 @@ class EndpointWriter:
                     "/chat/completions",
                     cast_to=self.httpx.Response,
                     content=_body(request),
-                    options={"headers": {"Content-Type": "application/json"}},
+                    options={
+                        "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")}
+                    },
                 )
         except openai.APIStatusError as error:
             status, headers = error.status_code, error.response.headers
