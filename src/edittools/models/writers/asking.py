@@ -384,7 +384,7 @@ class _Run:
             if not self.flying:
                 raise EditError(
                     f"the next call may cost {price:.4g}, {spent:.4g} of at most {self.max_cost:g} are spent: "
-                    f"stopped after {self.tally.calls} calls and {self.tally.replies} replies",
+                    f"stopped after {self.tally.calls} calls",
                     hint="all replies are stored; run the same command again with a new --max-cost to go on",
                 )
             self.settled.clear()

@@ -178,7 +178,7 @@ class EndpointWriter:
 
 
 def _public_address(address: str) -> str:
-    """The address without its query. Raises EditError, which does not repeat it."""
+    """The address as it may be recorded. Raises EditError, which does not repeat what may be a secret."""
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
@@ -186,8 +186,8 @@ def _public_address(address: str) -> str:
         parts, port = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EditError("the endpoint's address is not an http:// or https:// URL")
-    if "@" in parts.netloc:
-        raise EditError("the endpoint's address holds a user or a password; keys come from the environment only")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise EditError("the endpoint's address holds a user, a password or a query; keys come from the environment")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
 
