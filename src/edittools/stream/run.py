@@ -9,7 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -283,12 +283,16 @@ def _second_pass(
         batches = stage(batches)
     if isinstance(sink, ShardSetSink) and source.shards is not None:
         sink.stated = len(source.shards)
-    for batch in batches:
-        found = sink.write(batch)
-        if found:
-            batch = batch.replace(batch.rows.slice(0, batch.rows.num_rows - len(found)), found)
-        rejects.write(batch.rejects)
-        progress.add(batch)
+    try:
+        for batch in batches:
+            found = sink.write(batch)
+            if found:
+                batch = batch.replace(batch.rows.slice(0, batch.rows.num_rows - len(found)), found)
+            rejects.write(batch.rejects)
+            progress.add(batch)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()  # now, not at some later time: a stage may have calls in flight whose replies it must store
     total = progress.counts
     progress.finished_before = finished.rows
     counts = Counts(total.rows + finished.rows, total.kept + finished.kept, total.failed + finished.failed)

@@ -49,11 +49,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `text` is what the model wrote, None unless the state is `ok` or `refused`.
+    """What came back. `text` is what the model wrote; with the state `failed`, what could not be used, if anything.
 
     `refused` is an answer that the model declined to give, `filtered` a content filter's block, `failed` everything
-    that repeating did not cure; `error` then says what. `logprobs` has, for each written token, the most likely
-    tokens and their natural log-probabilities, where the backend gives them.
+    that repeating did not cure; `error` then says what. `logprobs` has, for each written token, tokens that were
+    likely there and their natural log-probabilities, where the backend gives them: the written one first, then the
+    others from the most likely on.
     """
 
     state: State

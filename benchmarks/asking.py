@@ -1,0 +1,150 @@
+"""Asking an endpoint: throughput at 64 calls in flight, memory, and what making pictures costs.
+
+    python benchmarks/asking.py [--calls N] [--in-flight N] [--seconds S] [--side N] [--encode] [--json FILE]
+
+A server on loopback, in a process of its own, answers every call after 0.2 s. Every request has two pictures; with
+--encode they are made JPEG when the request is about to be sent. The ideal is that all places in flight are busy from
+the first call to the last: calls * seconds / in flight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from edittools.models.writers import Picture, Request
+from edittools.models.writers.asking import Tally, ask_all
+from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.store import Store
+
+SHARE_BAR, MEMORY_BAR = 0.95, 300
+
+
+def serve(pipe: Connection, seconds: float) -> None:
+    """The server's process. Sends its port, then for every message how many calls it answered."""
+    from aiohttp import web
+
+    calls = 0
+    body = {
+        "model": "loopback-1",
+        "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "echo"}}],
+        "usage": {"prompt_tokens": 700, "completion_tokens": 1},
+    }
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        await request.read()
+        await asyncio.sleep(seconds)
+        return web.json_response(body)
+
+    async def main() -> None:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        pipe.send(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
+        while await asyncio.to_thread(pipe.recv):
+            pipe.send(calls)
+
+    with contextlib.suppress(EOFError):
+        asyncio.run(main())
+
+
+def requests(count: int, side: int, encode: bool) -> Iterator[tuple[int, Callable[[], Request]]]:
+    """Two of 16 pictures per request: the bytes of JPEG files, or pixels that are made JPEG for every request."""
+    rng = np.random.default_rng(0)
+    pixels = []
+    for _ in range(16):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        pixels.append(np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8))
+    files = [simplejpeg.encode_jpeg(array, quality=90) for array in pixels]
+    print(f"pictures of {sum(map(len, files)) / len(files) / 1024:.0f} KiB")
+
+    def picture(k: int) -> Picture:
+        return Picture(simplejpeg.encode_jpeg(pixels[k % 16], quality=90) if encode else files[k % 16], "image/jpeg")
+
+    def make(k: int) -> Request:
+        parts = (f"Question {k}: what changed?", picture(k), picture(k + 1))
+        return Request("loopback", parts, {"max_tokens": 16})
+
+    for k in range(count):
+        yield k, functools.partial(make, k)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=2424)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=0.2, help="until the server answers")
+    parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
+    parser.add_argument("--encode", action="store_true", help="write the JPEG files anew for every request")
+    parser.add_argument("--json", help="write the numbers here")
+    options = parser.parse_args()
+
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, options.seconds), daemon=True)
+    server.start()
+    writer = EndpointWriter(f"http://127.0.0.1:{ours.recv()}/v1")
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        started, cpu = time.perf_counter(), time.process_time()
+        states = [
+            reply.state
+            for _, reply in ask_all(
+                requests(options.calls, options.side, options.encode),
+                writer,
+                store,
+                concurrency=options.in_flight,
+                tally=tally,
+            )
+        ]
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        store.close()
+    ours.send(True)
+    answered = ours.recv()
+    server.terminate()
+    ideal = options.calls * options.seconds / options.in_flight
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
+    numbers: dict[str, Any] = {
+        "calls": answered,
+        "seconds": round(seconds, 3),
+        "calls per second": round(options.calls / seconds, 1),
+        "share of the ideal": round(ideal / seconds, 4),
+        "peak memory, MiB": round(memory, 1),
+        "CPU seconds per call": round(cpu / options.calls, 6),
+        "making requests, thread seconds": round(tally.preparing, 3),
+        "places that waited for a request, share": round(tally.starved_share, 4),
+    }
+    for name, value in numbers.items():
+        print(f"{name:42} {value}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(numbers, file, indent=1)
+    assert answered == options.calls and set(states) == {"ok"}
+    met = numbers["share of the ideal"] >= SHARE_BAR and memory <= MEMORY_BAR
+    print(f"bars: share of the ideal >= {SHARE_BAR}, peak memory <= {MEMORY_BAR} MiB:", "met" if met else "MISSED")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,449 @@
+"""Many requests to one writer: in flight together, paced, repeated when that can help, each paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from edittools.errors import EditError, RowError
+from edittools.models.writers import Reply, Request, TransientError, Writer
+from edittools.models.writers.prices import Prices, estimate_tokens
+from edittools.models.writers.store import Store
+
+Tag = TypeVar("Tag")
+
+AGAIN = 1000  # added to Request.attempt where an unusable reply is asked for again; passes count from 0 below it
+_LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a time
+_PREPARERS = min(4, os.cpu_count() or 1)  # threads that make requests: decode, resize, encode, hash
+
+
+@dataclass
+class Tally:
+    """What a run did so far. Times in seconds, cost in the currency of the price table (None: no prices)."""
+
+    replies: int = 0  # handed back
+    stored: int = 0  # of these: found in the store, or asked earlier in this run
+    refused: int = 0
+    filtered: int = 0
+    failed: int = 0
+    calls: int = 0  # sent, repetitions included
+    repeated: int = 0  # calls that were sent again after an error that may pass
+    asked_again: int = 0  # because the reply could not be used
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    preparing: float = 0.0  # time of all threads that make requests
+    starved: float = 0.0  # time that places for calls in flight stood empty because no request was ready
+    seconds: float = 0.0  # since the first request was drawn
+    places: int = 0  # calls in flight at most
+
+    @property
+    def starved_share(self) -> float:
+        """The share of the run's capacity that was lost to making requests."""
+        return self.starved / (self.seconds * self.places) if self.seconds else 0.0
+
+
+def ask_all(
+    requests: Iterable[tuple[Tag, Request | Callable[[], Request]]],
+    writer: Writer,
+    store: Store,
+    *,
+    concurrency: int = 64,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    attempts: int = 6,
+    backoff: float = 1.0,
+    max_cost: float | None = None,
+    prices: Prices | None = None,
+    check: Callable[[str], object] | None = None,
+    repeats: int = 2,
+    tally: Tally | None = None,
+    progress: Callable[[Tally], None] | None = None,
+) -> Iterator[tuple[Tag, Reply]]:
+    """Yield (tag, reply) for every (tag, request), in the order in which the replies arrive.
+
+    A request may be a function that makes one. It is called in a thread, shortly before the request is sent: at most
+    `concurrency` + 2 * threads requests exist at a time. A RowError in it becomes a `failed` reply, which is not
+    stored. `requests` itself is drawn from in other threads, by one at a time.
+
+    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed.
+    Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
+    from `backoff` seconds, or that the server names (then nothing else is sent before either).
+
+    `check` is called with the text of an `ok` reply; where it raises ValueError, the request is sent again with
+    AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`, with
+    its text.
+
+    `max_cost` bounds this run: a call is not sent while what was spent and what the calls in flight may cost (estimated
+    prompt, `max_tokens` written) leave no room for it. `prices` are needed for that, and for `tally.cost`.
+    `tokens_per_minute` goes by the same estimates.
+
+    When the caller stops (Interrupted, an exception, closing this generator), nothing new is sent, what is in flight is
+    awaited and stored, and only then does the exception go on. Raises EditError where the run cannot go on (a wrong
+    key, max_cost, a full disk), after the same. Use contextlib.closing() where the generator may be left early.
+    """
+    if concurrency < 1 or attempts < 1 or repeats < 0:
+        raise ValueError("concurrency and attempts must be at least 1, repeats at least 0")
+    if max_cost is not None and prices is None:
+        raise ValueError("max_cost needs prices")
+    run = _Run(
+        iter(requests), writer, store, concurrency=concurrency, attempts=attempts, backoff=backoff, max_cost=max_cost,
+        prices=prices, check=check, repeats=repeats, tally=tally or Tally(),
+        pace=_Pace(requests_per_minute, tokens_per_minute),
+    )  # fmt: skip
+    thread = threading.Thread(target=run.main, name="asking", daemon=True)
+    thread.start()
+    try:
+        while (item := run.done.get()) is not None:
+            run.room_out.release()
+            if progress is not None:
+                progress(run.tally)
+            yield item
+    finally:
+        run.stop()
+        thread.join()
+    if run.error is not None:
+        raise run.error
+
+
+class _Stopped(Exception):
+    """The run ends before this request was answered."""
+
+
+@dataclass
+class _Pace:
+    """Spreads calls evenly over the minute."""
+
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    free_at: float = 0.0  # monotonic time of the next call
+    hold_until: float = 0.0  # what a server asked for
+
+    def next(self, tokens: int) -> float:
+        """Reserve the next moment for a call and return it (monotonic time)."""
+        moment = max(time.monotonic(), self.free_at)
+        steps = [60.0 / self.requests_per_minute] if self.requests_per_minute else []
+        steps += [60.0 * tokens / self.tokens_per_minute] if self.tokens_per_minute else []
+        self.free_at = moment + max(steps, default=0.0)
+        return moment
+
+
+class _Run:
+    """One call of ask_all: threads that make requests, a loop in a thread that sends them, a thread that stores."""
+
+    def __init__(
+        self,
+        source: Iterator[tuple[Any, Request | Callable[[], Request]]],
+        writer: Writer,
+        store: Store,
+        *,
+        concurrency: int,
+        attempts: int,
+        backoff: float,
+        max_cost: float | None,
+        prices: Prices | None,
+        check: Callable[[str], object] | None,
+        repeats: int,
+        tally: Tally,
+        pace: _Pace,
+    ) -> None:
+        self.source, self.writer, self.store = source, writer, store
+        self.concurrency, self.attempts, self.backoff = concurrency, attempts, backoff
+        self.max_cost, self.prices, self.check, self.repeats = max_cost, prices, check, repeats
+        self.tally, self.pace = tally, pace
+        self.error: BaseException | None = None
+        self.stopping = threading.Event()
+        # (tag, reply) for the caller, None at the end; and how many may wait there
+        self.done: queue.SimpleQueue[tuple[Any, Reply] | None] = queue.SimpleQueue()
+        self.room_out = threading.Semaphore(4 * concurrency)
+        # how many requests may wait to be sent
+        self.room_in = threading.Semaphore(2 * _PREPARERS)
+        self.drawing = threading.Lock()
+        self.asked: dict[str, asyncio.Future[Reply]] = {}  # key: in flight now
+        self.failed: dict[str, Reply] = {}  # key: what failed in this run
+        self.reserved = 0.0  # what the calls in flight may cost
+        self.flying = 0
+        self.to_store: list[tuple[tuple[str, Request, Reply, str], asyncio.Future[None]]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+        if prices is not None and tally.cost is None:
+            tally.cost = 0.0
+        tally.places = concurrency
+
+    # ------------------------------------------------------------ making requests (threads)
+
+    def _prepare(self) -> None:
+        assert self.loop is not None
+        while True:
+            self.room_in.acquire()
+            item: Any = None
+            try:
+                with self.drawing:
+                    drawn = None if self.stopping.is_set() else next(self.source, None)
+                if drawn is not None:
+                    started = time.perf_counter()
+                    tag, make = drawn
+                    try:
+                        request = make if isinstance(make, Request) else make()
+                        item = tag, request, request.key, time.perf_counter() - started
+                    except RowError as error:
+                        item = tag, Reply("failed", error=str(error)), "", time.perf_counter() - started
+            except BaseException as error:
+                self._fail(error)
+            try:
+                self.loop.call_soon_threadsafe(self._made, item)
+            except RuntimeError:  # the loop is closed: the run stopped while this thread waited for its source
+                return
+            if item is None:
+                return
+
+    def _made(self, item: Any) -> None:
+        """In the loop's thread: a request is ready to be sent, or (None) a preparing thread ended."""
+        if item is not None:
+            self.tally.preparing += item[-1]
+            self.ready.put_nowait(item[:-1])
+            return
+        self.preparing -= 1
+        if not self.preparing:
+            self._dismiss()
+
+    # ------------------------------------------------------------ starting and stopping
+
+    def main(self) -> None:
+        """The loop's thread. `done` gets its None when everything that was sent is stored."""
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self._fail(error)
+        self.done.put(None)
+
+    async def _main(self) -> None:
+        self.ready: asyncio.Queue[Any] = asyncio.Queue()
+        self.wake = asyncio.Event()  # set when the run stops
+        self.settled = asyncio.Event()  # set when a call ended
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="storing")
+        self.storing: asyncio.Task[None] | None = None
+        self.loop = asyncio.get_running_loop()
+        if self.stopping.is_set():
+            return
+        self.started = time.monotonic()
+        self.preparing = _PREPARERS
+        for _ in range(_PREPARERS):
+            # Daemons: a thread that waits for a source that never answers must not keep the process.
+            threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
+        try:
+            await asyncio.gather(*(self._place() for _ in range(self.concurrency)))
+        finally:
+            self.tally.seconds = time.monotonic() - self.started
+            self.disk.shutdown()
+            await self.writer.close()
+
+    def stop(self) -> None:
+        """Send nothing new. From any thread, any number of times."""
+        self.stopping.set()
+        self.room_in.release(_PREPARERS)
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self.loop.call_soon_threadsafe(self._dismiss, True)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self.stop()
+
+    def _dismiss(self, now: bool = False) -> None:
+        """End the places when the queue is empty, or `now`: after the calls that they have in flight."""
+        if now:
+            self.wake.set()
+            self.settled.set()
+        for _ in range(self.concurrency):
+            self.ready.put_nowait(None)
+
+    # ------------------------------------------------------------ sending (the loop's thread)
+
+    async def _place(self) -> None:
+        """A place for one call in flight: it takes requests until there are no more."""
+        while True:
+            waited = time.monotonic()
+            item = await self.ready.get()
+            if item is None or self.wake.is_set():
+                return
+            now = time.monotonic()
+            self.tally.starved += now - waited
+            self.tally.seconds = now - self.started
+            self.room_in.release()
+            try:
+                await self._serve(*item)
+            except _Stopped:
+                return
+            except BaseException as error:
+                self._fail(error)
+                return
+
+    async def _serve(self, tag: Any, request: Request | Reply, key: str) -> None:
+        """One request from its first call to its last, and the reply to the caller."""
+        if isinstance(request, Reply):
+            return await self._deliver(tag, request)
+        reply = await self._answer(key, request)
+        for _ in range(self.repeats):
+            if self._problem(reply) is None:
+                break
+            request = dataclasses.replace(request, attempt=request.attempt + AGAIN)
+            key = request.key
+            self.tally.asked_again += 1
+            reply = await self._answer(key, request)
+        if (problem := self._problem(reply)) is not None:
+            reply = dataclasses.replace(reply, state="failed", error=problem)
+            self.failed[key] = reply
+            await self._store(key, request, reply)
+        await self._deliver(tag, reply)
+
+    def _problem(self, reply: Reply) -> str | None:
+        """Why a reply cannot be used, None if it can."""
+        if self.check is not None and reply.state == "ok":
+            try:
+                self.check(reply.text or "")
+            except ValueError as error:
+                return f"unusable reply: {error}"
+        return None
+
+    async def _answer(self, key: str, request: Request) -> Reply:
+        """The reply from the store, from an identical request of this run, or from the writer."""
+        if (others := self.asked.get(key)) is not None:
+            self.tally.stored += 1
+            return await asyncio.shield(others)
+        known = self.failed.get(key)
+        if known is None:
+            known = self.store.get(key)
+            if known is not None and known.state == "failed":
+                known = None  # this is another run: perhaps it works now
+        if known is not None:
+            self.tally.stored += 1
+            return known
+        future = self.asked[key] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await self._call(request)
+            await self._store(key, request, reply)
+            if reply.state == "failed":
+                self.failed[key] = reply
+            future.set_result(reply)
+            return reply
+        except BaseException as error:
+            future.set_exception(error)
+            future.exception()  # it is no mistake if nobody else waits for it
+            raise
+        finally:
+            del self.asked[key]
+
+    async def _call(self, request: Request) -> Reply:
+        """Ask until there is a reply or `attempts` calls have failed. Raises _Stopped, and what the writer raises."""
+        prompt, written = 0, 0
+        if self.prices is not None or self.pace.tokens_per_minute is not None:
+            prompt, written = estimate_tokens(request, self.prices)
+        problem = ""
+        for number in range(1, self.attempts + 1):
+            price = self.prices.cost(request.model, prompt, written) if self.prices is not None else 0.0
+            await self._gate(price, prompt + written)
+            self.tally.calls += 1
+            try:
+                reply = await self.writer.ask(request)
+                self._count(request, reply, prompt)
+                return reply
+            except TransientError as error:
+                problem, after = str(error), error.after
+            finally:
+                self.reserved -= price
+                self.flying -= 1
+                self.settled.set()
+            if number == self.attempts:
+                break
+            if after is None:
+                pause = min(_LONGEST_PAUSE, self.backoff * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
+            else:
+                pause = after * random.uniform(1.0, 1.1)
+                self.pace.hold_until = max(self.pace.hold_until, time.monotonic() + after)
+            await self._sleep(pause)
+            self.tally.repeated += 1
+        return Reply("failed", error=f"{problem} (after {self.attempts} calls)")
+
+    async def _gate(self, price: float, tokens: int) -> None:
+        """Wait until this call may be sent, and count it as in flight. Raises _Stopped; EditError at max_cost."""
+        while self.max_cost is not None and not self.wake.is_set():
+            spent = self.tally.cost or 0.0
+            if spent + self.reserved + price <= self.max_cost:
+                break
+            if not self.flying:
+                raise EditError(
+                    f"the next call may cost {price:.4g}, {spent:.4g} of at most {self.max_cost:g} are spent: "
+                    f"stopped after {self.tally.calls} calls",
+                    hint="all replies are stored; run the same command again with a new --max-cost to go on",
+                )
+            self.settled.clear()
+            await self.settled.wait()
+        self.reserved += price  # before the wait: the others must see it
+        self.flying += 1
+        moment = self.pace.next(tokens)
+        while not self.wake.is_set() and (delay := max(moment, self.pace.hold_until) - time.monotonic()) > 0:
+            await self._sleep(delay, leave=False)
+        if self.wake.is_set():
+            self.reserved -= price
+            self.flying -= 1
+            raise _Stopped
+
+    async def _sleep(self, seconds: float, leave: bool = True) -> None:
+        """Raises _Stopped where the run stops meanwhile and `leave` is set."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.wake.wait(), seconds)
+            if leave:
+                raise _Stopped
+
+    def _count(self, request: Request, reply: Reply, prompt: int) -> None:
+        """Add what a call used. Where the backend does not say, the prompt counts as estimated."""
+        used = prompt if reply.prompt_tokens is None else reply.prompt_tokens
+        self.tally.prompt_tokens += used
+        self.tally.completion_tokens += reply.completion_tokens or 0
+        if self.prices is not None:
+            cost = self.prices.cost(request.model, used, reply.completion_tokens or 0)
+            self.tally.cost = (self.tally.cost or 0.0) + cost
+
+    # ------------------------------------------------------------ keeping and handing back
+
+    async def _store(self, key: str, request: Request, reply: Reply) -> None:
+        """Return when the reply is on disk. All that arrived during one commit share the next."""
+        future = asyncio.get_running_loop().create_future()
+        self.to_store.append(((key, request, reply, self.writer.name), future))
+        if self.storing is None or self.storing.done():
+            self.storing = asyncio.create_task(self._commit())
+        await future
+
+    async def _commit(self) -> None:
+        while self.to_store:
+            batch, self.to_store = self.to_store, []
+            try:
+                await asyncio.get_running_loop().run_in_executor(self.disk, self.store.put, [item for item, _ in batch])
+            except BaseException as error:
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for _, future in batch:
+                    future.set_result(None)
+
+    async def _deliver(self, tag: Any, reply: Reply) -> None:
+        """Hand a reply over; wait while the caller has many that it did not take yet."""
+        while not self.wake.is_set() and not self.room_out.acquire(blocking=False):
+            await asyncio.sleep(0.02)
+        tally = self.tally
+        tally.replies += 1
+        tally.refused += reply.state == "refused"
+        tally.filtered += reply.state == "filtered"
+        tally.failed += reply.state == "failed"
+        self.done.put((tag, reply))

@@ -1,0 +1,35 @@
+"""A scripted writer for tests and documentation examples: no model, and everything it makes says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from edittools.models.writers import Reply, Request
+
+
+class EchoWriter:
+    """Answers with `answer`: a fixed text, or a function of the request (text, a whole Reply, or an exception).
+
+    Without one it repeats the request's texts. `Reply.model` is always "echo", so that no stored reply, score or
+    report can be taken for a model's.
+    """
+
+    name = "echo"
+
+    def __init__(self, answer: str | Callable[[Request], str | Reply] | None = None) -> None:
+        self.answer = answer
+        self.asked = 0  # requests, repeated ones too
+
+    async def ask(self, request: Request) -> Reply:
+        self.asked += 1
+        if self.answer is None:
+            made: str | Reply = "[echo] " + " ".join(part for part in request.parts if isinstance(part, str))
+        elif callable(self.answer):
+            made = self.answer(request)
+        else:
+            made = self.answer
+        return replace(made if isinstance(made, Reply) else Reply("ok", made), model="echo")
+
+    async def close(self) -> None:
+        pass

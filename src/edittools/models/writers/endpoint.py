@@ -1,0 +1,230 @@
+"""Any endpoint that speaks OpenAI's chat completions: OpenAI, Gemini's compatible address, vLLM, SGLang, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from edittools.errors import EditError, missing_extra
+from edittools.models.writers import Picture, Reply, Request, State, TransientError
+
+_OPENAI = "https://api.openai.com/v1"
+_LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
+_SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") that may be part of an honest reply
+_FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
+# Client errors that every other request of the run would meet too, whatever their status.
+_HOPELESS = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
+# What the client tells about this machine. Nobody's business, and a good part of what a call costs here.
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+_TRANSIENT = (408, 409, 425, 429)
+
+
+class EndpointWriter:
+    """Asks over HTTP. The key comes from the environment only and is never part of a message or a reply."""
+
+    def __init__(self, base_url: str | None = None, *, key_from: str | None = None, timeout: float = 300.0) -> None:
+        """`base_url` replaces EDITTOOLS_API_BASE, which replaces OPENAI_BASE_URL, which replaces OpenAI's own
+        address. `key_from` names the environment variable that holds the key if it is not OPENAI_API_KEY.
+        `timeout` is for a whole call, in seconds.
+
+        Raises EditError where the `openai` package, the key or a usable address is missing.
+        """
+        try:
+            import aiohttp  # noqa: F401  (openai's faster transport needs it)
+            import httpx2
+            import openai
+        except ImportError as error:
+            raise missing_extra(error.name or "openai", "vlm", "asking an endpoint") from error
+        address = base_url or os.environ.get("EDITTOOLS_API_BASE") or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+        self.name = _public_address(address)
+        variable = key_from or "OPENAI_API_KEY"
+        self.variable, self.key = variable, os.environ.get(variable, "").strip()
+        if not self.key and (key_from or self.name == _OPENAI):
+            raise EditError(f"the key for {self.name} is missing", hint=f"set the environment variable {variable}")
+        self.address, self.timeout = address, timeout
+        self.openai, self.httpx = openai, httpx2
+        self.client: Any = None
+
+    def _connect(self) -> Any:
+        # How many calls are in flight is the business of `ask_all`. A redirect would carry the key elsewhere.
+        transport = self.openai.DefaultAioHttpClient(
+            timeout=self.timeout,
+            limits=self.httpx.Limits(max_connections=1024, max_keepalive_connections=1024),
+            follow_redirects=False,
+        )
+        return self.openai.AsyncOpenAI(
+            base_url=self.address,
+            api_key=self.key or "none",
+            max_retries=0,
+            default_headers={f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD},
+            http_client=transport,
+        )
+
+    async def ask(self, request: Request) -> Reply:
+        """One call. Raises TransientError, and EditError for what every other request would meet too."""
+        openai = self.openai
+        self.client = self.client or self._connect()
+        try:
+            async with asyncio.timeout(self.timeout):  # the client's own bounds the time between two bytes only
+                # Our own bytes in, the plain response out: the client's classes would take most of a core at 64 calls.
+                answer = await self.client.post(
+                    "/chat/completions",
+                    cast_to=self.httpx.Response,
+                    content=_body(request),
+                    options={
+                        "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")}
+                    },
+                )
+        except openai.APIStatusError as error:
+            status, headers = error.status_code, error.response.headers
+            facts = error.body if isinstance(error.body, dict) else {}
+            return self._refusal(status, facts, error.response.text, headers, request.model)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise TransientError(f"no reply within {self.timeout:g} s") from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise TransientError(self._clean(f"{type(cause).__name__}: {cause}")) from error
+        return self._reply(answer.text, request.model)
+
+    async def close(self) -> None:
+        """Close the connections; the next `ask` opens others, in whatever loop it runs."""
+        if self.client is not None:
+            client, self.client = self.client, None
+            await client.close()
+
+    def _reply(self, text: str, asked: str) -> Reply:
+        """What a body with status 200 says."""
+        try:
+            body = json.loads(self._without_key(text))
+        except ValueError as error:
+            raise TransientError(self._clean(f"the reply is not JSON: {text}")) from error
+        if not isinstance(body, dict):
+            raise TransientError(self._clean(f"the reply is not a JSON object: {text}"))
+        if isinstance(body.get("error"), dict) and not body.get("choices"):  # how some gateways report errors
+            code = body["error"].get("code")
+            status = code if isinstance(code, int) else 500
+            return self._refusal(status, body["error"], str(body["error"].get("message")), {}, asked)
+        try:
+            choice = body["choices"][0]
+            message = choice["message"]
+            usage = body.get("usage") or {}
+            finish = str(choice.get("finish_reason"))
+            written = message.get("content")
+            if isinstance(written, list):
+                written = "".join(part.get("text") or "" for part in written)
+            if written:  # JSON can escape half of a surrogate pair, which no file can hold
+                written = written.encode("utf-8", "replace").decode()
+            refusal = message.get("refusal")
+            facts: dict[str, Any] = {
+                "model": body.get("model"),
+                "prompt_tokens": usage.get("prompt_tokens"),
+                "completion_tokens": usage.get("completion_tokens"),
+                "logprobs": _logprobs(choice.get("logprobs")),
+            }
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise TransientError(self._clean(f"the reply has no choices with a message: {text}")) from error
+        state: State = "ok"
+        if finish.lower().startswith("content_filter"):
+            state, written, problem = "filtered", None, f"finish_reason {finish}"
+        elif refusal:
+            state, written, problem = "refused", str(refusal), None
+        elif not written:
+            state, written, problem = "failed", None, f"empty reply, finish_reason {finish}"
+        else:
+            problem = None
+        return Reply(state, written, problem, **facts)
+
+    def _refusal(self, status: int, facts: dict[str, Any], text: str, headers: Mapping[str, str], asked: str) -> Reply:
+        """What an error status says: a Reply if it is about this request, raised otherwise."""
+        inner = facts.get("error") if isinstance(facts.get("error"), dict) else facts
+        assert isinstance(inner, dict)
+        message = self._clean(f"HTTP {status}: {inner.get('message') or text}")
+        codes = {str(inner.get("code")), str(inner.get("type"))}
+        if isinstance(inner.get("innererror"), dict):
+            codes.add(str(inner["innererror"].get("code")))
+        if codes & set(_FILTERS):
+            return Reply("filtered", error=message)
+        if codes & set(_HOPELESS) or "API_KEY_INVALID" in text or "API key not valid" in text:
+            raise EditError(f"{self.name}: {message}")
+        if status in _TRANSIENT or status >= 500:
+            raise TransientError(message, _after(headers))
+        if status in (401, 403):  # the body of a 401 may quote the key
+            raise EditError(
+                f"{self.name} does not accept the key (HTTP {status})",
+                hint=f"the key is read from the environment variable {self.variable}",
+            )
+        if status == 404:
+            raise EditError(f"{self.name} has no model `{asked}` (HTTP 404), or is not the endpoint's address")
+        if status in (400, 413, 415, 422):
+            return Reply("failed", error=message)
+        raise EditError(f"{self.name}: {message}")
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.key, "[key]") if len(self.key) >= _SHORTEST_SECRET else text
+
+    def _clean(self, text: str) -> str:
+        """One line of at most 300 characters without the key."""
+        if self.key:
+            text = text.replace(self.key, "[key]")
+        return " ".join(text.split())[:300]
+
+
+def _public_address(address: str) -> str:
+    """The address as it may be recorded. Raises EditError, which does not repeat what may be a secret."""
+    try:
+        parts = urlsplit(address)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EditError("the endpoint's address is not an http:// or https:// URL")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise EditError("the endpoint's address holds a user, a password or a query; keys come from the environment")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+
+
+def _body(request: Request) -> bytes:
+    """The request as JSON. Pictures are spliced in as they are: a JSON encoder looks at every one of their letters."""
+    parts = []
+    for part in request.parts:
+        if isinstance(part, Picture):
+            data = base64.b64encode(part.data)
+            label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
+            parts.append(b'{"type":"image_url","image_url":{"url":' + label + data + b'"}}')
+        else:
+            parts.append(json.dumps({"type": "text", "text": part}).encode())
+    rest = json.dumps({"model": request.model, **request.parameters}).encode()[:-1]
+    return rest + b',"messages":[{"role":"user","content":[' + b",".join(parts) + b"]}]}"
+
+
+def _logprobs(found: Any) -> list[list[tuple[str, float]]] | None:
+    if not found or not found.get("content"):
+        return None
+    steps = []
+    for step in found["content"]:
+        written = (step["token"], step["logprob"])
+        others = [(other["token"], other["logprob"]) for other in step.get("top_logprobs") or []]
+        steps.append([written, *(other for other in others if other[0] != written[0])])
+    return steps
+
+
+def _after(headers: Mapping[str, str]) -> float | None:
+    """Retry-After in seconds from now: a number, or a date."""
+    text = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), _LONGEST_AFTER) if math.isfinite(seconds) else None

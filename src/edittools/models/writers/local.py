@@ -1,0 +1,272 @@
+"""A vision-language checkpoint in this process, through transformers: Qwen2.5-VL, Qwen3-VL and their like."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from edittools.errors import EditError, RowError, UsageError
+from edittools.models.describe import describe_model
+from edittools.models.writers import Picture, Reply, Request
+
+_GATHER = 0.005  # seconds to wait for more requests before a batch is started
+_TOKENS = 512  # written where the request has no max_tokens
+_MOST_LIKELY = 20  # tokens whose log-probabilities can be asked for
+_KNOWN = {"max_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
+
+
+class LocalWriter:
+    """Answers in batches of what is asked at the same time.
+
+    A reply depends on its request alone, not on the batch: prompts are padded on the left, and every request draws
+    from its own generator, seeded by Request.key. Without a temperature the most likely token is written; a
+    checkpoint's own sampling settings (temperature, repetition penalty) are not used.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 8,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        """`spec` is a folder or a name on the hub; safetensors only, no code out of the repository.
+
+        Pictures are resized so that their area is at least `min_pixels` and at most `max_pixels`; None: the
+        checkpoint's own bounds. Raises EditError that names what is missing.
+        """
+        from transformers import AutoModelForImageTextToText
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # the command has its own
+        if dtype not in ("float32", "bfloat16"):
+            raise UsageError(f"no dtype `{dtype}`", hint="float32 or bfloat16")
+        folder = Path(spec)
+        if not folder.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
+            raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
+        try:
+            self.processor = _load_processor(spec)
+            self.model = AutoModelForImageTextToText.from_pretrained(
+                spec, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            where = None if folder.is_dir() else f"where there is a network: hf download {spec}"
+            raise EditError(f"cannot load the model {spec}: {str(error).strip().splitlines()[0]}", where) from error
+        self.model.to(device).eval()
+        self.name = describe_model(spec)
+        self.batch_size = batch_size
+        size = self.processor.image_processor.size
+        shortest, longest = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]
+        if shortest > longest:
+            raise UsageError(f"pictures of at least {shortest} and at most {longest} pixels: there are none")
+        self.processor.image_processor.size = {"shortest_edge": shortest, "longest_edge": longest}
+        ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self.processor.tokenizer.eos_token_id
+        if ends is None:
+            raise EditError(f"the model {spec} names no token that ends a reply")
+        self.ends: list[int] = list(ends) if isinstance(ends, list | tuple) else [ends]
+        self.waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
+        self.working: asyncio.Task[None] | None = None
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
+
+    async def ask(self, request: Request) -> Reply:
+        """Raises UsageError for a parameter that it does not know, such as response_format."""
+        if unknown := sorted(set(request.parameters) - _KNOWN):
+            raise UsageError(f"a local model takes no `{unknown[0]}`")
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((request, future))
+        if self.working is None or self.working.done():
+            self.working = asyncio.create_task(self._work())
+        return await future
+
+    async def close(self) -> None:
+        pass
+
+    async def _work(self) -> None:
+        """Answer batch after batch; while one is written, the next gathers."""
+        while self.waiting:
+            if len(self.waiting) < self.batch_size:
+                await asyncio.sleep(_GATHER)
+            batch, self.waiting = self.waiting[: self.batch_size], self.waiting[self.batch_size :]
+            loop = asyncio.get_running_loop()
+            try:
+                replies = await loop.run_in_executor(self.thread, self.answer, [request for request, _ in batch])
+            except BaseException as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), reply in zip(batch, replies):
+                if not future.done():
+                    future.set_result(reply)
+
+    @torch.no_grad()
+    def answer(self, requests: list[Request]) -> list[Reply]:
+        """Write one reply per request, in one batch. A picture that cannot be read makes a `failed` reply."""
+        pictures: list[list[Image.Image]] = []
+        replies: dict[int, Reply] = {}
+        for k, request in enumerate(requests):
+            try:
+                pictures.append([_decode(part) for part in request.parts if isinstance(part, Picture)])
+            except RowError as error:
+                pictures.append([])
+                replies[k] = Reply("failed", error=str(error), model=self.name)
+        rows = [k for k in range(len(requests)) if k not in replies]
+        if rows:
+            written = self._write([requests[k] for k in rows], [pictures[k] for k in rows])
+            replies.update(zip(rows, written))
+        return [replies[k] for k in range(len(requests))]
+
+    def _write(self, requests: list[Request], pictures: list[list[Image.Image]]) -> list[Reply]:
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        images = [image for row in pictures for image in row]
+        inputs = self.processor(
+            text=[self._prompt(request) for request in requests],
+            images=images or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        ).to(self.model.device)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        start = inputs["input_ids"].shape[1]
+        lengths = [int(request.parameters.get("max_tokens") or _TOKENS) for request in requests]
+        chooser = _Chooser(requests, self.model.device)
+        tokens = self.model.generate(
+            **inputs,
+            generation_config=GenerationConfig(
+                max_new_tokens=max(lengths), do_sample=False, eos_token_id=self.ends, pad_token_id=self.ends[0]
+            ),
+            logits_processor=LogitsProcessorList([chooser]),
+        )[:, start:].tolist()
+        prompts = inputs["attention_mask"].sum(1).tolist()
+        replies = []
+        for k, (request, length) in enumerate(zip(requests, lengths)):
+            row = tokens[k][:length]
+            count = next((n for n, token in enumerate(row) if token in self.ends), len(row))
+            text = self.processor.tokenizer.decode(row[:count], skip_special_tokens=True)
+            steps = [self._named(chooser.steps[n][k]) for n in range(count)] if _wanted(request) is not None else None
+            used = min(count + 1, len(row))  # the end token was written too
+            state, error = ("ok", None) if text else ("failed", "empty reply")
+            replies.append(Reply(state, text or None, error, self.name, prompts[k], used, steps))  # type: ignore[arg-type]
+        return replies
+
+    def _prompt(self, request: Request) -> str:
+        content = [
+            {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part} for part in request.parts
+        ]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+    def _named(self, step: list[tuple[int, float]]) -> list[tuple[str, float]]:
+        return [(self.processor.tokenizer.decode([token]), value) for token, value in step]
+
+
+class _Chooser:
+    """A logits processor that chooses the tokens, so that every row has its own temperature, top_p and generator.
+
+    `steps[n][k]` has, for token n of row k, (token, log-probability) of the written token first and then of the most
+    likely others, under the model's own distribution (temperature 1, nothing left out).
+    """
+
+    def __init__(self, requests: list[Request], device: torch.device) -> None:
+        self.requests, self.device = requests, device
+        self.most = [_wanted(request) for request in requests]
+        self.steps: list[list[list[tuple[int, float]]]] = []
+        self.generators = [torch.Generator().manual_seed(int(request.key[:15], 16)) for request in requests]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(rows, vocabulary) in and out; out, the chosen token is the only one."""
+        logits = scores.float()
+        chosen = logits.argmax(-1)
+        for k, request in enumerate(self.requests):
+            temperature = float(request.parameters.get("temperature") or 0.0)
+            if temperature > 0:
+                chosen[k] = self._draw(logits[k] / temperature, request.parameters.get("top_p"), self.generators[k])
+        if any(most is not None for most in self.most):
+            self._note(logits.log_softmax(-1), chosen)
+        only = torch.full_like(scores, -torch.inf)
+        return only.scatter_(1, chosen[:, None], 0.0)
+
+    def _draw(self, logits: Tensor, top_p: float | None, generator: torch.Generator) -> int:
+        # On the processor: a generator there draws the same numbers for every device.
+        shares, order = logits.softmax(-1).cpu().sort(descending=True, stable=True)
+        if top_p is not None:
+            shares = shares * (shares.cumsum(-1) - shares < float(top_p))
+        return int(order[torch.multinomial(shares, 1, generator=generator)])
+
+    def _note(self, logs: Tensor, chosen: Tensor) -> None:
+        values, tokens = (part.tolist() for part in logs.topk(min(_MOST_LIKELY + 1, logs.shape[-1]), dim=-1))
+        own = logs.gather(1, chosen[:, None])[:, 0].tolist()
+        step = []
+        for k, most in enumerate(self.most):
+            written = int(chosen[k])
+            others = [pair for pair in zip(tokens[k], values[k]) if pair[0] != written]
+            step.append([(written, own[k]), *others[: max((most or 0) - 1, 0)]])
+        self.steps.append(step)
+
+
+def _wanted(request: Request) -> int | None:
+    """How many tokens' log-probabilities are wanted at every step; None for no log-probabilities."""
+    if not request.parameters.get("logprobs"):
+        return None
+    most = int(request.parameters.get("top_logprobs") or 0)
+    if not 0 <= most <= _MOST_LIKELY:
+        raise UsageError(f"top_logprobs {most}: at most {_MOST_LIKELY}")
+    return most
+
+
+def _decode(picture: Picture) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(picture.data)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RowError(f"a picture cannot be read: {error}") from error
+
+
+def _load_processor(spec: str) -> Any:
+    """The checkpoint's processor; without torchvision, which only its video half needs, without that half."""
+    import transformers
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers.utils import cached_file
+
+    if importlib.util.find_spec("torchvision"):
+        return AutoProcessor.from_pretrained(spec, trust_remote_code=False)
+    name = None
+    for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        path = cached_file(spec, file, _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            name = name or json.loads(Path(path).read_text()).get("processor_class")
+    whole = getattr(transformers, name or "", None)
+    if whole is None:
+        raise EditError(f"cannot load the model {spec}: its files name no processor class")
+
+    class PictureProcessor(whole):  # type: ignore[misc, valid-type]
+        def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
+            super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+    images = AutoImageProcessor.from_pretrained(spec, trust_remote_code=False)
+    processor = PictureProcessor(images, tokenizer)
+    template = cached_file(spec, "chat_template.jinja", _raise_exceptions_for_missing_entries=False)
+    processor.chat_template = Path(template).read_text() if template else tokenizer.chat_template
+    return processor

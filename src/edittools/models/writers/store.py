@@ -1,0 +1,151 @@
+"""Stored replies: what was paid for once is never asked again.
+
+A store is a folder of SQLite logs, `NAME.sqlite`. A task writes its own log and reads all of them, so that reruns with
+another number of tasks, and other commands that ask the same, find every reply. A log has one writer at a time. It
+holds no keys and no headers, and of the pictures only their hashes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from edittools.errors import EditError
+from edittools.models.writers import Picture, Reply, Request
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS replies (
+    key TEXT PRIMARY KEY,        -- Request.key
+    time TEXT NOT NULL,          -- UTC, when the reply was stored
+    writer TEXT NOT NULL,        -- the backend that was asked: an endpoint or a folder
+    asked TEXT NOT NULL,         -- Request.model
+    model TEXT,                  -- the snapshot that answered
+    prompt_sha256 TEXT NOT NULL, -- of the texts, joined by line feeds
+    images TEXT NOT NULL,        -- JSON: [[mime, sha256], ...] in the order they were sent
+    parameters TEXT NOT NULL,    -- JSON
+    attempt INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    text TEXT,
+    error TEXT,
+    prompt_tokens INTEGER,
+    completion_tokens INTEGER,
+    logprobs TEXT                -- JSON: a list of [token, log-probability] per written token
+)"""
+_REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs"
+
+
+class Store:
+    """The logs of one folder. `put` may run in another thread than `get`; each has one caller at a time."""
+
+    def __init__(self, folder: str, name: str = "00000") -> None:
+        """Open every log in `folder` (made if missing) and `NAME.sqlite` for writing. Raises EditError."""
+        self.folder, self.path = folder, os.path.join(folder, f"{name}.sqlite")
+        self.others: list[sqlite3.Connection] = []
+        path = self.path
+        try:
+            os.makedirs(folder, exist_ok=True)
+            # autocommit; each thread has a connection of its own, so that reading never waits for the disk
+            self.writer = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self.writer.execute("PRAGMA journal_mode=WAL")
+            self.writer.execute("PRAGMA synchronous=FULL")  # a committed reply survives a power cut
+            self.writer.execute(_TABLE)
+            self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.sqlite"))):
+                if path != self.path:
+                    self.others.append(_open_to_read(path))
+        except (sqlite3.Error, OSError) as error:
+            raise EditError(f"{path}: cannot open this reply store: {error}") from error
+
+    def get(self, key: str) -> Reply | None:
+        """The stored reply, one that did not fail if there is any. Raises EditError."""
+        found = None
+        for log in (self.reader, *self.others):
+            try:
+                row = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error as error:
+                raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
+            if row is not None:
+                found = _reply(row)
+                if found.state != "failed":
+                    return found
+        return found
+
+    def put(self, items: Iterable[tuple[str, Request, Reply, str]]) -> None:
+        """Store (key, request, reply, writer's name), all in one commit that is on disk on return.
+
+        A reply that is there already is replaced. Raises EditError.
+        """
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        rows = [_row(key, request, reply, writer, now) for key, request, reply, writer in items]
+        try:
+            with contextlib.closing(self.writer.cursor()) as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+                try:
+                    cursor.executemany(f"INSERT OR REPLACE INTO replies VALUES ({', '.join('?' * 15)})", rows)
+                    cursor.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        cursor.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as error:
+            raise EditError(f"{self.path}: cannot store replies: {error}") from error
+
+    def close(self) -> None:
+        for log in (self.reader, *self.others, self.writer):
+            log.close()
+
+
+def _open_to_read(path: str) -> sqlite3.Connection:
+    """A log of another task. A log that is not in use can be read on a read-only disk too."""
+    address = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    for options in ("", "&immutable=1"):
+        log = sqlite3.connect(address + options, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            log.execute("SELECT 1 FROM replies LIMIT 1")
+            return log
+        except sqlite3.Error as error:
+            log.close()
+            failure = error
+    raise failure
+
+
+def _row(key: str, request: Request, reply: Reply, writer: str, now: str) -> tuple[Any, ...]:
+    texts = "\n".join(part for part in request.parts if isinstance(part, str))
+    pictures = [part for part in request.parts if isinstance(part, Picture)]
+    return (
+        key,
+        now,
+        writer,
+        request.model,
+        reply.model,
+        hashlib.sha256(_storable(texts).encode()).hexdigest(),
+        json.dumps([[p.mime, hashlib.sha256(p.data).hexdigest()] for p in pictures]),
+        json.dumps(request.parameters, sort_keys=True),
+        request.attempt,
+        reply.state,
+        None if reply.text is None else _storable(reply.text),
+        None if reply.error is None else _storable(reply.error),
+        reply.prompt_tokens,
+        reply.completion_tokens,
+        None if reply.logprobs is None else json.dumps(reply.logprobs),
+    )
+
+
+def _storable(text: str) -> str:
+    """Half of a surrogate pair, which JSON may escape and UTF-8 cannot hold, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _reply(row: tuple[Any, ...]) -> Reply:
+    state, text, error, model, prompt_tokens, completion_tokens, logprobs = row
+    if logprobs is not None:
+        logprobs = [[(token, value) for token, value in step] for step in json.loads(logprobs)]
+    return Reply(state, text, error, model, prompt_tokens, completion_tokens, logprobs)

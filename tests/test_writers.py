@@ -1,0 +1,929 @@
+"""Writers: what goes over the wire and what comes back, replies that are paid for once, local models in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_sample import byte_alphabet
+
+from edittools.errors import EditError, RowError, UsageError
+from edittools.models.writers import Picture, Reply, Request, TransientError, asking
+from edittools.models.writers.asking import AGAIN, Tally, ask_all
+from edittools.models.writers.echo import EchoWriter
+from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.prices import Price, Prices, estimate, estimate_tokens, load_prices
+from edittools.models.writers.replies import json_format, parse_json
+from edittools.models.writers.store import Store
+
+KEY = "sk-test-3b1f0c9d8e7a6f5e4d3c2b1a"
+
+
+# ---------------------------------------------------------------- a server that misbehaves as it is told
+
+
+def chat(text="fine", finish="stop", **message):
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "snapshot-2026-01-01",
+        "choices": [
+            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
+        ],
+        "usage": {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14},
+    }
+
+
+def response(status, body, headers=""):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{headers}\r\n"
+    return head.encode() + data
+
+
+class Server:
+    """A loopback server. `script(prompt, number)` says what the n-th call with this prompt gets: a list of bytes to
+    write, seconds to wait, and None to hang up."""
+
+    def __init__(self, script=lambda prompt, number: [response(200, chat())]):
+        self.script = script
+        self.calls, self.heads, self.bodies = Counter(), [], []
+        self.inside = self.most = 0
+        self.loop = asyncio.new_event_loop()
+        self.server = self.loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        self.port = self.server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    async def _connection(self, reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = next(
+                    int(h.split(":")[1]) for h in head.split("\r\n") if h.lower().startswith("content-length")
+                )
+                body = json.loads(await reader.readexactly(length))
+                prompt = "".join(p["text"] for p in body["messages"][0]["content"] if p["type"] == "text")
+                self.calls[prompt] += 1
+                self.heads.append(head)
+                self.bodies.append(body)
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+                try:
+                    for step in self.script(prompt, self.calls[prompt]):
+                        if step is None:
+                            return writer.close()
+                        if isinstance(step, bytes):
+                            writer.write(step)
+                            await writer.drain()
+                        else:
+                            await asyncio.sleep(step)
+                finally:
+                    self.inside -= 1
+
+    @property
+    def total(self):
+        return self.calls.total()
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    servers = []
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def start(script=None):
+        servers.append(Server(script) if script else Server())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(str(tmp_path / "replies"))
+    yield made
+    made.close()
+
+
+def once(server, request=None, **options):
+    """One call without repetition."""
+
+    async def call():
+        writer = EndpointWriter(server.url, **options)
+        try:
+            return await writer.ask(request or Request("m", ("hello",)))
+        finally:
+            await writer.close()
+
+    return asyncio.run(call())
+
+
+def questions(count, start=0):
+    return [(k, Request("m", (f"question {k}",))) for k in range(start, start + count)]
+
+
+def png(seed, height=40, width=60):
+    buffer = io.BytesIO()
+    array = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(array).save(buffer, "PNG")
+    return Picture(buffer.getvalue(), "image/png")
+
+
+# ---------------------------------------------------------------- the endpoint
+
+
+def test_request_holds_parts_in_order_and_pictures_byte_for_byte(serve):
+    server = serve()
+    first, second = Picture(bytes(range(256)) * 3, "image/jpeg"), Picture(b"\x89PNG...", "image/png")
+    parameters = {"max_tokens": 7, "temperature": 0.0, "response_format": json_format("x", {"type": "object"})}
+    reply = once(server, Request("some-model", ('before 图\n"', first, "between", second), parameters))
+    body = server.bodies[0]
+    content = body["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url", "text", "image_url"]
+    assert [part["text"] for part in content if part["type"] == "text"] == ['before 图\n"', "between"]
+    for part, picture in zip(content[1::2], (first, second)):
+        label, data = part["image_url"]["url"].split(",")
+        assert label == f"data:{picture.mime};base64" and base64.b64decode(data) == picture.data
+    assert body == {"model": "some-model", "messages": [{"role": "user", "content": content}], **parameters}
+    assert f"authorization: bearer {KEY}" in server.heads[0].lower()
+    assert "POST /v1/chat/completions " in server.heads[0]
+    assert reply == Reply("ok", "fine", None, "snapshot-2026-01-01", 11, 3)
+
+
+def test_logprobs_begin_with_the_written_token(serve):
+    step = {
+        "token": "5",
+        "logprob": -1.5,
+        "top_logprobs": [{"token": "4", "logprob": -0.4}, {"token": "5", "logprob": -1.5}],
+    }
+    body = chat("5")
+    body["choices"][0]["logprobs"] = {"content": [step]}
+    assert once(serve(lambda *_: [response(200, body)])).logprobs == [[("5", -1.5), ("4", -0.4)]]
+
+
+HALF = response(200, chat())[:-20]
+
+
+@pytest.mark.parametrize(
+    "steps, after",
+    [
+        ([response(429, {"error": {"message": "slow down"}}, "Retry-After: 7\r\n")], 7),
+        ([response(429, {"error": {"message": "slow down"}})], None),
+        ([response(429, {}, "Retry-After: 1000000\r\n")], 600),
+        ([response(429, {}, "Retry-After: soon\r\n")], None),
+        ([response(503, b"<html>busy</html>", "Retry-After: Fri, 21 Nov 2025 00:00:00 GMT\r\n")], 0),
+        ([response(500, {"error": {"message": "oops"}})], None),
+        ([response(408, b"")], None),
+        ([HALF, None], None),
+        ([None], None),
+        ([response(200, b'{"choices": [')], None),
+        ([response(200, b"[1]")], None),
+        ([response(200, b'\xff\xfe{"')], None),
+        ([response(200, {"choices": []})], None),
+        ([response(200, {"choices": [{"message": None}]})], None),
+        ([response(200, {"error": {"code": 502, "message": "upstream"}})], None),
+        ([HALF, 30.0], None),  # with the timeout below
+        ([30.0], None),
+    ],
+)
+def test_what_may_pass_is_transient(serve, steps, after):
+    with pytest.raises(TransientError) as caught:
+        once(serve(lambda *_: steps), timeout=0.5 if 30.0 in steps else 20)
+    assert caught.value.after == after
+    assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300
+
+
+def test_bytes_that_trickle_do_not_postpone_the_timeout(serve):
+    with pytest.raises(TransientError, match=r"no reply within 0\.6 s"):
+        once(serve(lambda *_: [HALF[:60]] + [0.2, b"x"] * 40), timeout=0.6)
+
+
+def test_nobody_listens(serve):
+    server = serve()
+    server.url = "http://127.0.0.1:9/v1"
+    with pytest.raises(TransientError):
+        once(server)
+
+
+def block(**error):
+    return response(400, {"error": {"message": "no", **error}})
+
+
+@pytest.mark.parametrize(
+    "answer, state, text",
+    [
+        (block(code="content_filter"), "filtered", None),
+        (block(code="x", innererror={"code": "ResponsibleAIPolicyViolation"}), "filtered", None),
+        (block(type="content_policy_violation"), "filtered", None),
+        (response(200, chat("half of", finish="content_filter")), "filtered", None),
+        (response(200, chat(None, finish="content_filter: PROHIBITED_CONTENT")), "filtered", None),
+        (response(200, chat(None, refusal="I cannot help with that")), "refused", "I cannot help with that"),
+        (response(200, chat("", refusal="No.")), "refused", "No."),
+        (response(200, chat(None, finish="length")), "failed", None),
+        (response(200, chat("")), "failed", None),
+        (block(code="image_parse_error"), "failed", None),
+        (response(413, b"too large"), "failed", None),
+        (response(200, chat([{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}])), "ok", "in parts"),
+        (response(200, b'{"choices":[{"message":{"content":"a\\ud800b"}}]}'), "ok", "a?b"),
+    ],
+)
+def test_states_of_a_reply(serve, answer, state, text):
+    reply = once(serve(lambda *_: [answer]))
+    assert (reply.state, reply.text) == (state, text)
+    assert (reply.error is None) == (state in ("ok", "refused"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}),
+        response(403, {"error": {"message": "no"}}),
+        response(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
+        response(429, {"error": {"message": "pay first", "code": "insufficient_quota"}}),
+        response(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]),
+        response(400, {"error": {"message": "use max_completion_tokens", "code": "unsupported_parameter"}}),
+        response(307, b"", "Location: http://127.0.0.1:9/\r\n"),
+    ],
+)
+def test_what_every_request_would_meet_stops_the_run(serve, answer):
+    with pytest.raises(EditError) as caught:
+        once(serve(lambda *_: [answer]))
+    assert KEY not in f"{caught.value}{caught.value.hint}"
+
+
+def test_the_key_is_nowhere(serve, store, caplog, monkeypatch):
+    """A server that repeats the key in errors and replies; nothing of it stays."""
+    caplog.set_level(logging.DEBUG)
+    answers = {
+        "a": [response(200, chat(f"your key is {KEY}"))],
+        "b": [block(message=f"bad: {KEY}")],
+        "c": [response(500, {"error": {"message": f"Bearer {KEY}"}})],
+        "d": [response(200, chat(None, refusal=KEY))],
+        "e": [response(200, f"not JSON {KEY}".encode())],
+    }
+    server = serve(lambda prompt, number: answers[prompt])
+    writer = EndpointWriter(server.url)
+    assert writer.name == server.url
+    requests = [(name, Request("m", (name,))) for name in answers]
+    replies = dict(ask_all(requests, writer, store, attempts=2, backoff=0.01))
+    assert replies["a"].text == "your key is [key]"
+    files = b"".join(path.read_bytes() for path in Path(store.folder).iterdir())
+    for text in (str(replies), files.decode("latin1"), caplog.text):
+        assert KEY not in text
+    assert b"uthorization" not in files
+
+
+def test_where_the_endpoint_and_the_key_come_from(serve, monkeypatch):
+    server = serve()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("EDITTOOLS_API_BASE", server.url + "/")
+    assert EndpointWriter().name == server.url
+    assert EndpointWriter("https://[::1]:80/x").name == "https://[::1]:80/x"
+    monkeypatch.delenv("EDITTOOLS_API_BASE")
+    assert EndpointWriter().name == "http://127.0.0.1:9/v1"
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert EndpointWriter().name == "https://api.openai.com/v1"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(EditError, match="key") as caught:
+        EndpointWriter()
+    assert "OPENAI_API_KEY" in caught.value.hint
+    with pytest.raises(EditError) as caught:
+        EndpointWriter(server.url, key_from="OTHER_KEY")
+    assert "OTHER_KEY" in caught.value.hint
+    monkeypatch.setenv("OTHER_KEY", "another-key")
+    once(server, key_from="OTHER_KEY")
+    assert "bearer another-key" in server.heads[0].lower()
+    EndpointWriter(server.url)  # a server of one's own needs no key
+    for wrong in ("ftp://x/v1", "127.0.0.1:80", "http://", "http://x:port/"):
+        with pytest.raises(EditError, match="http"):
+            EndpointWriter(wrong)
+    for wrong in (f"http://user:{KEY}@127.0.0.1/v1", f"http://127.0.0.1/v1?key={KEY}"):
+        with pytest.raises(EditError, match="password") as caught:
+            EndpointWriter(wrong)
+        assert KEY not in str(caught.value)
+
+
+def test_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(EditError, match="not installed") as caught:
+        EndpointWriter("http://127.0.0.1:9/v1")
+    assert caught.value.hint == "pip install 'edittools[vlm]'"
+
+
+# ---------------------------------------------------------------- asking
+
+
+def test_every_tag_comes_back_with_its_reply(store):
+    writer = EchoWriter(lambda request: request.parts[0].upper())
+    replies = dict(ask_all(questions(300), writer, store))
+    assert replies == {k: Reply("ok", f"QUESTION {k}", model="echo") for k in range(300)}
+    assert writer.asked == 300
+    assert dict(ask_all(iter([]), writer, store)) == {}
+
+
+def test_what_is_stored_is_not_asked_again_except_failures(store, tmp_path):
+    states = {"a": "ok", "b": "refused", "c": "filtered", "d": "failed"}
+
+    def answer(request):
+        return Reply(states[request.parts[0]], "text", logprobs=[[("x", -0.5), ("图", -1.0)]])
+
+    requests = [(name, Request("m", (name, png(1)), {"seed": 1})) for name in states]
+    first = dict(ask_all(requests, EchoWriter(answer), store))
+    again, tally = EchoWriter(answer), Tally()
+    assert dict(ask_all(requests, again, store, tally=tally)) == first
+    assert (again.asked, tally.calls, tally.stored) == (1, 1, 3)
+    # another task reads this log as well, and a reply that failed there is replaced by one that did not
+    states["d"] = "ok"
+    other, task = EchoWriter(answer), Store(store.folder, "00001")
+    assert dict(ask_all(requests, other, task))["d"].state == "ok" and other.asked == 1
+    task.close()
+    third = EchoWriter(answer)
+    with contextlib.closing(Store(store.folder)) as rerun:
+        assert dict(ask_all(requests, third, rerun))["d"].state == "ok" and third.asked == 0
+    # what decides the reply decides the key
+    for other in (
+        Request("n", ("a", png(1)), {"seed": 1}),
+        Request("m", ("a", png(2)), {"seed": 1}),
+        Request("m", (png(1), "a"), {"seed": 1}),
+        Request("m", ("a", png(1)), {"seed": 2}),
+        Request("m", ("a", png(1)), {"seed": 1}, attempt=1),
+        Request("m", ("a", Picture(png(1).data, "image/jpeg")), {"seed": 1}),
+    ):
+        assert store.get(other.key) is None
+    assert store.get(requests[0][1].key) == first["a"]
+
+
+def test_a_store_says_what_was_asked(store):
+    import hashlib
+
+    picture = png(1)
+    request = Request("m", ("one", picture, "two"), {"seed": 1}, attempt=2)
+    list(ask_all([(0, request)], EchoWriter("text"), store))
+    with contextlib.closing(sqlite3.connect(store.path)) as log:
+        log.row_factory = sqlite3.Row
+        (row,) = map(dict, log.execute("SELECT * FROM replies"))
+    assert row["prompt_sha256"] == hashlib.sha256(b"one\ntwo").hexdigest()
+    assert json.loads(row["images"]) == [["image/png", hashlib.sha256(picture.data).hexdigest()]]
+    assert (row["key"], row["asked"], row["model"], row["attempt"]) == (request.key, "m", "echo", 2)
+    assert (row["writer"], row["state"], row["text"]) == ("echo", "ok", "text")
+
+
+def test_store_that_is_no_store(tmp_path):
+    (tmp_path / "00000.sqlite").write_bytes(b"this is not a database, whatever its name says" * 10)
+    with pytest.raises(EditError, match=r"00000\.sqlite"):
+        Store(str(tmp_path))
+    with pytest.raises(EditError, match=r"00000\.sqlite"):
+        Store(str(tmp_path), "00001")
+    with pytest.raises(EditError, match="file"):
+        (tmp_path / "file").write_text("")
+        Store(str(tmp_path / "file"))
+
+
+def test_errors_that_pass_are_repeated_and_others_stay(serve, store):
+    def script(prompt, number):
+        kind, times = prompt.split()
+        if number <= int(times):
+            return {
+                "429": [response(429, {}, "Retry-After: 0\r\n")],
+                "500": [response(500, {})],
+                "half": [HALF, None],
+                "json": [response(200, b"{")],
+                "hangup": [None],
+            }[kind]
+        return [response(200, chat(prompt))]
+
+    server = serve(script)
+    prompts = [f"{kind} {times}" for kind in ("429", "500", "half", "json", "hangup") for times in (0, 1, 3, 99)]
+    tally = Tally()
+    requests = [(p, Request("m", (p,))) for p in prompts]
+    replies = dict(ask_all(requests, EndpointWriter(server.url), store, attempts=4, backoff=0.01, tally=tally))
+    for prompt in prompts:
+        times = int(prompt.split()[1])
+        assert server.calls[prompt] == min(times + 1, 4)
+        assert replies[prompt].state == ("failed" if times == 99 else "ok")
+    assert (tally.calls, tally.failed, tally.repeated) == (server.total, 5, server.total - len(prompts))
+    assert "after 4 calls" in replies["429 99"].error
+    # a rerun asks for the failed ones only
+    server.calls.clear()
+    server.script = lambda prompt, number: [response(200, chat(prompt))]
+    rerun = dict(ask_all(requests, EndpointWriter(server.url), store, attempts=4, backoff=0.01))
+    assert {reply.state for reply in rerun.values()} == {"ok"}
+    assert server.calls == Counter(p for p in prompts if p.endswith("99"))
+
+
+def test_pauses_double_and_retry_after_holds_everybody(store, monkeypatch):
+    slept = []
+
+    async def sleep(self, seconds, leave=True):
+        slept.append(seconds)
+        self.pace.hold_until = 0.0
+
+    monkeypatch.setattr(asking._Run, "_sleep", sleep)
+
+    def busy(request):
+        raise TransientError("busy")
+
+    list(ask_all(questions(1), EchoWriter(busy), store, attempts=9, backoff=2.0))
+    assert len(slept) == 8
+    for n, seconds in enumerate(slept):
+        assert min(60, 2 * 2**n) / 2 <= seconds <= min(60, 2 * 2**n)
+    slept.clear()
+
+    def later(request):
+        if request.parts[0] == "question 5" and not slept:
+            raise TransientError("busy", after=100.0)
+        return "ok"
+
+    assert {r.state for _, r in ask_all(questions(40, 1), EchoWriter(later), store, concurrency=1)} == {"ok"}
+    assert len(slept) == 1 and 100 <= slept[0] <= 110
+
+
+def test_identical_requests_are_asked_once(serve, store):
+    server = serve(lambda prompt, number: [0.05, response(200, chat(prompt))])
+    requests = [(k, Request("m", (f"question {k % 7}",))) for k in range(200)]
+    replies = dict(ask_all(requests, EndpointWriter(server.url), store, concurrency=16))
+    assert {k: reply.text for k, reply in replies.items()} == {k: f"question {k % 7}" for k in range(200)}
+    assert set(server.calls.values()) == {1}
+    # also those that fail
+    server.script = lambda prompt, number: [response(500, {})]
+    failing = [(k, Request("n", ("the same",))) for k in range(50)]
+    replies = dict(ask_all(failing, EndpointWriter(server.url), store, attempts=2, backoff=0.01, concurrency=4))
+    assert {reply.state for reply in replies.values()} == {"failed"} and server.calls["the same"] == 2
+
+
+def test_requests_are_made_just_before_they_are_sent_and_in_flight_is_bounded(serve, store):
+    server = serve(lambda prompt, number: [0.01, response(200, chat())])
+    made, ahead = 0, []
+    lock = threading.Lock()
+
+    def make(k):
+        nonlocal made
+        with lock:
+            made += 1
+            ahead.append(made - server.total)
+        return Request("m", (f"question {k}", png(k)))
+
+    lazy = ((k, lambda k=k: make(k)) for k in range(400))
+    replies = dict(ask_all(lazy, EndpointWriter(server.url), store, concurrency=8))
+    assert len(replies) == server.total == made == 400
+    assert server.most == 8
+    # sent but not yet counted by the server, or waiting
+    assert max(ahead) <= 8 + 2 * asking._PREPARERS + asking._PREPARERS
+
+
+def test_a_slow_caller_bounds_what_is_asked(store):
+    writer = EchoWriter("x")
+    replies = ask_all(questions(1000), writer, store, concurrency=4)
+    next(replies)
+    time.sleep(0.5)
+    assert writer.asked <= 1 + 4 * 4 + 4
+    replies.close()
+
+
+def test_pace_spreads_calls(store):
+    pace = asking._Pace(120.0, 6000.0)
+    moments = [pace.next(tokens) for tokens in (0, 0, 200, 0)]
+    assert [round(b - a, 3) for a, b in itertools.pairwise(moments)] == [0.5, 0.5, 2.0]
+
+
+def test_row_errors_are_replies_and_other_errors_stop_the_run(serve, store):
+    server = serve(lambda prompt, number: [0.02, response(200, chat(prompt))])
+
+    def bad():
+        raise RowError("picture_broken")
+
+    requests = [*questions(5), ("bad", bad), *questions(5, 5)]
+    replies = dict(ask_all(requests, EndpointWriter(server.url), store))
+    assert replies["bad"] == Reply("failed", error="picture_broken") and len(replies) == 11
+
+    def source():
+        yield from questions(10, 100)
+        raise EditError("the input is broken")
+
+    with pytest.raises(EditError, match="the input is broken"):
+        list(ask_all(source(), EndpointWriter(server.url), store))
+    sent = [prompt for prompt in server.calls if int(prompt.split()[1]) >= 100]
+    for prompt in sent:  # what was sent before the error is stored
+        assert store.get(Request("m", (prompt,)).key).text == prompt
+    server.script = lambda prompt, number: [response(401, {})]
+    with pytest.raises(EditError, match="does not accept the key"):
+        list(ask_all(questions(500, 200), EndpointWriter(server.url), store, concurrency=4))
+    assert server.total <= 11 + 10 + 4
+
+
+def test_leaving_early_stores_what_is_in_flight(serve, store):
+    server = serve(lambda prompt, number: [0.2, response(200, chat(prompt))])
+    with contextlib.closing(ask_all(questions(500), EndpointWriter(server.url), store, concurrency=16)) as replies:
+        next(replies)
+    assert 16 <= server.total <= 40
+    assert all(store.get(Request("m", (prompt,)).key).text == prompt for prompt in server.calls)
+
+
+def test_unusable_replies_are_asked_for_again_and_the_last_is_kept(store):
+    def answer(request):
+        good = request.parts[0] == "question 0" or request.attempt == 2 * AGAIN
+        if request.parts[0] == "question 2":
+            good = False
+        return '{"score": 4}' if good else f"no score {request.attempt}"
+
+    writer, tally = EchoWriter(answer), Tally()
+    replies = dict(ask_all(questions(3), writer, store, check=parse_json, tally=tally))
+    assert [replies[k].state for k in range(3)] == ["ok", "ok", "failed"]
+    assert replies[2].text == "no score 2000" and "no JSON object" in replies[2].error
+    assert writer.asked == 1 + 3 + 3 and tally.asked_again == 4
+    texts = {store.get(Request("m", ("question 2",), attempt=n * AGAIN).key).text for n in range(3)}
+    assert texts == {"no score 0", "no score 1000", "no score 2000"}  # as they came
+    # a rerun asks for the last one again, and for nothing else
+    again = EchoWriter(answer)
+    assert dict(ask_all(questions(3), again, store, check=parse_json)) == replies
+    assert again.asked == 1
+
+
+def test_max_cost_stops_and_a_rerun_goes_on(serve, store):
+    body = {**chat(), "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}
+    server = serve(lambda prompt, number: [0.01, response(200, body)])
+    prices = Prices({"m": Price(input=1.0, output=10.0)}, "today", "USD", "table")  # 0.002 a call
+    requests = [(k, Request("m", (f"{k:04d}" + "x" * 3996,), {"max_tokens": 100})) for k in range(60)]
+    tally, got = Tally(), 0
+    with pytest.raises(EditError, match=r"at most 0\.041 are spent: stopped after 20 calls") as caught:
+        for _ in ask_all(
+            requests, EndpointWriter(server.url), store, concurrency=8, max_cost=0.041, prices=prices, tally=tally
+        ):
+            got += 1
+    assert "run the same command again" in caught.value.hint
+    assert server.total == got == tally.calls == 20 and tally.cost == pytest.approx(0.04)
+    rest = dict(ask_all(requests, EndpointWriter(server.url), store, max_cost=1.0, prices=prices, tally=(t := Tally())))
+    assert len(rest) == 60 and server.total == 60 and t.stored == 20 and set(server.calls.values()) == {1}
+
+
+# ---------------------------------------------------------------- killed at any moment
+
+CHILD = """
+import contextlib, os, signal, sys
+from edittools.errors import Interrupted
+from edittools.models.writers import Request
+from edittools.models.writers.asking import ask_all
+from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.store import Store
+from edittools.stream.run import signals
+
+def stage(store):
+    requests = ((k, lambda k=k: Request("m", (f"question {k}",))) for k in range(200))
+    for tag, reply in ask_all(requests, EndpointWriter(sys.argv[1]), store, concurrency=8):
+        print(tag, reply.text, flush=True)
+        yield tag
+
+try:
+    with signals():
+        items = stage(Store(sys.argv[2]))
+        try:
+            print("started", flush=True)
+            for item in items:
+                pass
+        finally:
+            items.close()
+except Interrupted as stop:
+    os._exit(128 + stop.signum)
+"""
+
+
+def child(server, folder):
+    command = [sys.executable, "-c", CHILD, server.url, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "src"})
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_killed_runs_pay_at_most_for_what_was_in_flight(serve, tmp_path, signum):
+    server = serve(lambda prompt, number: [0.05 + random.random() / 10, response(200, chat(prompt))])
+    seen, kills = {}, 0
+    for attempt in range(4):
+        process = child(server, tmp_path)
+        before = server.total
+        if attempt < 3:
+            if process.stdout.readline() and not random.random() < 0.2:
+                while process.poll() is None and server.total < before + random.randrange(1, 60):
+                    time.sleep(0.001)
+            time.sleep(random.random() / 20)
+            process.send_signal(signum)
+        for line in process.communicate()[0].splitlines():
+            if line.startswith("started"):
+                continue
+            tag, _, text = line.partition(" ")
+            assert seen.setdefault(tag, text) == text
+        kills += process.returncode in (-signum, 128 + signum)
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0 and kills >= 1
+    assert len(seen) >= 200 or signum == signal.SIGKILL
+    assert len(server.calls) == 200
+    repeated = server.total - 200
+    assert repeated == 0 if signum == signal.SIGINT else repeated <= 8 * kills
+    final = child(server, tmp_path)
+    assert len(final.communicate()[0].splitlines()) == 201
+    assert server.total == 200 + repeated  # everything is stored
+
+
+# ---------------------------------------------------------------- models in this process
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_model(folder, kind):
+    """Random weights of a Qwen2.5-VL or Qwen3-VL, with a tokenizer that knows the bytes, as a checkpoint has them."""
+    import torch
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2Tokenizer,
+        Qwen2VLImageProcessorPil,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+    )
+
+    torch.manual_seed(0)
+    names = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
+    special = [f"<|{name}|>" for name in names]
+    vocabulary = {c: k for k, c in enumerate(byte_alphabet() + special)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
+    tokenizer.chat_template = TEMPLATE
+    number = dict(zip(names, tokenizer.convert_tokens_to_ids(special)))
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": len(vocabulary),
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
+        "eos_token_id": number["im_end"],
+        "bos_token_id": None,
+        "pad_token_id": number["endoftext"],
+    }
+    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    ids = {
+        "image_token_id": number["image_pad"],
+        "video_token_id": number["video_pad"],
+        "vision_start_token_id": number["vision_start"],
+        "vision_end_token_id": number["vision_end"],
+    }
+    if kind == "Qwen2_5_VL":
+        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
+    else:
+        text["head_dim"] = 16
+        vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
+    model.generation_config.eos_token_id = number["im_end"]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    patch = model.config.vision_config.patch_size
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 784, "longest_edge": 3136}, patch_size=patch)
+    images.save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"processor_class": f"{kind.replace('3_', '3')}Processor"})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module", params=["Qwen2_5_VL", "Qwen3VL"])
+def checkpoint(request, tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("models") / request.param, request.param)
+
+
+def mixed_requests():
+    """With and without pictures, of many lengths, greedy and drawn."""
+    settings = {"max_tokens": 12, "logprobs": True, "top_logprobs": 20}
+    return [
+        Request("m", ("look ", png(1), " what changed?"), settings),
+        Request("m", ("short",), settings),
+        Request("m", (png(2, 56, 28), png(3, 30, 90), "两张图片"), settings | {"temperature": 0.8}),
+        Request("m", ("a longer prompt without any picture at all",), settings | {"temperature": 1.0, "top_p": 0.5}),
+        Request("m", ("one word", png(4)), settings | {"max_tokens": 1}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def local(checkpoint):
+    from edittools.models.writers.local import LocalWriter
+
+    return LocalWriter(str(checkpoint))
+
+
+def test_a_batch_equals_single_requests(local):
+    requests = mixed_requests()
+    together, alone = local.answer(requests), [local.answer([request])[0] for request in requests]
+    for a, b in zip(together, alone):
+        assert (a.state, a.text, a.prompt_tokens, a.completion_tokens) == (
+            b.state, b.text, b.prompt_tokens, b.completion_tokens,
+        )  # fmt: skip
+        for step, other in zip(a.logprobs, b.logprobs, strict=True):
+            assert dict(step).keys() == dict(other).keys()
+            assert max(abs(x[1] - y[1]) for x, y in zip(step, other)) < 1e-4
+    assert [len(reply.logprobs) for reply in together][-1] == 1
+    assert len({reply.text for reply in together}) == len(together)
+
+
+def test_greedy_text_and_logprobs_equal_a_plain_forward_pass(local):
+    """The written tokens and their log-probabilities, from the model alone, without our batch and our chooser."""
+    import torch
+
+    request = mixed_requests()[0]
+    reply = local.answer([request])[0]
+    image = Image.open(io.BytesIO(request.parts[1].data)).convert("RGB")
+    prompt = (
+        "<|im_start|>user\nlook <|vision_start|><|image_pad|><|vision_end|> what changed?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    inputs = local.processor(text=[prompt], images=[image], return_tensors="pt")
+    with torch.no_grad():
+        for step in reply.logprobs:
+            logs = local.model(**inputs).logits[0, -1].log_softmax(-1)
+            best = int(logs.argmax())
+            assert abs(step[0][1] - float(logs[best])) < 1e-4
+            assert [value for _, value in step] == pytest.approx(logs.topk(20).values.tolist(), abs=1e-4)
+            assert step[0][0] == local.processor.tokenizer.decode([best])
+            for name, value in (("input_ids", best), ("attention_mask", 1), ("mm_token_type_ids", 0)):
+                inputs[name] = torch.cat([inputs[name], torch.tensor([[value]])], 1)
+    assert reply.model == local.name and "/" not in local.name
+
+
+def test_drawn_replies_depend_on_the_attempt_and_not_on_the_run(local):
+    request = Request("m", ("write",), {"max_tokens": 16, "temperature": 1.0})
+    texts = [local.answer([Request("m", ("write",), request.parameters, k)])[0].text for k in range(4)]
+    assert len(set(texts)) == 4 and local.answer([request])[0].text == texts[0]
+
+
+def test_draws_follow_the_distribution(local):
+    """The first token of 3000 passes against the model's probabilities, and top_p leaves the tail out."""
+    import torch
+
+    from edittools.models.writers.local import _Chooser
+
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -50.0]])
+    for top_p, expected in ((None, (logits / 0.7).softmax(-1)[0]), (0.8, None)):
+        settings = {"temperature": 0.7} | ({"top_p": top_p} if top_p else {})
+        requests = [Request("m", ("x",), settings, k) for k in range(3000)]
+        chosen = _Chooser(requests, torch.device("cpu"))(None, logits.expand(3000, 5)).argmax(-1)
+        shares = torch.bincount(chosen, minlength=5) / 3000
+        if expected is None:  # 0.76 + 0.18 reach 0.8
+            expected = torch.cat([(logits / 0.7)[0, :2].softmax(-1), torch.zeros(3)])
+        assert (shares - expected).abs().max() < 0.04
+        assert (shares[expected == 0] == 0).all()
+
+
+def test_a_local_model_behind_ask_all(local, store):
+    requests = [*enumerate(mixed_requests()), ("broken", Request("m", (Picture(b"no picture", "image/png"),)))]
+    replies = dict(ask_all(requests, local, store))
+    assert replies["broken"].state == "failed" and "cannot be read" in replies["broken"].error
+    for k, reply in enumerate(local.answer(mixed_requests())):
+        assert replies[k].text == reply.text and store.get(requests[k][1].key).text == reply.text
+    with pytest.raises(UsageError, match="response_format"):
+        list(ask_all([(0, Request("m", ("x",), {"response_format": {}}))], local, store))
+    with pytest.raises(UsageError, match="at most 20"):
+        list(ask_all([(0, Request("m", ("x",), {"logprobs": True, "top_logprobs": 21}))], local, store))
+
+
+def test_pixel_bounds_decide_the_number_of_tokens(checkpoint):
+    from edittools.models.writers.local import LocalWriter
+
+    def tokens(**bounds):
+        request = Request("m", (png(1, 200, 200),), {"max_tokens": 1})
+        return LocalWriter(str(checkpoint), **bounds).answer([request])[0].prompt_tokens
+
+    side = json.loads((checkpoint / "config.json").read_text())["vision_config"]["patch_size"] * 2
+    assert tokens(max_pixels=16 * side**2) - tokens(max_pixels=4 * side**2) == 16 - 4
+    assert tokens(min_pixels=100 * side**2, max_pixels=100 * side**2) - tokens(max_pixels=4 * side**2) == 100 - 4
+    with pytest.raises(UsageError, match="pixels"):
+        LocalWriter(str(checkpoint), min_pixels=10_000, max_pixels=100)
+
+
+def test_local_models_that_cannot_be_loaded(tmp_path, checkpoint, monkeypatch):
+    import shutil
+
+    import torch
+
+    from edittools.models.writers.local import LocalWriter
+
+    with pytest.raises(EditError, match="nowhere"):
+        LocalWriter("./nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EditError, match="empty"):
+        LocalWriter(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="float8"):
+        LocalWriter(str(checkpoint), dtype="float8")
+    pickled = tmp_path / "pickled"
+    shutil.copytree(checkpoint, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save({}, pickled / "pytorch_model.bin")
+    with pytest.raises(EditError, match="pickled"):
+        LocalWriter(str(pickled))
+    half = LocalWriter(str(checkpoint), dtype="bfloat16")
+    assert half.answer([mixed_requests()[0]])[0].completion_tokens > 0
+
+
+# ---------------------------------------------------------------- structured replies and prices
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('Sure!\n```json\n{"a": {"b": [1, 2]}}\n```\nAnything else?', {"a": {"b": [1, 2]}}),
+        ('{"a": [1, 2,], "b": ",]",}', {"a": [1, 2], "b": ",]"}),
+        ('Use {braces} as in {"a": "{x}"}', {"a": "{x}"}),
+        ('{"a": "line\nbreak"}', {"a": "line\nbreak"}),
+        ('{"a": 1} I repeat: {"a": 1}', {"a": 1}),
+        ("{}", {}),
+    ],
+)
+def test_json_is_found(text, value):
+    assert parse_json(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no",
+        "[1]",
+        '{"a": ',
+        '{"a": {"b": 1}',
+        '{"a": {"b": 1} oops}',
+        '{"a": 1} {"a": 2}',
+        "{'a': 1}",
+        '{"a": NaN}',
+    ],
+)
+def test_what_is_not_one_whole_object_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_estimates_follow_the_stated_rule():
+    assert estimate_tokens(Request("m", ("x" * 40 + "图片",))) == (12, 500)
+    assert estimate_tokens(Request("m", (png(1, 56, 280),), {"max_tokens": 9})) == (2 + 20, 9)
+    prices = Prices({"m": Price(2.0, 8.0, picture_base=100, pixels_per_token=10, max_pixels=1000)}, "", "USD", "t")
+    request = Request("m", (png(1, 56, 280),), {"max_completion_tokens": 50})
+    assert estimate_tokens(request, prices) == (200, 50)
+    total = estimate([request, request], prices, calls=2_000_000)
+    assert (total.calls, total.prompt_tokens, total.completion_tokens) == (2_000_000, 400_000_000, 100_000_000)
+    assert total.cost == pytest.approx(400 * 2.0 + 100 * 8.0)
+    assert estimate([request]).cost is None and estimate([], prices, calls=0).cost == 0
+
+
+def test_price_tables(tmp_path):
+    prices = load_prices()
+    assert prices.find("gpt-4o-2024-08-06") is prices.models["gpt-4o"]
+    assert prices.find("gpt-4o-mini-2024-07-18") is prices.models["gpt-4o-mini"]
+    assert prices.find("models/gemini-2.5-flash-preview-05-20") is prices.models["gemini-2.5-flash"]
+    assert prices.cost("gpt-4o", 1_000_000, 100_000) == pytest.approx(3.5)
+    for unknown in ("gpt-4o-audio", "llama", "gpt"):
+        with pytest.raises(EditError, match=unknown):
+            prices.find(unknown)
+    own = tmp_path / "p.toml"
+    own.write_text('date = "2026-01-02"\n["my model"]\ninput = 1\noutput = 2.5\n')
+    assert load_prices(str(own)).find("my model") == Price(1, 2.5)
+    for wrong in ("[m]\ninput = 1", "[m]\ninput = -1\noutput = 1", "[m]\ninput = 1\noutput = 1\nx = 1", "m = 1", "["):
+        own.write_text(wrong)
+        with pytest.raises(EditError, match=r"p\.toml"):
+            load_prices(str(own))
+    with pytest.raises(EditError, match="absent"):
+        load_prices(str(tmp_path / "absent.toml"))
+
+
+def test_echo_marks_what_it_makes():
+    reply = asyncio.run(EchoWriter().ask(Request("gpt-4o", ("what", png(1), "changed?"))))
+    assert reply == Reply("ok", "[echo] what changed?", model="echo")
+    assert (
+        asyncio.run(EchoWriter(lambda r: Reply("refused", "no", model="gpt-4o")).ask(Request("m", ()))).model == "echo"
+    )
