@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from conftest import picture
 
+from edittools.bench.case_list import CASE
 from edittools.errors import EditError, UsageError
 from edittools.judges.protocols import Encoding
 from edittools.judges.rubrics import load_rubric
@@ -354,9 +355,10 @@ def test_knowledge_is_asked_for_in_some_categories_only():
         name = {"c": "consistency", "q": "quality"}.get(str(request.parts[0])[0], "instruction")
         return Reply("ok", json.dumps({f"{name}_score": 4, "knowledge_score": 3}))
 
-    facts = [{"category": "physics", "explain": "why"}, {"category": "color_change"}]
-    rows = [row(str(k), provenance={"slots": json.dumps(one)}) for k, one in enumerate(facts)]
-    physics, color = run(stage(Judge(answer), "kris", prompts=prompts), rows)
+    cases = [{"task": "physics", "facts": '{"explain": "why"}'}, {"task": "color_change", "facts": "{}"}]
+    rows = [row(str(k), case=one) for k, one in enumerate(cases)]
+    schema = SCHEMA.append(pa.field("case", CASE))
+    physics, color = run(stage(Judge(answer), "kris", prompts=prompts), rows, schema=schema)
     assert physics["scores"]["judge_kris_knowledge"] == 3
     assert color["scores"]["judge_kris_knowledge"] is None and color["scores"]["judge_kris_instruction"] == 4
     (absent,) = by_dimension(color, "knowledge")

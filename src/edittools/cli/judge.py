@@ -2,40 +2,312 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from edittools.cli import options
+from edittools.errors import UsageError
+
+if TYPE_CHECKING:
+    from edittools.models.writers.asking import Tally
+    from edittools.stream.progress import Progress
+
+
+def _rubrics() -> list[str]:
+    """The names of the files of judges/rubrics/, found without importing them."""
+    import os
+    import pkgutil
+
+    import edittools
+
+    folder = os.path.join(os.path.dirname(edittools.__file__), "judges", "rubrics")
+    return sorted(module.name for module in pkgutil.iter_modules([folder]))
+
+
+def writer_options(function: Callable) -> Callable:
+    """How a model that writes text is reached, and at what pace."""
+    choices = (
+        options.option(
+            "--model", metavar="NAME", group="Model", help="The judge: a model of the endpoint, or a folder (local)."
+        ),
+        options.option(
+            "--backend",
+            type=click.Choice(["endpoint", "local", "echo"]),
+            group="Model",
+            setting=False,
+            help="endpoint: any OpenAI-compatible one. local: transformers. Default: an endpoint where an address or a "
+            "key is set, local where --model is a folder.",
+        ),
+        options.option(
+            "--api-base",
+            metavar="URL",
+            group="Model",
+            setting=False,
+            help="Address of the endpoint. Default: EDITTOOLS_API_BASE, OPENAI_BASE_URL, OpenAI's own.",
+        ),
+        options.option(
+            "--key-from",
+            metavar="VARIABLE",
+            group="Model",
+            setting=False,
+            help="Environment variable that holds the key. Default: OPENAI_API_KEY.",
+        ),
+        options.option("--device", default="cpu", show_default=True, group="Model", help="Of a local model."),
+        options.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16"]),
+            default="float32",
+            show_default=True,
+            group="Model",
+            help="Of a local model.",
+        ),
+        options.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=8,
+            show_default=True,
+            metavar="N",
+            group="Model",
+            help="Requests that a local model answers together.",
+        ),
+        options.option("--temperature", type=float, metavar="T", group="Model", help="Default: the endpoint's own."),
+        options.option(
+            "--concurrency",
+            type=click.IntRange(min=1),
+            default=64,
+            show_default=True,
+            metavar="N",
+            group="Model",
+            setting=False,
+            help="Calls in flight.",
+        ),
+        options.option(
+            "--rpm", type=float, metavar="N", group="Model", setting=False, help="Requests per minute at most."
+        ),
+        options.option(
+            "--tpm", type=float, metavar="N", group="Model", setting=False, help="Tokens per minute at most."
+        ),
+        options.option(
+            "--max-cost",
+            type=float,
+            metavar="AMOUNT",
+            group="Model",
+            setting=False,
+            help="Stop before this run has cost more, by the price table; running again goes on.",
+        ),
+        options.option(
+            "--prices", metavar="FILE", group="Model", setting=False, help="Price table (TOML) instead of ours."
+        ),
+        options.option(
+            "--store",
+            metavar="DIR/",
+            group="Model",
+            setting=False,
+            help="Where replies are kept: none is ever asked for again. Default: OUTPUT.replies/ beside a shard set.",
+        ),
+    )
+    for decorate in reversed(choices):
+        function = decorate(function)
+    return function
 
 
 @options.command(
     "judge",
-    cost="Reads once and streams; decodes every picture of a row once.",
+    cost="Without a rubric: reads once and streams; decodes every picture of a row once. With one: a call or more per "
+    "row and pass; every reply is stored before it counts, and -n says what the calls may cost.",
     examples=(
         ("edit judge pairs/ | edit filter --where 'scores.visible = 1' -o good/", "drop pairs without a visible edit"),
         ("edit sample held/ --model run/ | edit judge -o judged/", "compare results with the truth"),
+        ("edit judge results/ --rubric dimensions --model gpt-4.1 -o judged/", "three scores by a model, our wording"),
+        (
+            "edit judge results/ --rubric imgedit --prompts ImgEdit/ --model gpt-4.1 -o judged/",
+            "a benchmark's own words, out of your checkout of it; then `edit eval imgedit judged/`",
+        ),
     ),
 )
 @options.input_options
 @options.pixel_option
+@options.option(
+    "--rubric",
+    type=click.Choice(_rubrics()),
+    help="Let a model judge. Ours: dimensions, viescore, pairwise; the others are a benchmark's and need --prompts.",
+)
+@options.option(
+    "--prompts", metavar="PATH", help="The benchmark's texts: a file, a folder or a checkout that holds them."
+)
+@options.option(
+    "--passes", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="Judge every row K times."
+)
+@options.option("--soft", is_flag=True, help="Also the expected rating under the token probabilities (`_soft`).")
+@options.option("--structured", is_flag=True, help="Ask for JSON by schema: where endpoint and rubric can.")
+@options.option(
+    "--language", type=click.Choice(["en", "zh"]), help="Of the instructions. Default: English, or what a row has."
+)
+@options.option("--column", metavar="NAME", help="The edited picture. Default: `result`, otherwise `target`.")
+@options.option("--second", metavar="NAME", help="The other result's column (rubric pairwise).")
+@options.option(
+    "--max-side",
+    type=click.IntRange(min=64),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Longest side of the pictures that our own rubrics send; a benchmark's have their own encoding.",
+)
+@writer_options
 @options.output_options
 @options.run_options
 @click.pass_context
-def command(ctx: click.Context, input: tuple[str, ...], **given: object) -> None:
-    """Score pairs: is the edit visible and where; is the result the truth.
+def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **given: object) -> None:
+    """Score pairs: is the edit visible and where; is the result the truth; what does a model say of it.
 
     Into the column `scores`: `visible` (0 or 1), `edit_ratio` (share of pixels that change by more than 8 of 255),
     `mask_share` and `mask_iou` (how well the change agrees with the mask), `copy_psnr`, `copy_ssim`, `copy_l1` (target
     against source), and `edit_box` beside it. After `edit sample` also `psnr`, `ssim`, `l1` of the result against the
     target, inside and outside the mask, and the same for copying the source. PSNR is in dB and capped at 100.
+
+    With --rubric a model judges instead: `judge_RUBRIC_DIMENSION` into `scores`, and into the column `judgements` every
+    reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and picture
+    encoding. A score that no reply gives is null: nothing is invented.
     """
-    from edittools.judges.stage import JudgeStage
     from edittools.stream.run import open_input, run
 
     run_options = options.run_settings(ctx)
     source = open_input(list(input), run_options)
-    settings = options.settings(ctx)
+    if rubric is not None:
+        _by_model(ctx, rubric, source, run_options)
+        return
+    from edittools.judges.stage import JudgeStage
+
+    if ctx.params["model"] is not None:
+        raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_rubrics()))
+    # The other options say how a model judges, and change nothing here.
+    settings = {name: value for name, value in options.settings(ctx).items() if name in ("limit", "max_pixels")}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
     stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx))
     run("judge", source, [stage], settings, run_options)
+
+
+def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> None:
+    from edittools.judges.prompts import read_prompts
+    from edittools.judges.protocols import Encoding
+    from edittools.judges.rubrics import load_rubric
+    from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
+    from edittools.models.writers.asking import Tally, ask_all
+    from edittools.models.writers.load import load_writer
+    from edittools.models.writers.prices import estimate, load_prices
+    from edittools.models.writers.store import Store
+    from edittools.stream.progress import Progress
+    from edittools.stream.run import run
+
+    given = ctx.params
+    rubric = load_rubric(name)
+    if given["model"] is None:
+        raise UsageError("--rubric needs --model: who judges?")
+    prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
+    parameters = {} if given["temperature"] is None else {"temperature": given["temperature"]}
+    writer = load_writer(
+        given["model"],
+        backend="echo" if run_options.dry_run else given["backend"],
+        api_base=given["api_base"],
+        key_from=given["key_from"],
+        device=given["device"],
+        dtype=given["dtype"],
+        batch_size=given["batch_size"],
+    )
+    # A price is needed for a limit; without one it is only told where the table has the model.
+    prices = load_prices(given["prices"])
+    tally = Tally()
+    progress = Progress("judge", source.rows, shown=not given["quiet"] and sys.stderr.isatty())
+    store: Store | None = None
+
+    def ask(requests: Any) -> Iterator[Any]:
+        nonlocal store
+        store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
+        yield from ask_all(
+            requests,
+            writer,
+            store,
+            concurrency=given["concurrency"],
+            requests_per_minute=given["rpm"],
+            tokens_per_minute=given["tpm"],
+            max_cost=given["max_cost"],
+            prices=prices if _priced(prices, given["model"]) else None,
+            check=stage.check,
+            tally=tally,
+            progress=lambda found: _show(progress, found),
+        )
+
+    stage = VlmJudgeStage(
+        rubric,
+        ask,
+        model=given["model"],
+        endpoint=writer.name,
+        prompts=None if prompts is None else prompts.texts,
+        passes=given["passes"],
+        parameters=parameters,
+        encoding=Encoding(max_side=given["max_side"], max_pixels=given["max_pixels"]),
+        language=given["language"],
+        edited=given["column"],
+        other=given["second"],
+        soft=given["soft"],
+        structured=given["structured"],
+        jobs=options.jobs(ctx),
+    )
+    settings = options.settings(ctx, prompts=None if prompts is None else prompts.digest, endpoint=writer.name)
+    if run_options.dry_run:
+        rows = source.rows or 0
+        calls = calls_of(rubric, rows, given["passes"])
+        known = prices if _priced(prices, given["model"]) else None
+        found = estimate(stage.sample(source), known, calls=calls)
+        cost = "no price is known for this model" if found.cost is None else f"{found.cost:.2f} {prices.currency}"
+        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and at most "
+        options.show_plan(ctx, source, settings, (f"{note}{found.completion_tokens:,} written: {cost}",))
+        return
+    try:
+        run("judge", source, [stage], settings, run_options, progress=progress)
+    finally:
+        if store is not None:
+            store.close()
+    if not given["quiet"]:
+        click.echo(f"judge: {_said(tally)}", err=True)
+
+
+def _priced(prices: Any, model: str) -> bool:
+    from edittools.errors import EditError
+
+    try:
+        prices.find(model)
+    except EditError:
+        return False
+    return True
+
+
+def _store_folder(given: dict[str, Any]) -> str:
+    if given["store"]:
+        return str(given["store"])
+    output = given["output"]
+    if output in (None, "-") or "://" in output:
+        raise UsageError("--store DIR/ says where the replies are kept", hint="with -o DIR/ it is DIR.replies/")
+    return output.rstrip("/") + ".replies"
+
+
+def _show(progress: Progress, tally: Tally) -> None:
+    """Calls, tokens, cost and failures behind the bar."""
+    if progress.bar is not None:
+        progress.bar.set_postfix_str(_said(tally), refresh=False)
+
+
+def _said(tally: Tally) -> str:
+    parts = [f"{tally.calls} calls", f"{tally.stored} replies from the store"]
+    parts.append(f"{tally.prompt_tokens + tally.completion_tokens:,} tokens")
+    if tally.cost is not None:
+        parts.append(f"cost {tally.cost:.2f}")
+    for name in ("refused", "filtered", "failed"):
+        if getattr(tally, name):
+            parts.append(f"{getattr(tally, name)} {name}")
+    return ", ".join(parts)

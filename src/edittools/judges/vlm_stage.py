@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,8 @@ from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures, source_references
-from edittools.stream.rows import column_values
+from edittools.stream.rows import column_values, in_language
+from edittools.stream.source import Source
 
 COLUMN = "judgements"
 STATES = ("ok", "unparsed", "refused", "filtered", "failed", "missing")
@@ -97,7 +99,7 @@ class VlmJudgeStage:
         passes: int = 1,
         parameters: Mapping[str, Any] | None = None,
         encoding: Encoding | None = None,
-        language: str = "en",
+        language: str | None = None,
         edited: str | None = None,
         other: str | None = None,
         soft: bool = False,
@@ -135,6 +137,18 @@ class VlmJudgeStage:
         reasons = [one.reason for one in found if isinstance(one, Unparsed)]
         if len(reasons) == len(found):
             raise ValueError(reasons[0])
+
+    def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
+        """The requests of the first rows, for an estimate."""
+        left = rows
+        for batch in source.batches(lambda shard: True):
+            entry = _Waiting(batch, [_Row() for _ in range(min(left, batch.rows.num_rows))])
+            entry.batch = batch.slice(0, left)
+            for _, request in self._calls(0, entry):
+                yield request
+            left -= len(entry.rows)
+            if left <= 0:
+                return
 
     # ---------------------------------------------------------------- columns
 
@@ -225,21 +239,22 @@ class VlmJudgeStage:
         edited = list(leaf_references(row_pictures(rows, self._edited(rows.schema))))
         other = list(leaf_references(row_pictures(rows, self.other))) if self.other else [None] * rows.num_rows
         sources = source_references(rows)
-        texts = [(item or {}).get(self.language) for item in column_values(rows, "instruction")]
+        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
         tasks, origins = column_values(rows, "task"), column_values(rows, "provenance")
+        cases = column_values(rows, "case")
 
         def prepare(row: int) -> tuple[int, _Row, list[Call]]:
             try:
                 text = texts[row]
                 if text is None:
-                    raise RowError(f"no instruction in {self.language}")
+                    raise RowError("no instruction" if self.language is None else f"no instruction in {self.language}")
                 case = Case(
-                    task=self._task(tasks[row], origins[row] or {}),
+                    task=self._task(tasks[row], origins[row] or {}, cases[row]),
                     instruction=text,
                     sources=tuple(self._bytes(item, "source") for item in sources[row]),
                     edited=self._bytes(edited[row], "edited"),
                     other=self._bytes(other[row], "second") if self.other else None,
-                    facts=_facts(origins[row] or {}),
+                    facts=_facts(cases[row] or {}),
                 )
                 calls = self.rubric.ask(case, self.prompts, self.encoding)
             except RowError as error:
@@ -265,8 +280,10 @@ class VlmJudgeStage:
             raise RowError(f"no {which} picture")
         return bytes(self.fetcher.get(reference))
 
-    def _task(self, task: str | None, origin: Mapping[str, Any]) -> str:
+    def _task(self, task: str | None, origin: Mapping[str, Any], case: Mapping[str, Any] | None) -> str:
         """The name under which the rubric knows a row's task: canonical, or the benchmark's own."""
+        if case is not None and self.rubric.benchmark is not None:
+            return str(case["task"])
         if task is None:
             raise RowError("no task")
         if self.rubric.benchmark is None:
@@ -392,13 +409,21 @@ class VlmJudgeStage:
         return result
 
 
-def _facts(origin: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a benchmark's row says beyond the record: the JSON object in its provenance."""
-    try:
-        facts = json.loads(origin.get("slots") or "{}")
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
+_REFERENCES = ("reference_img", "gt_img")  # facts that name a picture
+
+
+def _facts(case: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a benchmark's case says beyond its instruction (bench/case_list.py); pictures are read. Raises RowError."""
+    facts = json.loads(case.get("facts") or "{}")
+    if case:
+        facts["category"] = case["task"]
+    for name in _REFERENCES:
+        if isinstance(facts.get(name), str):
+            try:
+                facts[name] = Path(facts[name]).read_bytes()
+            except OSError as error:
+                raise RowError("no reference picture", f"{facts[name]}: {error.strerror}") from None
+    return facts
 
 
 def _rounded(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
 from edittools.stream.pictures import picture_value, source_references
-from edittools.stream.rows import column_values, drop_failed
+from edittools.stream.rows import column_values, drop_failed, in_language
 
 
 def row_seed(seed: int, identity: str) -> int:
@@ -64,7 +64,7 @@ class SampleStage:
                 yield self._edit(batch.slice(start, stop), texts[start:stop])
 
     def _instructions(self, rows: pa.RecordBatch) -> list[str | None]:
-        texts = [_in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
         return _exchanged(texts) if self.shuffle else texts
 
     def _edit(self, batch: Batch, texts: list[str | None]) -> Batch:
@@ -87,13 +87,6 @@ class SampleStage:
         made = dict(zip(requests, self.editor.edit(list(requests.values())))) if requests else {}
         values = [picture_value(np.ascontiguousarray(made[row])) if row in made else None for row in range(len(ids))]
         return drop_failed(batch, rows.append_column(self.column, pa.array(values, IMAGE)), failed, self.name)
-
-
-def _in_language(instruction: dict[str, str | None], language: str | None) -> str | None:
-    """The instruction in a language; without one English, or whatever there is (a benchmark's row has one only)."""
-    if language is not None:
-        return instruction.get(language)
-    return instruction.get("en") or next((text for text in instruction.values() if text), None)
 
 
 def _whole_shards(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -170,6 +170,13 @@ def column_values(rows: pa.RecordBatch, name: str) -> list[Any]:
     return rows.column(index).to_pylist() if index >= 0 else [None] * rows.num_rows
 
 
+def in_language(instruction: dict[str, str | None], language: str | None) -> str | None:
+    """The instruction in a language; without one English, or whatever there is (a benchmark's row has one only)."""
+    if language is not None:
+        return instruction.get(language)
+    return instruction.get("en") or next((text for text in instruction.values() if text), None)
+
+
 def row_paths(rows: pa.RecordBatch) -> list[str | None]:
     """Every row's path inside its crawl, where it says."""
     index = rows.schema.get_field_index("provenance")

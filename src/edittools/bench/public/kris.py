@@ -124,6 +124,7 @@ def _scores(folder: Path) -> list[Score]:
 def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     """Of CATEGORY/annotation.json with the pictures beside it; a case may have several sources."""
     from edittools.bench.case_list import Case, loose_picture
+    from edittools.judges.protocols import frame_numbers
 
     made = []
     for file in sorted(path.glob("*/annotation.json")):
@@ -131,7 +132,9 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         for key, item in read_json(file).items():
             try:
                 names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
-                facts = {"explain": item.get("explain_en") or item.get("explain"), "gt_img": item.get("gt_img")}
+                facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
+                if item.get("gt_img"):
+                    facts["gt_img"] = str((file.parent / item["gt_img"]).resolve())
                 made.append(Case(
                     key, category, item.get("ins_en") or item["instruction"], "en",
                     [loose_picture(file.parent / name) for name in names], f"{category}/{key}.png", facts=facts,

@@ -248,12 +248,19 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
                 "en",
                 [loose_picture(found[0].parent / item["image"])],
                 f"images/{item['category']}/{item['index']}.png",
-                facts={name: item[name] for name in told if item.get(name) is not None},
+                facts=_located({name: item[name] for name in told if item.get(name) is not None}, found[0].parent),
             )
             for item in read_json(found[0])
         ]
     except (TypeError, KeyError) as error:
         raise EditError(f"{found[0]}: not a list of RISEBench's cases: {error!r}") from error
+
+
+def _located(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The facts with the reference picture as a path of its own."""
+    if "reference_img" in facts:
+        facts["reference_img"] = str((folder / facts["reference_img"]).resolve())
+    return facts
 
 
 def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:

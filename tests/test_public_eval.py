@@ -1,0 +1,138 @@
+"""The whole way of a public benchmark: cases, results, a judge behind an endpoint, scores, report, comparison."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Runner, encode, pixels, rows_of
+from test_cases import make_gedit
+from test_writers import Server, chat, response
+
+from edittools.bench.compare import compare
+from edittools.bench.scores import Score
+from edittools.errors import EditError
+
+VIE = '''
+_context_no_delimit = "You judge."
+_prompts_0shot_two_image_edit_rule = "Two pictures."
+_prompts_0shot_tie_rule_SC = "Semantics of <instruction>"
+_prompts_0shot_rule_PQ = "Quality"
+'''
+# What the judge says of each case by its instruction: SC's two numbers. Quality is always [8, 9].
+SEMANTICS = {"en 0": [9, 4], "cn 0": [10, 10], "en 1": [2, 6], "cn 1": None, "en 2": "text", "cn 2": [0, 3]}
+
+
+def answer(prompt: str, number: int) -> list[bytes]:
+    if prompt.endswith("Quality"):
+        return [response(200, chat(json.dumps({"reasoning": "clean <i>", "score": [8, 9]})))]
+    score = SEMANTICS[prompt.split("Semantics of ")[1]]
+    if score is None:
+        return [response(200, chat("", finish="content_filter"))]
+    if score == "text":
+        return [response(200, chat("I cannot give a number."))]
+    return [response(200, chat(json.dumps({"reasoning": "as asked", "score": score})))]
+
+
+def sampled(edit: Runner, tmp_path: Path, shift: int = 0) -> Path:
+    """The cases with results that stand in for a model's; one case has none."""
+    if not (tmp_path / "hub").exists():
+        make_gedit(tmp_path / "hub")
+        edit("eval", "gedit", "--cases", tmp_path / "hub", "-o", tmp_path / "rows")
+    rows = rows_of(tmp_path / "rows")
+    table = pq.read_table(tmp_path / "rows" / "00000.parquet")
+    results = [encode(pixels(50 + shift + k), "PNG") for k in range(len(rows))]
+    made = {name: table[name] for name in ("id", "task", "instruction", "provenance", "case")}
+    made["source"] = pa.array([[{"bytes": row["source"][0], "path": None}] for row in rows])
+    made["result"] = pa.array([{"bytes": data, "path": None} for data in results])
+    path = tmp_path / f"results{shift}.parquet"
+    pq.write_table(pa.table(made), path)
+    return path
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Any:
+    server = Server(answer)
+    (tmp_path / "vie_prompts.py").write_text(VIE)
+    yield server
+    server.close()
+
+
+def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "j-1"]
+    words += ["--api-base", judge.url, "-o", tmp_path / "judged"]
+    plan = edit(*words, "-n").stdout.decode()
+    assert "at most 12 calls" in plan and not judge.calls
+    done = edit(*words)
+    assert sum(judge.calls.values()) == 12  # two for each of six cases
+    assert "filtered" in done.stderr
+    rows = rows_of(tmp_path / "judged")
+    states = {(row["id"], one["dimension"]): (one["state"], one["score"]) for row in rows for one in row["judgements"]}
+    assert states["background_change_en_key_0", "sc"] == ("ok", 4)
+    assert states["subject-add_cn_same", "sc"] == ("filtered", None)
+    assert states["ps_human_en_same", "sc"] == ("unparsed", None)
+    assert states["ps_human_en_same", "pq"] == ("ok", 8)
+
+    out = tmp_path / "official"
+    words = ["eval", "gedit", tmp_path / "judged", "--name", "m", "--outputs", out, "-o", tmp_path / "r.html"]
+    found = json.loads(edit(*words, "-f", "json", "--overwrite", "--meta", tmp_path / "hub").stdout)
+    assert found["strict"]["en"]["tasks"]["background_change"]["overall"]["mean"] == pytest.approx(math.sqrt(32), 1e-5)
+    assert found["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
+    assert found["coverage"]["en"]["total"] == {"expected": 3, "generated": 3, "judged": 2, "failed": 1, "missing": 0}
+    assert found["coverage"]["cn"]["tasks"]["subject-add"]["failed"] == 1
+    # The official files hold what their parser reads, and give the same numbers when they are scored again.
+    assert found["official"]["cn"]["semantics"]["background_change"] == 10
+    assert found["official"]["en"]["semantics"]["avg_semantics"] == "nan"  # eight tasks have no case here
+    again = json.loads(edit("eval", "gedit", "--rescore", out, "-f", "json").stdout)
+    assert again["official"] == found["official"]
+    assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
+    page = (tmp_path / "r.html").read_text()
+    assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/jpeg;base64," in page
+    assert json.loads((tmp_path / "r.json").read_text()) == found
+    assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
+
+
+def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "j-1"]
+    words += ["--api-base", judge.url, "--store", tmp_path / "store"]
+    edit(*words, "-o", tmp_path / "one")
+    first = sum(judge.calls.values())
+    edit(*words, "-o", tmp_path / "two")
+    assert sum(judge.calls.values()) == first
+    one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert "--store" in edit(*words[:-2], "-f", "jsonl", check=2).stderr
+
+
+def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    for shift in (0, 10):
+        words = ["judge", sampled(edit, tmp_path, shift), "--rubric", "gedit", "--model", "j"]
+        words += ["--prompts", tmp_path / "vie_prompts.py", "--api-base", judge.url, "-o", tmp_path / f"j{shift}"]
+        edit(*words)
+    words = ["eval", "gedit", tmp_path / "j0", "--versus", f"other={tmp_path / 'j10'}", "-f", "json"]
+    found = json.loads(edit(*words).stdout)["comparison"]
+    assert found["cases"] == 4 and found["models"]["other"]["difference"] == 0
+    assert found["models"]["other"]["won"] == found["models"]["other"]["lost"] == 0
+    assert "NAME=PATH" in edit("eval", "gedit", tmp_path / "j0", "--versus", "x", check=2).stderr
+    edit("eval", "imgedit", tmp_path / "j0", check=1)
+    edit("eval", "gedit", tmp_path / "rows", check=2)
+
+
+def test_the_difference_is_paired() -> None:
+    """Worked by hand: B is one point above A in every common case, whatever the spread between cases."""
+    a = [Score(str(k), "add" if k < 6 else "style", {"s": float(k)}) for k in range(12)]
+    b = [Score(str(k), "add" if k < 6 else "style", {"s": float(k) + 1}) for k in range(1, 13)]
+    b.append(Score("0", "add", {}, "failed", "x"))
+    found = compare({"a": a, "b": b}, "s", seed=0)
+    assert found["cases"] == 11  # 1 to 11
+    assert found["models"]["b"]["difference"] == pytest.approx(1) and found["models"]["b"]["interval"] == pytest.approx([1, 1])
+    assert found["models"]["b"]["won"] == 1 and found["models"]["a"]["macro"] == pytest.approx((3 + 8.5) / 2)
+    with pytest.raises(EditError):
+        compare({"a": a, "b": [Score("99", "add", {"s": 1.0})]}, "s", seed=0)
