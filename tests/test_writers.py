@@ -401,6 +401,8 @@ def test_store_that_is_no_store(tmp_path):
     with pytest.raises(EditError, match="file"):
         (tmp_path / "file").write_text("")
         Store(str(tmp_path / "file"))
+    with pytest.raises(EditError, match="local folder"):
+        Store("s3://bucket/replies")
 
 
 def test_errors_that_pass_are_repeated_and_others_stay(serve, store):
