@@ -93,9 +93,25 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert again["official"] == found["official"]
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
     page = (tmp_path / "r.html").read_text()
+    assert "FireRed-Image-Edit" in page and "The judge beside people" not in page
     assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/jpeg;base64," in page
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
+
+
+def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    words = ["judge", sampled(edit, tmp_path), "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
+    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    # SC as judged: 4, 10, 2, none, none, 0. People say 5, 10, 6 and 3: two of the three judged rows within 1.
+    said = {"background_change_en_key_0": 5, "background_change_cn_key_0": 10, "subject-add_en_same": 6,
+            "ps_human_en_same": 3}  # fmt: skip
+    lines = [f"{identity},sc,{rater},{score}" for identity, score in said.items() for rater in ("r1", "r2")]
+    (tmp_path / "people.csv").write_text("id,dimension,rater,score\n" + "\n".join(lines) + "\n")
+    words = ["eval", "gedit", tmp_path / "judged", "--humans", tmp_path / "people.csv", "-f", "json"]
+    found = json.loads(edit(*words, "-o", tmp_path / "r.html").stdout)["agreement"]["sc"]
+    assert found["within_one"] == pytest.approx(2 / 3) and found["alpha_humans"] == 1
+    assert found["rows"] == 3 and found["unjudged"] == 1
+    assert "The judge beside people" in (tmp_path / "r.html").read_text()
 
 
 def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) -> None:
@@ -132,7 +148,8 @@ def test_the_difference_is_paired() -> None:
     b.append(Score("0", "add", {}, "failed", "x"))
     found = compare({"a": a, "b": b}, "s", seed=0)
     assert found["cases"] == 11  # 1 to 11
-    assert found["models"]["b"]["difference"] == pytest.approx(1) and found["models"]["b"]["interval"] == pytest.approx([1, 1])
+    assert found["models"]["b"]["difference"] == pytest.approx(1)
+    assert found["models"]["b"]["interval"] == pytest.approx([1, 1])
     assert found["models"]["b"]["won"] == 1 and found["models"]["a"]["macro"] == pytest.approx((3 + 8.5) / 2)
     with pytest.raises(EditError):
         compare({"a": a, "b": [Score("99", "add", {"s": 1.0})]}, "s", seed=0)

@@ -401,6 +401,8 @@ def test_store_that_is_no_store(tmp_path):
     with pytest.raises(EditError, match="file"):
         (tmp_path / "file").write_text("")
         Store(str(tmp_path / "file"))
+    with pytest.raises(EditError, match="local folder"):
+        Store("s3://bucket/replies")
 
 
 def test_errors_that_pass_are_repeated_and_others_stay(serve, store):
@@ -849,6 +851,92 @@ def test_local_models_that_cannot_be_loaded(tmp_path, checkpoint, monkeypatch):
         LocalWriter(str(pickled))
     half = LocalWriter(str(checkpoint), dtype="bfloat16")
     assert half.answer([mixed_requests()[0]])[0].completion_tokens > 0
+
+
+# ---------------------------------------------------------------- a real server
+
+
+@pytest.fixture
+def served(tmp_path):
+    """`transformers serve` with a tiny LLaVA of random weights: (its address, the checkpoint's folder)."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    import socket
+
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, Qwen2Tokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path / "llava"
+    torch.manual_seed(0)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
+    vocabulary = {c: k for k, c in enumerate(byte_alphabet() + special)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
+    blank, _, end, image = tokenizer.convert_tokens_to_ids(special)
+    sizes = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config={
+                "model_type": "qwen2", "hidden_size": 32, "num_key_value_heads": 2, "vocab_size": len(vocabulary),
+                "eos_token_id": end, "bos_token_id": None, "pad_token_id": blank, **sizes,
+            },
+            vision_config={
+                "model_type": "clip_vision_model", "hidden_size": 16, "image_size": 28, "patch_size": 14,
+                "projection_dim": 16, **sizes,
+            },
+            image_token_id=image,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    model.generation_config.eos_token_id = end
+    model.save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+    options = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *options, "--dtype", "float32"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+    yield f"http://127.0.0.1:{port}/v1", folder
+    process.kill()
+    process.wait()
+
+
+def test_a_real_server_writes_what_the_same_model_writes_here(served, store, monkeypatch):
+    from edittools.models.writers.local import LocalWriter
+
+    url, folder = served
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = {"max_tokens": 8, "temperature": 0.0}
+    requests = [(k, Request(str(folder), ("look ", png(k), " what changed?"), settings)) for k in range(4)]
+    requests.append(("text", Request(str(folder), ("only text",), settings)))
+    # until the server listens, calls are refused connections, which are repeated
+    replies = dict(ask_all(requests, EndpointWriter(url), store, concurrency=2, attempts=100, backoff=0.5))
+    local = LocalWriter(str(folder))
+    for tag, request in requests:
+        here = local.answer([request])[0]
+        assert (replies[tag].state, replies[tag].text) == ("ok", here.text)
+        assert (replies[tag].prompt_tokens, replies[tag].completion_tokens) == (here.prompt_tokens, 8)
+        assert replies[tag].model.startswith(str(folder))
+    assert len({reply.text for reply in replies.values()}) == 5
+    with pytest.raises(UsageError, match="no bounds"):
+        LocalWriter(str(folder), max_pixels=1000)
 
 
 # ---------------------------------------------------------------- structured replies and prices

@@ -65,6 +65,15 @@ class JudgedBenchmark:
             made = summary(self.benchmark, self.write(outputs or Path(folder)), seed)
         return {**made, "judge": self.facts}
 
+    def judged_scores(self) -> dict[tuple[str, str], float | None]:
+        """(row id, dimension) -> score over the passes; None where the judge gave none."""
+        found: dict[tuple[str, str], float | None] = {}
+        for row in self.rows:
+            values = row.values()
+            names = {name for one in row.passes for name in one}
+            found.update({(row.id, name): values.get(name) for name in names})
+        return found
+
     def shown(self, metric: str) -> list[JudgedCase]:
         """Every case for the gallery, with its pictures."""
         fetcher = Fetcher()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edittools.bench import plots
+from edittools.bench import plots, published
 from edittools.bench.markup import text
 from edittools.bench.public import Benchmark
 from edittools.bench.report import fill, history_list
@@ -52,7 +52,6 @@ def render_scores(
     title: str,
     scoring: str,
     comparison: dict[str, Any] | None,
-    published: str,
     protocol: dict[str, Any],
     history: Iterable[dict[str, Any]],
 ) -> str:
@@ -66,7 +65,8 @@ def render_scores(
         figures=_figures(found, tables, metrics[-1]),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
         comparison="" if comparison is None else _comparison(comparison),
-        published=published,
+        published=published_tables(benchmark.name),
+        agreement=_agreement(found.get("agreement")),
         plots="".join(_bars(benchmark, found, tables, language, metrics[-1]) for language in tables.languages),
         gallery=_gallery(cases),
         protocol=_protocol(protocol),
@@ -159,6 +159,48 @@ def _comparison(found: dict[str, Any]) -> str:
         f'</tbody></table></div><p class="note">Over the {found["cases"]:,} cases that were judged for every model; '
         "differences to the first, with a paired bootstrap over cases.</p>"
     )
+
+
+def _agreement(found: dict[str, dict[str, Any]] | None) -> str:
+    """The judge against people, by dimension."""
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for entry in found.values() for name in entry))
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in ["dimension", *names])
+    rows = [[dimension, *(_shown(entry.get(name)) for name in names)] for dimension, entry in found.items()]
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"<h2>The judge beside people</h2>{table}"
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def published_tables(benchmark: str) -> str:
+    """The papers' own tables of a benchmark, to be read beside the scores; judge and protocol may differ."""
+    parts = []
+    for name in published.names():
+        rest = name.partition("-")[2]
+        if benchmark not in (rest.split("-")[0], {"basic": "imgedit"}.get(rest)):
+            continue
+        table = published.load(name)
+        titles = ["model", *table.columns]
+        head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
+        body = "".join(
+            "<tr>"
+            + "".join(f'<td data-value="{text(cell)}">{text(cell)}</td>' for cell in (row.model, *row.scores.values()))
+            + "</tr>"
+            for row in table.rows
+        )
+        notes = [*table.notes, *(f"{model}: {why}" for model, why in table.exceptions.items())]
+        judged = f", judged by {table.judge}" if table.judge else ""
+        parts.append(
+            f"<details><summary>{text(table.title)}: {text(table.paper)}, {text(table.table)}</summary>"
+            f'<p class="note">{text(table.metric)}{text(judged)}.</p><div class="scroll"><table class="sortable">'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_notes(notes)}</details>"
+        )
+    return f"<h2>Published tables</h2>{''.join(parts)}" if parts else ""
 
 
 def _gallery(cases: list[JudgedCase]) -> str:

@@ -77,6 +77,21 @@ class EvalCommand(options.Command):
     help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
 )
 @options.option(
+    "--humans",
+    metavar="FILE",
+    group="Input",
+    help="Human ratings (CSV or Parquet: id, score, and rater and dimension where there are several): how near the "
+    "judge comes to them - share within 1, Spearman, Krippendorff's alpha.",
+)
+@options.option(
+    "--humans-level",
+    type=click.Choice(["nominal", "ordinal", "interval"]),
+    default="ordinal",
+    show_default=True,
+    group="Input",
+    help="What the ratings are, for Krippendorff's alpha.",
+)
+@options.option(
     "--outputs",
     metavar="DIR/",
     group="Output",
@@ -252,6 +267,10 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     comparison = compare_models(models, metric, given["seed"]) if len(models) > 1 else None
     if comparison is not None:
         found["comparison"] = comparison
+    if given["humans"] is not None:
+        from edittools.judges.agreement import agreement, read_ratings
+
+        found["agreement"] = agreement(models[0].judged_scores(), read_ratings(given["humans"]), given["humans_level"])
     if output is not None:
         page = render_scores(
             benchmark,
@@ -260,7 +279,6 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             title=given["title"] or f"{bench}: {models[0].name}",
             scoring=given["scoring"],
             comparison=comparison,
-            published="",
             protocol=models[0].facts,
             history=models[0].history,
         )

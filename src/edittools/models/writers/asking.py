@@ -102,8 +102,8 @@ def ask_all(
         pace=_Pace(requests_per_minute, tokens_per_minute),
     )  # fmt: skip
     thread = threading.Thread(target=run.main, name="asking", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while (item := run.done.get()) is not None:
             run.room_out.release()
             if progress is not None:
@@ -111,7 +111,8 @@ def ask_all(
             yield item
     finally:
         run.stop()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     if run.error is not None:
         raise run.error
 

@@ -49,7 +49,7 @@ class EndpointWriter:
         self.variable, self.key = variable, os.environ.get(variable, "").strip()
         if not self.key and (key_from or self.name == _OPENAI):
             raise EditError(f"the key for {self.name} is missing", hint=f"set the environment variable {variable}")
-        self.address, self.timeout = address, timeout
+        self.timeout = timeout
         self.openai, self.httpx = openai, httpx2
         self.client: Any = None
 
@@ -61,7 +61,7 @@ class EndpointWriter:
             follow_redirects=False,
         )
         return self.openai.AsyncOpenAI(
-            base_url=self.address,
+            base_url=self.name,
             api_key=self.key or "none",
             max_retries=0,
             default_headers={f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD},
@@ -76,7 +76,7 @@ class EndpointWriter:
             async with asyncio.timeout(self.timeout):  # the client's own bounds the time between two bytes only
                 # Our own bytes in, the plain response out: the client's classes would take most of a core at 64 calls.
                 answer = await self.client.post(
-                    "/chat/completions",
+                    f"{self.name}/chat/completions",
                     cast_to=self.httpx.Response,
                     content=_body(request),
                     options={
@@ -92,7 +92,7 @@ class EndpointWriter:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise TransientError(self._clean(f"{type(cause).__name__}: {cause}")) from error
-        return self._reply(answer.text, request.model)
+        return self._reply(answer.content.decode("utf-8", "replace"), request.model)
 
     async def close(self) -> None:
         """Close the connections; the next `ask` opens others, in whatever loop it runs."""

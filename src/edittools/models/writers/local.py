@@ -67,11 +67,8 @@ class LocalWriter:
         self.model.to(device).eval()
         self.name = describe_model(spec)
         self.batch_size = batch_size
-        size = self.processor.image_processor.size
-        shortest, longest = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]
-        if shortest > longest:
-            raise UsageError(f"pictures of at least {shortest} and at most {longest} pixels: there are none")
-        self.processor.image_processor.size = {"shortest_edge": shortest, "longest_edge": longest}
+        if min_pixels is not None or max_pixels is not None:
+            self._bound_pictures(min_pixels, max_pixels)
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
@@ -81,6 +78,15 @@ class LocalWriter:
         self.waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
         self.working: asyncio.Task[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
+
+    def _bound_pictures(self, least: int | None, most: int | None) -> None:
+        images = self.processor.image_processor
+        if type(images).__name__[:7] not in ("Qwen2VL", "Qwen3VL"):  # elsewhere `size` means other things
+            raise UsageError(f"a {type(self.model).__name__} takes no bounds on the pixels of a picture")
+        shortest, longest = least or images.size["shortest_edge"], most or images.size["longest_edge"]
+        if shortest > longest:
+            raise UsageError(f"pictures of at least {shortest} and at most {longest} pixels: there are none")
+        images.size = {"shortest_edge": shortest, "longest_edge": longest}
 
     async def ask(self, request: Request) -> Reply:
         """Raises UsageError for a parameter that it does not know, such as response_format."""
@@ -253,8 +259,8 @@ def _load_processor(spec: str) -> Any:
         if path is not None:
             name = name or json.loads(Path(path).read_text()).get("processor_class")
     whole = getattr(transformers, name or "", None)
-    if whole is None:
-        raise EditError(f"cannot load the model {spec}: its files name no processor class")
+    if whole is None or "video_processor" not in whole.get_attributes():
+        return AutoProcessor.from_pretrained(spec, trust_remote_code=False)
 
     class PictureProcessor(whole):  # type: ignore[misc, valid-type]
         def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:

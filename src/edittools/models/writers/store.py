@@ -47,6 +47,8 @@ class Store:
 
     def __init__(self, folder: str, name: str = "00000") -> None:
         """Open every log in `folder` (made if missing) and `NAME.sqlite` for writing. Raises EditError."""
+        if "://" in folder:
+            raise EditError(f"{folder}: replies are stored in a local folder")
         self.folder, self.path = folder, os.path.join(folder, f"{name}.sqlite")
         self.others: list[sqlite3.Connection] = []
         path = self.path
