@@ -89,6 +89,28 @@ def test_imgedit_lists_and_a_missing_picture(edit: Runner, tmp_path: Path) -> No
     assert "--suite" in edit("eval", "imgedit", "--cases", uge, "--suite", "x", check=2).stderr
 
 
+def test_dialogues_go_to_people(edit: Runner, tmp_path: Path) -> None:
+    folder = tmp_path / "multiturn"
+    folder.mkdir()
+    (folder / "5.jpg").write_bytes(picture(5))
+    turns = {"1": {"id": "5.jpg", "turn1": "Only green from now on.", "turn2": "Replace the tomato."}}
+    (folder / "content_memory.json").write_text(json.dumps(turns))
+    listed = tmp_path / "cases.jsonl"
+    listed.write_bytes(edit("eval", "imgedit", "--cases", folder, "--suite", "multiturn", "-f", "jsonl").stdout)
+    (row,) = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [(turn["parent"], turn["instruction"]["en"]) for turn in row["turns"]] == [
+        (-1, "Only green from now on."), (0, "Replace the tomato."),
+    ]  # fmt: skip
+    words = []
+    for model in ("first", "second"):
+        (tmp_path / model).mkdir()
+        for turn in (1, 2):
+            (tmp_path / model / f"{row['id']}.turn.{turn}.png").write_bytes(picture(turn, "PNG"))
+        words += ["--model", f"{model}={tmp_path / model}"]
+    edit("eval", "study", "build", listed, *words, "--design", "turns", "-o", tmp_path / "study")
+    assert "Replace the tomato." in (tmp_path / "study" / "study.html").read_text()
+
+
 def test_rededit_in_both_languages(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "redbench" / "text").mkdir(parents=True)
     (tmp_path / "redbench" / "text" / "text-8.png").write_bytes(picture(8, "PNG"))

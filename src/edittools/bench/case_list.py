@@ -53,6 +53,7 @@ class Case:
     source_path: str | None = None
     subset: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()  # of a dialogue: its instructions, the first one included; each edits the last result
 
     @property
     def id(self) -> str:
@@ -79,7 +80,9 @@ class CaseSource:
         doubles = [identity for identity, count in Counter(case.id for case in cases).items() if count > 1]
         if doubles:
             raise EditError(f"{benchmark}: two cases are called {doubles[0]}")
-        names = ("id", "task", "source", "instruction", "provenance")
+        names: tuple[str, ...] = ("id", "task", "source", "instruction", "provenance")
+        if any(case.turns for case in cases):
+            names = (*names, "turns")
         self.schema = pa.schema([*((name, COLUMNS[name]) for name in names), ("case", CASE)])
         self.history = History()
         self.rows: int | None = len(cases)
@@ -108,6 +111,10 @@ class CaseSource:
             "source": case.sources,
             "instruction": {"zh" if case.language == "cn" else "en": case.instruction},
             "provenance": {"origin": self.benchmark, "native_task": case.task},
+            "turns": [
+                {"parent": number - 1, "kind": case.task, "task": task, "instruction": {"en": said}}
+                for number, said in enumerate(case.turns)
+            ],
             "case": {
                 "benchmark": self.benchmark,
                 "suite": self.suite,

@@ -132,7 +132,8 @@ def read_cases(path: str) -> list[StudyCase]:
     """The case list: JSON lines with id, task, instruction and source; a dialogue has `turns` for instruction.
 
     An instruction is {"en": ..., "zh": ...}, either of them, or a string (English). `source` is a path from the
-    list's own folder. Raises EditError, with the line, for anything else.
+    list's own folder; `edit eval BENCH --cases ... -f jsonl` writes such lists. Raises EditError, with the line, for
+    anything else.
     """
     try:
         lines = files.read_bytes(path).decode("utf-8").split("\n")
@@ -162,14 +163,18 @@ def read_cases(path: str) -> list[StudyCase]:
 def _case(row: Any, folder: str) -> StudyCase:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
+    source, turns = row.get("source"), row.get("turns")
+    if isinstance(source, list) and source and isinstance(source[0], dict):  # as `edit eval BENCH --cases` lists it
+        row = {**row, "source": source[0].get("file")}
     for name in ("id", "task", "source"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise ValueError(f"`{name}` is not a text")
     if os.path.isabs(row["id"]) or ".." in row["id"].split("/"):
         raise ValueError(f"id `{row['id']}` leads out of the folders of results")
-    said = row["turns"] if "turns" in row else [row.get("instruction")]
+    said = [row.get("instruction")] if turns is None else turns
     if not isinstance(said, list) or not said:
         raise ValueError("`turns` is not a list of instructions")
+    said = [turn["instruction"] if isinstance(turn, dict) and "instruction" in turn else turn for turn in said]
     return StudyCase(row["id"], row["task"], tuple(map(_instruction, said)), os.path.join(folder, row["source"]))
 
 

@@ -122,6 +122,8 @@ def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
     return found
 
 
+_MULTITURN = "multiturn"
+_KINDS = {"memory": "content_memory", "understanding": "content_understanding", "backtrack": "version_backtracking"}
 _LISTS = {"basic": ("singleturn.json", "basic_edit.json"), "uge": ("UGE_edit.json",)}
 
 
@@ -132,8 +134,10 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     if language not in (None, "en", "eng"):
         raise UsageError(f"--language {language}: ImgEdit-Bench is English")
     suite = suite or "basic"
+    if suite == _MULTITURN:
+        return _dialogues(path)
     if suite not in _LISTS:
-        raise UsageError(f"--suite {suite}: expected one of {', '.join(_LISTS)}")
+        raise UsageError(f"--suite {suite}: expected one of {', '.join(_LISTS)}, {_MULTITURN}")
     found = [path] if path.is_file() else [file for name in _LISTS[suite] for file in sorted(path.rglob(name))]
     if not found:
         raise EditError(f"{path}: holds no {' or '.join(_LISTS[suite])}")
@@ -151,6 +155,29 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         ]
     except (AttributeError, TypeError, KeyError) as error:
         raise EditError(f"{found[0]}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
+def _dialogues(path: Path) -> list[Case]:
+    """The multi-turn suite: a list per kind, {key: {id, turn1, turn2, ...}}. People judge it: no script does."""
+    from edittools.bench.case_list import Case, loose_picture
+
+    made = []
+    for file in [path] if path.is_file() else sorted(path.rglob("*.json")):
+        kind = next((kind for word, kind in _KINDS.items() if word in file.stem.lower()), None)
+        if kind is None:
+            continue
+        for key, item in read_json(file).items():
+            try:
+                turns = tuple(item[name] for name in ("turn1", "turn2", "turn3") if item.get(name))
+                beside = [folder / item["id"] for folder in (file.parent, file.parent / file.stem, file.parent.parent)]
+                picture = next((place for place in beside if place.exists()), beside[0])
+                last = f"{kind}/{key}.turn.{len(turns)}.png"
+                made.append(Case(key, kind, turns[0], "en", [loose_picture(picture)], last, turns=turns))
+            except (AttributeError, TypeError, KeyError, IndexError) as error:
+                raise EditError(f"{file}: {key} is no dialogue of ImgEdit-Bench: {error!r}") from error
+    if not made:
+        raise EditError(f"{path}: holds no lists of dialogues ({', '.join(_KINDS.values())})")
+    return made
 
 
 def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
