@@ -22,10 +22,10 @@ COMMANDS = {
     "filter": "keep rows whose pictures and columns meet bounds",
     "synth": "make edit pairs from pictures with exact, model-free templates",
     "caption": "write instructions in several styles and two languages",
-    "judge": "score pairs: is the edit visible and where; is the result the truth",
+    "judge": "score pairs: from pixels, against the truth, or by a model with a rubric",
     "train": "train an editing model from a recipe",
     "sample": "edit pictures with a trained model",
-    "eval": "report how well a model edits, beside copying the source",
+    "eval": "report how well a model edits: held-out rows, public benchmarks, human studies",
     "cat": "convert, join, look at and check data sets",
     "man": "print the manual",
 }
