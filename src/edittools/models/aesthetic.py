@@ -43,13 +43,9 @@ class AestheticHead:
         return values[:, 0]
 
 
-def find_aesthetic(spec: str) -> Path:
-    return find_weights(spec, release=RELEASE)
-
-
 def load_aesthetic(spec: str = NAME) -> AestheticHead:
     """The predictor of a folder, or of a name below EDITTOOLS_WEIGHTS. Raises EditError."""
-    folder = find_aesthetic(spec)
+    folder = find_weights(spec, release=RELEASE)
     tensors = read_tensors(folder)
     if read_config(folder).get("model_type") != "aesthetic" or not recognises(tensors):
         raise EditError(f"{folder}: not an aesthetic predictor")
