@@ -39,14 +39,13 @@ def _model_names(function: Callable) -> Callable:
         ("--text", "COLUMN", "The picture's text: `caption`, `instruction`, any column. Default: caption."),
         ("--source-text", "COLUMN", "The text of a pair's source. Default: source_caption."),
     )
+    languages = click.Choice(["en", "zh"])
+    function = options.option("--language", type=languages, group="Model", help="Of the texts. Default: en.")(function)
     for flag, metavar, text in reversed(named):
         # Of models the settings hold what they are, not where they lie.
         setting = metavar != "FOLDER|NAME"
         function = options.option(flag, metavar=metavar, group="Model", setting=setting, help=text)(function)
-    language = options.option(
-        "--language", type=click.Choice(["en", "zh"]), group="Model", help="Of those texts. Default: en."
-    )
-    return language(function)
+    return function
 
 
 def _filter_options(function: Callable) -> Callable:
@@ -60,7 +59,8 @@ def _filter_options(function: Callable) -> Callable:
 
 @options.command(
     "filter",
-    cost="Reads once and streams; decodes a picture at most once, and only for scores its row does not have yet. "
+    cost="Reads once and streams; decodes a picture once per raster (all filters with models share one), and "
+    "only for scores its row does not have yet. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
     "references are kept in TMPDIR (about 100 bytes a row; pictures sent --inline are kept too).",
     examples=(

@@ -1,4 +1,4 @@
-"""What embedding spaces say about a result, beside the true target [E8]: the whole picture, the edited region, the rest.
+"""What embedding spaces say about a result beside the true target [E8]: the whole, the edited region, the rest.
 
 Every function takes an Embedder (see edittools.models.embedders): CLIP and DINO are two calls. Pictures are uint8
 (height, width, 3); similarities are cosines, -1 to 1.
