@@ -278,6 +278,17 @@ def test_aesthetic_head_against_torch(folders: dict[str, Path]) -> None:
         head(np.zeros((1, 5), np.float32))
 
 
+def test_a_head_of_one_layer(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(24, 1)
+    torch.save(layer.state_dict(), tmp_path / "linear.pth")
+    assert convert.convert(tmp_path / "linear.pth", tmp_path / "linear") == "aesthetic"
+    vectors = normalised(np.random.default_rng(0).normal(size=(5, 24)))
+    with torch.no_grad():
+        expected = layer(torch.tensor(vectors))[:, 0].numpy()
+    assert np.abs(aesthetic.load_aesthetic(str(tmp_path / "linear"))(vectors) - expected).max() < 1e-6
+    assert not aesthetic.recognises(torch.nn.Linear(24, 2).state_dict())
+
+
 def test_classifier_is_transformers_pipeline(tmp_path: Path) -> None:
     from transformers import pipeline
 

@@ -217,6 +217,16 @@ def test_other_weights_are_another_stage(edit: Runner, pairs: Path, folders: dic
     assert "models" not in settings and "device" not in settings and "batch_size" not in settings
 
 
+def test_stored_scores_need_no_weights(edit: Runner, pairs: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    edit("filter", pairs / "rows.jsonl", "--aesthetic", "..", *named(folders), "-o", tmp_path / "scored")
+    median = sorted(row["scores"]["aesthetic_clip_aesthetic"] for row in rows_of(tmp_path / "scored"))[4]
+    gone = ("--clip", "/gone/clip", "--aesthetic-head", "/gone/aesthetic")
+    edit("filter", tmp_path / "scored", "--aesthetic", median, *gone, "-o", tmp_path / "kept")
+    assert len(rows_of(tmp_path / "kept")) == 5
+    missing = edit("filter", tmp_path / "scored", "--pair-clip", "..", *gone, "-o", tmp_path / "no", check=1)
+    assert "/gone/clip" in missing.stderr and not (tmp_path / "no").exists()
+
+
 def test_names_of_scores(folders: dict[str, Path]) -> None:
     usual, item = Models(), filters()
     assert usual.key(item["clip_score"]) == "clip_score" and usual.key(item["aesthetic"]) == "aesthetic"

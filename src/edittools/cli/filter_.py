@@ -116,6 +116,10 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     A BOUND is a number, A..B, or quantiles of the data itself: q05 is at least the 5% quantile, q01..q99 between
     two. `..` bounds nothing: the score is measured and stored in the column `scores`, where later commands find
     it without decoding anything. What is dropped goes to the rejects with its reason and measured value.
+
+    A model is a folder, a name below the folder that EDITTOOLS_WEIGHTS names, or OWNER/NAME on the Hugging Face hub.
+    Weights are safetensors; `python -m edittools.models.convert FILE FOLDER` makes them of releases in other formats.
+    The score of a model or text that is not the default has its name in it, such as clip_score_instruction.
     """
     from edittools.filters import Bounds, filters
     from edittools.filters.models import Models
@@ -145,15 +149,15 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         models=models,
     )
     stages: list[Stage] = [stage]
-    roles = [role for item, _ in wanted for role in item.roles]
+    source = open_input(list(input), run_options)
+    roles = stage.roles(source.schema, stored=False)
     if region is not None:
         regions = RegionStage(
             region, image=stage.image, mark=mark, max_pixels=stage.max_pixels, jobs=stage.jobs, models=models
         )
         stages.append(regions)
         roles += regions.roles
-    source = open_input(list(input), run_options)
-    settings = options.settings(ctx, **models.settings(roles))
+    settings = options.settings(ctx, **models.settings(roles, stage.roles(source.schema, stored=True)))
     if ctx.params["verdict"]:
         stage.load_verdict(ctx.params["verdict"])
     if run_options.dry_run:

@@ -84,12 +84,13 @@ class Models:
             raise UsageError("--max bounds what a classifier says: name it with --classifier and --label")
         return name
 
-    def settings(self, roles: Iterable[str]) -> dict[str, Any]:
+    def settings(self, roles: Iterable[str], stored: Iterable[str] = ()) -> dict[str, Any]:
         """What decides the scores of these models, for the history: the content of the weights, not where they lie.
 
-        Raises EditError for weights that are not there.
+        Models whose scores are `stored` with the rows are only named: nobody needs their weights any more. Raises
+        EditError for weights that are not there.
         """
-        found = {}
+        found = {role: Path(self._name(role)).name for role in stored}
         for role in dict.fromkeys(roles):
             name = self._name(role)
             folder = find_weights(name, release=aesthetic.RELEASE if role == "aesthetic" else RELEASES.get(name))

@@ -67,6 +67,12 @@ class FilterStage:
         of_one = item.score is None or any(asked.of == "picture" for asked in item.inputs)
         return f"{self.image}_{name}" if of_one and self.image != "target" else name
 
+    def roles(self, schema: pa.Schema, stored: bool) -> list[str]:
+        """The models of the scores that the rows have already (`stored`), or have not."""
+        scores = schema.field("scores").type if "scores" in schema.names else pa.null()
+        names = {field.name for field in scores} if pa.types.is_struct(scores) else set()
+        return [role for item, _ in self.measured for role in item.roles if (self._key(item) in names) == stored]
+
     # ------------------------------------------------------------ columns
 
     def schema(self, schema: pa.Schema) -> pa.Schema:

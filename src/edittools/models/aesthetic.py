@@ -2,6 +2,9 @@
 
 Five linear layers, 768-1024-128-64-16-1, with no activation between them (the dropout of training is gone); the
 released file is `sac+logos+ava1-l14-linearMSE.pth`. https://github.com/christophschuhmann/improved-aesthetic-predictor
+
+Other heads on a CLIP vector load too, if they are one linear layer or layers of these names: LAION's first predictors
+(`sa_0_4_vit_l_14_linear.pth`, with its CLIP as --clip) are one.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ NAME = "sac+logos+ava1-l14-linearMSE"
 RELEASE = (
     "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth"
 )
-LAYERS = (0, 2, 4, 6, 7)  # the numbers between are the release's dropout
+LAYERS = tuple(f"layers.{k}." for k in (0, 2, 4, 6, 7))  # the numbers between are the release's dropout
 
 
 class AestheticHead:
@@ -26,9 +29,8 @@ class AestheticHead:
 
     def __init__(self, tensors: dict[str, Any], name: str) -> None:
         self.name = name
-        self.layers = [
-            tuple(tensors[f"layers.{k}.{part}"].double().numpy() for part in ("weight", "bias")) for k in LAYERS
-        ]
+        names = ("",) if "weight" in tensors else LAYERS
+        self.layers = [tuple(tensors[name + part].double().numpy() for part in ("weight", "bias")) for name in names]
         self.dim = self.layers[0][0].shape[1]
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
@@ -56,8 +58,10 @@ def load_aesthetic(spec: str = NAME) -> AestheticHead:
 
 
 def recognises(released: dict[str, Any]) -> bool:
-    """Is this the released state dict?"""
-    return released.keys() == {f"layers.{k}.{part}" for k in LAYERS for part in ("weight", "bias")}
+    """Is this the state dict of such a head?"""
+    if released.keys() == {"weight", "bias"}:
+        return len(released["weight"]) == 1
+    return released.keys() == {name + part for name in LAYERS for part in ("weight", "bias")}
 
 
 def convert(path: str | Path, folder: str | Path) -> None:

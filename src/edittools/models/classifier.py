@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from edittools.errors import EditError, UsageError
-from edittools.models.describe import folder_digest
 from edittools.models.vision import VisionModel, image_processor, pretrained
 from edittools.models.weights import find_weights
 
@@ -27,7 +26,7 @@ class Classifier(VisionModel):
         # Several labels exclude each other, unless the checkpoint says that they do not.
         self.exclusive = config.num_labels > 1 and config.problem_type != "multi_label_classification"
         self.labels = [str(config.id2label[k]) for k in range(config.num_labels)]
-        self.name, self.revision = name, folder_digest(folder)
+        self.name = name
 
     def column(self, label: str) -> int:
         """The label's place, whatever its case. Raises UsageError."""

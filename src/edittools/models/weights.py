@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def read_released(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # ISC21's holds its training arguments
+        # ISC21's holds its training arguments; of TorchScript torch says at length what the error below says.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise EditError(f"{path}: {error.strerror or error}") from error

@@ -36,7 +36,11 @@ class Embedder(Protocol):
 
     name: str
     dim: int
-    revision: str  # stands for the content of its configuration and weights: part of a stage's settings
+
+    @property
+    def revision(self) -> str:
+        """Stands for the content of its configuration and weights: part of a stage's settings."""
+        ...
 
     def images(self, pictures: list[Picture]) -> np.ndarray:
         """Pictures (uint8 HxWx3, or PIL) as float32 (n, dim), L2-normalised."""

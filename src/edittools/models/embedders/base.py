@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ class VisionEmbedder(VisionModel):
         self, network: Any, processor: Any, dim: int, folder: Path, name: str, device: str, dtype: str
     ) -> None:
         super().__init__(network, processor, device, dtype)
-        self.name, self.dim, self.revision = name, dim, folder_digest(folder)
+        self.name, self.dim, self.folder = name, dim, folder
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """Of the content of configuration and weights; reads them once more, so only where it is asked for."""
+        return folder_digest(self.folder)
 
     def infer(self, prepared: list[Tensor]) -> np.ndarray:
         return normalised(super().infer(prepared).reshape(len(prepared), self.dim))
