@@ -513,6 +513,14 @@ def test_regions_from_the_command_line(edit: Runner, folders: dict[str, Path], t
     assert all(len(row["objects"]) == len(one["objects"]) for row, one in zip(marked, rows))
     seen = edit(*command[:2], "--region", "clip > -2", "--clip", folders["clip"], "-f", "jsonl").lines
     assert len(seen) == 30 and all(-1 <= one["clip"] <= 1 for row in seen for one in row["objects"])
+    # Again on what is left, and beside bounds on quantiles, which read the rows twice.
+    piped = edit.pipe(["filter", tmp_path / "rows.jsonl", "--region", "name <> 'thing 2'"],
+                      ["filter", "--region", "box_area > 0.225", "-f", "jsonl"])[-1].lines  # fmt: skip
+    assert {row["id"]: [one["name"] for one in row["objects"]] for row in piped} == found
+    edit(*command, "--brightness", "q25", "-o", tmp_path / "both")
+    edit("filter", tmp_path / "rows.jsonl", "--brightness", "q25", "-o", tmp_path / "first")
+    bright = {row["id"] for row in rows_of(tmp_path / "first")}
+    assert {row["id"] for row in rows_of(tmp_path / "both")} == bright & found.keys() and len(bright) == 30
     assert "no `objects`" in edit("filter", "--region", "area > 0", stdin=b'{"id": "a", "n": 1}\n', check=2).stderr
     for wrong in ("absent > 1", "count(*) > 0", "area >", "(select 1)"):
         assert "--region" in edit(*command[:2], "--region", wrong, check=2).stderr
