@@ -86,8 +86,9 @@ def _filter_table() -> str:
     rows = []
     for item in filters().values():
         if item.raster is not None:
-            side = item.raster.short_side
+            side, square = item.raster.short_side, item.raster.square
             how = f"decoded to a short side of {side} pixels" if side else "decoded whole"
+            how = f"decoded to {square}x{square} pixels" if square else how
         else:
             how = "from the header" if item.score is None else "decoded whole, for " + " and ".join(item.roles)
         rows.append(
