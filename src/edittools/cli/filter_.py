@@ -10,6 +10,44 @@ from edittools.cli import options
 from edittools.errors import UsageError
 
 
+def _presets() -> list[str]:
+    from importlib.resources import files
+
+    folder = files("edittools.filters").joinpath("presets")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _read_preset(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """A preset is a --config file of the package; a --config of the user's wins over it."""
+    if value is None:
+        return
+    from importlib.resources import as_file, files
+
+    with as_file(files("edittools.filters").joinpath("presets", f"{value}.toml")) as path:
+        table = options.read_defaults(ctx, str(path), "--preset")
+    ctx.default_map = {**table, **(ctx.default_map or {})}
+
+
+def _model_names(function: Callable) -> Callable:
+    """Which models the filters ask, and about what."""
+    named = (
+        ("--clip", "FOLDER|NAME", "CLIP or SigLIP. Default: openai/clip-vit-large-patch14."),
+        ("--dino", "FOLDER|NAME", "DINOv2. Default: facebook/dinov2-base."),
+        ("--aesthetic-head", "FOLDER|NAME", "The predictor behind --aesthetic. Default: sac+logos+ava1-l14-linearMSE."),
+        ("--classifier", "FOLDER|NAME", "An image-classification checkpoint, for --max."),
+        ("--label", "LABEL", "Which of the classifier's labels."),
+        ("--text", "COLUMN", "The picture's text: `caption`, `instruction`, any column. Default: caption."),
+        ("--source-text", "COLUMN", "The text of a pair's source. Default: source_caption."),
+    )
+    languages = click.Choice(["en", "zh"])
+    function = options.option("--language", type=languages, group="Model", help="Of the texts. Default: en.")(function)
+    for flag, metavar, text in reversed(named):
+        # Of models the settings hold what they are, not where they lie.
+        setting = metavar != "FOLDER|NAME"
+        function = options.option(flag, metavar=metavar, group="Model", setting=setting, help=text)(function)
+    return function
+
+
 def _filter_options(function: Callable) -> Callable:
     """One option per file of filters/."""
     from edittools.filters import filters
@@ -21,17 +59,35 @@ def _filter_options(function: Callable) -> Callable:
 
 @options.command(
     "filter",
-    cost="Reads once and streams; decodes a picture at most once, and only for scores its row does not have yet. "
+    cost="Reads once and streams; decodes a picture once per raster (all filters with models share one), and "
+    "only for scores its row does not have yet. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
     "references are kept in TMPDIR (about 100 bytes a row; pictures sent --inline are kept too).",
     examples=(
         ("edit filter raw/ --min-side 512 --sharpness q05 -o clean/", "no small pictures, not the 5% least sharp"),
+        ("edit filter raw/ --preset imgedit --device cuda -o large/", "large and beautiful: ImgEdit's own numbers"),
         ("edit filter pairs/ --where \"scores.edit_ratio > 0.01 AND task <> 'text'\" -o kept/", "any column, as SQL"),
     ),
 )
 @options.input_options
 @options.pixel_option
 @_filter_options
+@options.option(
+    "--preset",
+    type=click.Choice(_presets()),
+    setting=False,
+    is_eager=True,
+    expose_value=False,
+    callback=_read_preset,
+    help="Bounds that a paper publishes; options that are given win.",
+)
+@options.option(
+    "--region",
+    metavar="EXPR",
+    help="SQL expression over each of `objects` that must be true: name, score (the detector's), area and box_area "
+    "(shares of the picture), and of its crop clip (cosine to the name), match (its share against `not NAME`), "
+    "aesthetic. Others are taken out of the list; a row without any left is dropped.",
+)
 @options.option("--where", metavar="EXPR", help="SQL expression over the row's columns that must be true (DuckDB).")
 @options.option(
     "--image",
@@ -48,6 +104,8 @@ def _filter_options(function: Callable) -> Callable:
     help="Only find the quantiles, and write them to -o FILE, for array tasks to read with --verdict.",
 )
 @options.option("--verdict", metavar="FILE", group="Run", setting=False, help="Quantiles found by --step verdict.")
+@_model_names
+@options.model_options
 @options.mark_option
 @options.output_options
 @options.run_options
@@ -58,9 +116,16 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     A BOUND is a number, A..B, or quantiles of the data itself: q05 is at least the 5% quantile, q01..q99 between
     two. `..` bounds nothing: the score is measured and stored in the column `scores`, where later commands find
     it without decoding anything. What is dropped goes to the rejects with its reason and measured value.
+
+    A model is a folder, a name below the folder that EDITTOOLS_WEIGHTS names, or OWNER/NAME on the Hugging Face hub.
+    Weights are safetensors; `python -m edittools.models.convert FILE FOLDER` makes them of releases in other formats.
+    The score of a model or text that is not the default has its name in it, such as clip_score_instruction.
     """
     from edittools.filters import Bounds, filters
+    from edittools.filters.models import Models
+    from edittools.filters.regions import RegionStage
     from edittools.filters.stage import FilterStage
+    from edittools.stream.batch import Stage
     from edittools.stream.run import open_input, run
 
     run_options = options.run_settings(ctx)
@@ -69,8 +134,11 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         for name, item in filters().items()
         if ctx.params[name] is not None
     ]
-    if not wanted and where is None:
+    region = ctx.params["region"]
+    if not wanted and where is None and region is None:
         raise UsageError("no filter given", hint="see `edit filter --help` for what can be bounded")
+    named = "clip dino classifier label text source_text language device dtype batch_size".split()
+    models = Models(aesthetic=ctx.params["aesthetic_head"], **{name: ctx.params[name] for name in named})
     stage = FilterStage(
         wanted,
         where=where,
@@ -78,9 +146,18 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         mark=mark,
         max_pixels=ctx.params["max_pixels"],
         jobs=options.jobs(ctx),
+        models=models,
     )
+    stages: list[Stage] = [stage]
     source = open_input(list(input), run_options)
-    settings = options.settings(ctx)
+    roles = stage.roles(source.schema, stored=False)
+    if region is not None:
+        regions = RegionStage(
+            region, image=stage.image, mark=mark, max_pixels=stage.max_pixels, jobs=stage.jobs, models=models
+        )
+        stages.append(regions)
+        roles += regions.roles
+    settings = options.settings(ctx, **models.settings(roles, stage.roles(source.schema, stored=True)))
     if ctx.params["verdict"]:
         stage.load_verdict(ctx.params["verdict"])
     if run_options.dry_run:
@@ -94,4 +171,4 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         stage.decide()
         stage.save_verdict(run_options.output)
         return
-    run("filter", source, [stage], settings, run_options)
+    run("filter", source, stages, settings, run_options)

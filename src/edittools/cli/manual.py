@@ -95,9 +95,12 @@ def _filter_table() -> str:
 
     rows = []
     for item in filters().values():
-        how = (
-            "from the header" if item.raster is None else f"decoded to a short side of {item.raster.short_side} pixels"
-        )
+        if item.raster is not None:
+            side, square = item.raster.short_side, item.raster.square
+            how = f"decoded to a short side of {side} pixels" if side else "decoded whole"
+            how = f"decoded to {square}x{square} pixels" if square else how
+        else:
+            how = "from the header" if item.score is None else "decoded whole, for " + " and ".join(item.roles)
         rows.append(
             f".TP\n.B {_roff(item.flag)}\n{_marked(item.help)} Unit: {_roff(item.unit)}; {how}. {_roff(item.source)}.\n"
         )

@@ -105,6 +105,26 @@ def input_options(function: Callable) -> Callable:
     )(function)
 
 
+def model_options(function: Callable) -> Callable:
+    """--device, --dtype, --batch-size, for commands that may have a model: without one they are not settings."""
+    return _chain(
+        option("--device", metavar="NAME", group="Model", help="cpu, cuda, cuda:1, mps. Default: cpu."),
+        option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            group="Model",
+            help="Precision of the weights. Default: float32.",
+        ),
+        option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            metavar="N",
+            group="Model",
+            help="Rows that a model is asked about together. Default: 32.",
+        ),
+    )(function)
+
+
 def pixel_option(function: Callable) -> Callable:
     return option(
         "--max-pixels",
@@ -236,24 +256,28 @@ def mark_option(function: Callable) -> Callable:
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """Put the table of this subcommand into click's defaults."""
-    if value is None:
-        return
+    if value is not None:
+        ctx.default_map = {**(ctx.default_map or {}), **read_defaults(ctx, value, "--config")}
+
+
+def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
+    """The table of this subcommand in a TOML file, by the names of its options."""
     import tomllib
 
     try:
-        with open(value, "rb") as file:
+        with open(path, "rb") as file:
             tables = tomllib.load(file)
     except OSError as error:
-        raise UsageError(f"--config {value}: {error.strerror}") from error
+        raise UsageError(f"{option} {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--config {value}: {error}") from error
+        raise UsageError(f"{option} {path}: {error}") from error
     table = tables.get(ctx.command.name or "", {})
     known = {p.name for p in ctx.command.params}
     values = {name.replace("-", "_"): item for name, item in table.items()}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise UsageError(f"--config {value}: [{ctx.command.name}] has no option `{unknown[0]}`")
-    ctx.default_map = {**(ctx.default_map or {}), **values}
+        raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{unknown[0]}`")
+    return values
 
 
 def settings(ctx: click.Context, **resolved: Any) -> dict[str, Any]:
@@ -310,7 +334,7 @@ def run_settings(ctx: click.Context) -> Any:
     cluster = None
     if given.get("ray") is not None:
         arguments = [str(ctx.info_name), *_without_ray(ctx.meta["edittools.arguments"], given["ray"])]
-        cluster = RayCluster(given["ray"], arguments, given.get("jobs"), "device" in given)
+        cluster = RayCluster(given["ray"], arguments, given.get("jobs"), given.get("device") is not None)
     return RunOptions(
         output=given.get("output"),
         format=given.get("format"),

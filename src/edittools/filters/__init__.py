@@ -1,7 +1,8 @@
 """Filters: one measurement per file. The file name is the registry; a new filter is one new file here.
 
 A file declares `FILTER`, a Filter. Its option, help text, line in the manual, score column and reject reason all
-come from that.
+come from that. What it measures is one of three: width and height, a raster of the picture, or what models make of
+the row.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,12 +23,21 @@ from edittools.stream.images import Raster
 PHOTOMETRIC = Raster(short_side=256)
 
 
+class Input(NamedTuple):
+    """What a model is asked about a row: its vector of one picture or text (of a classifier, its probabilities)."""
+
+    model: str  # clip, dino, classifier
+    of: str  # picture (the one that --image names), source, target, text, source_text
+
+
 @dataclass(frozen=True)
 class Filter:
     """One measurement of a picture, and how a bound on it is spelled.
 
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
-    width and height (arrays, pixels) and has `from_size` instead.
+    width and height (arrays, pixels) and has `from_size` instead. A filter with a model names its `inputs`; `score`
+    takes the models and, for each input, the vectors of n rows (n, size), and returns n numbers. Filters of equal
+    inputs share them.
     """
 
     name: str  # of the score and of the reject reason
@@ -39,6 +49,18 @@ class Filter:
     raster: Raster | None = None
     measure: Callable[[np.ndarray], float] | None = None
     from_size: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    inputs: tuple[Input, ...] = ()
+    score: Callable[..., np.ndarray] | None = None
+    heads: tuple[str, ...] = ()  # models that `score` itself uses
+
+    @property
+    def roles(self) -> list[str]:
+        """The models it needs."""
+        return list(dict.fromkeys([*(item.model for item in self.inputs), *self.heads]))
+
+    @property
+    def decodes(self) -> bool:
+        return self.measure is not None or self.score is not None
 
     @property
     def flag(self) -> str:

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edittools.errors import EditError, RowError, UsageError, missing_extra
-from edittools.filters import Bounds, Filter, significant
+from edittools.errors import EditError, RowError, UsageError
+from edittools.filters import Bounds, Filter, Input, significant
+from edittools.filters.expression import Expression
+from edittools.filters.models import Models
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import canonical_json, digest
+from edittools.stream.images import Buffer, Raster
 from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import RowPool, column_values, drop_failed, row_paths
+from edittools.stream.rows import CHUNK_ROWS, RowPool, column_values, drop_failed, row_paths
 
 VERDICT_VERSION = 1
+
+Decoded = dict[tuple[str, Raster], np.ndarray]  # the pictures of one row: which one, at what raster
 
 
 class FilterStage:
@@ -41,22 +46,32 @@ class FilterStage:
         mark: str | None = None,
         max_pixels: int = images.MAX_PIXELS,
         jobs: int = 1,
+        models: Models | None = None,
     ) -> None:
         self.wanted = wanted
-        self.where, self.image, self.mark = where, image, mark
+        self.where = None if where is None else Expression(where, "--where")
+        self.image, self.mark = image, mark
         self.max_pixels, self.jobs = max_pixels, jobs
+        self.models = models or Models()
         self.sized = [item for item in wanted if item[0].from_size is not None]
-        self.measured = [item for item in wanted if item[0].measure is not None]
+        self.measured = [item for item in wanted if item[0].decodes]
         self.fetcher = Fetcher()
         empirical = any(bounds.empirical for _, bounds in wanted)
         # A stage without quantiles has decided before it starts.
         self.verdict_digest: str | None = None if empirical else digest("fixed")
         self.kept_scores: _ScoreFile | None = None
-        self.connection: Any = None
 
     def _key(self, item: Filter) -> str:
         """The name of the score: a row has scores of its target and of its source side by side."""
-        return item.name if self.image == "target" else f"{self.image}_{item.name}"
+        name = self.models.key(item) if item.score is not None else item.name
+        of_one = item.score is None or any(asked.of == "picture" for asked in item.inputs)
+        return f"{self.image}_{name}" if of_one and self.image != "target" else name
+
+    def roles(self, schema: pa.Schema, stored: bool) -> list[str]:
+        """The models of the scores that the rows have already (`stored`), or have not."""
+        scores = schema.field("scores").type if "scores" in schema.names else pa.null()
+        names = {field.name for field in scores} if pa.types.is_struct(scores) else set()
+        return [role for item, _ in self.measured for role in item.roles if (self._key(item) in names) == stored]
 
     # ------------------------------------------------------------ columns
 
@@ -64,9 +79,10 @@ class FilterStage:
         if self.mark is not None and self.mark in schema.names:
             raise UsageError(f"--mark {self.mark}: the input has such a column already")
         if self.where is not None:
-            self._evaluate(empty_batch(schema))  # a wrong expression is found before anything is written
+            self.where.true_for(empty_batch(schema))  # a wrong expression is found before anything is written
         if "scores" in schema.names and not pa.types.is_struct(schema.field("scores").type):
             raise UsageError("column `scores` is not a record of scores")
+        self.models.check_columns(schema, [item for item, _ in self.measured])
         scores = {f.name: f.type for f in schema.field("scores").type} if "scores" in schema.names else {}
         fields = [(c.name, c.type) for c in schema if c.name != "scores" or not self.measured]
         if self.measured:
@@ -108,7 +124,7 @@ class FilterStage:
     def _set_bounds(self, resolved: list[tuple[Filter, Bounds]]) -> None:
         self.wanted = resolved
         self.sized = [item for item in resolved if item[0].from_size is not None]
-        self.measured = [item for item in resolved if item[0].measure is not None]
+        self.measured = [item for item in resolved if item[0].decodes]
         self.verdict_digest = digest(self.verdict_text())
 
     def verdict_text(self) -> str:
@@ -178,25 +194,7 @@ class FilterStage:
     def _by_expression(self, batch: Batch) -> Batch:
         if self.where is None or not batch.rows.num_rows:
             return batch
-        return self._drop(batch, self._evaluate(batch.rows), f"not {self.where}")
-
-    def _evaluate(self, rows: pa.RecordBatch) -> np.ndarray:
-        """Which rows the SQL expression is true for."""
-        try:
-            import duckdb
-        except ImportError:
-            raise missing_extra("duckdb", "sql", "--where") from None
-        try:
-            if self.connection is None:
-                # The expression may not reach outside its row: no files, no network, no other tables.
-                self.connection = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
-                _check_expression(self.connection, str(self.where))
-            self.connection.register("edit_rows", pa.Table.from_batches([rows]))
-            result = self.connection.sql(f"SELECT coalesce(({self.where})::BOOLEAN, false) AS keep FROM edit_rows")
-            keep = result.to_arrow_table().column("keep").to_numpy()
-        except duckdb.Error as error:
-            raise UsageError(f"--where {self.where}: {str(error).splitlines()[0]}") from error
-        return keep.astype(bool)
+        return self._drop(batch, self.where.true_for(batch.rows), f"not {self.where.text}")
 
     def _by_size(self, batch: Batch) -> Batch:
         if not self.sized or not batch.rows.num_rows:
@@ -255,7 +253,11 @@ class FilterStage:
             yield batch.replace(self._with_scores(batch.rows, {}))
             return
         schema = self._with_scores(batch.rows.slice(0, 0), {n: np.zeros(0) for n in names}).schema
-        yield from pool.run(batch, lambda piece: self._measure(piece, drop), schema)
+        asked = [role for item, _ in self.measured for role in item.roles]
+        for role in dict.fromkeys(asked):
+            self.models[role]  # loaded before the threads ask for it
+        rows = self.models.batch_size if asked else CHUNK_ROWS
+        yield from pool.run(batch, lambda piece: self._measure(piece, drop), schema, rows)
 
     def _known(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
         """Scores the rows have already, NaN where they have none."""
@@ -272,30 +274,48 @@ class FilterStage:
         return found
 
     def _measure(self, batch: Batch, drop: bool) -> Batch:
-        """Decode every picture once per raster and measure what is missing."""
+        """Decode every picture once per raster and measure what is missing; the models see the whole piece at once."""
         rows = batch.rows
         known = self._known(rows)
         keys = [self._key(item) for item, _ in self.measured]
         values = {key: known.get(key, np.full(rows.num_rows, np.nan)).copy() for key in keys}
         failed: dict[int, RowError] = {}
-        for row, reference in enumerate(leaf_references(row_pictures(rows, self.image))):
-            missing = [item for item, _ in self.measured if np.isnan(values[self._key(item)][row])]
-            if not missing:
-                continue
+        lacking = {key: np.flatnonzero(np.isnan(values[key])).tolist() for key in keys}
+        by_row: dict[int, list[Filter]] = {}
+        for (item, _), key in zip(self.measured, keys):
+            for row in lacking[key]:
+                by_row.setdefault(row, []).append(item)
+        view = _View(self, rows, [item for item, _ in self.measured])
+        given: dict[Input, dict[int, Any]] = {}
+        for row, missing in sorted(by_row.items()):
+            pictures: Decoded = {}
             try:
-                if reference is None:
-                    raise RowError(f"no {self.image} picture")
-                data = self.fetcher.get(reference)
-                for raster in dict.fromkeys(item.raster for item in missing):
-                    assert raster is not None
-                    pixels = images.decode(data, raster, self.max_pixels)
-                    for item in missing:
-                        if item.raster == raster:
-                            assert item.measure is not None
-                            values[self._key(item)][row] = significant(item.measure(pixels))
+                for item in missing:
+                    if item.measure is not None:
+                        assert item.raster is not None
+                        pixels = view.picture(row, self.image, item.raster, pictures)
+                        values[self._key(item)][row] = significant(item.measure(pixels))
+                found = {asked: view.given(row, asked, pictures) for item in missing for asked in self._inputs(item)}
             except RowError as error:
                 failed[row] = error
+                continue
+            for asked, prepared in found.items():
+                given.setdefault(asked, {})[row] = prepared
+        vectors = {asked: dict(zip(of, self.models.infer(asked, list(of.values())))) for asked, of in given.items()}
+        for (item, _), key in zip(self.measured, keys):
+            asking = [row for row in lacking[key] if row not in failed]
+            if item.score is not None and asking:
+                arrays = [np.stack([vectors[asked][row] for row in asking]) for asked in self._inputs(item)]
+                for row, value in zip(asking, item.score(self.models, *arrays).tolist()):
+                    if np.isfinite(value):
+                        values[key][row] = significant(value)
+                    else:
+                        failed[row] = RowError(f"{key} is not a number")
         return self._drop_failed(batch.replace(self._with_scores(rows, values)), failed if drop else {})
+
+    def _inputs(self, item: Filter) -> list[Input]:
+        """What the filter asks, with the picture that --image names by its own name."""
+        return [Input(asked.model, self.image if asked.of == "picture" else asked.of) for asked in item.inputs]
 
     def _with_scores(self, rows: pa.RecordBatch, values: dict[str, np.ndarray]) -> pa.RecordBatch:
         """The rows with these scores in their `scores` column, other scores untouched, marks last."""
@@ -364,50 +384,13 @@ class FilterStage:
     def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
         """The batch with the scores of the first pass, so that nothing is decoded twice."""
         matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
-        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.measure is not None}
+        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.decodes}
         known = self._known(batch.rows)
         values = {}
         for name, k in columns.items():
             old = known.get(name, np.full(batch.rows.num_rows, np.nan))
             values[name] = np.where(np.isnan(old), matrix[:, k], old)
         return batch.replace(self._with_scores(batch.rows, values))
-
-
-def _check_expression(connection: Any, where: str) -> None:
-    """Raises UsageError for what is not an expression about one row.
-
-    What depends on other rows (queries, windows, aggregates) or on chance and the clock would depend on how the rows
-    are cut into batches, or be different each time.
-    """
-
-    def parse(text: str) -> tuple[list[Any], Any]:
-        found = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT ({text})"]).fetchall()
-        tree = json.loads(found[0][0])
-        if tree["error"]:
-            raise UsageError(f"--where {where}: {tree['error_message']}")
-        nodes = [statement["node"] for statement in tree["statements"]]
-        return [node.pop("select_list", None) for node in nodes], nodes
-
-    def walk(tree: Any) -> Iterator[dict[str, Any]]:
-        if isinstance(tree, dict):
-            yield tree
-            tree = list(tree.values())
-        if isinstance(tree, list):
-            for item in tree:
-                yield from walk(item)
-
-    chosen, rest = parse(where)
-    unsteady = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() "
-        "WHERE function_type = 'aggregate' OR stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
-    ).fetchall()
-    refused = {name for (name,) in unsteady}
-    # The rest of the statement, such as FROM and ORDER BY, has to be that of a bare expression.
-    whole = rest == parse("true")[1] and len(chosen[0]) == 1
-    if not whole or any(
-        part.get("class") in ("SUBQUERY", "WINDOW") or part.get("function_name") in refused for part in walk(chosen)
-    ):
-        raise UsageError(f"--where {where}: not an expression about one row")
 
 
 def _significant(values: np.ndarray) -> np.ndarray:
@@ -427,6 +410,40 @@ def _as_float(array: pa.Array) -> pa.Array:
         return array if array.type == pa.float64() else array.cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise EditError(f"column `scores`: a score of type {array.type} is not a number") from None
+
+
+class _View:
+    """The pictures and texts of a few rows, as the filters ask for them."""
+
+    def __init__(self, stage: FilterStage, rows: pa.RecordBatch, items: list[Filter]) -> None:
+        self.stage = stage
+        asked = dict.fromkeys(of for item in items for _, of in stage._inputs(item))
+        which = {of for of in asked if of in ("source", "target")}
+        if any(item.measure is not None for item in items):
+            which.add(stage.image)
+        self.references = {name: list(leaf_references(row_pictures(rows, name))) for name in which}
+        self.texts = {of: stage.models.texts(rows, of) for of in asked if of not in which}
+        self.fetched: tuple[tuple[int, str], Buffer] | None = None
+
+    def picture(self, row: int, which: str, raster: Raster, decoded: Decoded) -> np.ndarray:
+        """The raster of a picture, from those that were decoded for this row or by decoding it."""
+        if (which, raster) not in decoded:
+            reference = self.references[which][row]
+            if reference is None:
+                raise RowError(f"no {which} picture")
+            if self.fetched is None or self.fetched[0] != (row, which):
+                self.fetched = (row, which), self.stage.fetcher.get(reference)
+            decoded[which, raster] = images.decode(self.fetched[1], raster, self.stage.max_pixels)
+        return decoded[which, raster]
+
+    def given(self, row: int, asked: Input, decoded: Decoded) -> Any:
+        """What a model is given: a text, or a picture after the model's preprocessing."""
+        if asked.of in self.texts:
+            text = self.texts[asked.of][row]
+            if text is None:
+                raise RowError(f"no text in `{self.stage.models.columns[asked.of]}`")
+            return text
+        return self.stage.models[asked.model].prepare(self.picture(row, asked.of, images.FULL, decoded))
 
 
 class _ScoreFile:

@@ -12,6 +12,11 @@ def describe_model(spec: str) -> str:
     folder = Path(spec)
     if not folder.is_dir():
         return spec
+    return f"{folder.resolve().name}@{folder_digest(folder)}"
+
+
+def folder_digest(folder: Path) -> str:
+    """16 hexadecimal digits that stand for the configuration, vocabulary and weights of a folder."""
     state = xxhash.xxh3_128()
     for path in sorted(folder.rglob("*")):
         wanted = path.suffix in (".json", ".safetensors", ".txt", ".model") and path.is_file()
@@ -21,4 +26,4 @@ def describe_model(spec: str) -> str:
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 state.update(piece)
-    return f"{folder.resolve().name}@{state.hexdigest()[:16]}"
+    return state.hexdigest()[:16]

@@ -28,13 +28,15 @@ class RowPool:
         self.jobs = jobs
         self._pool = ThreadPoolExecutor(max_workers=jobs) if jobs > 1 else None
 
-    def run(self, batch: Batch, work: Callable[[Batch], Batch], schema: pa.Schema) -> Iterator[Batch]:
-        """Apply `work` to slices of at most 16 rows of a batch. It returns as many rows as it likes, of `schema`.
+    def run(
+        self, batch: Batch, work: Callable[[Batch], Batch], schema: pa.Schema, rows: int = CHUNK_ROWS
+    ) -> Iterator[Batch]:
+        """Apply `work` to slices of at most `rows` rows of a batch. It returns as many as it likes, of `schema`.
 
         What is finished is sent on after 2 seconds at the latest, and before the next batch is waited for, so that
         nothing downstream starves.
         """
-        pieces = _pieces(batch)
+        pieces = _pieces(batch, rows)
         if self._pool is None:
             results: Iterator[Batch] = (work(piece) for piece in pieces)
         else:
@@ -58,10 +60,10 @@ def map_chunks(
         pool.close()
 
 
-def _pieces(batch: Batch) -> Iterator[Batch]:
+def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
     total = batch.rows.num_rows
-    for start in range(0, max(total, 1), CHUNK_ROWS):
-        yield batch.slice(start, min(start + CHUNK_ROWS, total))
+    for start in range(0, max(total, 1), rows):
+        yield batch.slice(start, min(start + rows, total))
 
 
 def _in_order(

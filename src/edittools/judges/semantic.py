@@ -1,0 +1,92 @@
+"""What embedding spaces say about a result beside the true target [E8]: the whole, the edited region, the rest.
+
+Every function takes an Embedder (see edittools.models.embedders): CLIP and DINO are two calls. Pictures are uint8
+(height, width, 3); similarities are cosines, -1 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edittools.judges import pixels
+from edittools.judges.truth import _rounded
+from edittools.models.embedders import Embedder, TextEmbedder
+
+GRAY = np.array([124, 116, 104], np.uint8)  # ImageNet's mean: what the networks see as nothing in particular
+
+
+def similarity(
+    embedder: Embedder, result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None
+) -> dict[str, float | None]:
+    """How alike result and truth are: `whole`, and with a mask of the edited region `inside` and `outside` it.
+
+    `inside` compares the mask's bounding box in both, with everything outside the mask painted gray in both;
+    `outside` compares the whole pictures with the region painted gray. Both are None without a mask, or where that
+    side is empty. A result of another size is brought to the truth's.
+    """
+    height, width = truth.shape[:2]
+    if result.shape[:2] != (height, width):
+        result = pixels.resize(result, height, width)
+    shown = {"whole": (result, truth)}
+    if mask is not None:
+        inside = pixels.as_mask(mask, height, width)
+        if inside.any():
+            shown["inside"] = (_inside(result, inside), _inside(truth, inside))
+        if not inside.all():
+            shown["outside"] = (_painted(result, inside), _painted(truth, inside))
+    vectors = embedder.images([picture for pair in shown.values() for picture in pair])
+    cosines = (vectors[::2] * vectors[1::2]).sum(axis=1).tolist()
+    return {"whole": None, "inside": None, "outside": None} | dict(zip(shown, _rounded(cosines)))
+
+
+def directional(embedder: Embedder, source: np.ndarray, result: np.ndarray, truth: np.ndarray) -> float | None:
+    """cos(E(result) - E(source), E(truth) - E(source)): whether the result left the source in the truth's direction.
+
+    None where one of the two did not leave it.
+    """
+    before, made, meant = embedder.images([source, result, truth])
+    return _cosine(made - before, meant - before)
+
+
+def directional_text(
+    embedder: TextEmbedder, source: np.ndarray, result: np.ndarray, source_text: str, target_text: str
+) -> float | None:
+    """cos(E(result) - E(source), T(target_text) - T(source_text)), Gal et al. 2021; None where one did not change."""
+    before, made = embedder.images([source, result])
+    said = embedder.texts([source_text, target_text])
+    return _cosine(made - before, said[1] - said[0])
+
+
+def semantic_scores(
+    embedders: dict[str, Embedder],
+    result: np.ndarray,
+    truth: np.ndarray,
+    source: np.ndarray,
+    mask: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """All of it as scores of a row, for embedders by their short name: `clip`, `clip_inside`, `clip_outside`,
+    `clip_directional`, and the first three with `copy_` for the source handed back unedited, the score to beat."""
+    scores: dict[str, Any] = {}
+    for name, embedder in embedders.items():
+        for prefix, picture in (("", result), ("copy_", source)):
+            found = similarity(embedder, picture, truth, mask)
+            scores |= {prefix + name + ("" if part == "whole" else f"_{part}"): value for part, value in found.items()}
+        scores[f"{name}_directional"] = directional(embedder, source, result, truth)
+    return scores
+
+
+def _inside(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _painted(picture[place], ~mask[place])
+
+
+def _painted(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return np.where(where[..., None], GRAY, picture)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return None if lengths < 1e-6 else _rounded(float(a @ b) / lengths)

@@ -1,0 +1,146 @@
+"""Where the weights of a model are, and how a release in another format becomes safetensors.
+
+A model is named by a folder, or by a name: then it is looked for below EDITTOOLS_WEIGHTS, in the Hugging Face cache,
+and, if it is an OWNER/NAME, on the hub. Weights are safetensors only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from edittools.errors import EditError, describe
+
+VARIABLE = "EDITTOOLS_WEIGHTS"
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def find_weights(spec: str, *, revision: str | None = None, release: str | None = None) -> Path:
+    """The folder of a model: `config.json` beside safetensors.
+
+    revision  of a model on the hub: a branch, tag or commit
+    release   where a model that is on no hub is published: its file is converted once, by `python -m
+              edittools.models.convert`
+
+    Raises EditError that says what to fetch and where to put it.
+    """
+    folder = Path(spec)
+    if folder.is_dir():
+        return _checked(folder, release)
+    local = Path(os.environ.get(VARIABLE) or ".", spec)
+    if os.environ.get(VARIABLE) and local.is_dir():
+        return _checked(local, release)
+    where = f"{os.environ[VARIABLE]}/{spec}" if os.environ.get(VARIABLE) else f"DIR/{spec}, with {VARIABLE}=DIR set"
+    if release is not None:
+        raise EditError(
+            f"no weights `{spec}`: fetch {release} and convert it into {where}",
+            hint=f"python -m edittools.models.convert FILE {local if os.environ.get(VARIABLE) else f'DIR/{spec}'}",
+        )
+    if spec.count("/") != 1 or spec.startswith((".", "/", "~")):
+        raise EditError(f"no folder {spec}", hint=f"a folder, a name below {VARIABLE}, or OWNER/NAME on the hub")
+    cached = _from_hub(spec, revision, local_only=True)
+    if isinstance(cached, Path):
+        return cached
+    loaded = _from_hub(spec, revision, local_only=False)
+    if isinstance(loaded, Path):
+        return loaded
+    raise EditError(
+        f"no weights `{spec}`: fetch https://huggingface.co/{spec} into {where} ({loaded})",
+        hint=f"where there is a network: hf download {spec} --local-dir {where.partition(',')[0]}",
+    )
+
+
+def _checked(folder: Path, release: str | None) -> Path:
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        other = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".tar"))
+        found = f" (it has {other[0]}, which is not read)" if other else ""
+        how = f"python -m edittools.models.convert FILE {folder}" if release else "only safetensors are read"
+        raise EditError(f"{folder}: no config.json beside safetensors{found}", hint=how)
+    return folder
+
+
+def _from_hub(spec: str, revision: str | None, local_only: bool) -> Path | str:
+    """The folder of a snapshot, or what was in the way."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(spec, revision=revision, allow_patterns=_HUB_FILES, local_files_only=local_only)
+        return _checked(Path(found), None)
+    except EditError as error:  # another program has fetched a part of it
+        return str(error)
+    except Exception as error:  # no network, no such repository, not allowed: one class each, in three packages
+        return describe(error)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a model. Raises EditError."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise EditError(f"{folder}: config.json cannot be read: {describe(error)}") from error
+    if not isinstance(config, dict):
+        raise EditError(f"{folder}: config.json is no table of settings")
+    return config
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """Every tensor of the folder's safetensors. Raises EditError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise EditError(f"{folder}: damaged weights: {describe(error)}") from error
+    return tensors
+
+
+def load_strictly(network: Any, tensors: dict[str, Any], folder: Path) -> None:
+    """Load a state dict that has to fit exactly. Raises EditError."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise EditError(f"{folder}: the weights are not those of this model: {_second_line(error)}") from error
+
+
+def _second_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[min(1, len(lines) - 1)].strip()[:200]
+
+
+def read_released(path: str | Path) -> dict[str, Any]:
+    """What a released `.pt` or `.pth` file holds, by a load that executes nothing. Raises EditError."""
+    import torch
+
+    try:
+        # ISC21's holds its training arguments; of TorchScript torch says at length what the error below says.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise EditError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # pickles of anything, archives of code, damaged files: torch has no one class
+        raise EditError(
+            f"{path}: not a file of weights alone: {describe(error)}",
+            hint="TorchScript archives hold code; take the release's plain weights (of SSCD: *.torchvision.pt)",
+        ) from error
+    if not isinstance(loaded, dict):
+        raise EditError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
+    return loaded
+
+
+def save_converted(folder: str | Path, tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    """Write config.json and model.safetensors; the weights come last, so that a folder without them is unfinished."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    partial = folder / ".model.partial"
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial)
+    os.replace(partial, folder / "model.safetensors")
