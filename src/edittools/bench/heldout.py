@@ -22,7 +22,7 @@ import numpy as np
 
 from edittools.bench import statistics
 
-PAIRS = {"inside": "psnr_inside", "outside": "psnr_outside", "ssim": "ssim", "l1": "l1"}
+PAIRS = {name: name for name in ("ssim", "l1", "clip", "dino")} | {"inside": "psnr_inside", "outside": "psnr_outside"}
 """Further entries {"edit", "copy", "n"} and the score each is the mean of; n is how many rows have it."""
 
 Row = Mapping[str, Any]

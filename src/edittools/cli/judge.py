@@ -55,24 +55,6 @@ def writer_options(function: Callable) -> Callable:
             setting=False,
             help="Environment variable that holds the key. Default: OPENAI_API_KEY.",
         ),
-        options.option("--device", default="cpu", show_default=True, group="Model", help="Of a local model."),
-        options.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16"]),
-            default="float32",
-            show_default=True,
-            group="Model",
-            help="Of a local model.",
-        ),
-        options.option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            default=8,
-            show_default=True,
-            metavar="N",
-            group="Model",
-            help="Requests that a local model answers together.",
-        ),
         options.option("--temperature", type=float, metavar="T", group="Model", help="Default: the endpoint's own."),
         options.option(
             "--concurrency",
@@ -156,7 +138,10 @@ def writer_options(function: Callable) -> Callable:
     metavar="N",
     help="Longest side of the pictures that our own rubrics send; a benchmark's have their own encoding.",
 )
+@options.option("--clip", metavar="NAME", group="Model", help="Without a rubric: also CLIP similarity of the result.")
+@options.option("--dino", metavar="NAME", group="Model", help="Without a rubric: also DINO similarity of the result.")
 @writer_options
+@options.model_options
 @options.output_options
 @options.run_options
 @click.pass_context
@@ -167,6 +152,8 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     `mask_share` and `mask_iou` (how well the change agrees with the mask), `copy_psnr`, `copy_ssim`, `copy_l1` (target
     against source), and `edit_box` beside it. After `edit sample` also `psnr`, `ssim`, `l1` of the result against the
     target, inside and outside the mask, and the same for copying the source. PSNR is in dB and capped at 100.
+    --clip and --dino add the similarity of result and target in these spaces, whole, inside and outside, and whether
+    the result left the source in the target's direction.
 
     With --rubric a model judges instead: `judge_RUBRIC_DIMENSION` into `scores`, and into the column `judgements` every
     reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and picture
@@ -183,13 +170,27 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
 
     if ctx.params["model"] is not None:
         raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_rubrics()))
+    names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
+    embedders = _embedders(ctx, names) if names else {}
     # The other options say how a model judges, and change nothing here.
-    settings = {name: value for name, value in options.settings(ctx).items() if name in ("limit", "max_pixels")}
+    here = ("limit", "max_pixels", *(("device", "dtype") if names else ()))
+    settings = {name: value for name, value in options.settings(ctx).items() if name in here}
+    settings |= {name: f"{model.name} {model.revision}" for name, model in embedders.items()}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
-    stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx))
+    stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx), embedders=embedders)
     run("judge", source, [stage], settings, run_options)
+
+
+def _embedders(ctx: click.Context, names: dict[str, str]) -> dict[str, Any]:
+    from edittools.models.embedders import load_embedder
+
+    given = ctx.params
+    return {
+        short: load_embedder(name, device=given["device"] or "cpu", dtype=given["dtype"] or "float32")
+        for short, name in names.items()
+    }
 
 
 def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> None:
@@ -215,9 +216,9 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         backend="echo" if run_options.dry_run else given["backend"],
         api_base=given["api_base"],
         key_from=given["key_from"],
-        device=given["device"],
-        dtype=given["dtype"],
-        batch_size=given["batch_size"],
+        device=given["device"] or "cpu",
+        dtype=given["dtype"] or "float32",
+        batch_size=given["batch_size"] or 8,
     )
     # A price is needed for a limit; without one it is only told where the table has the model.
     prices = load_prices(given["prices"])

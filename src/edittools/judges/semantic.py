@@ -6,6 +6,7 @@ Every function takes an Embedder (see edittools.models.embedders): CLIP and DINO
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,19 @@ def semantic_scores(
             scores |= {prefix + name + ("" if part == "whole" else f"_{part}"): value for part, value in found.items()}
         scores[f"{name}_directional"] = directional(embedder, source, result, truth)
     return scores
+
+
+def semantic_names(embedders: Iterable[str]) -> list[str]:
+    """The scores that `semantic_scores` makes."""
+    parts = ("", "_inside", "_outside")
+    return [
+        name
+        for short in embedders
+        for name in (
+            *(f"{prefix}{short}{part}" for prefix in ("", "copy_") for part in parts),
+            f"{short}_directional",
+        )
+    ]
 
 
 def _inside(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

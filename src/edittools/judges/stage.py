@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
 from edittools.judges import judge_pair, judge_result
+from edittools.judges.semantic import semantic_names, semantic_scores
+from edittools.models.embedders import Embedder
 from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
@@ -34,8 +36,10 @@ class JudgeStage:
 
     name = "judge"
 
-    def __init__(self, *, max_pixels: int, jobs: int) -> None:
+    def __init__(self, *, max_pixels: int, jobs: int, embedders: dict[str, Embedder] | None = None) -> None:
+        """`embedders` by short name: a result is also compared with the target in their spaces (judges.semantic)."""
         self.max_pixels, self.jobs = max_pixels, jobs
+        self.embedders = embedders or {}
         self.fetcher = Fetcher()
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
@@ -52,7 +56,9 @@ class JudgeStage:
 
     def _scores(self, schema: pa.Schema) -> list[str]:
         extra = [f"{name}_psnr" for name in _other_results(schema)]
-        return [*PAIR_SCORES, *(RESULT_SCORES if "result" in schema.names else ()), *extra]
+        if "result" not in schema.names:
+            return [*PAIR_SCORES, *extra]
+        return [*PAIR_SCORES, *RESULT_SCORES, *semantic_names(self.embedders), *extra]
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -103,8 +109,11 @@ class JudgeStage:
             BOX: pair["edit_box"],
         }
         if "result" in found:
-            judged = judge_result(self._decode(found["result"][row], "result"), target, source, mask)
+            result = self._decode(found["result"][row], "result")
+            judged = judge_result(result, target, source, mask)
             values.update({name: judged[name] for name in RESULT_SCORES})
+            if self.embedders:
+                values.update(semantic_scores(self.embedders, result, target, source, mask))
         for name in others:
             shown = self._decode(found[f"result_{name}"][row], f"result_{name}")
             values[f"{name}_psnr"] = judge_result(shown, target, source)["psnr"]
