@@ -142,7 +142,7 @@ def test_report_json_shape(rows):
     means = {"mean", "mean_rows", "mean_without_invert"}
     assert summary.keys() == {"kinds", "tasks", *means, "gain_histogram", "unjudged", "coverage", "dataset"}
     common = {"n", "edit", "copy", "gain", "shuffled", "interval", "gain_interval", "verdict"}
-    common |= {"inside", "outside", "ssim", "l1"}
+    common |= {"inside", "outside", "ssim", "l1", "clip", "dino"}
     assert all(summary[name].keys() == common for name in means)
     assert all(entry.keys() == common | {"failed", "missing"} for entry in summary["kinds"].values())
 

@@ -72,9 +72,9 @@ def ask_all(
 ) -> Iterator[tuple[Tag, Reply]]:
     """Yield (tag, reply) for every (tag, request), in the order in which the replies arrive.
 
-    A request may be a function that makes one. It is called in a thread, shortly before the request is sent: at most
-    `concurrency` + 2 * threads requests exist at a time. A RowError in it becomes a `failed` reply, which is not
-    stored. `requests` itself is drawn from in other threads, by one at a time.
+    A request may be a function that makes one. It is called in a thread, shortly before the request is sent: about
+    1.5 * `concurrency` requests exist at a time. A RowError in it becomes a `failed` reply, which is not stored.
+    `requests` itself is drawn from in other threads, by one at a time.
 
     A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed.
     Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
@@ -167,8 +167,8 @@ class _Run:
         # (tag, reply) for the caller, None at the end; and how many may wait there
         self.done: queue.SimpleQueue[tuple[Any, Reply] | None] = queue.SimpleQueue()
         self.room_out = threading.Semaphore(4 * concurrency)
-        # how many requests may wait to be sent
-        self.room_in = threading.Semaphore(2 * _PREPARERS)
+        # how many requests may be made and not sent: replies come in bursts, and their places must not wait
+        self.room_in = threading.Semaphore(max(2 * _PREPARERS, concurrency // 2))
         self.drawing = threading.Lock()
         self.asked: dict[str, asyncio.Future[Reply]] = {}  # key: in flight now
         self.failed: dict[str, Reply] = {}  # key: what failed in this run

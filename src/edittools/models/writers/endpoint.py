@@ -50,7 +50,8 @@ class EndpointWriter:
         if not self.key and (key_from or self.name == _OPENAI):
             raise EditError(f"the key for {self.name} is missing", hint=f"set the environment variable {variable}")
         self.timeout = timeout
-        self.openai, self.httpx = openai, httpx2
+        self.openai: Any = openai
+        self.httpx: Any = httpx2
         self.client: Any = None
 
     def _connect(self) -> Any:

@@ -58,13 +58,12 @@ class LocalWriter:
             raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
         try:
             self.processor = _load_processor(spec)
-            self.model = AutoModelForImageTextToText.from_pretrained(
-                spec, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
+            load: Any = AutoModelForImageTextToText.from_pretrained
+            self.model = load(spec, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
             where = None if folder.is_dir() else f"where there is a network: hf download {spec}"
             raise EditError(f"cannot load the model {spec}: {str(error).strip().splitlines()[0]}", where) from error
-        self.model.to(device).eval()
+        self.model = self.model.to(device).eval()
         self.name = describe_model(spec)
         self.batch_size = batch_size
         if min_pixels is not None or max_pixels is not None:
