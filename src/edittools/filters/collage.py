@@ -7,7 +7,7 @@ import numpy as np
 from edittools.filters import Filter
 from edittools.filters.content import CONTENT, inner
 
-BOUND = 0.6
+BOUND = 0.38
 _STEP = 6  # levels: what counts as a step across the line
 _PARTS = 6  # of the span; the line has to be there in every one
 _MARGIN = 0.08  # of the side: nearer to the edge is a border or a frame, not a panel

@@ -7,20 +7,20 @@ import numpy as np
 from edittools.filters import Filter
 from edittools.filters.content import CONTENT
 
-BOUND = 0.01
-_STEP = 5  # levels: what counts as a step between two squares
-_RUN = 5  # pixels of a square's side that have to show the step together
+BOUND = 0.004
+_STEP = 4  # levels: what counts as a step between two squares
+_RUN = 6  # pixels of a square's side that have to show the step together
 _WINDOW = 48  # pixels
-_PLAIN = 0.9  # share of the window that has to be flat or part of a step
-_EDGES = 0.01  # share of the window on steps, in each direction
+_PLAIN = 0.7  # share of the window that has to be flat or part of a step
+_EDGES = 0.006  # share of the window on steps, in each direction
 
 
 def measure(gray: np.ndarray) -> float:
     """Share of the picture inside pixelated regions, 0 to 1.
 
     A pixel is part of a square's side where the picture steps across one pixel boundary, is flat two and three
-    pixels away on both sides, and does so over a run along that boundary. A window is pixelated where nearly all of
-    it is flat or on such sides, and there are sides in both directions.
+    pixels away on both sides, and does so over a run along that boundary. A window is pixelated where most of it is
+    flat or on such sides, and there are sides in both directions. Squares of fewer than 5 pixels are missed.
     """
     height, width = gray.shape
     if min(height, width) < _WINDOW:
