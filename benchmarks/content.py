@@ -187,7 +187,9 @@ def corner_mark(picture: Picture, rng: random.Random, others: list[Picture]) -> 
             f"© {text(rng, 1, 2)}",
             f"www.{rng.choice(WORDS)}{rng.choice(WORDS)}.com",
             f"@{rng.choice(WORDS)}_{rng.choice(WORDS)}",
-            f"{rng.randint(2001, 2024)}/{rng.randint(10, 12)}/{rng.randint(10, 28)} {rng.randint(10, 23)}:{rng.randint(10, 59)}",
+            "{}/{}/{} {}:{}".format(
+                *(rng.randint(*ends) for ends in [(2001, 2024), (10, 12), (10, 28), (10, 23), (10, 59)])
+            ),
             text(rng, 2, 3),
         ]
     )
@@ -289,7 +291,9 @@ def fill(picture: Picture, width: int, height: int) -> Picture:
 
 def bordered(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
     """Bars above and below, bars beside, a frame, or a bar on one side."""
-    shade = rng.choice([(0, 0, 0), (0, 0, 0), (255, 255, 255), (255, 255, 255), (18, 18, 18), (90, 120, 160), (200, 180, 150)])
+    shade = rng.choice(
+        [(0, 0, 0), (0, 0, 0), (255, 255, 255), (255, 255, 255), (18, 18, 18), (90, 120, 160), (200, 180, 150)]
+    )
     thick = [round(side * rng.uniform(0.02, 0.2)) for side in picture.size]
     kind = rng.choice(["letterbox", "pillarbox", "frame", "polaroid", "one"])
     left = right = thick[0] if kind in ("pillarbox", "frame", "polaroid") else 0
@@ -297,7 +301,9 @@ def bordered(picture: Picture, rng: random.Random, others: list[Picture]) -> Pic
     if kind == "polaroid":
         top, bottom = left, 3 * left
     if kind == "one":
-        left, right, top, bottom = rng.choice([(thick[0], 0, 0, 0), (0, thick[0], 0, 0), (0, 0, thick[1], 0), (0, 0, 0, thick[1])])
+        left, right, top, bottom = rng.choice(
+            [(thick[0], 0, 0, 0), (0, thick[0], 0, 0), (0, 0, thick[1], 0), (0, 0, 0, thick[1])]
+        )
     sheet = Image.new("RGB", (picture.width + left + right, picture.height + top + bottom), shade)
     sheet.paste(picture, (left, top))
     return sheet

@@ -27,7 +27,8 @@ class Filter:
     """One measurement of a picture, and how a bound on it is spelled.
 
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
-    width and height (arrays, pixels) and has `from_size` instead.
+    width and height (arrays, pixels) and has `from_size` instead. `measure_pair` takes the rasters of the first
+    source and of the target, and of the mask where the row has one.
     """
 
     name: str  # of the score and of the reject reason
@@ -39,6 +40,7 @@ class Filter:
     raster: Raster | None = None
     measure: Callable[[np.ndarray], float] | None = None
     from_size: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    measure_pair: Callable[[np.ndarray, np.ndarray, np.ndarray | None], float] | None = None
 
     @property
     def flag(self) -> str:

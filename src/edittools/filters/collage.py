@@ -33,9 +33,7 @@ def _best_line(pixels: np.ndarray) -> float:
         return 0.0
     step = np.abs(np.diff(pixels, axis=1))
     # Beside the line, two and three pixels away: JPEG leaves ringing next to a step.
-    beside = np.maximum(
-        np.maximum(step[:, 1:-5], step[:, :-6]), np.maximum(step[:, 5:-1], step[:, 6:])
-    )
+    beside = np.maximum(np.maximum(step[:, 1:-5], step[:, :-6]), np.maximum(step[:, 5:-1], step[:, 6:]))
     here = np.maximum(step[:, 3:-3], np.abs(pixels[:, 5:-2] - pixels[:, 3:-4])[:, : step.shape[1] - 6])
     stands_out = (here > _STEP) & (here > 2 * beside)
     parts = np.stack([part.mean(axis=0) for part in np.array_split(stands_out, _PARTS)])

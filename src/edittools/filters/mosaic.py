@@ -7,7 +7,7 @@ import numpy as np
 from edittools.filters import Filter
 from edittools.filters.content import CONTENT
 
-BOUND = 0.004
+BOUND = 0.0055
 _STEP = 4  # levels: what counts as a step between two squares
 _RUN = 6  # pixels of a square's side that have to show the step together
 _WINDOW = 48  # pixels
@@ -29,9 +29,7 @@ def measure(gray: np.ndarray) -> float:
     upright, flat_x = _sides(pixels)
     level, flat_y = (part.T for part in _sides(np.ascontiguousarray(pixels.T)))
     plain = (flat_x | _wider(upright)) & (flat_y | _wider(level.T).T)
-    found = (
-        (_window_mean(plain) >= _PLAIN) & (_window_mean(upright) >= _EDGES) & (_window_mean(level) >= _EDGES)
-    )
+    found = (_window_mean(plain) >= _PLAIN) & (_window_mean(upright) >= _EDGES) & (_window_mean(level) >= _EDGES)
     return float(found.mean())
 
 

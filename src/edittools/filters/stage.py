@@ -46,7 +46,7 @@ class FilterStage:
         self.where, self.image, self.mark = where, image, mark
         self.max_pixels, self.jobs = max_pixels, jobs
         self.sized = [item for item in wanted if item[0].from_size is not None]
-        self.measured = [item for item in wanted if item[0].measure is not None]
+        self.measured = [item for item in wanted if item[0].raster is not None]
         self.fetcher = Fetcher()
         empirical = any(bounds.empirical for _, bounds in wanted)
         # A stage without quantiles has decided before it starts.
@@ -56,7 +56,7 @@ class FilterStage:
 
     def _key(self, item: Filter) -> str:
         """The name of the score: a row has scores of its target and of its source side by side."""
-        return item.name if self.image == "target" else f"{self.image}_{item.name}"
+        return item.name if self.image == "target" or item.measure_pair is not None else f"{self.image}_{item.name}"
 
     # ------------------------------------------------------------ columns
 
@@ -108,7 +108,7 @@ class FilterStage:
     def _set_bounds(self, resolved: list[tuple[Filter, Bounds]]) -> None:
         self.wanted = resolved
         self.sized = [item for item in resolved if item[0].from_size is not None]
-        self.measured = [item for item in resolved if item[0].measure is not None]
+        self.measured = [item for item in resolved if item[0].raster is not None]
         self.verdict_digest = digest(self.verdict_text())
 
     def verdict_text(self) -> str:
@@ -278,11 +278,18 @@ class FilterStage:
         keys = [self._key(item) for item, _ in self.measured]
         values = {key: known.get(key, np.full(rows.num_rows, np.nan)).copy() for key in keys}
         failed: dict[int, RowError] = {}
+        pairs = self._pairs(rows)
         for row, reference in enumerate(leaf_references(row_pictures(rows, self.image))):
             missing = [item for item, _ in self.measured if np.isnan(values[self._key(item)][row])]
             if not missing:
                 continue
             try:
+                both = [item for item in missing if item.measure_pair is not None]
+                for name, score in self._measure_pair(both, pairs[row] if both else None):
+                    values[name][row] = score
+                missing = [item for item in missing if item.measure_pair is None]
+                if not missing:
+                    continue
                 if reference is None:
                     raise RowError(f"no {self.image} picture")
                 data = self.fetcher.get(reference)
@@ -296,6 +303,29 @@ class FilterStage:
             except RowError as error:
                 failed[row] = error
         return self._drop_failed(batch.replace(self._with_scores(rows, values)), failed if drop else {})
+
+    def _pairs(self, rows: pa.RecordBatch) -> list[tuple[Any, Any, Any]]:
+        """References of source, target and mask of every row, where a filter of pairs is wanted."""
+        if not any(item.measure_pair is not None for item, _ in self.measured):
+            return []
+        names = ["source", "target"] + ["mask"] * ("mask" in rows.schema.names)
+        columns = [list(leaf_references(row_pictures(rows, name))) for name in names]
+        return list(zip(*columns, *([[None] * rows.num_rows] if len(columns) == 2 else [])))
+
+    def _measure_pair(self, items: list[Filter], pair: tuple[Any, Any, Any] | None) -> Iterator[tuple[str, float]]:
+        """Scores of one pair by name; every picture is decoded once per raster."""
+        for raster in dict.fromkeys(item.raster for item in items):
+            assert raster is not None and pair is not None
+            pixels: list[np.ndarray | None] = []
+            for name, reference in zip(("source", "target", "mask"), pair):
+                if reference is None and name != "mask":
+                    raise RowError(f"no {name} picture")
+                data = None if reference is None else self.fetcher.get(reference)
+                pixels.append(None if data is None else images.decode(data, raster, self.max_pixels))
+            for item in items:
+                if item.raster == raster:
+                    assert item.measure_pair is not None and pixels[0] is not None and pixels[1] is not None
+                    yield self._key(item), significant(item.measure_pair(pixels[0], pixels[1], pixels[2]))
 
     def _with_scores(self, rows: pa.RecordBatch, values: dict[str, np.ndarray]) -> pa.RecordBatch:
         """The rows with these scores in their `scores` column, other scores untouched, marks last."""
@@ -364,7 +394,7 @@ class FilterStage:
     def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
         """The batch with the scores of the first pass, so that nothing is decoded twice."""
         matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
-        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.measure is not None}
+        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.raster is not None}
         known = self._known(batch.rows)
         values = {}
         for name, k in columns.items():

@@ -55,7 +55,7 @@ def measure(gray: np.ndarray) -> float:
 
 FILTER = Filter(
     name="tilt",
-    help=f"Degrees that lines are turned from level and upright, at most this; {BOUND:g} drops crooked ones. Weak on nature.",
+    help=f"Degrees that lines are off level and upright, at most this, such as {BOUND:g}; weak on nature.",
     unit="degrees, 0 to 20",
     source="ours; lines by LSD (Grompone von Gioi 2010)",
     bare="max",
