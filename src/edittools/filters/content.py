@@ -63,5 +63,6 @@ def _border(rows: np.ndarray) -> int:
     count = int(np.argmin(even)) if not even.all() else len(even)
     if not count or count > most:
         return 0
-    beyond = away[count : count + 3].max(axis=0)
+    # Against the last row of the border, so that an even gradient, which leaves its first colour slowly, has no end.
+    beyond = np.abs(part[count : count + 3] - part[count - 1]).max(axis=0)
     return count if float((beyond > _STEP).mean()) >= _SPAN else 0

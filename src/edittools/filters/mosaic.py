@@ -20,7 +20,8 @@ def measure(gray: np.ndarray) -> float:
 
     A pixel is part of a square's side where the picture steps across one pixel boundary, is flat two and three
     pixels away on both sides, and does so over a run along that boundary. A window is pixelated where most of it is
-    flat or on such sides, and there are sides in both directions. Squares of fewer than 5 pixels are missed.
+    flat or on such sides, and there are sides in both directions. Squares of fewer than 6 pixels are
+    missed, and of fewer than 10 after strong JPEG compression.
     """
     height, width = gray.shape
     if min(height, width) < _WINDOW:

@@ -9,7 +9,7 @@ import numpy as np
 from edittools.filters import Filter
 from edittools.filters.content import CONTENT, inner, opencv
 
-BOUND = 0.005
+BOUND = 0.014
 _LEAST = 0.006  # share of the picture: smaller patches do not count
 _EVEN = 5  # levels that a filled patch may span in 5x5 pixels (JPEG)
 _LEVELS = (1.0, 1.5, 2.2, 3.2, 4.5)  # of fine detail, below which a blurred patch may lie

@@ -8,7 +8,7 @@ from edittools.filters import Filter
 from edittools.stream.images import Raster
 
 RASTER = Raster(short_side=512, gray=True)
-BOUND = 7.3
+BOUND = 8.5
 _LEAST_SHIFT = 24  # pixels: texture repeats at less
 _NEAR = 8  # pixels around a peak that belong to it
 
