@@ -21,7 +21,8 @@ def measure(gray: np.ndarray) -> float:
     """Share of the picture under patches that were filled or blurred, 0 to 1.
 
     A patch is a connected region without fine detail (one level for a filled one, smooth for a blurred one) whose
-    outline is a rectangle or an ellipse. Sky and soft backgrounds are smooth too, but not of such outlines.
+    outline is a rectangle or an ellipse. Sky and soft backgrounds are smooth too, but seldom of such outlines. One in
+    four is missed: patches of other outlines, and blur over what was soft before.
     """
     if min(gray.shape) < 32:
         return 0.0

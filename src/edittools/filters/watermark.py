@@ -19,7 +19,7 @@ def measure(gray: np.ndarray) -> float:
     High-pass detail, made equally strong everywhere so that a faint mark counts as much as an edge, is correlated
     with itself. A tiled mark gives isolated peaks at the distances of its tiles; the score is the mean height of the
     two highest over their surroundings, in standard deviations. Brickwork and blinds repeat too, and are the false
-    alarms; a single mark in a corner is not found here.
+    alarms; one in four marks is too faint or repeats too seldom. A single mark in a corner is not found here.
     """
     if min(gray.shape) < 4 * _LEAST_SHIFT:
         return 0.0
