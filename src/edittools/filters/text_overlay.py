@@ -12,7 +12,7 @@ from edittools.filters import Filter
 from edittools.stream.images import Raster
 
 RASTER = Raster(short_side=512)
-BOUND = 0.008
+BOUND = 0.016
 _LEAST_SCORE = 0.6  # of a box, 0 to 1
 _SLIM = 2.0  # a line of text is at least this much longer than high
 _HIGHEST = 0.2  # of the picture's shorter side; the detector also boxes animals, as one huge letter
