@@ -23,7 +23,7 @@ from edittools.errors import UsageError
 from edittools.filters import PHOTOMETRIC, Bounds, filters, significant
 from edittools.stream import images
 
-MEASURES = [name for name, item in filters().items() if item.measure is not None]
+MEASURES = [name for name, item in filters().items() if item.raster == PHOTOMETRIC]
 
 
 def measure(name: str, array: np.ndarray) -> float:
@@ -71,8 +71,7 @@ INDEPENDENT = {
 
 def test_every_measure_is_checked() -> None:
     assert set(MEASURES) == set(INDEPENDENT)
-    models = {name for name, item in filters().items() if item.score is not None}  # see test_model_filters.py
-    assert set(filters()) - models == {*MEASURES, "aspect", "short_side"}
+    assert {name for name, item in filters().items() if item.from_size is not None} == {"aspect", "short_side"}
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -37,7 +37,8 @@ class Filter:
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
     width and height (arrays, pixels) and has `from_size` instead. A filter with a model names its `inputs`; `score`
     takes the models and, for each input, the vectors of n rows (n, size), and returns n numbers. Filters of equal
-    inputs share them.
+    inputs share them. `measure_pair` takes the rasters of the first source and of the target, and of the mask where
+    the row has one.
     """
 
     name: str  # of the score and of the reject reason
@@ -52,6 +53,7 @@ class Filter:
     inputs: tuple[Input, ...] = ()
     score: Callable[..., np.ndarray] | None = None
     heads: tuple[str, ...] = ()  # models that `score` itself uses
+    measure_pair: Callable[[np.ndarray, np.ndarray, np.ndarray | None], float] | None = None
 
     @property
     def roles(self) -> list[str]:
@@ -60,7 +62,7 @@ class Filter:
 
     @property
     def decodes(self) -> bool:
-        return self.measure is not None or self.score is not None
+        return any(how is not None for how in (self.measure, self.score, self.measure_pair))
 
     @property
     def flag(self) -> str:

@@ -64,7 +64,8 @@ class FilterStage:
     def _key(self, item: Filter) -> str:
         """The name of the score: a row has scores of its target and of its source side by side."""
         name = self.models.key(item) if item.score is not None else item.name
-        of_one = item.score is None or any(asked.of == "picture" for asked in item.inputs)
+        of_one = item.measure is not None or any(asked.of == "picture" for asked in item.inputs)
+        of_one = of_one or item.from_size is not None
         return f"{self.image}_{name}" if of_one and self.image != "target" else name
 
     def roles(self, schema: pa.Schema, stored: bool) -> list[str]:
@@ -295,6 +296,8 @@ class FilterStage:
                         assert item.raster is not None
                         pixels = view.picture(row, self.image, item.raster, pictures)
                         values[self._key(item)][row] = significant(item.measure(pixels))
+                    if item.measure_pair is not None:
+                        values[self._key(item)][row] = significant(item.measure_pair(*view.pair(row, item, pictures)))
                 found = {asked: view.given(row, asked, pictures) for item in missing for asked in self._inputs(item)}
             except RowError as error:
                 failed[row] = error
@@ -421,6 +424,8 @@ class _View:
         which = {of for of in asked if of in ("source", "target")}
         if any(item.measure is not None for item in items):
             which.add(stage.image)
+        if any(item.measure_pair is not None for item in items):
+            which |= {"source", "target", *(["mask"] if "mask" in rows.schema.names else [])}
         self.references = {name: list(leaf_references(row_pictures(rows, name))) for name in which}
         self.texts = {of: stage.models.texts(rows, of) for of in asked if of not in which}
         self.fetched: tuple[tuple[int, str], Buffer] | None = None
@@ -435,6 +440,13 @@ class _View:
                 self.fetched = (row, which), self.stage.fetcher.get(reference)
             decoded[which, raster] = images.decode(self.fetched[1], raster, self.stage.max_pixels)
         return decoded[which, raster]
+
+    def pair(self, row: int, item: Filter, decoded: Decoded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Source, target and, where the row has one, mask, in the filter's raster."""
+        assert item.raster is not None
+        masked = "mask" in self.references and self.references["mask"][row] is not None
+        source, target = (self.picture(row, name, item.raster, decoded) for name in ("source", "target"))
+        return source, target, self.picture(row, "mask", item.raster, decoded) if masked else None
 
     def given(self, row: int, asked: Input, decoded: Decoded) -> Any:
         """What a model is given: a text, or a picture after the model's preprocessing."""
