@@ -157,3 +157,16 @@ def test_what_is_no_benchmark(edit: Runner, tmp_path: Path) -> None:
         (tmp_path / file).write_text(text)
         edit("eval", name, "--cases", tmp_path / file, check=1)
     edit("eval", "heldout", "--cases", tmp_path, check=2)
+
+
+def test_a_data_set_in_numbers(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    found = json.loads(edit("eval", "dataset", shards, "-o", tmp_path / "d.html", "-f", "json").stdout)
+    assert found["rows"] == found["images"] == 24 and found["formats"] == {"jpeg": 18, "png": 6}
+    assert found["detected"] == {} and json.loads((tmp_path / "d.json").read_text()) == found
+    page = (tmp_path / "d.html").read_text()
+    assert "<h2>The data set</h2>" in page and "edit shard" not in page and "<code>shard</code>" in page
+    # Probabilities that a classifier left: two of three are at least one half.
+    table = pa.table({"id": ["a", "b", "c"], "scores": [{"probability": p} for p in (0.9, 0.5, 0.1)]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    found = json.loads(edit("eval", "dataset", tmp_path / "p.parquet", "-f", "json").stdout)
+    assert found["detected"] == {"probability": 2 / 3}

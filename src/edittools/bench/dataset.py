@@ -10,6 +10,10 @@ from typing import Any
 
 from edittools.judges.truth import TINY_RATIO
 
+DETECTED = 0.5
+"""From this probability on a classifier has detected its class: the share of edited pictures taken for generated ones
+is ImgEdit's fake score [E6]."""
+
 MEGAPIXELS = (0, 0.01, 0.0625, 0.25, 0.5, 1, 2, 4, 8, 16)
 """Lower edges of the size histogram; 0.0625 is 250 x 250 and 0.25 is 500 x 500. The last bin is open."""
 
@@ -34,6 +38,7 @@ class DatasetStatistics:
         self._characters: set[str] = set()
         self._scores: dict[str, list[float]] = {}  # name -> [count, sum, lowest, highest]
         self._tiny = 0
+        self._detected: Counter[str] = Counter()
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._rows += 1
@@ -55,6 +60,7 @@ class DatasetStatistics:
             "formats": dict(self._formats.most_common()),
             "size": self._size(),
             "tiny_region_share": self._tiny / rated[0] if rated else None,
+            "detected": {name: hits / self._scores[name][0] for name, hits in sorted(self._detected.items())},
             "words": len(self._words),
             "characters": len(self._characters),
             "multi_turn": self._multi_turn,
@@ -86,6 +92,8 @@ class DatasetStatistics:
             count, total, low, high = self._scores.get(name, (0, 0.0, value, value))
             self._scores[name] = [count + 1, total + value, min(low, value), max(high, value)]
             self._tiny += name == "edit_ratio" and value < TINY_RATIO
+            if "probability" in name:  # of a class, by `edit filter --classifier`
+                self._detected[name] += value >= DETECTED
 
     def _size(self) -> dict[str, Any] | None:
         if not self._sizes:

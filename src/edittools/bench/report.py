@@ -52,6 +52,11 @@ def render_report(
     )
 
 
+def render_dataset(dataset: dict[str, Any], *, title: str, history: Iterable[dict[str, Any]]) -> str:
+    """A data set in numbers (dataset.DatasetStatistics) as a page of its own."""
+    return fill("dataset.html", title=text(title), dataset=_dataset(dataset), history=history_list(history))
+
+
 def fill(page: str, **parts: str) -> str:
     """A page of this folder with its parts, the style and the script that every report shares."""
     folder = resources.files("edittools.bench")
@@ -220,6 +225,7 @@ def _dataset(dataset: dict[str, Any]) -> str:
         panels.append(_panel("Images by size", plots.count_bars(bins, "images by size")))
         formats = list(dataset["formats"].items())
         panels.append(_panel("Images by format", plots.count_bars(formats, "images by format")))
+    facts += [(f"{text(name)} of at least one half", f"{share:.1%}") for name, share in dataset["detected"].items()]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f'<h2>The data set</h2><dl class="facts">{listed}</dl><div class="plots">{"".join(panels)}</div>'

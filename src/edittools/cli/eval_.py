@@ -45,7 +45,7 @@ class EvalCommand(options.Command):
         ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
     ),
 )
-@click.argument("bench", type=click.Choice(["heldout", *_public()]))
+@click.argument("bench", type=click.Choice(["heldout", "dataset", *_public()]))
 @options.input_options
 @options.option(
     "--rescore",
@@ -166,6 +166,10 @@ def command(
     the mean: PSNR with a 95% bootstrap interval, copying the source, inside the mask, with shuffled instructions
     where `result_shuffled` was sampled, coverage; a gallery of the worst and best cases; what the data consist of.
 
+    BENCH dataset: what rows consist of, as in ImgEdit's table 1: sizes, formats, tasks, distinct words, share of tiny
+    edits, scores; and the share that a classifier's stored probability detects (`edit filter --image result
+    --classifier NAME --label fake --max ..`: the fake score).
+
     The public benchmarks with --rescore: `official` is what the released scripts compute, with their NaNs, roundings
     and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
     enforced, and the coverage: a failed or missing case is counted, never scored.
@@ -182,6 +186,9 @@ def command(
         return
     if ctx.params["export"] is not None:
         _export(ctx, input)
+        return
+    if bench == "dataset":
+        _dataset(ctx, list(input), chosen)
         return
     if bench != "heldout":
         _judged(ctx, bench, list(input), chosen)
@@ -206,6 +213,27 @@ def command(
         Console().print(summary_table(found.summary))
     else:
         click.echo(summary_markdown(found.summary) if chosen == "markdown" else summary_json(found.summary))
+
+
+def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
+    from edittools.bench.evaluate import dataset_statistics
+    from edittools.bench.report import render_dataset
+    from edittools.stream import files
+    from edittools.stream.run import RunOptions, open_input
+
+    given = ctx.params
+    output = given["output"]
+    beside = _refuse_existing(output, given["overwrite"])
+    source = open_input(input, RunOptions(limit=given["limit"], partial=given["partial"]))
+    found = dataset_statistics(source)
+    if output is not None:
+        page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
+        files.write_bytes(beside, (json_text(found) + "\n").encode())
+        files.write_bytes(output, page.encode())
+    if chosen in ("json", "table"):
+        click.echo(json_text(found))
+    else:
+        raise UsageError(f"-f {chosen}: a data set's statistics are JSON, and a page with -o X.html")
 
 
 def _cases(ctx: click.Context, bench: str) -> None:

@@ -91,10 +91,10 @@ def _filter_options(function: Callable) -> Callable:
 @options.option("--where", metavar="EXPR", help="SQL expression over the row's columns that must be true (DuckDB).")
 @options.option(
     "--image",
-    type=click.Choice(["target", "source"]),
+    type=click.Choice(["target", "source", "result"]),
     default="target",
     show_default=True,
-    help="Which picture is measured: the target (of a one-image row, the picture), or the first source.",
+    help="Which picture is measured: the target (of a one-image row, the picture), the first source, or the result.",
 )
 @options.option(
     "--step",

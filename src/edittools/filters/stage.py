@@ -421,7 +421,7 @@ class _View:
     def __init__(self, stage: FilterStage, rows: pa.RecordBatch, items: list[Filter]) -> None:
         self.stage = stage
         asked = dict.fromkeys(of for item in items for _, of in stage._inputs(item))
-        which = {of for of in asked if of in ("source", "target")}
+        which = {of for of in asked if of in ("source", "target", stage.image)}
         if any(item.measure is not None for item in items):
             which.add(stage.image)
         if any(item.measure_pair is not None for item in items):
