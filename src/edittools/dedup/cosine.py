@@ -81,7 +81,7 @@ def _all_pairs(
 def _partitioned(
     vectors: np.ndarray, rows: np.ndarray, asking: int, limit: float, jobs: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    count, lists = len(rows), int(4 * np.sqrt(len(rows)))
+    count, lists = len(rows), min(len(rows), int(4 * np.sqrt(len(rows))))
     probes = min(PROBES, lists)
     project = vectors.shape[1] > _PROJECTED and limit > _PROJECT_FROM
     width = _PROJECTED if project else vectors.shape[1]
