@@ -24,6 +24,13 @@ class StubEmbedder:
         assert all(p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 for p in pictures)
         return np.stack([self._one(picture) for picture in pictures])
 
+    def texts(self, texts: list[str]) -> np.ndarray:
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            for letter in text:
+                vectors[row, ord(letter) % self.dim] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
     def _one(self, picture: np.ndarray) -> np.ndarray:
         small = Image.fromarray(picture).resize((self.side, self.side), Image.Resampling.BOX)
         vector = np.asarray(small, np.float32).ravel() - 127.5

@@ -336,6 +336,20 @@ def test_semantic_copies_go(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     assert {row["id"] for row in rows_of(tmp_path / "easy")} != kept
 
 
+def test_semantic_copies_by_caption(edit: Runner, tmp_path: Path) -> None:
+    captions = ["a red car", "a red car.", "two dogs on a beach", None, None, "zzz"]
+    for k in range(len(captions)):
+        (tmp_path / f"{k}.png").write_bytes(encode(pixels(k), "PNG"))
+    rows = [{"id": f"r{k}", "target": f"{k}.png", "caption": text} for k, text in enumerate(captions)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--method", "stub", "--semantic", 0.1, "--of", "caption", "--clusters", 1)
+    result = edit("dedup", tmp_path / "rows.jsonl", *options, "-f", "jsonl", "--rejects", tmp_path / "rejects")
+    kept = {row["id"] for row in result.lines}
+    assert {"r2", "r3", "r4", "r5"} < kept and len(kept) == 5
+    assert json.loads((tmp_path / "rejects").read_text())["reason"] == "semantic duplicate"
+    assert "is for --semantic" in edit("dedup", tmp_path, "--method", "stub", "--of", "caption", check=2).stderr
+
+
 # ---------------------------------------------------------------- against what earlier runs kept
 
 

@@ -107,6 +107,9 @@ from edittools.errors import UsageError
     type=click.Choice(["hard", "easy"]),
     help="SemDeDup: of alike pictures keep the one far from (hard, the default) or near to its cluster's centre.",
 )
+@options.option(
+    "--of", type=click.Choice(["image", "caption"]), help="SemDeDup: whose vectors are compared. Default: image."
+)
 @options.option("--device", metavar="NAME", group="Model", help="cpu (the default), cuda, cuda:1, mps.")
 @options.option(
     "--dtype",
@@ -241,7 +244,7 @@ def _rule(given: dict[str, Any]) -> Any:
     for name in ("psnr", "ssim"):
         if given[name] is not None and level != "fine":
             raise UsageError(f"--{name} is for --level fine")
-    for name in ("clusters", "keep"):
+    for name in ("clusters", "keep", "of"):
         if given[name] is not None and given["semantic"] is None:
             raise UsageError(f"--{name} is for --semantic")
     for name in ("identity", "max_per_template", "template"):
@@ -262,6 +265,7 @@ def _rule(given: dict[str, Any]) -> Any:
         eps=given["semantic"],
         centroids=given["clusters"],
         keep=given["keep"] or "hard",
+        of=given["of"] or "image",
         **chosen,
     )
 
@@ -271,7 +275,7 @@ def _check_prints(nodes: tuple[dict, ...], settings: dict[str, Any]) -> dict[str
     made = [node["settings"] for node in nodes if node["settings"].get("step") == "fingerprint"]
     if not made:
         raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
-    for name in ("method", "level", "space"):
+    for name in ("method", "level", "space", "of"):
         if made[-1].get(name) != settings.get(name):
             raise UsageError(
                 f"--{name}: the fingerprints were made with {made[-1].get(name)}, not {settings.get(name)}",

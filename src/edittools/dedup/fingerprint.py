@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from edittools.dedup import exact, phash
 from edittools.dedup.rule import Rule
-from edittools.errors import RowError
+from edittools.errors import RowError, UsageError
 from edittools.filters import significant
 from edittools.judges import pixels
 from edittools.stream import images
@@ -80,6 +80,8 @@ class Fingerprint:
     ) -> None:
         self.rule, self.max_pixels, self.jobs, self.batch_size = rule, max_pixels, jobs, batch_size
         self.models = models or {}
+        if rule.of == "caption" and not hasattr(self.models[rule.method], "texts"):
+            raise UsageError(f"--of caption: {rule.method} has no vectors of texts", hint="clip has")
         self.made = fingerprint_schema(rule, {name: model.dim for name, model in self.models.items()})
         self.fetcher = Fetcher()
         self.shard, self.position = -1, 0
@@ -123,9 +125,12 @@ class Fingerprint:
         """Fingerprints of a few rows. A row whose pictures cannot be read has the reason instead."""
         rows = batch.rows
         pictures = list(zip(source_references(rows), target_references(rows), _instructions(rows), _known_hashes(rows)))
+        captions = [_caption(item) for item in column_values(rows, "caption")]
         ids, numbers = column_values(rows, "id"), rows.column("edit.row").to_pylist()
         looks = list((threads.map if threads else map)(self._row, pictures))
-        if self.models:
+        if self.rule.of == "caption":
+            self._embed_captions(looks, captions)
+        elif self.models:
             self._embed(looks)
         made = [
             {"id": ids[row], "shard": batch.shard.index, "row": number, **facts}
@@ -207,7 +212,7 @@ class Fingerprint:
 
     def _look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
         """The signatures of a row's main picture; for models, the picture."""
-        if self.models:
+        if self.models and self.rule.of == "image":
             shown["target"] = images.decode(data, MODEL_RASTER, self.max_pixels)
         if self.rule.limit is None:
             return {"detail": 0.0}
@@ -219,7 +224,7 @@ class Fingerprint:
         return facts
 
     def _source_look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
-        if self.models:
+        if self.models and self.rule.of == "image":
             shown["source"] = images.decode(data, MODEL_RASTER, self.max_pixels)
         if self.rule.method != "phash":
             return {}
@@ -243,6 +248,13 @@ class Fingerprint:
             "look": look.tobytes(),
             "source_look": source_look.tobytes(),
         }
+
+    def _embed_captions(self, looks: list[tuple[dict[str, Any], dict[str, np.ndarray]]], captions: list[str]) -> None:
+        """Add the vectors of captions; a row without one has none."""
+        there = [row for row, (facts, _) in enumerate(looks) if captions[row] and "error" not in facts]
+        if there:
+            for row, vector in zip(there, self.models[self.rule.method].texts([captions[row] for row in there])):
+                looks[row][0]["signatures"] = _half(vector)
 
     def _embed(self, looks: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> None:
         """Add what the models say about the pictures of all rows."""
@@ -317,6 +329,10 @@ def _text(item: Any) -> str:
     if isinstance(item, dict):
         return "\0".join(f"{language}={text}" for language, text in sorted(item.items()) if text)
     return str(item or "")
+
+
+def _caption(item: Any) -> str:
+    return str((item.get("en") or item.get("zh") or "") if isinstance(item, dict) else item or "").strip()
 
 
 def _is_sha256(text: str) -> bool:

@@ -42,10 +42,13 @@ class Rule:
     eps: float | None = None
     centroids: int | None = None
     keep: str = "hard"
+    of: str = "image"
 
     def __post_init__(self) -> None:
         if self.eps is not None and (not self.by_vectors or self.level != "rows"):
             raise UsageError("--semantic needs --method MODEL, and --level rows")
+        if self.of != "image" and self.eps is None:
+            raise UsageError(f"--of {self.of} is for --semantic")
 
     @property
     def by_vectors(self) -> bool:
