@@ -13,7 +13,8 @@ from edittools.errors import UsageError
 @options.command(
     "dedup",
     cost="Two passes: every picture is read and decoded once, at reduced scale; then references are read again. Keeps "
-    "about 150 bytes per row, and as much per row of --against; vectors of models lie in TMPDIR (2 bytes a dimension). "
+    "about 150 bytes per row, and as much per row of --against; vectors of models lie in TMPDIR (2 bytes a dimension; "
+    "--level fine another 24 KiB per row). "
     "Of a pipe the references are kept in TMPDIR too (about 100 bytes a row; pictures sent --inline are kept as well).",
     examples=(
         ("edit dedup raw/ -o unique/", "drop exact and near copies; _rejects/ says of what"),

@@ -56,7 +56,7 @@ def decide(prints: Prints, rule: Rule, jobs: int) -> Verdict:
             whole.union(a, b)
     if rule.level != "rows":
         verdict.keep_best(whole.labels(), DUPLICATE, _measure(rule, equal, picture, one_image))
-        decide_pairs(verdict, rule, edits, picture, source)
+        decide_pairs(verdict, rule, edits, picture, source, jobs)
         return verdict
     if rule.limit is not None:
         pairing = _numbers(prints.fixed("pairing", np.uint64)[0])

@@ -31,7 +31,9 @@ TEMPLATE = "template"
 _LOOKS_AT_ONCE = 256
 
 
-def decide_pairs(verdict: Verdict, rule: Rule, edits: np.ndarray, picture: Near, source: Near) -> None:
+def decide_pairs(
+    verdict: Verdict, rule: Rule, edits: np.ndarray, picture: Near, source: Near, jobs: int
+) -> None:
     """Decide about the edit rows, by the four rules above."""
     prints = verdict.prints
     _identities(verdict, rule, verdict.kept(edits))
@@ -50,7 +52,7 @@ def decide_pairs(verdict: Verdict, rule: Rule, edits: np.ndarray, picture: Near,
 
     if rule.max_per_template is not None and rule.spaces:
         vectors, valid = prints.fixed("template", np.float16)
-        change = Cosine(vectors, valid, rule.template, picture.jobs if isinstance(picture, Cosine) else 1)
+        change = Cosine(vectors, valid, rule.template, jobs)
         rows = verdict.kept(edits)
         components = Components(prints.rows)
         for a, b in change.pairs(rows[valid[rows]]):
@@ -78,7 +80,7 @@ def _identities(verdict: Verdict, rule: Rule, rows: np.ndarray) -> None:
     for name, least in measures:
         alike &= np.nan_to_num(prints.numbers(name)[rows].astype(np.float64), nan=-2.0) >= least
     rows = rows[alike]
-    closest = [prints.numbers(name)[rows].astype(np.float64) for name, _ in measures if name not in ("psnr",)]
+    closest = [prints.numbers(name)[rows].astype(np.float64) for name, _ in measures if name != "psnr"]
     metric = "+".join(name.removeprefix("cosine_") for name, _ in measures)
     verdict.drop(rows, rows, NO_EDIT, metric, np.round(1 - np.min(closest, axis=0), 6) if len(rows) else np.zeros(0))
 

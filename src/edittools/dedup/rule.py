@@ -8,7 +8,7 @@ from typing import Any
 from edittools.errors import UsageError
 
 # Models that have a short name, and the cosine from which two pictures count as copies: SSCD's authors give 0.75 for
-# 90% precision on DISC21; 0.604 is what DataComp decontaminated with by ISC21; 0.94 is clip-retrieval's for CLIP.
+# 90% precision on DISC21; 0.604 and 0.94 are in use for ISC21 (DataComp's decontamination) and CLIP (clip-retrieval).
 MODELS = {
     "clip": ("openai/clip-vit-large-patch14", 0.94),
     "dinov2": ("facebook/dinov2-base", 0.94),
