@@ -471,3 +471,59 @@ def test_mark_says_what_is_old(edit: Runner, halves: tuple[Path, Path], tmp_path
     marked = {row["id"]: row["of"] for row in map(json.loads, result.stdout.splitlines())}
     old_ids = {row["id"] for row in rows_of(tmp_path / "one")}
     assert sum(of in old_ids for of in marked.values()) == 4
+
+
+def test_runs_that_share_a_folder_at_once_are_told(tmp_path: Path) -> None:
+    from edittools.dedup.decide import decide
+    from edittools.dedup.fingerprint import FINGERPRINT
+    from edittools.dedup.prints import Prints
+    from edittools.dedup.rule import Rule
+    from edittools.dedup.store import Store
+    from edittools.errors import EditError
+
+    def prints(name: str) -> Prints:
+        row = {"id": name, "shard": 0, "row": 0, "exact": name.encode().ljust(16), "pairing": bytes(8),
+               "signatures": np.random.default_rng(len(name)).bytes(64), "one_image": True, "pixels": 1,
+               "detail": 0.0}  # fmt: skip
+        made = Prints()
+        made.add(pa.RecordBatch.from_pylist([row], schema=FINGERPRINT))
+        return made
+
+    rule = Rule()
+    one, two = (Store(str(tmp_path / "seen"), rule, name, {}) for name in ("one", "two"))
+    decisions = []
+    for store, given in ((one, prints("a")), (two, prints("bb"))):
+        store.load(given)
+        decisions.append(decide(given, rule, 1))
+    one.save(decisions[0])
+    with pytest.raises(EditError, match="another run has added"):
+        two.save(decisions[1])
+    assert len(list((tmp_path / "seen").iterdir())) == 1
+    again = prints("bb")
+    two.load(again)
+    two.save(decide(again, rule, 1))
+    assert len(list((tmp_path / "seen").iterdir())) == 2
+
+
+def test_edit_rows_repeat_by_vectors(edit: Runner, tmp_path: Path) -> None:
+    """All of a row has to repeat: its source, its target, its words, and the bytes of further sources."""
+    for name, data in {
+        "s.png": encode(pixels(1, 96, 120), "PNG"), "s.jpg": encode(pixels(1, 96, 120), "JPEG"),
+        "t.png": encode(pixels(2, 96, 120), "PNG"), "t.jpg": encode(pixels(2, 96, 120), "JPEG"),
+        "u.png": encode(pixels(3, 96, 120), "PNG"),
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    given = [
+        ("a", ["s.png"], "t.png", "x"), ("b", ["s.jpg"], "t.jpg", "x"), ("c", ["s.jpg"], "t.jpg", "y"),
+        ("d", ["u.png"], "t.png", "x"), ("e", ["s.png"], "u.png", "x"), ("f", ["s.png", "u.png"], "t.png", "x"),
+        ("g", ["s.jpg", "u.png"], "t.png", "x"), ("h", ["s.png", "t.png"], "t.png", "x"), ("i", ["s.png"], None, "x"),
+        ("j", ["s.jpg"], None, "x"), ("k", ["s.jpg"], None, "y"), ("l", [], "s.png", None), ("m", [], "s.jpg", None),
+    ]  # fmt: skip
+    rows = [{"id": i, "source": s, "target": t, "instruction": said} for i, s, t, said in given]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--method", "stub", "--cosine", 0.98, "--mark", "of", "-f", "jsonl")
+    result = edit("dedup", tmp_path / "rows.jsonl", *options)
+    clusters: dict[str, str] = {}
+    for row in result.lines:
+        clusters[row["of"] or row["id"]] = clusters.get(row["of"] or row["id"], "") + row["id"]
+    assert set(clusters.values()) == {"ab", "c", "d", "e", "fg", "h", "ij", "k", "lm"}

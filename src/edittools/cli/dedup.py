@@ -98,7 +98,7 @@ from edittools.errors import UsageError
     "--semantic",
     type=click.FloatRange(0, 1),
     metavar="EPS",
-    help="SemDeDup: also drop pictures with a cosine above 1 - EPS to another of their k-means cluster.",
+    help="SemDeDup: of rows of one image also drop those with a cosine above 1 - EPS to another of their cluster.",
 )
 @options.option(
     "--clusters", type=click.IntRange(min=1), metavar="K", help="SemDeDup: clusters. Default: one per 1,000 rows."

@@ -31,9 +31,7 @@ TEMPLATE = "template"
 _LOOKS_AT_ONCE = 256
 
 
-def decide_pairs(
-    verdict: Verdict, rule: Rule, edits: np.ndarray, picture: Near, source: Near, jobs: int
-) -> None:
+def decide_pairs(verdict: Verdict, rule: Rule, edits: np.ndarray, picture: Near, source: Near, jobs: int) -> None:
     """Decide about the edit rows, by the four rules above."""
     prints = verdict.prints
     _identities(verdict, rule, verdict.kept(edits))
@@ -122,4 +120,3 @@ class _Looks:
                     psnr, ssim = pixels.compare_many(x, y)
                     alike &= (psnr >= self.rule.psnr) & (ssim >= self.rule.ssim)
                 yield left[alike], right[alike]
-

@@ -136,9 +136,9 @@ class Sheet:
     def _cluster(self, number: int) -> str:
         members, chosen = self.members[number], self.chosen(number)
         far = self.far[members]
-        item = self.rows.slice(int(members[-1]), 1).to_pylist()[0]
+        item = self.rows.slice(int(members[far.argmax() if far.any() else -1]), 1).to_pylist()[0]
         shown = "" if len(chosen) == len(members) else f", {len(chosen)} of them shown"
-        kept_before = f' · stays in set <b>{text(item["set"])}</b>: {text(item["duplicate_of"])}' if item["set"] else ""
+        kept_before = f" · stays in set <b>{text(item['set'])}</b>: {text(item['duplicate_of'])}" if item["set"] else ""
         head = f"{len(members):,} rows{shown} · farthest: {text(_far(self.rule, item['metric'], float(far.max())))}"
         return (
             f'<section class="cluster"><h3>{head}{kept_before}</h3>'
@@ -150,7 +150,7 @@ class Sheet:
             return ""
         rows = "".join(self._row(int(row)) for row in self.alone)
         return (
-            f"<h2>Dropped for themselves</h2><p class=\"note\">{self.alone_count:,} rows, {len(self.alone)} of them "
+            f'<h2>Dropped for themselves</h2><p class="note">{self.alone_count:,} rows, {len(self.alone)} of them '
             f'shown.</p><div class="row">{rows}</div>'
         )
 
