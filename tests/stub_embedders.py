@@ -39,6 +39,7 @@ class StubEmbedder:
 
 def load_embedder(name: str, *, device: str = "cpu", dtype: str = "float32", revision: str | None = None) -> Any:
     sides = {"stub": 8, "other": 6}
+    name = name.rsplit("/", 1)[-1]
     if name not in sides:
         raise EditError(f"{name}: no such model here", hint="stub or other")
     return StubEmbedder(name, sides[name])

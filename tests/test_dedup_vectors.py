@@ -323,6 +323,15 @@ def test_a_model_that_is_not_there_is_one_line(edit: Runner, crawl: Path, tmp_pa
     assert "absent: no such model here" in result.stderr and "hint:" in result.stderr
 
 
+def test_a_folder_is_known_by_its_name(edit: Runner, crawl: Path, tmp_path: Path) -> None:
+    """No path gets into the settings, so that it may lie elsewhere tomorrow."""
+    for k, name in enumerate(("stub", "models/stub", "/elsewhere/stub/")):
+        edit("dedup", crawl, "--method", name.rstrip("/"), "--cosine", 0.8, "-o", tmp_path / str(k), *TOLERANT)
+        assert tree(tmp_path / str(k)) == tree(tmp_path / "0")
+    result = edit("dedup", crawl, "--method", "a/stub", "--level", "pairs", "--space", "b/stub", check=2)
+    assert "two models of one name" in result.stderr
+
+
 def test_semantic_copies_go(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     edit("dedup", crawl, "--method", "stub", "--semantic", 0.3, "--clusters", 1, "-o", tmp_path / "out", *TOLERANT)
     reasons = {r["reason"] for r in rejects_of(tmp_path / "out") if not r["failed"]}

@@ -169,13 +169,16 @@ def command(
     perceptual signature and are compared exactly.
     """
     from edittools.dedup.fingerprint import Fingerprint
-    from edittools.dedup.rule import load_models
+    from edittools.dedup.rule import load_models, short_name
     from edittools.dedup.sheet import write_sheet
     from edittools.dedup.stage import DedupStage
     from edittools.dedup.store import Store
     from edittools.stream.run import open_input, run
 
     run_options = options.run_settings(ctx)
+    names = {short_name(model): model for model in (given["method"], *given["space"])}
+    if len(names) < len({given["method"], *given["space"]}):
+        raise UsageError("--method and --space: two models of one name", hint="rename one of the folders")
     rule = _rule(given)
     jobs = options.jobs(ctx)
     if against and rule.eps is not None:
@@ -186,14 +189,19 @@ def command(
         options.refuse_existing(report, run_options.overwrite)
     source = open_input(list(input), run_options)
     # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
-    settings = options.settings(ctx, against=against.rstrip("/").rsplit("/", 1)[-1] if against else None)
+    compared = against.rstrip("/").rsplit("/", 1)[-1] if against else None
+    settings = options.settings(ctx, method=rule.method, space=rule.spaces, against=compared)
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
 
     def fingerprint() -> Fingerprint:
         models = load_models(
-            rule, device=given["device"] or "cpu", dtype=given["dtype"] or "float32", revision=given["revision"]
+            rule,
+            names,
+            device=given["device"] or "cpu",
+            dtype=given["dtype"] or "float32",
+            revision=given["revision"],
         )
         identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
         return Fingerprint(
@@ -235,9 +243,9 @@ def command(
 
 
 def _rule(given: dict[str, Any]) -> Any:
-    from edittools.dedup.rule import Rule, default_limit
+    from edittools.dedup.rule import Rule, default_limit, short_name
 
-    method, level = given["method"], given["level"] or "rows"
+    method, level = short_name(given["method"]), given["level"] or "rows"
     pair_options = ("space", "identity", "psnr", "ssim", "max_per_template", "template")
     for name in pair_options:
         if given[name] not in (None, ()) and level == "rows":
@@ -262,7 +270,7 @@ def _rule(given: dict[str, Any]) -> Any:
         limit=limit,
         rotations=given["rotations"],
         level=level,
-        spaces=tuple(dict.fromkeys(given["space"])),
+        spaces=tuple(dict.fromkeys(map(short_name, given["space"]))),
         eps=given["semantic"],
         centroids=given["clusters"],
         keep=given["keep"] or "hard",

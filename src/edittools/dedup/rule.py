@@ -70,13 +70,18 @@ def default_limit(method: str) -> float | None:
     return BITS if method == "phash" else MODELS.get(method, ("", COSINE))[1]
 
 
-def load_models(rule: Rule, *, device: str, dtype: str, revision: str | None) -> dict[str, Any]:
-    """The embedders of a rule by the name the rule has for them."""
+def short_name(model: str) -> str:
+    """What a rule calls a model: the last part of a folder, or of a name on the hub."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def load_models(rule: Rule, given: dict[str, str], *, device: str, dtype: str, revision: str | None) -> dict[str, Any]:
+    """The embedders of a rule by the name the rule has for them; `given` is what the user calls each."""
     if not rule.models:
         return {}
     from edittools.models.embedders import load_embedder
 
     return {
-        name: load_embedder(MODELS.get(name, (name, 0.0))[0], device=device, dtype=dtype, revision=revision)
+        name: load_embedder(MODELS.get(given[name], (given[name],))[0], device=device, dtype=dtype, revision=revision)
         for name in rule.models
     }
