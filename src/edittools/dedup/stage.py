@@ -10,10 +10,11 @@ import pyarrow as pa
 from edittools.dedup.decide import decide
 from edittools.dedup.fingerprint import FINGERPRINT, Fingerprint
 from edittools.dedup.prints import Prints
-from edittools.dedup.rule import Rule
+from edittools.dedup.rule import Rule, load_models
 from edittools.dedup.store import Store
 from edittools.dedup.verdict import decided, read_verdict, write_verdict
 from edittools.errors import EditError, UsageError
+from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
 from edittools.stream.rows import column_values, row_paths
@@ -22,7 +23,7 @@ from edittools.stream.rows import column_values, row_paths
 class DedupStage:
     """Drop (or mark) every copy but one. Two passes: fingerprint everything, decide, apply.
 
-    `fingerprint` makes the first step's stage where one is needed: not where a verdict is there, or fingerprints are.
+    `fingerprint` makes the first step's stage, where it is to be another than the rule's own on the processor.
     """
 
     name = "dedup"
@@ -52,15 +53,20 @@ class DedupStage:
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on as they are; keep their fingerprints."""
-        assert self.fingerprint is not None
         before: Batch | None = None
-        for batch, piece in self.fingerprint().beside(batches):
+        made = self.fingerprint() if self.fingerprint is not None else self._own_fingerprint()
+        for batch, piece in made.beside(batches):
             if before is not None and batch is not before:
                 yield before
             before = batch
             self.prints.add(piece.rows)
         if before is not None:
             yield before
+
+    def _own_fingerprint(self) -> Fingerprint:
+        names = {name: name for name in self.rule.models}
+        models = load_models(self.rule, names, device="cpu", dtype="float32", revision=None)
+        return Fingerprint(self.rule, max_pixels=images.MAX_PIXELS, jobs=self.jobs, models=models)
 
     def gather(self, batches: Iterator[Batch]) -> None:
         """Take the fingerprints that `--step fingerprint` wrote. Raises UsageError where it did not."""
