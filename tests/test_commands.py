@@ -626,6 +626,7 @@ def test_both_names_and_the_version() -> None:
 
 def test_python_api_is_the_commands(edit: Runner, shards: Path, tmp_path: Path) -> None:
     import edittools
+    from edittools.dedup.rule import Rule
     from edittools.dedup.stage import DedupStage
     from edittools.filters import Bounds, filters
     from edittools.filters.stage import FilterStage
@@ -642,7 +643,7 @@ def test_python_api_is_the_commands(edit: Runner, shards: Path, tmp_path: Path) 
 
     def made() -> Any:
         small = FilterStage([(filters()["short_side"], Bounds(low=32))])
-        copies = DedupStage(limit=8, rotations=True, mark=None, max_pixels=10**6, jobs=1)
+        copies = DedupStage(Rule(limit=8))
         return edittools.read(str(tmp_path / "raw")).pipe(small).pipe(copies)
 
     assert [row["id"] for row in made().rows()] == [row["id"] for row in expected]

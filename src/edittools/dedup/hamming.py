@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 
 BITS = 64
-_PAIRS_AT_ONCE = 1 << 21  # candidates in memory together, per thread
+_PAIRS_AT_ONCE = 1 << 18  # candidates in memory together, per thread: what the processor's cache holds
+_ROWS_AT_ONCE = 1 << 15
 _BRUTE_FORCE = 2_000  # fewer signatures than this are simply compared
 
 
@@ -37,17 +38,12 @@ def _masks(width: int, radius: int) -> np.ndarray:
     return np.array(masks, np.uint32)
 
 
-def _deal_bits(values: np.ndarray, chunks: int) -> list[tuple[np.ndarray, int]]:
-    """Chunk keys (uint32) and widths; bit k goes to chunk k mod m, so that related frequencies are spread."""
-    bits = np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
-    dealt = []
-    for chunk in range(chunks):
-        own = bits[:, chunk::chunks]
-        width = own.shape[1]
-        padded = np.zeros((len(values), 32), np.uint8)
-        padded[:, :width] = own
-        dealt.append((np.packbits(padded, axis=1, bitorder="little").view(np.uint32).ravel(), width))
-    return dealt
+def _chunk_keys(values: np.ndarray, chunk: int, chunks: int) -> tuple[np.ndarray, int]:
+    """A chunk's keys (uint32) and its width; bit k is in chunk k mod m, so that related frequencies are spread."""
+    keys = np.zeros(len(values), np.uint32)
+    for place, bit in enumerate(range(chunk, BITS, chunks)):
+        keys |= ((values >> np.uint64(bit)) & np.uint64(1)).astype(np.uint32) << np.uint32(place)
+    return keys, len(range(chunk, BITS, chunks))
 
 
 def near_pairs(
@@ -67,21 +63,17 @@ def near_pairs(
         return
     # Keys of about log2(n) + 1 bits leave few candidates per key and few masks per chunk.
     chunks = 3 if limit < 12 or len(values) > 1 << 19 else 4
-    own = queries is None
-    asked = values if queries is None else queries
-    radii = chunk_radii(limit, chunks)
-    sides = zip(_deal_bits(values, chunks), _deal_bits(asked, chunks), radii)
     with ThreadPoolExecutor(jobs) as pool:
-        for (keys, width), (asked_keys, _), radius in sides:
+        for chunk, radius in enumerate(chunk_radii(limit, chunks)):
             if radius < 0:
                 continue
-            table = _Table(keys, width)
-            probe = table if own else _Table(asked_keys, width)
-            masks = _masks(width, radius)
-            groups = [masks[k :: max(1, 4 * jobs)] for k in range(max(1, 4 * jobs))]
-            futures = [pool.submit(_join, table, probe, group, values, asked, limit, own) for group in groups]
-            for future in futures:
-                yield from future.result()
+            table = _Table(values, chunk, chunks)
+            probe = table if queries is None else _Table(queries, chunk, chunks)
+            masks = _masks(table.width, radius)
+            groups = [masks[k :: 8 * jobs] for k in range(8 * jobs)]
+            futures = [pool.submit(_join, table, probe, group, limit, queries is None) for group in groups]
+            while futures:
+                yield from futures.pop(0).result()
 
 
 def _brute_force(values: np.ndarray, limit: int, queries: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -99,53 +91,64 @@ def _brute_force(values: np.ndarray, limit: int, queries: np.ndarray | None) -> 
 
 
 class _Table:
-    """Signatures grouped by a chunk's key: `order[start[k] : start[k] + count[k]]` are those with key `keys[k]`."""
+    """Signatures sorted by a chunk's key. Group g, from 1, are rows `start[g] : start[g] + count[g]`; 0 is empty."""
 
-    def __init__(self, keys: np.ndarray, width: int) -> None:
+    def __init__(self, values: np.ndarray, chunk: int, chunks: int) -> None:
+        keys, self.width = _chunk_keys(values, chunk, chunks)
         self.order = np.argsort(keys, kind="stable").astype(np.int32)
-        self.keys, first, counts = np.unique(keys[self.order], return_index=True, return_counts=True)
-        self.start, self.count = first.astype(np.int64), counts.astype(np.int64)
-        # Where a key is in `keys`, plus one; 0 for a key that nobody has.
-        self.place = np.zeros(1 << width, np.int32)
-        self.place[self.keys] = np.arange(1, len(self.keys) + 1, dtype=np.int32)
+        self.values = values[self.order]
+        keys = keys[self.order]
+        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]).astype(np.int32) if len(keys) else np.zeros(0, int)
+        self.keys = keys[first]
+        self.start = np.r_[0, first].astype(np.int32)
+        self.count = np.r_[0, np.diff(np.r_[first, len(keys)])].astype(np.int32)
+        self.group = np.repeat(np.arange(1, len(first) + 1, dtype=np.int32), self.count[1:])
+        # Which group has a key; 0 for a key that nobody has.
+        self.place = np.zeros(1 << self.width, np.int32)
+        self.place[self.keys] = np.arange(1, len(first) + 1, dtype=np.int32)
 
 
 def _join(
-    table: _Table, probe: _Table, masks: np.ndarray, values: np.ndarray, asked: np.ndarray, limit: int, own: bool
+    table: _Table, probe: _Table, masks: np.ndarray, limit: int, own: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs whose keys differ by one of the masks and whose signatures are near."""
     found = []
     for mask in masks:
-        places = table.place[probe.keys ^ mask]
-        hits = places > 0
+        places = np.r_[np.int32(0), table.place[probe.keys ^ mask]]  # of each of the probe's groups
         if own and mask:
             # key and key ^ mask find each other twice: take the side on which the mask's lowest bit is 0.
             lowest = np.uint32(int(mask) & -int(mask))
-            hits &= (probe.keys & lowest) == 0
-        rows = np.flatnonzero(hits)
-        for a, b in _products(probe, rows, table, places[rows] - 1):
-            i, j = probe.order[a], table.order[b]
-            near = distance(asked[i], values[j]) <= limit
-            if own and not mask:
-                near &= i < j
-            if near.any():
-                i, j = i[near], j[near]
-                found.append((np.minimum(i, j), np.maximum(i, j)) if own else (i, j))
+            places[1:][(probe.keys & lowest) != 0] = 0
+        for low in range(0, len(probe.values), _ROWS_AT_ONCE):
+            rows = slice(low, low + _ROWS_AT_ONCE)
+            place = places[probe.group[rows]]
+            asked = np.flatnonzero(place)
+            place = place[asked]
+            asked += low
+            first, sizes = table.start[place], table.count[place]
+            if own and not mask:  # each row with those behind it in its own group
+                first, sizes = asked + 1, first + sizes - asked - 1
+            for i, j in _near_in(probe.values[asked], table.values, first, sizes, limit):
+                a, b = probe.order[asked[i]], table.order[j]
+                found.append((np.minimum(a, b), np.maximum(a, b)) if own else (a, b))
     return found
 
 
-def _products(left: _Table, rows: np.ndarray, right: _Table, others: np.ndarray) -> Iterator[tuple]:
-    """Every combination of a member of group rows[k] with one of group others[k], some millions at a time."""
-    lefts, rights = left.count[rows], right.count[others]
-    sizes = lefts * rights
-    bounds = np.cumsum(sizes)
+def _near_in(
+    asked: np.ndarray, values: np.ndarray, first: np.ndarray, sizes: np.ndarray, limit: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of asked[i] with a near one of values[first[i] : first[i] + sizes[i]]."""
+    if not len(asked):
+        return
+    ends = np.cumsum(sizes, dtype=np.int64)
     start = 0
-    while start < len(rows):
-        base = bounds[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(bounds, base + _PAIRS_AT_ONCE, "right")))
+    while start < len(asked) and ends[-1] > (base := ends[start - 1] if start else 0):
+        stop = max(start + 1, int(np.searchsorted(ends, base + _PAIRS_AT_ONCE, "right")))
         size = sizes[start:stop]
-        group = np.repeat(np.arange(start, stop), size)
-        within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-        width = rights[group]
-        yield left.start[rows[group]] + within // width, right.start[others[group]] + within % width
+        bounds = ends[start:stop] - base
+        others = np.arange(bounds[-1])
+        others += np.repeat(first[start:stop] - (bounds - size), size)
+        near = np.flatnonzero(distance(np.repeat(asked[start:stop], size), values[others]) <= limit)
+        if len(near):
+            yield start + np.searchsorted(bounds, near, "right"), others[near]
         start = stop

@@ -67,6 +67,18 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float | None:
     return total / math.prod(windows)
 
 
+def compare_many(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR and SSIM of a[k] and b[k], for stacks of small images of one size: uint8, (count, height, width, 3)."""
+    x, y = a.astype(np.int32), b.astype(np.int32)
+    mean_square = ((x - y) ** 2).mean(axis=(1, 2, 3))
+    psnrs = np.minimum(PSNR_LIMIT, 10 * np.log10(255.0**2 / np.maximum(mean_square, 1e-9)))
+    # Channels do not touch each other, so that all images are the channels of one.
+    height, width = a.shape[1:3]
+    side_by_side = [stack.transpose(1, 2, 0, 3).reshape(height, width, -1) for stack in (x, y)]
+    ssims = _similarities(*side_by_side).mean(axis=(0, 1)).reshape(-1, 3).mean(axis=1)
+    return psnrs, ssims
+
+
 def changed(a: np.ndarray, b: np.ndarray, threshold: int = CHANGE_THRESHOLD) -> np.ndarray:
     """Which pixels differ by more than `threshold` levels in some channel: bool, (height, width)."""
     return np.abs(_difference(a, b)).max(axis=-1) > threshold

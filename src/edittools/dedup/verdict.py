@@ -1,0 +1,169 @@
+"""What is decided about every row, and the file that says so.
+
+Which copy stays: one that an earlier run kept, then the one with most pixels, then the sharpest (at the signature's
+raster), then the smallest id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from edittools.dedup.prints import Prints
+from edittools.errors import EditError
+from edittools.stream import files
+from edittools.stream.wire import arrow_errors
+
+VERDICT = pa.schema(
+    [
+        ("id", pa.string()),
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        ("cluster", pa.int64()),
+        ("duplicate_of", pa.string()),  # null for the copy that stays
+        ("set", pa.string()),  # where that one is, if an earlier run kept it
+        ("reason", pa.string()),  # null for the copy that stays
+        ("metric", pa.string()),  # exact, pixels, phash, or the name of a model
+        ("distance", pa.float64()),  # to the copy that stays: in bits, or 1 - cosine
+        ("error", pa.string()),  # the row's pictures could not be read
+        ("error_value", pa.string()),
+    ]
+)
+Measure = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Verdict:
+    """What is decided about every row so far. Decisions follow each other; each sees the rows that are left."""
+
+    def __init__(self, prints: Prints) -> None:
+        self.prints = prints
+        count = prints.rows
+        self.readable = np.asarray(prints.table.column("error").is_null()) if count else np.zeros(0, bool)
+        self.fresh = np.arange(count) < prints.new
+        self.of = np.arange(count)  # which row it is a copy of; itself where it stays
+        self.reasons: list[str | None] = [None]
+        self.metrics: list[str | None] = [None]
+        self.reason, self.metric = np.zeros(count, np.int16), np.zeros(count, np.int16)
+        self.distance = np.full(count, np.nan)
+
+    def kept(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that nothing has been decided against."""
+        return rows[self.readable[rows] & (self.reason[rows] == 0)]
+
+    def drop(self, rows: np.ndarray, of: np.ndarray, reason: str, metric: str | np.ndarray, far: np.ndarray) -> None:
+        """Decide against rows. Those of earlier runs stay whatever happens."""
+        fresh = self.fresh[rows]
+        rows, of, far = rows[fresh], of[fresh], far[fresh]
+        self.of[rows], self.distance[rows] = of, far
+        self.reason[rows] = _code(self.reasons, reason)
+        if isinstance(metric, str):
+            self.metric[rows] = _code(self.metrics, metric)
+        else:
+            for name in np.unique(metric[fresh]):
+                self.metric[rows[metric[fresh] == name]] = _code(self.metrics, str(name))
+
+    def keep_best(
+        self, labels: np.ndarray, reason: str, measure: Measure, most: int = 1, by_chance: bool = False
+    ) -> None:
+        """Of the rows left with one label keep the best, or `most` of them; by chance, a hash of the id chooses."""
+        rows = self.kept(np.arange(len(labels)))
+        rows = rows[np.bincount(labels[rows], minlength=len(labels))[labels[rows]] > most] if len(rows) else rows
+        if not len(rows):
+            return
+        rows = rows[self._order(rows, labels, by_chance)]
+        starts = np.flatnonzero(np.r_[True, labels[rows][1:] != labels[rows][:-1]])
+        lengths = np.diff(np.r_[starts, len(rows)])
+        rank = np.arange(len(rows)) - np.repeat(starts, lengths)
+        gone = rank >= most
+        best = np.repeat(rows[starts], lengths)
+        metric, far = measure(rows[gone], best[gone])
+        self.drop(rows[gone], best[gone], reason, metric, far)
+
+    def _order(self, rows: np.ndarray, labels: np.ndarray, by_chance: bool) -> np.ndarray:
+        table = self.prints.table
+        ids = table.column("id").take(pa.array(rows))
+        if by_chance:
+            ids = pa.array([hashlib.sha256(identity.encode()).hexdigest() for identity in ids.to_pylist()])
+        rank = np.empty(len(rows), np.int64)
+        rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(rows))
+        # Old rows first: what was decided stays. Then the best; by place where everything is equal, even the ids.
+        keys = [self.prints.numbers("row")[rows], self.prints.numbers("shard")[rows], rank]
+        if not by_chance:
+            keys += [-self.prints.numbers("detail")[rows], -self.prints.numbers("pixels")[rows]]
+        return np.lexsort([*keys, self.fresh[rows], labels[rows]])
+
+    def table(self) -> pa.Table:
+        """Every member of every cluster of two or more, what was dropped for itself, and what failed."""
+        if not self.prints.rows:
+            return VERDICT.empty_table()
+        prints, of = self.prints.table, self.of
+        while not np.array_equal(above := of[of], of):  # a copy of what became a copy itself
+            of = above
+        count = len(of)
+        clustered = np.bincount(of, minlength=count)[of] > 1
+        first = np.full(count, count)
+        np.minimum.at(first, of, np.arange(count))
+        rows = np.flatnonzero((clustered | (self.reason > 0) | ~self.readable) & self.fresh)
+        failed = ~self.readable[rows]
+        rank = np.zeros(len(rows), np.int64)
+        members = rows[~failed]
+        rank[np.flatnonzero(~failed)[self._order(members, np.zeros(count, np.int64), False)]] = np.arange(len(members))
+        rows = rows[np.lexsort([rank, of[rows] != rows, first[of[rows]], failed])]
+        failed = ~self.readable[rows]
+        ids = prints.column("id")
+        copy = of[rows] != rows
+        clustered = clustered[rows]
+        number = np.unique(first[of[rows[clustered]]], return_inverse=True)[1]
+        cluster = np.zeros(len(rows), np.int64)
+        cluster[clustered] = number
+        far = self.distance[rows]
+        taken = prints.select(["shard", "row", "error", "error_value"]).take(pa.array(rows))
+        made = pa.table(
+            {
+                "id": ids.take(pa.array(rows)),
+                "shard": taken.column("shard"),
+                "row": taken.column("row"),
+                "cluster": pa.array(cluster, pa.int64(), mask=~clustered),
+                "duplicate_of": ids.take(pa.array(of[rows], mask=~copy)),
+                "set": prints.column("set").take(pa.array(of[rows], mask=~copy)),
+                "reason": pa.array([self.reasons[code] for code in self.reason[rows]], pa.string()),
+                "metric": pa.array([self.metrics[code] for code in self.metric[rows]], pa.string()),
+                "distance": pa.array(far, pa.float64(), mask=np.isnan(far)),
+                "error": taken.column("error"),
+                "error_value": taken.column("error_value"),
+            }
+        )
+        return made.cast(VERDICT).combine_chunks()
+
+
+def _code(names: list[str | None], name: str) -> int:
+    if name not in names:
+        names.append(name)
+    return names.index(name)
+
+
+def write_verdict(verdict: pa.Table, path: str) -> None:
+    """The verdict as one Parquet file."""
+    with files.atomic(path) as file:
+        pq.write_table(verdict, file, compression="zstd")
+
+
+def read_verdict(path: str) -> pa.Table:
+    """Raises EditError where the file is not a verdict."""
+    with arrow_errors(path):
+        table = pq.read_table(files.open_read(path))
+    if not table.schema.equals(VERDICT):
+        raise EditError(f"{path}: not a verdict of edit dedup")
+    return table
+
+
+def decided(verdict: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows that a verdict rejects."""
+    out = pc.or_(pc.is_valid(verdict.column("reason")), pc.is_valid(verdict.column("error")))
+    yield from verdict.filter(out).to_pylist()
