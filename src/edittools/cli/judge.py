@@ -140,6 +140,12 @@ def writer_options(function: Callable) -> Callable:
 )
 @options.option("--clip", metavar="NAME", group="Model", help="Without a rubric: also CLIP similarity of the result.")
 @options.option("--dino", metavar="NAME", group="Model", help="Without a rubric: also DINO similarity of the result.")
+@options.option(
+    "--ocr",
+    is_flag=True,
+    help="Instead: does the writing in the result (or target) read as the instruction says in quotation marks? "
+    "`ocr_similarity`, `ocr_completion`, `ocr_words` and their weighted mean `ocr`, definitions and weights ours.",
+)
 @writer_options
 @options.model_options
 @options.output_options
@@ -166,6 +172,9 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     if rubric is not None:
         _by_model(ctx, rubric, source, run_options)
         return
+    if ctx.params["ocr"]:
+        _by_ocr(ctx, source, run_options)
+        return
     from edittools.judges.stage import JudgeStage
 
     if ctx.params["model"] is not None:
@@ -180,6 +189,22 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
         options.show_plan(ctx, source, settings)
         return
     stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx), embedders=embedders)
+    run("judge", source, [stage], settings, run_options)
+
+
+def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
+    from edittools.judges.ocr_stage import OcrStage
+    from edittools.stream.run import run
+
+    given = ctx.params
+    stage = OcrStage(
+        language=given["language"], column=given["column"], max_pixels=given["max_pixels"], jobs=options.jobs(ctx)
+    )
+    here = ("limit", "max_pixels", "ocr", "language", "column")
+    settings = {name: value for name, value in options.settings(ctx).items() if name in here}
+    if run_options.dry_run:
+        options.show_plan(ctx, source, settings)
+        return
     run("judge", source, [stage], settings, run_options)
 
 

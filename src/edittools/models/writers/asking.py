@@ -43,9 +43,9 @@ class Tally:
     completion_tokens: int = 0
     cost: float | None = None
     preparing: float = 0.0  # time of all threads that make requests
-    starved: float = 0.0  # time that places for calls in flight stood empty because no request was ready
+    starved: float = 0.0  # time that places stood empty because no request was ready
     seconds: float = 0.0  # since the first request was drawn
-    places: int = 0  # calls in flight at most
+    places: int = 0  # requests worked on at a time, of which `concurrency` are in flight
 
     @property
     def starved_share(self) -> float:
@@ -178,7 +178,8 @@ class _Run:
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
             tally.cost = 0.0
-        tally.places = concurrency
+        # While a place stores a reply, waits for its caller or pauses before it asks again, another one uses its slot.
+        tally.places = concurrency + max(4, concurrency // 2)
 
     # ------------------------------------------------------------ making requests (threads)
 
@@ -231,6 +232,7 @@ class _Run:
         self.ready: asyncio.Queue[Any] = asyncio.Queue()
         self.wake = asyncio.Event()  # set when the run stops
         self.settled = asyncio.Event()  # set when a call ended
+        self.slots = asyncio.Semaphore(self.concurrency)  # calls in flight
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="storing")
         self.storing: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
@@ -242,7 +244,7 @@ class _Run:
             # Daemons: a thread that waits for a source that never answers must not keep the process.
             threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
         try:
-            await asyncio.gather(*(self._place() for _ in range(self.concurrency)))
+            await asyncio.gather(*(self._place() for _ in range(self.tally.places)))
         finally:
             self.tally.seconds = time.monotonic() - self.started
             self.disk.shutdown()
@@ -266,13 +268,13 @@ class _Run:
         if now:
             self.wake.set()
             self.settled.set()
-        for _ in range(self.concurrency):
+        for _ in range(self.tally.places):
             self.ready.put_nowait(None)
 
     # ------------------------------------------------------------ sending (the loop's thread)
 
     async def _place(self) -> None:
-        """A place for one call in flight: it takes requests until there are no more."""
+        """A place for one request: takes requests until there are no more; a call in flight also has a slot."""
         while True:
             waited = time.monotonic()
             item = await self.ready.get()
@@ -353,18 +355,19 @@ class _Run:
         problem = ""
         for number in range(1, self.attempts + 1):
             price = self.prices.cost(request.model, prompt, written) if self.prices is not None else 0.0
-            await self._gate(price, prompt + written)
-            self.tally.calls += 1
-            try:
-                reply = await self.writer.ask(request)
-                self._count(request, reply, prompt)
-                return reply
-            except TransientError as error:
-                problem, after = str(error), error.after
-            finally:
-                self.reserved -= price
-                self.flying -= 1
-                self.settled.set()
+            async with self.slots:
+                await self._gate(price, prompt + written)
+                self.tally.calls += 1
+                try:
+                    reply = await self.writer.ask(request)
+                    self._count(request, reply, prompt)
+                    return reply
+                except TransientError as error:
+                    problem, after = str(error), error.after
+                finally:
+                    self.reserved -= price
+                    self.flying -= 1
+                    self.settled.set()
             if number == self.attempts:
                 break
             if after is None:

@@ -1,0 +1,64 @@
+"""The stage that reads the writing in results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from edittools.errors import RowError, UsageError
+from edittools.judges.ocr import NAMES, ocr_scores
+from edittools.stream import images
+from edittools.stream.batch import Batch
+from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.pictures import row_pictures
+from edittools.stream.rows import column_values, drop_failed, in_language, map_chunks
+
+
+class OcrStage:
+    """Stage: `ocr` scores into the column `scores`, null where the instruction names no text (judges.ocr)."""
+
+    name = "judge"
+
+    def __init__(self, *, language: str | None, column: str | None, max_pixels: int, jobs: int) -> None:
+        self.language, self.column, self.max_pixels, self.jobs = language, column, max_pixels, jobs
+        self.fetcher = Fetcher()
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        for name in (self._column(schema), "instruction"):
+            if name not in schema.names:
+                raise UsageError(f"the input has no `{name}` column: nothing to read")
+        old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
+        if not pa.types.is_struct(old):
+            raise UsageError("column `scores` is not a record of scores")
+        types = {child.name: child.type for child in old} | dict.fromkeys(NAMES, pa.float64())
+        kept = [(column.name, column.type) for column in schema if column.name != "scores"]
+        return pa.schema([*kept, ("scores", pa.struct(list(types.items())))])
+
+    def _column(self, schema: pa.Schema) -> str:
+        return self.column or ("result" if "result" in schema.names else "target")
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            yield from map_chunks(iter([batch]), self._work, self.schema(batch.rows.schema), self.jobs)
+
+    def _work(self, batch: Batch) -> Batch:
+        rows = batch.rows
+        schema = self.schema(rows.schema)
+        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        made: list[dict[str, float | None]] = []
+        failed: dict[int, RowError] = {}
+        pictures = leaf_references(row_pictures(rows, self._column(rows.schema)))
+        for row, (reference, text) in enumerate(zip(pictures, texts)):
+            made.append({})
+            try:
+                if reference is None:
+                    raise RowError("no picture to read")
+                pixels = images.decode(self.fetcher.get(reference), images.FULL, self.max_pixels)
+                made[-1] = ocr_scores(pixels, text or "")
+            except RowError as error:
+                failed[row] = error
+        before = column_values(rows, "scores")
+        scores = [{**(old or {}), **new} for old, new in zip(before, made)]
+        columns = [rows.column(c.name) if c.name != "scores" else pa.array(scores, c.type) for c in schema]
+        return drop_failed(batch, pa.record_batch(columns, schema=schema), failed, self.name)

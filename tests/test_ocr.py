@@ -1,0 +1,100 @@
+"""The writing in results: what an instruction asks for, what is read, and how near the two are."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Runner
+from PIL import Image, ImageDraw, ImageFont
+from signs import tools
+
+from edittools.errors import UsageError
+from edittools.judges.ocr import common_length, passage_distance, target_text, text_scores
+from edittools.judges.rubrics import load_rubric
+
+
+@pytest.mark.parametrize(
+    ("instruction", "text"),
+    [
+        ("Change the sign from 'OPEN' to 'CLOSED'.", "CLOSED"),
+        ('Add the words "Happy  New Year"', "Happy  New Year"),
+        ("把“春”改成“夏天”", "夏天"),
+        ("改为「你好」", "你好"),
+        ("Don't change the cat's colour", None),
+        ("Make it red", None),
+        ('Write ""', None),
+    ],
+)
+def test_what_is_asked_for(instruction: str, text: str | None) -> None:
+    assert target_text(instruction) == text
+
+
+def brute_distance(needle: str, hay: str) -> int:
+    """Levenshtein to every passage, by the textbook recursion."""
+
+    def distance(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+    return min(distance(needle, hay[i:j]) for i in range(len(hay) + 1) for j in range(i, len(hay) + 1))
+
+
+def test_distances_against_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = ("".join(rng.choice(list("abc"), rng.integers(0, 5))) for _ in range(2))
+        assert passage_distance(a, b) == brute_distance(a, b), (a, b)
+        subsequences = {"".join(a[k] for k in range(len(a)) if bits >> k & 1) for bits in range(1 << len(a))}
+        inside = [s for s in subsequences if all(c in it for it in [iter(b)] for c in s)]
+        assert common_length(a, b) == max(map(len, inside))
+
+
+def test_scores_by_hand() -> None:
+    assert set(text_scores("the OPEN sign", "open").values()) == {1}
+    # "closd" for "closed": one edit in six letters, five of six in order, no whole word.
+    found = text_scores("closd", "CLOSED")
+    assert found == {"ocr_similarity": 0.833333, "ocr_completion": 0.833333, "ocr_words": 0,
+                     "ocr": pytest.approx(0.5 * 5 / 6 + 0.25 * 5 / 6, 1e-5)}  # fmt: skip
+    assert text_scores("", "x")["ocr"] == 0 and text_scores("x", "!!")["ocr"] == 0
+    assert text_scores("夏大", "夏天")["ocr_words"] == 0.5
+
+
+def sign(text: str) -> bytes:
+    picture = Image.new("RGB", (360, 120), (240, 240, 230))
+    font = ImageFont.truetype(str(tools().fonts.latin), 48)
+    ImageDraw.Draw(picture).text((30, 30), text, (20, 20, 60), font=font)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_results_are_read(edit: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("rapidocr")
+    asked = "Change the sign to 'CLOSED'"
+    said = [(asked, "CLOSED"), (asked, "OPEN"), ("Make it red", "CLOSED")]
+    table = pa.table({
+        "id": ["right", "wrong", "none"],
+        "instruction": [{"en": text} for text, _ in said],
+        "result": [{"bytes": sign(drawn), "path": None} for _, drawn in said],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = edit("judge", tmp_path / "rows.parquet", "--ocr", "-f", "jsonl", timeout=300).lines
+    scores = {row["id"]: row["scores"] for row in rows}
+    assert scores["right"]["ocr"] == 1 and scores["wrong"]["ocr"] < 0.5 and scores["none"]["ocr"] is None
+
+
+def test_the_rubric_reads_four_numbers() -> None:
+    rubric = load_rubric("text")
+    reply = json.dumps({"rationale": "r", "success": 5, "over": 4, "style": 3, "consistency": 2})
+    read = rubric.read(reply, "judge", None, {})  # type: ignore[arg-type]
+    values = {d.name: d.value({"judge": read.values}) for d in rubric.dimensions}  # type: ignore[union-attr]
+    assert values == {"success": 5, "over": 4, "style": 3, "consistency": 2, "overall": 3.5}
+    with pytest.raises(UsageError):
+        load_rubric("texts")
