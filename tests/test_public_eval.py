@@ -93,10 +93,100 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert again["official"] == found["official"]
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
     page = (tmp_path / "r.html").read_text()
-    assert "FireRed-Image-Edit" in page and "The judge beside people" not in page
+    assert "m (here)" in page and "The judge beside people" not in page
     assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/jpeg;base64," in page
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
+
+
+def cases_of(tmp_path: Path, name: str) -> tuple[Path, dict[str, str]]:
+    """A tiny copy of a benchmark with two cases, and made-up texts of its judge."""
+    copy = tmp_path / name
+    texts = {}
+    if name == "imgedit":
+        listed: Any = {k: {"id": f"{k}.jpg", "prompt": f"do {k}", "edit_type": kind} for k, kind in
+                       (("1", "add"), ("2", "replace"))}  # fmt: skip
+        files, list_name = {"1.jpg": 1, "2.jpg": 2}, "singleturn.json"
+        texts = {"add": "Rate <edit_prompt>", "replace": "Rate <edit_prompt>"}
+    elif name == "rededit":
+        listed = [{"id": k, "task": task, "source": f"redbench/{k}.png", "a_to_b_instructions": f"做 {k}"}
+                  for k, task in (("1", "lowlevel"), ("2", "portrait"))]  # fmt: skip
+        files, list_name = {"redbench/1.png": 1, "redbench/2.png": 2}, "redbench.jsonl"
+        texts = {"lowlevel": "Rate <edit_prompt>", "portrait": "Rate <edit_prompt>"}
+    elif name == "risebench":
+        listed = [
+            {"index": "t_1", "category": "temporal_reasoning", "instruction": "do 1", "image": "1.png",
+             "reference": "old", "subtask": "Life Progression"},
+            {"index": "l_2", "category": "logical_reasoning", "instruction": "do 2", "image": "2.png",
+             "reference_img": "3.png", "subtask": "Puzzle Solving"},
+        ]  # fmt: skip
+        files, list_name = {"1.png": 1, "2.png": 2, "3.png": 3}, "data_total.json"
+        names = ("prompt_consist", "prompt_reasoning", "prompt_generation", "prompt_spatial_cons",
+                 "prompt_logical_cons", "prompt_logical_img")  # fmt: skip
+        texts = {key: "Rate {instruct}" if key != "prompt_generation" else "Rate" for key in names}
+    else:
+        listed = {"1": {"ori_img": "1.png", "ins_en": "do 1", "explain_en": "why"}}
+        files, list_name = {"biology/1.png": 1, "color_change/1.png": 2}, "biology/annotation.json"
+        names = ("prompt_consist", "prompt_quality", "prompt_instruction_following", "prompt_dual_evaluation")
+        texts = {key: f"{key} {{instruct}}" if key != "prompt_quality" else key for key in names}
+        texts["prompt_dual_evaluation"] += " {explanation}"
+    for file, seed in files.items():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        (copy / file).write_bytes(encode(pixels(seed), "PNG"))
+    lines = "\n".join(map(json.dumps, listed)) if list_name.endswith("l") else json.dumps(listed)
+    (copy / list_name).write_text(lines)
+    if name == "kris":
+        (copy / "color_change" / "annotation.json").write_text(lines)
+    return copy, texts
+
+
+REPLIES = {
+    "imgedit": lambda prompt: "Brief reasoning: r\nPrompt Compliance: 4\nVisual Naturalness: 5\nCoherence: 3",
+    "rededit": lambda prompt: "Brief reasoning: r\nPrompt Compliance: 2\nVisual Naturalness: 2\nCoherence: 5",
+    "risebench": lambda prompt: "r\n**Final Score**: 1" if "do 2" in prompt else "r\n**Final Score**: 4",
+    "kris": lambda prompt: json.dumps({f"{name}_score": 3 for name in
+                                       ("consistency", "quality", "instruction", "knowledge")}),
+}  # fmt: skip
+# Ours and the script's overall mean, by hand. ImgEdit: (4 + 4 capped + 3) / 3 and (4 + 5 + 3) / 3; REDEdit: 2 and
+# (2 + 2 + 5) / 3; RISEBench: temporal 4 is 75, logical 1 and 1 are 5 and 5: 100; KRIS: 3 is 50.
+MEANS = {"imgedit": (11 / 3, 4.0), "rededit": (2.0, 3.0), "risebench": (87.5, 87.5), "kris": (50.0, 50.0)}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: Path, name: str) -> None:
+    copy, texts = cases_of(tmp_path, name)
+    server = Server(lambda prompt, number: [response(200, chat(REPLIES[name](prompt)))])
+    try:
+        edit("eval", name, "--cases", copy, "-o", tmp_path / "rows")
+        table = pq.read_table(tmp_path / "rows" / "00000.parquet")
+        rows = rows_of(tmp_path / "rows")
+        made = {key: table[key] for key in ("id", "task", "instruction", "provenance", "case")}
+        made["source"] = pa.array([[{"bytes": row["source"][0], "path": None}] for row in rows])
+        made["result"] = pa.array([{"bytes": encode(pixels(70 + k), "PNG"), "path": None} for k in range(len(rows))])
+        pq.write_table(pa.table(made), tmp_path / "results.parquet")
+        prompts = tmp_path / {"imgedit": "prompts.json", "rededit": "prompts.json", "risebench": "utils.py",
+                              "kris": "prompts.py"}[name]  # fmt: skip
+        python = "".join(f"{key} = {text!r}\n" for key, text in texts.items())
+        prompts.write_text(json.dumps(texts) if prompts.suffix == ".json" else python)
+        words = ["judge", tmp_path / "results.parquet", "--rubric", name, "--prompts", prompts, "--model", "j"]
+        edit(*words, "--api-base", server.url, "-o", tmp_path / "judged")
+    finally:
+        server.close()
+    out = tmp_path / "official"
+    found = json.loads(edit("eval", name, tmp_path / "judged", "--outputs", out, "-f", "json",
+                            "-o", tmp_path / "r.html").stdout)  # fmt: skip
+    metric = next(iter(found["macro"]))
+    ours, theirs = MEANS[name]
+    assert found["macro"][metric]["mean"] == pytest.approx(ours, 1e-5), found["strict"]["reasons"]
+    assert found["coverage"]["total"]["judged"] == 2 and found["coverage"]["total"]["failed"] == 0
+    official = found["official"]
+    mean = {
+        "imgedit": lambda: sum(official["typescore"].values()) / 2,
+        "rededit": lambda: official["final_score"],
+        "risebench": lambda: official["summary"]["Overall"]["Score-Percentage"],
+        "kris": lambda: official["overall"]["AVG"],
+    }[name]()
+    assert mean == pytest.approx(theirs)
 
 
 def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> None:

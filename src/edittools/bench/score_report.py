@@ -49,13 +49,17 @@ def render_scores(
     found: dict[str, Any],
     cases: list[JudgedCase],
     *,
+    name: str,
     title: str,
     scoring: str,
     comparison: dict[str, Any] | None,
     protocol: dict[str, Any],
     history: Iterable[dict[str, Any]],
 ) -> str:
-    """The report as HTML text. `found` is rescoring.rescore's; `protocol` what every score was made with."""
+    """The report as HTML text.
+
+    `found` is rescoring.summary's, `name` the model's, and `protocol` what every score was made with.
+    """
     metrics = list(benchmark.metrics)
     tables = ScoreTable(found, metrics, scoring)
     return fill(
@@ -65,7 +69,7 @@ def render_scores(
         figures=_figures(found, tables, metrics[-1]),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
         comparison="" if comparison is None else _comparison(comparison),
-        published=published_tables(benchmark.name),
+        published=published_tables(benchmark.name, found, name),
         agreement=_agreement(found.get("agreement")),
         plots="".join(_bars(benchmark, found, tables, language, metrics[-1]) for language in tables.languages),
         gallery=_gallery(cases),
@@ -177,22 +181,21 @@ def _shown(value: Any) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def published_tables(benchmark: str) -> str:
-    """The papers' own tables of a benchmark, to be read beside the scores; judge and protocol may differ."""
+def published_tables(benchmark: str, found: dict[str, Any], name: str) -> str:
+    """The papers' own tables of a benchmark, the model's row first; judge and protocol may differ from the paper's."""
     parts = []
-    for name in published.names():
-        rest = name.partition("-")[2]
+    for table_name in published.names():
+        rest = table_name.partition("-")[2]
         if benchmark not in (rest.split("-")[0], {"basic": "imgedit"}.get(rest)):
             continue
-        table = published.load(name)
+        table = published.load(table_name)
+        rows = [[row.model, *map(str, row.scores.values())] for row in table.rows]
+        mine = [_own_score(found, column, table_name) for column in table.columns]
+        if any(value is not None for value in mine):
+            rows.insert(0, [f"{name} (here)", *("–" if value is None else f"{value:.3f}" for value in mine)])
         titles = ["model", *table.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
-        body = "".join(
-            "<tr>"
-            + "".join(f'<td data-value="{text(cell)}">{text(cell)}</td>' for cell in (row.model, *row.scores.values()))
-            + "</tr>"
-            for row in table.rows
-        )
+        body = "".join(map(_row, rows))
         notes = [*table.notes, *(f"{model}: {why}" for model, why in table.exceptions.items())]
         judged = f", judged by {table.judge}" if table.judge else ""
         parts.append(
@@ -201,6 +204,30 @@ def published_tables(benchmark: str) -> str:
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_notes(notes)}</details>"
         )
     return f"<h2>Published tables</h2>{''.join(parts)}" if parts else ""
+
+
+# What the papers' columns mean here; other columns are tasks. `Q_` is another judge's, so it has no row of ours.
+_OWN_METRICS = {"G_SC": "semantics", "G_PQ": "quality", "G_O": "overall"}
+_OWN_TASKS = {"bg": "background", "low-level": "lowlevel", "hybrid": "compose", "addition": "add"}
+
+
+def _own_score(found: dict[str, Any], column: str, table_name: str) -> float | None:
+    """The model's own mean for a column of a published table; None where there is none."""
+    macro, strict = found["macro"], found["strict"]
+    if "tasks" not in strict:  # by language, which the table's name says
+        language = next((word for word in table_name.split("-") if word in strict), None)
+        if language is None:
+            return None
+        macro, strict = macro[language], strict[language]
+        if table_name.endswith("-intersection"):
+            macro = strict.get("intersection", {}).get("macro", {})
+    if column in _OWN_METRICS:
+        return macro.get(_OWN_METRICS[column], {}).get("mean")
+    metric = "score"
+    if column in ("Overall", "Average"):
+        return macro.get(metric, {}).get("mean")
+    task = _OWN_TASKS.get(column.lower(), column.lower())
+    return strict["tasks"].get(task, {}).get(metric, {}).get("mean")
 
 
 def _gallery(cases: list[JudgedCase]) -> str:

@@ -304,6 +304,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             benchmark,
             found,
             models[0].shown(metric),
+            name=models[0].name,
             title=given["title"] or f"{bench}: {models[0].name}",
             scoring=given["scoring"],
             comparison=comparison,
