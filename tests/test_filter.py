@@ -20,7 +20,8 @@ from PIL import Image
 from scipy.ndimage import laplace
 
 from edittools.errors import UsageError
-from edittools.filters import PHOTOMETRIC, Bounds, filters, significant
+from edittools.filters import PHOTOMETRIC, Bounds, filters
+from edittools.rounding import significant
 from edittools.stream import images
 
 MEASURES = [name for name, item in filters().items() if item.raster == PHOTOMETRIC]

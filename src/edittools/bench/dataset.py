@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edittools.judges.truth import TINY_RATIO
+from edittools.rounding import significant
 
 DETECTED = 0.5
 """From this probability on a classifier has detected its class: the share of edited pictures taken for generated ones
@@ -65,7 +66,7 @@ class DatasetStatistics:
             "characters": len(self._characters),
             "multi_turn": self._multi_turn,
             "scores": {
-                name: {"n": int(count), "mean": float(f"{total / count:.6g}"), "min": low, "max": high}
+                name: {"n": int(count), "mean": significant(total / count), "min": low, "max": high}
                 for name, (count, total, low, high) in sorted(self._scores.items())
             },
         }

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edittools.bench import statistics
+from edittools.rounding import rounded
 
 PAIRS = {name: name for name in ("ssim", "l1", "clip", "dino")} | {"inside": "psnr_inside", "outside": "psnr_outside"}
 """Further entries {"edit", "copy", "n"} and the score each is the mean of; n is how many rows have it."""
@@ -92,7 +93,7 @@ def histogram(values: list[float]) -> dict[str, list[float]]:
     power = 10.0 ** math.floor(math.log10(rough))
     width = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     first, last = math.floor(low / width), math.floor(high / width) + 1
-    edges = [_rounded(step * width) for step in range(first, last + 1)]
+    edges = [rounded(step * width) for step in range(first, last + 1)]
     counts, _ = np.histogram(np.array(values) / width, bins=np.arange(first, last + 1))
     return {"edges": edges, "counts": counts.tolist()}
 
@@ -138,7 +139,7 @@ def _finish(entry: dict[str, Any], resamples: np.ndarray | None) -> dict[str, An
     entry["gain_interval"] = None if resamples is None else statistics.interval(resamples[:, 1])
     low, high = entry["gain_interval"] or (-math.inf, math.inf)
     entry["verdict"] = "better" if low > 0 else "worse" if high < 0 else "unclear"
-    return _rounded(entry)
+    return rounded(entry)
 
 
 def _resamples(rows: list[Scores], seed: int, name: str) -> np.ndarray | None:
@@ -177,9 +178,3 @@ def _total(counts: Counts) -> int:
     return sum(counts.values()) if isinstance(counts, Mapping) else counts
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -22,6 +22,7 @@ import numpy as np
 from edittools.bench import agreement, statistics
 from edittools.bench.study import DESIGNS, Design
 from edittools.errors import EditError
+from edittools.rounding import rounded
 
 Ratings = dict[tuple[int, str], dict[str, float]]
 """(case, model) -> rater -> value, of one dimension."""
@@ -50,7 +51,7 @@ def score_study(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], se
 
     cases = key["cases"]
     judged = {case for case, _ in next(iter(ratings.values()))}
-    return _rounded(
+    return rounded(
         {
             "study": key["study"],
             "design": key["design"],
@@ -168,14 +169,6 @@ def _agreement(rated: Ratings, raters: list[str], asked: Design) -> dict[str, An
         entry["within_one"] = statistics.mean(agreement.share_within(a, b, step) for a, b in pairs)
         entry["spearman"] = statistics.mean(agreement.spearman(a, b) for a, b in pairs)
     return entry
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def as_text(found: Mapping[str, Any], markdown: bool = False) -> str:

@@ -15,8 +15,8 @@ import pyarrow as pa
 from edittools.dedup import exact, phash
 from edittools.dedup.rule import Rule
 from edittools.errors import RowError, UsageError
-from edittools.filters import significant
 from edittools.judges import pixels
+from edittools.rounding import significant
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from edittools.errors import UsageError
+from edittools.rounding import significant
 from edittools.stream.images import Raster
 
 # The raster of the photometric measures. Filters of equal rasters share one decode.
@@ -147,11 +148,6 @@ class Bounds:
         if self.high is not None:
             inside &= values <= self.high
         return inside
-
-
-def significant(value: float) -> float:
-    """Rounded to 6 significant digits: what is stored and compared, the same on every machine."""
-    return float(f"{value:.6g}")
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
-from edittools.filters import Input, significant
+from edittools.filters import Input
 from edittools.filters.expression import Expression
 from edittools.filters.models import Models, is_text
+from edittools.rounding import significant
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, RowError, UsageError
-from edittools.filters import Bounds, Filter, Input, significant
+from edittools.filters import Bounds, Filter, Input
 from edittools.filters.expression import Expression
 from edittools.filters.models import Models
+from edittools.rounding import significant
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edittools.errors import missing_extra
+from edittools.rounding import rounded
 
 WEIGHTS = {"ocr_similarity": 0.5, "ocr_completion": 0.25, "ocr_words": 0.25}
 NAMES = (*WEIGHTS, "ocr")
@@ -65,7 +66,7 @@ def text_scores(read: str, target: str) -> dict[str, float]:
         "ocr_words": hits / len(wanted),
     }
     scores["ocr"] = sum(WEIGHTS[name] * value for name, value in scores.items())
-    return {name: float(f"{value:.6g}") for name, value in scores.items()}
+    return rounded(scores)
 
 
 def _words(text: str) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edittools.judges import pixels
-from edittools.judges.truth import _rounded
 from edittools.models.embedders import Embedder, TextEmbedder
+from edittools.rounding import rounded
 
 GRAY = np.array([124, 116, 104], np.uint8)  # ImageNet's mean: what the networks see as nothing in particular
 
@@ -39,7 +39,7 @@ def similarity(
             shown["outside"] = (_painted(result, inside), _painted(truth, inside))
     vectors = embedder.images([picture for pair in shown.values() for picture in pair])
     cosines = (vectors[::2] * vectors[1::2]).sum(axis=1).tolist()
-    return {"whole": None, "inside": None, "outside": None} | dict(zip(shown, _rounded(cosines)))
+    return {"whole": None, "inside": None, "outside": None} | dict(zip(shown, rounded(cosines)))
 
 
 def directional(embedder: Embedder, source: np.ndarray, result: np.ndarray, truth: np.ndarray) -> float | None:
@@ -103,4 +103,4 @@ def _painted(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return None if lengths < 1e-6 else _rounded(float(a @ b) / lengths)
+    return None if lengths < 1e-6 else rounded(float(a @ b) / lengths)

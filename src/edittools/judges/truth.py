@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edittools.judges import pixels
+from edittools.rounding import rounded
 
 VISIBLE_RATIO = 0.001
 """An edit is visible if at least this share of the pixels changed, such as one letter of a caption."""
@@ -41,7 +42,7 @@ def judge_pair(source: np.ndarray, target: np.ndarray, mask: np.ndarray | None =
         both = np.count_nonzero(change & inside)
         mask_share = both / np.count_nonzero(change)
         mask_iou = both / np.count_nonzero(change | inside)
-    return _rounded({
+    return rounded({
         "visible": ratio >= VISIBLE_RATIO,
         "edit_ratio": ratio,
         "edit_box": pixels.bounding_box(change),
@@ -73,7 +74,7 @@ def judge_result(
             image = pixels.resize(image, height, width)
         scores |= {prefix + name: value for name, value in _distances(image, truth, inside).items()}
         scores[prefix + "resized"] = resized
-    return _rounded(scores)
+    return rounded(scores)
 
 
 def _distances(image: np.ndarray, truth: np.ndarray, inside: np.ndarray | None) -> dict[str, float | None]:
@@ -90,9 +91,3 @@ def _distances(image: np.ndarray, truth: np.ndarray, inside: np.ndarray | None) 
     return scores
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

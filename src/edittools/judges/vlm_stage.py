@@ -26,6 +26,7 @@ from edittools.judges.rubrics import Dimension, Numbers, Rubric
 from edittools.judges.soft import soft_score, soft_values
 from edittools.models.writers import Reply, Request
 from edittools.record import NATIVE_TASKS, native_tasks
+from edittools.rounding import rounded, significant
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures, source_references
@@ -330,12 +331,12 @@ class VlmJudgeStage:
             name = f"judge_{self.rubric.name}_{dimension.name}"
             mine = [one for one in judgements if one["dimension"] == dimension.name]
             values = [one["score"] for one in mine if one["score"] is not None]
-            scores[name] = _rounded(math.fsum(values) / len(values)) if values else None
+            scores[name] = rounded(math.fsum(values) / len(values)) if values else None
             if self.passes > 1:
                 bounds = mean_interval(values, dimension.low, dimension.high)
                 scores[f"{name}_low"], scores[f"{name}_high"] = bounds or (None, None)
             if self.soft:
-                scores[f"{name}_soft"] = _rounded(soft_score([one["soft"] for one in mine]))
+                scores[f"{name}_soft"] = rounded(soft_score([one["soft"] for one in mine]))
         return judgements, scores
 
     def _pass(self, row: _Row, turn: int) -> Iterator[dict[str, Any]]:
@@ -399,13 +400,13 @@ class VlmJudgeStage:
             return result
         mine = {name: numbers[name] for name in made}
         try:
-            result["score"] = _rounded(dimension.value(mine))
+            result["score"] = rounded(dimension.value(mine))
         except KeyError:  # a number that this call was not asked for, such as KRIS-Bench's knowledge
             result.update(state="missing", error="the rubric does not ask for it here")
             return result
         result["state"] = "ok"
         if all(name in soft for name in made):
-            result["soft"] = _rounded(dimension.value({name: soft[name] for name in made}))
+            result["soft"] = rounded(dimension.value({name: soft[name] for name in made}))
         return result
 
 
@@ -424,10 +425,6 @@ def _facts(case: Mapping[str, Any]) -> Mapping[str, Any]:
             except OSError as error:
                 raise RowError("no reference picture", f"{facts[name]}: {error.strerror}") from None
     return facts
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
 
 
 # Student's t, two-sided 95%, by degrees of freedom from 1; the normal quantile beyond.
@@ -450,7 +447,7 @@ def mean_interval(values: list[float], low: float, high: float) -> tuple[float, 
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96
     half = quantile * spread / math.sqrt(count)
-    return float(f"{max(low, mean - half):.6g}"), float(f"{min(high, mean + half):.6g}")
+    return significant(max(low, mean - half)), significant(min(high, mean + half))
 
 
 def calls_of(rubric: Rubric, rows: int, passes: int = 1) -> int:
