@@ -399,3 +399,14 @@ def test_ratings_are_found_behind_the_rationale():
 def test_the_softer_the_judge_the_nearer_the_neighbour():
     steps = [expected_rating([("4", math.log(1 - p)), ("5", math.log(p))], range(1, 6)) for p in (0.1, 0.3, 0.5)]
     assert all(a is not None and b is not None and a < b for a, b in pairwise(steps))
+
+
+def test_long_blanks_are_read_in_one_pass():
+    """A reply that ends in blanks or stars is a known way for a model to go astray; it must not hang the reader."""
+    import time
+
+    started = time.process_time()
+    for filler in (" ", "*", "\t"):
+        parsing.labelled_strict("A: 3" + filler * 20_000 + "x")
+        parsing.risebench_strict("Final Score: 3" + filler * 20_000 + "x")
+    assert time.process_time() - started < 20  # cubic, this would take days

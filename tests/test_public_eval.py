@@ -81,7 +81,9 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
 
     out = tmp_path / "official"
     words = ["eval", "gedit", tmp_path / "judged", "--name", "m", "--outputs", out, "-o", tmp_path / "r.html"]
-    found = json.loads(edit(*words, "-f", "json", "--overwrite", "--meta", tmp_path / "hub").stdout)
+    found = json.loads(edit(*words, "-f", "json", "--meta", tmp_path / "hub").stdout)
+    edit(*words, "-f", "json", check=1)  # the report is there
+    assert "not empty" in edit(*words[:-2], "-f", "json", check=1).stderr
     assert found["strict"]["en"]["tasks"]["background_change"]["overall"]["mean"] == pytest.approx(math.sqrt(32), 1e-5)
     assert found["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
     assert found["coverage"]["en"]["total"] == {"expected": 3, "generated": 3, "judged": 2, "failed": 1, "missing": 0}
@@ -214,6 +216,11 @@ def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) ->
     assert sum(judge.calls.values()) == first
     one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
     assert one == two
+    limited = [*words, "-o", tmp_path / "x", "--max-cost", "1"]
+    assert "j-1" in edit(*limited, check=None).stderr  # no price is known
+    for option, value in (("--temperature", "nan"), ("--rpm", "0"), ("--max-cost", "-1")):
+        edit(*words, "-o", tmp_path / "x", option, value, check=2)
+    assert "--max-cost" in edit(*limited, "--ray=local", check=2).stderr
     assert "--store" in edit(*words[:-2], "-f", "jsonl", check=2).stderr
 
 
@@ -224,6 +231,7 @@ def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
         edit(*words)
     words = ["eval", "gedit", tmp_path / "j0", "--versus", f"other={tmp_path / 'j10'}", "-f", "json"]
     found = json.loads(edit(*words).stdout)["comparison"]
+    assert "over 4 common cases" in edit(*words[:-1], "table").stdout.decode()
     assert found["cases"] == 4 and found["models"]["other"]["difference"] == 0
     assert found["models"]["other"]["won"] == found["models"]["other"]["lost"] == 0
     assert "NAME=PATH" in edit("eval", "gedit", tmp_path / "j0", "--versus", "x", check=2).stderr

@@ -70,6 +70,15 @@ def test_broken_csv_is_named_as_pandas_names_it(tmp_path: Path) -> None:
         assert ours.__name__ == theirs.__name__
 
 
+def test_cells_in_front_of_the_columns_are_an_index(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2,\n3,4,\n")
+    frame = pd.read_csv(path)
+    found = read_csv(path)
+    assert found["a"] == frame["a"].tolist() == [2, 4]
+    assert [math.isnan(v) for v in found["b"]] == [math.isnan(v) for v in frame["b"].tolist()] == [True, True]
+
+
 # ---------------------------------------------------------------- GEdit-Bench
 
 
@@ -133,6 +142,28 @@ def test_gedit_blank_scores_duplicates_and_crashes(edit: Runner, tmp_path: Path)
     assert found["macro"]["cn"]["overall"]["tasks"] == 10
 
 
+def test_gedit_keeps_the_official_crash_beside_our_result(edit: Runner, tmp_path: Path) -> None:
+    rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
+    place = write_gedit(tmp_path, rows)
+    for text, name in (("", "EmptyDataError"), ("a,b\n1,2\n", "KeyError"), ("a,b\n1,2\n1,2,3\n", "ParserError")):
+        (place / "m_ps_human_gpt_score.csv").write_text(text)
+        found = rescore(edit, "gedit", "--rescore", tmp_path)
+        assert found["official"]["en"] == {"raises": name}
+        assert found["macro"]["en"]["overall"] == {"mean": 6, "interval": None, "tasks": 10}
+
+
+def test_what_has_no_meaning_is_refused(edit: Runner, tmp_path: Path) -> None:
+    write_gedit(tmp_path, {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT})
+    for words in (["--versus", "a=b"], ["--humans", "x"], ["--suite", "uge"], ["--limit", "3"]):
+        edit("eval", "gedit", "--rescore", tmp_path, *words, check=2)
+    edit("eval", "gedit", "--rescore", tmp_path, "-f", "arrows", check=2)
+    edit("eval", "gedit", "--rescore", tmp_path, "-o", tmp_path / "r.html", "-f", "json")
+    assert "ps_human" in (tmp_path / "r.html").read_text()
+    (tmp_path / "gedit_edit.json").write_text(json.dumps({"a": {"edit_type": "ps_human", "id": "x", "prompt": "p"}}))
+    found = rescore(edit, "gedit", "--rescore", tmp_path, "--meta", tmp_path / "gedit_edit.json")
+    assert found["coverage"]["en"]["total"]["expected"] == 1 and found["coverage"]["cn"]["total"]["expected"] is None
+
+
 def test_gedit_names_what_it_found_when_there_are_several(edit: Runner, tmp_path: Path) -> None:
     rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
     write_gedit(tmp_path, rows)
@@ -194,6 +225,33 @@ def test_imgedit_rounds_twice_and_drops_silently(edit: Runner, tmp_path: Path) -
     (tmp_path / "odd.json").write_text(json.dumps({"1": "Score: ²"}))
     odd = rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "odd.json")
     assert odd["official"] == {"raises": "ValueError"}
+
+
+def test_labels_of_the_real_rubrics_count(edit: Runner, tmp_path: Path) -> None:
+    """REDEdit-Bench's rubrics for text and portrait ask for an overall dimension: it is one of the three."""
+    (tmp_path / "redbench.jsonl").write_text('{"task": "text"}\n{"task": "portrait"}\n{"task": "add"}\n')
+    details = {
+        "0": "Text Instruction Compliance: 5\nText Visual Quality: 4\nOverall Edit Quality: 3",
+        "1": "Identity: 4\nNaturalness: 4\nOverall Realism & Image Quality: 4",
+        "2": three(3, 3, 3) + "\nTotal: 9",
+    }
+    (tmp_path / "evaluation_details.json").write_text(json.dumps(details))
+    found = rescore(edit, "rededit", "--rescore", tmp_path, "--meta", tmp_path)
+    assert [found["strict"]["tasks"][t]["score"]["mean"] for t in ("text", "portrait", "add")] == [4, 4, 3]
+
+
+def test_unreadable_outputs_and_half_letters(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    found = rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "bad.json")
+    assert found["official"] == {"raises": "JSONDecodeError"}
+    (tmp_path / "half.json").write_text('{"\\ud800": "Score: 3", "b": "Score: 4 / 10", "c": "Score: 2 out of 10"}')
+    found = rescore(edit, "imgedit", "--suite", "uge", "--rescore", tmp_path / "half.json")
+    assert found["coverage"]["total"]["judged"] == 1 and found["macro"]["score"]["mean"] == 3
+    found = rescore(edit, "kris", "--rescore", tmp_path)
+    assert found["official"] == {"type_avg": {}, "subitem": {}, "meta": {}, "overall": {}}
+    (tmp_path / "biology").mkdir()
+    (tmp_path / "biology" / "metrics.json").write_text("[1]")
+    assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "AttributeError"}
 
 
 def test_rededit_keys_are_line_numbers(edit: Runner, tmp_path: Path) -> None:
@@ -304,6 +362,10 @@ def test_risebench_numbers_and_crashes(edit: Runner, tmp_path: Path) -> None:
         found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "data.json")
         assert found["official"] == {"raises": name}
         assert found["coverage"]["total"]["failed"] == 1
+    (tmp_path / "odd.json").write_text(json.dumps([{**case, "category": "weird"}]))
+    path.write_text(json.dumps({"t_1": {f"judge{k}": rise_reply(4) for k in (1, 2, 3)}}))
+    found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "odd.json")
+    assert found["official"] == {"raises": "UnboundLocalError"} and found["coverage"]["total"]["failed"] == 1
     path.write_text("{}")
     found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "data.json")
     assert found["official"] == {"raises": "KeyError"} and found["coverage"]["total"]["missing"] == 1

@@ -315,7 +315,7 @@ def test_imgedit_message_is_raw_bytes_called_png():
     assert alias.parts == call.parts
     (single,) = protocols.uge(CASE, {"prompt": "do <edit_prompt>"})
     assert single.parts[0] == "do add a red kite"
-    with pytest.raises(EditError, match="no text `remove`"):
+    with pytest.raises(RowError, match="no text for this task: remove"):
         protocols.imgedit(Case("remove", "x", (SOURCE,), EDITED), BY_TASK)
     with pytest.raises(RowError):
         protocols.imgedit(Case("add", "x", (SOURCE,), b""), BY_TASK)

@@ -37,6 +37,8 @@ def read_csv(path: Path) -> dict[str, list[Any]]:
     if not rows:
         raise EmptyDataError(f"{path}: no columns")
     header, body = rows[0], rows[1:]
+    if body and (extra := len(body[0]) - len(header)) > 0:
+        body = [row[extra:] for row in body]  # as pandas has it: what stands in front is the rows' index
     for number, row in enumerate(body, 2):
         if len(row) > len(header):
             raise ParserError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")

@@ -39,6 +39,7 @@ class DatasetStatistics:
         self._characters: set[str] = set()
         self._scores: dict[str, list[float]] = {}  # name -> [count, sum, lowest, highest]
         self._tiny = 0
+        self._images = 0
         self._detected: Counter[str] = Counter()
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -56,7 +57,7 @@ class DatasetStatistics:
         rated = self._scores.get("edit_ratio")
         return {
             "rows": self._rows,
-            "images": self._sizes.total(),
+            "images": self._images,
             "tasks": dict(self._tasks.most_common()),
             "formats": dict(self._formats.most_common()),
             "size": self._size(),
@@ -74,9 +75,12 @@ class DatasetStatistics:
     def _add_images(self, part: Mapping[str, Any]) -> None:
         source = part.get("source") or []
         for image in [*(source if isinstance(source, list) else [source]), part.get("target")]:
-            if image and image.get("width") and image.get("height"):
+            if not image:
+                continue
+            self._images += 1
+            self._formats[image.get("format") or "unknown"] += 1
+            if image.get("width") and image.get("height"):  # loose files are measured when `edit shard` reads them
                 self._sizes[image["width"], image["height"]] += 1
-                self._formats[image.get("format") or "unknown"] += 1
 
     def _add_words(self, instruction: Any) -> None:
         if isinstance(instruction, str):

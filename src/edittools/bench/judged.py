@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,11 +11,12 @@ from edittools.bench.public import Benchmark
 from edittools.bench.score_report import JudgedCase, thumbnail
 from edittools.bench.scores import Score
 from edittools.errors import RowError, UsageError
+from edittools.judges.rubrics import Rubric, load_rubric
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.source import Source
 
-_HINT = "edit sample CASES --model M | edit judge --rubric BENCH --judge-model J -o JUDGED/"
+_HINT = "edit sample CASES --model M | edit judge --rubric BENCH --model J -o JUDGED/"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def read_judged(source: Source, rubric: str) -> Iterator[JudgedRow]:
     for name in ("case", "result", "judgements"):
         if name not in source.schema.names:
             raise UsageError(f"the input has no `{name}` column", hint=_HINT)
+    calls = load_rubric(rubric)
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
         results = list(leaf_references(rows.column("result")))
@@ -72,7 +73,7 @@ def read_judged(source: Source, rubric: str) -> Iterator[JudgedRow]:
             passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
             text = next((words for words in (instruction or {}).values() if words), "")
             kept = _kept(results[row])
-            yield JudgedRow(identity, case, text, passes, _replies(passes), sources[row], kept)
+            yield JudgedRow(identity, case, text, passes, _replies(passes, calls), sources[row], kept)
 
 
 def _first(pictures: list[dict[str, Any]] | None) -> dict[str, Any] | None:
@@ -86,21 +87,13 @@ def _kept(reference: dict[str, Any] | None) -> dict[str, Any] | None:
     return reference
 
 
-def _replies(passes: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
-    """Call -> text: a dimension of one call holds its text, one of several calls JSON of them all."""
+def _replies(passes: list[dict[str, dict[str, Any]]], rubric: Rubric) -> dict[str, str]:
+    """Call -> text, out of the dimensions that are read from one call."""
     found: dict[str, str] = {}
-    for dimension, judgement in passes[0].items() if passes else ():
-        text = judgement["reply"]
-        if text is None:
-            continue
-        try:
-            several = json.loads(text)
-        except ValueError:
-            several = None
-        if isinstance(several, dict) and several and all(isinstance(v, (str, type(None))) for v in several.values()):
-            found.update({name: words for name, words in several.items() if words is not None})
-        else:
-            found.setdefault(dimension, text)
+    for dimension in rubric.dimensions:
+        text = passes[0].get(dimension.name, {}).get("reply") if passes else None
+        if len(dimension.calls) == 1 and text is not None:
+            found.setdefault(dimension.calls[0], text)
     return found
 
 

@@ -84,7 +84,10 @@ def summarize(scores: list[Score], expected: dict[str, int] | None, metrics: Ite
             entry[name] = {"mean": float(values[task][:, k].mean()), "interval": bounds}
         result["tasks"][task] = entry
     _means(result, values, drawn, names)
-    result["coverage"] = {"total": _total(result["coverage"]), "tasks": result["coverage"]}
+    total = _total(result["coverage"])
+    if expected is None:
+        total["expected"] = None
+    result["coverage"] = {"total": total, "tasks": result["coverage"]}
     return result
 
 
@@ -141,6 +144,19 @@ def read_json(path: Path) -> Any:
         raise EditError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise EditError(f"{path}: not JSON: {error}") from error
+
+
+def released_json(path: Path) -> tuple[Any, dict[str, str] | None]:
+    """What a released script's output holds; or (None, {"raises": class}) where the script could not read it.
+
+    Raises EditError where there is no such file.
+    """
+    try:
+        return json.loads(path.read_text("utf-8")), None
+    except OSError as error:
+        raise EditError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        return None, {"raises": type(error).__name__}
 
 
 def read_lines(path: Path) -> list[Any]:

@@ -121,7 +121,7 @@ def _values(
     for letter, levels in given.items():
         for dimension, level in levels.items():
             known = letter in letters and dimension in names
-            if not known or not isinstance(level, int) or not 1 <= level <= len(asked.values):
+            if not known or type(level) is not int or not 1 <= level <= len(asked.values):
                 raise EditError(f"{where}: result {letter}, {dimension}: {level} is no answer to this design")
             values[letter, dimension] = asked.values[level - 1]
     if asked.picks:

@@ -103,6 +103,35 @@ class ScoreTable:
             for row in self.rows(language):
                 printed.add_row(*map(Text, row))
             made.append(printed)
+        for name, columns, rows in self._further():
+            printed = Table(title=name, box=None, padding=(0, 1, 0, 0), **tight)
+            for column in columns:
+                printed.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+            for row in rows:
+                printed.add_row(*map(Text, row))
+            made.append(printed)
+        return made
+
+    def _further(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        """Title, columns and rows of the comparison of models, and of the judge's agreement with people."""
+        made = []
+        if "comparison" in self.found:
+            rows = []
+            for name, entry in self.found["comparison"]["models"].items():
+                bounds = entry.get("interval")
+                shown = "" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+                ahead = [f"{entry['difference']:+.3f}", shown] if "difference" in entry else ["", ""]
+                rows.append([name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"]), *ahead])
+            title = f"models, over {self.found['comparison']['cases']} common cases"
+            made.append((title, ["model", "judged", "over tasks", "over cases", "difference", "95%"], rows))
+        if "agreement" in self.found:
+            found = self.found["agreement"]
+            names = list(dict.fromkeys(name for entry in found.values() for name in entry))
+            rows = [
+                [dimension, *(_number(v) if isinstance(v := entry.get(name), float) else str(v) for name in names)]
+                for dimension, entry in found.items()
+            ]
+            made.append(("the judge beside people", ["dimension", *names], rows))
         return made
 
     def markdown(self) -> str:
@@ -111,6 +140,9 @@ class ScoreTable:
             lines += [f"**{language}**", ""] if language else []
             lines += [_markdown_row(self.columns), "|---" + "|---:" * (len(self.columns) - 1) + "|"]
             lines += [_markdown_row(row) for row in self.rows(language)] + [""]
+        for name, columns, rows in self._further():
+            lines += [f"**{name}**", "", _markdown_row(columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
+            lines += [*map(_markdown_row, rows), ""]
         return "\n".join([*lines, *(f"- {note}" for note in self.found["notes"])])
 
     def latex(self) -> str:

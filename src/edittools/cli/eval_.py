@@ -21,6 +21,9 @@ def _public() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([folder]))
 
 
+_FIGURES = ("table", "markdown", "latex", "json")
+
+
 class EvalCommand(options.Command):
     """`edit eval study ...` is a command of its own."""
 
@@ -178,6 +181,8 @@ def command(
     Studies with people: `edit eval study build` and `edit eval study score`.
     """
     chosen = format or ("table" if os.isatty(1) else "json")
+    if chosen not in _FIGURES and ctx.params["cases"] is None:
+        raise UsageError(f"-f {chosen} is for the rows of --cases")
     if ctx.params["rescore"] is not None:
         _rescore(ctx, bench, chosen)
         return
@@ -218,7 +223,6 @@ def command(
 def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     from edittools.bench.evaluate import dataset_statistics
     from edittools.bench.report import render_dataset
-    from edittools.stream import files
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
@@ -228,8 +232,7 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     found = dataset_statistics(source)
     if output is not None:
         page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
-        files.write_bytes(beside, (json_text(found) + "\n").encode())
-        files.write_bytes(output, page.encode())
+        _write_report(output, beside, page, found)
     if chosen in ("json", "table"):
         click.echo(json_text(found))
     else:
@@ -274,7 +277,6 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     from edittools.bench.evaluation import JudgedBenchmark, compare_models
     from edittools.bench.public import benchmarks
     from edittools.bench.score_report import render_scores
-    from edittools.stream import files
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
@@ -284,6 +286,9 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     listed = Path(given["meta"]) if given["meta"] else None
     cases = benchmark.cases(listed, given["language"], given["suite"]) if listed is not None else None
     read = RunOptions(limit=given["limit"], partial=given["partial"])
+    kept = Path(given["outputs"]) if given["outputs"] else None
+    if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
+        raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
     models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases)]
     for word in given["versus"]:
         name, sign, path = word.partition("=")
@@ -291,7 +296,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
     metric = list(benchmark.metrics)[-1]
-    found = models[0].summary(Path(given["outputs"]) if given["outputs"] else None, given["seed"])
+    found = models[0].summary(kept, given["seed"])
     comparison = compare_models(models, metric, given["seed"]) if len(models) > 1 else None
     if comparison is not None:
         found["comparison"] = comparison
@@ -311,9 +316,15 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             protocol=models[0].facts,
             history=models[0].history,
         )
-        files.write_bytes(beside, (json_text(found) + "\n").encode())
-        files.write_bytes(output, page.encode())
+        _write_report(output, beside, page, found)
     _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)
+
+
+def _write_report(output: str, beside: str, page: str, found: dict[str, Any]) -> None:
+    from edittools.stream import files
+
+    files.write_bytes(beside, (json_text(found) + "\n").encode())
+    files.write_bytes(output, page.encode("utf-8", "replace"))
 
 
 def _refuse_existing(output: str | None, overwrite: bool) -> str:
@@ -333,7 +344,8 @@ def _refuse_existing(output: str | None, overwrite: bool) -> str:
 
 
 def json_text(found: dict[str, Any]) -> str:
-    return json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair stays an escape
 
 
 def _print_scores(found: dict[str, Any], metrics: list[str], scoring: str, chosen: str) -> None:
@@ -361,10 +373,28 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
     if bench not in benchmarks():
         raise UsageError(f"{bench} has no official outputs to score again")
     given = ctx.params
+    unused: tuple[str, ...] = ("versus", "humans", "outputs", "limit", "run_folder", "data", "cases", "export")
+    unused += () if bench == "gedit" else ("language",)
+    unused += () if bench == "imgedit" else ("suite",)
+    for name in unused:
+        if given[name] not in (None, ()):
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning with --rescore of {bench}")
+    output = given["output"]
+    beside = _refuse_existing(output, given["overwrite"])
     path = Path(given["rescore"])
     if not path.exists():
         raise EditError(f"{path}: no such file or folder")
     meta = Path(given["meta"]) if given["meta"] else None
     outputs = Outputs(path, meta, given["language"], given["suite"], given["name"])
-    found = rescore(benchmarks()[bench], outputs, given["seed"])
-    _print_scores(found, list(benchmarks()[bench].metrics), given["scoring"], chosen)
+    benchmark = benchmarks()[bench]
+    found = rescore(benchmark, outputs, given["seed"])
+    if output is not None:
+        from edittools.bench.score_report import render_scores
+
+        name = given["name"] or "model"
+        page = render_scores(
+            benchmark, found, [], name=name, title=given["title"] or f"{bench}: {name}", scoring=given["scoring"],
+            comparison=None, protocol={}, history=[],
+        )  # fmt: skip
+        _write_report(output, beside, page, found)
+    _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,24 @@ def _rubrics() -> list[str]:
 
     folder = os.path.join(os.path.dirname(edittools.__file__), "judges", "rubrics")
     return sorted(module.name for module in pkgutil.iter_modules([folder]))
+
+
+class _Amount(click.ParamType):
+    """A finite number, 0 or more; `positive` excludes 0."""
+
+    name = "number"
+
+    def __init__(self, positive: bool = False) -> None:
+        self.positive = positive
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number < 0 or (self.positive and number == 0):
+            self.fail(f"{value} is not a number {'above' if self.positive else 'of at least'} 0", param, ctx)
+        return number
 
 
 def writer_options(function: Callable) -> Callable:
@@ -55,7 +74,9 @@ def writer_options(function: Callable) -> Callable:
             setting=False,
             help="Environment variable that holds the key. Default: OPENAI_API_KEY.",
         ),
-        options.option("--temperature", type=float, metavar="T", group="Model", help="Default: the endpoint's own."),
+        options.option(
+            "--temperature", type=_Amount(), metavar="T", group="Model", help="Default: the endpoint's own."
+        ),
         options.option(
             "--concurrency",
             type=click.IntRange(min=1),
@@ -67,14 +88,24 @@ def writer_options(function: Callable) -> Callable:
             help="Calls in flight.",
         ),
         options.option(
-            "--rpm", type=float, metavar="N", group="Model", setting=False, help="Requests per minute at most."
+            "--rpm",
+            type=_Amount(positive=True),
+            metavar="N",
+            group="Model",
+            setting=False,
+            help="Requests per minute at most.",
         ),
         options.option(
-            "--tpm", type=float, metavar="N", group="Model", setting=False, help="Tokens per minute at most."
+            "--tpm",
+            type=_Amount(positive=True),
+            metavar="N",
+            group="Model",
+            setting=False,
+            help="Tokens per minute at most.",
         ),
         options.option(
             "--max-cost",
-            type=float,
+            type=_Amount(),
             metavar="AMOUNT",
             group="Model",
             setting=False,
@@ -234,6 +265,11 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     rubric = load_rubric(name)
     if given["model"] is None:
         raise UsageError("--rubric needs --model: who judges?")
+    if given["prompts"] and rubric.benchmark is None:
+        raise UsageError(f"--prompts: rubric `{name}` has words of its own")
+    limits = [option for option in ("max_cost", "rpm", "tpm") if given[option] is not None]
+    if limits and run_options.ray is not None:
+        raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
     parameters = {} if given["temperature"] is None else {"temperature": given["temperature"]}
     writer = load_writer(
@@ -247,6 +283,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     )
     # A price is needed for a limit; without one it is only told where the table has the model.
     prices = load_prices(given["prices"])
+    if given["max_cost"] is not None:
+        prices.find(given["model"])  # an error that names the table, before anything is asked
     tally = Tally()
     progress = Progress("judge", source.rows, shown=not given["quiet"] and sys.stderr.isatty())
     store: Store | None = None
@@ -299,7 +337,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     finally:
         if store is not None:
             store.close()
-    if not given["quiet"]:
+    if not given["quiet"] and run_options.ray is None:
         click.echo(f"judge: {_said(tally)}", err=True)
 
 

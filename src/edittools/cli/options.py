@@ -332,7 +332,9 @@ def run_settings(ctx: click.Context) -> Any:
 
     given = ctx.params
     cluster = None
-    if given.get("ray") is not None:
+    # A task of a cluster reads the same --config as its caller; --ray from there is not meant for it.
+    from_file = ctx.get_parameter_source("ray") is click.core.ParameterSource.DEFAULT_MAP
+    if given.get("ray") is not None and not (from_file and given.get("task") is not None):
         arguments = [str(ctx.info_name), *_without_ray(ctx.meta["edittools.arguments"], given["ray"])]
         cluster = RayCluster(given["ray"], arguments, given.get("jobs"), given.get("device") is not None)
     return RunOptions(

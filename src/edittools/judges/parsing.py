@@ -80,7 +80,8 @@ def official_average(numbers: Sequence[int]) -> float | None:
 _MARKS = " \t*_#>•-–—|`"  # around a label
 _BOLD = " \t\r*_`|"  # around a number: a minus sign belongs to it
 _RATING = re.compile(
-    r"(?P<number>[+-]?\d{1,6}(?:[.,]\d{1,6})?)\s*(?:/\s*(?P<of>\d{1,6}))?\s*(?:\([^()\d]*\))?\s*[.。]?"
+    # Possessive blanks: a reply that ends in a thousand of them is read in one pass.
+    r"(?P<number>[+-]?\d{1,6}(?:[.,]\d{1,6})?)\s*+(?:/\s*+(?P<of>\d{1,6}))?\s*+(?:\([^()\d]*\))?\s*+[.。]?"
 )
 
 
@@ -106,7 +107,7 @@ def labelled_strict(
         folded = _folded(label)
         if wanted is not None and folded not in wanted:
             continue
-        if wanted is None and _IS_REASONING.search(folded):
+        if wanted is None and (_IS_REASONING.search(folded) or _IS_TOTAL.fullmatch(folded)):
             continue
         rating = _rating(line, at)
         if rating is None:
@@ -140,6 +141,9 @@ def labelled_strict(
 _SCORE = re.compile(r"\bscore\b[\s*_`]*[:：][\s*_`]*(\S+)", re.IGNORECASE)
 
 
+_OUT_OF = re.compile(r"^[\s*_`]*(?:/|(?:out\s+)?of\b)\s*(\d+)", re.IGNORECASE)
+
+
 def uge_strict(reply: str) -> Scores | Unparsed:
     """One number after `Score:`, an integer from 1 to 5, on its own line or at the end of the reasoning.
 
@@ -151,7 +155,8 @@ def uge_strict(reply: str) -> Scores | Unparsed:
         if rating is None:
             return Unparsed("`Score` has no number")
         value = float(rating["number"].replace(",", "."))
-        if value != int(value) or not 1 <= value <= 5 or rating["of"] not in (None, "5"):
+        scale = rating["of"] or next(iter(_OUT_OF.findall(reply[match.end() : match.end() + 40])), None)
+        if value != int(value) or not 1 <= value <= 5 or scale not in (None, "5"):
             return Unparsed(f"`Score` is {rating[0]}, not an integer from 1 to 5")
         begin = match.start(1) + match[1].index(rating["number"])
         found.append((value, (begin, begin + len(rating["number"]))))
@@ -162,7 +167,8 @@ def uge_strict(reply: str) -> Scores | Unparsed:
     return Scores({"score": found[-1][0]}, {"score": found[-1][1]})
 
 
-_IS_REASONING = re.compile(r"reason|explan|rationale|comment|error|total|overall|average|sum\b")
+_IS_REASONING = re.compile(r"reason|explan|rationale|comment|error")
+_IS_TOTAL = re.compile(r"(total|overall|average|mean|sum)( score)?")  # some judges add them up, though nobody asked
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

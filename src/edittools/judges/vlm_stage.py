@@ -25,6 +25,7 @@ from edittools.judges.protocols import Call, Case, Encoding, Prompts
 from edittools.judges.rubrics import Dimension, Numbers, Rubric
 from edittools.judges.soft import soft_score, soft_values
 from edittools.models.writers import Reply, Request
+from edittools.models.writers.replies import json_format
 from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
 from edittools.stream.batch import Batch
@@ -230,8 +231,7 @@ class VlmJudgeStage:
             parameters = {"logprobs": True, "top_logprobs": 20, **parameters}
         schema = self.rubric.schemas.get(call.name) if self.structured else None
         if schema is not None:
-            form = {"name": f"{self.rubric.name}_{call.name}", "schema": schema, "strict": True}
-            parameters["response_format"] = {"type": "json_schema", "json_schema": form}
+            parameters["response_format"] = json_format(f"{self.rubric.name}_{call.name}", schema)
         return Request(self.model, call.parts, parameters, turn)
 
     def _prepared(self, batch: Batch) -> Iterator[tuple[int, _Row, list[Call]]]:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines, released_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
 
@@ -35,10 +35,10 @@ def rescore(outputs: Outputs) -> Rescored:
         if not found:
             raise EditError(f"{path}: holds no result.json or result.jsonl")
         path = found[0]
-    replies = _lines(path) if path.suffix == ".jsonl" else read_json(path)
-    meta = read_json(outputs.meta) if outputs.meta is not None else None
+    replies, broken = (_lines(path), None) if path.suffix == ".jsonl" else released_json(path)
+    meta = read_json(_list(outputs.meta, suite)) if outputs.meta is not None else None
     if suite == "uge":
-        made = official(lambda: {"average": _uge_average(replies)})
+        made: Any = broken or official(lambda: {"average": _uge_average(replies)})
         expected = None if meta is None else {_UGE: len(meta)}
         means = {} if made.get("average") is None else {"": {"average": {"score": made["average"]}}}
         return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, [])
@@ -46,7 +46,7 @@ def rescore(outputs: Outputs) -> Rescored:
         raise UsageError("--rescore of the basic suite needs --meta basic_edit.json, which says the edit types")
     types = _edit_types(meta)
     expected = count_tasks(kind for kind in types.values() if kind is not None)
-    made = _basic(replies, meta)
+    made = broken or _basic(replies, meta)
     return Rescored(
         made,
         {"": {kind: {"score": mean} for kind, mean in made.get("typescore", {}).items()}},
@@ -138,9 +138,7 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         return _dialogues(path)
     if suite not in _LISTS:
         raise UsageError(f"--suite {suite}: expected one of {', '.join(_LISTS)}, {_MULTITURN}")
-    found = [path] if path.is_file() else [file for name in _LISTS[suite] for file in sorted(path.rglob(name))]
-    if not found:
-        raise EditError(f"{path}: holds no {' or '.join(_LISTS[suite])}")
+    listed = _list(path, suite)
     try:
         return [
             Case(
@@ -148,13 +146,21 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
                 _TYPES.get(item.get("edit_type", _UGE), item.get("edit_type", _UGE)),
                 item["prompt"],
                 "en",
-                [loose_picture(found[0].parent / item["id"])],
+                [loose_picture(listed.parent / item["id"])],
                 f"{key}.png",
             )
-            for key, item in read_json(found[0]).items()
+            for key, item in read_json(listed).items()
         ]
     except (AttributeError, TypeError, KeyError) as error:
-        raise EditError(f"{found[0]}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+        raise EditError(f"{listed}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
+def _list(path: Path, suite: str) -> Path:
+    """The list of cases: the file itself, or the first of its usual names in a folder. Raises EditError."""
+    found = [path] if path.is_file() else [file for name in _LISTS[suite] for file in sorted(path.rglob(name))]
+    if not found:
+        raise EditError(f"{path}: holds no {' or '.join(_LISTS[suite])}")
+    return found[0]
 
 
 def _dialogues(path: Path) -> list[Case]:

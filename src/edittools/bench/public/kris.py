@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import Score, official, read_json
+from edittools.bench.scores import Score, official, read_json, released_json
 from edittools.errors import EditError
+from edittools.judges.parsing import kris_official, kris_official_dual
+from edittools.judges.protocols import KRIS_KNOWLEDGE
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
@@ -41,8 +43,8 @@ SHORT = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": 
 
 
 def rescore(outputs: Outputs) -> Rescored:
-    if not any(outputs.path.glob("*/metrics.json")):
-        raise EditError(f"{outputs.path}: holds no CATEGORY/metrics.json")
+    if not outputs.path.is_dir():
+        raise EditError(f"{outputs.path}: expected a folder of CATEGORY/metrics.json")
     made = official(lambda: _official(outputs.path))
     shown = {name: found["AVG"] for name, found in (made.get("type_avg", {}) | made.get("meta", {})).items()}
     if made.get("overall"):
@@ -108,12 +110,12 @@ def _scores(folder: Path) -> list[Score]:
     for names, metrics in TYPES.values():
         for name in names:
             path = folder / name / "metrics.json"
-            samples = read_json(path) if path.exists() else {}
+            samples = released_json(path)[0] if path.exists() else {}
             if not isinstance(samples, dict):
-                raise EditError(f"{path}: not {{id: scores}}")
+                continue  # the official result says what is wrong
             for key, sample in samples.items():
                 values = [sample.get(metric) if isinstance(sample, dict) else None for metric in metrics]
-                good = [float(v) for v in values if isinstance(v, (int, float)) and 1 <= v <= 5]
+                good = [float(v) for v in values if type(v) in (int, float) and 1 <= v <= 5]  # type: ignore[operator, arg-type]
                 if len(good) < len(metrics):
                     found.append(Score(key, name, {}, "failed", f"scores are missing or outside 1 to 5: {values}"))
                 else:
@@ -153,14 +155,21 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
     return {"score": (sum(good) / len(good) - 1) * 25} if len(good) == len(found) else None
 
 
+def _official_scores(replies: dict[str, str], category: str) -> dict[str, int | None]:
+    """A case's scores as the released parser reads them: knowledge and instruction out of one reply, where both are."""
+    names = {call: f"{call}_score" for call in ("consistency", "quality")}
+    scores = {name: kris_official(replies.get(call, ""), name) for call, name in names.items()}
+    said = replies.get("instruction", "")
+    if category in KRIS_KNOWLEDGE:
+        return scores | kris_official_dual(said)
+    return scores | {"instruction_score": kris_official(said, "instruction_score")}
+
+
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
     """CATEGORY/metrics.json, of the first pass; a score that was not read is null, as the upstream script keeps it."""
     by_category: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in rows:
-        first = row.passes[0] if row.passes else {}
-        by_category[row.case["task"]][row.case["key"]] = {
-            f"{name}_score": judgement["score"] for name, judgement in first.items()
-        }
+        by_category[row.case["task"]][row.case["key"]] = _official_scores(row.replies, row.case["task"])
     for category, samples in by_category.items():
         (folder / category).mkdir(parents=True, exist_ok=True)
         (folder / category / "metrics.json").write_text(json.dumps(samples, indent=2), "utf-8")

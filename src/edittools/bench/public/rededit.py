@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
 
@@ -25,10 +25,10 @@ _DETAILS = "evaluation_details.json"
 
 def rescore(outputs: Outputs) -> Rescored:
     path = outputs.path / _DETAILS if outputs.path.is_dir() else outputs.path
-    details = read_json(path)
+    details, broken = released_json(path)
     if outputs.meta is None:
         raise UsageError("--rescore of REDEdit-Bench needs --meta redbench.jsonl, which says the tasks")
-    cases = read_lines(outputs.meta)
+    cases = read_lines(_list(outputs.meta))
     notes = []
     if isinstance(details, dict):
         quota = [key for key, reply in details.items() if isinstance(reply, str) and reply.startswith("Error: ")]
@@ -36,7 +36,7 @@ def rescore(outputs: Outputs) -> Rescored:
             notes.append(f"{len(quota)} replies are error messages; one of digits only is a score to the script")
     tasks = [case.get("task") for case in cases if isinstance(case, dict)]
     expected = count_tasks(task for task in tasks if isinstance(task, str))
-    made = official(lambda: _official(details, cases))
+    made: Any = broken or official(lambda: _official(details, cases))
     means = {task: {"score": mean} for task, mean in made.get("averaged_result", {}).items()}
     if "final_score" in made:
         means["average"] = {"score": made["final_score"]}
@@ -59,7 +59,7 @@ def _official(details: Any, cases: list[Any]) -> dict[str, Any]:
 
 def _scores(details: Any, cases: list[Any]) -> list[Score]:
     if not isinstance(details, dict):
-        raise EditError(f"{_DETAILS}: not {{line number: reply}}")
+        return []  # the official result says what is wrong
     found = []
     for key, reply in details.items():
         index = int(key) if key.isdecimal() else -1
@@ -88,19 +88,25 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     if language is not None and language not in _LANGUAGES:
         raise UsageError(f"--language {language}: expected one of {', '.join(_LANGUAGES)}")
     spoken = _LANGUAGES[language or "cn"]
-    found = [path] if path.is_file() else sorted(path.rglob("redbench.jsonl"))
-    if not found:
-        raise EditError(f"{path}: holds no redbench.jsonl")
+    listed = _list(path)
     made = []
-    for number, item in enumerate(read_lines(found[0])):
+    for number, item in enumerate(read_lines(listed)):
         try:
             place = f"{item['task']}/{item['task']}-{item['id']}.png"
-            picture = loose_picture(_picture(found[0].parent, item["source"]))
+            picture = loose_picture(_picture(listed.parent, item["source"]))
             text = item[_INSTRUCTIONS[spoken]]
             made.append(Case(str(item["id"]), item["task"], text, spoken, [picture], place, facts={"line": number}))
         except (TypeError, KeyError) as error:
-            raise EditError(f"{found[0]}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
+            raise EditError(f"{listed}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
     return made
+
+
+def _list(path: Path) -> Path:
+    """The list of cases: the file itself, or the one in a folder. Raises EditError."""
+    found = [path] if path.is_file() else sorted(path.rglob("redbench.jsonl"))
+    if not found:
+        raise EditError(f"{path}: holds no redbench.jsonl")
+    return found[0]
 
 
 def _picture(folder: Path, name: str) -> Path:

@@ -63,7 +63,7 @@ def rescore(outputs: Outputs) -> Rescored:
         notes.append("the script takes a case without `consistency_free` for one with it: 0.8 R + 0.2 V for all")
     if not all("subtask" in case for case in cases):
         notes.append("the script needs `subtask` in the data")
-    expected = count_tasks(case.get("category", "") for case in cases)
+    expected = count_tasks(str(case.get("category")) for case in cases)
     made = official(lambda: _official(replies, cases))
     means = {
         name: {"score": line["Score-Percentage"], "accuracy": line["Accuracy"]}
@@ -208,6 +208,9 @@ def _scores(replies: Any, cases: list[dict[str, Any]]) -> list[Score]:
         judge = replies.get(key) if isinstance(replies, dict) else None
         if not isinstance(judge, dict):
             found.append(Score(key, task, {}, "missing", "no replies"))
+            continue
+        if task not in CATEGORIES.values():
+            found.append(Score(key, task, {}, "failed", f"no rule for category {task}"))
             continue
         logical = task == "logical_reasoning"
         free = bool(case.get("consistency_free")) and not logical
