@@ -322,7 +322,9 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         structured=given["structured"],
         jobs=options.jobs(ctx),
     )
-    settings = options.settings(ctx, prompts=None if prompts is None else prompts.digest, endpoint=writer.name)
+    # -n reaches nobody: the backend that it loads is a stand-in.
+    where = given["api_base"] if run_options.dry_run else writer.name
+    settings = options.settings(ctx, prompts=None if prompts is None else prompts.digest, endpoint=where)
     if run_options.dry_run:
         rows = source.rows or 0
         calls = calls_of(rubric, rows, given["passes"])
