@@ -19,7 +19,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -68,7 +68,7 @@ def serve(pipe: Connection, seconds: float) -> None:
         asyncio.run(main())
 
 
-def requests(count: int, side: int, encode: bool) -> Iterator[tuple[int, Callable[[], Request]]]:
+def requests(count: int, side: int, encode: bool) -> list[tuple[int, Callable[[], Request]]]:
     """Two of 16 pictures per request: the bytes of JPEG files, or pixels that are made JPEG for every request."""
     rng = np.random.default_rng(0)
     pixels = []
@@ -86,8 +86,7 @@ def requests(count: int, side: int, encode: bool) -> Iterator[tuple[int, Callabl
         parts = (f"Question {k}: what changed?", picture(k), picture(k + 1))
         return Request("loopback", parts, {"max_tokens": 16})
 
-    for k in range(count):
-        yield k, functools.partial(make, k)
+    return [(k, functools.partial(make, k)) for k in range(count)]
 
 
 def main() -> int:
@@ -107,11 +106,12 @@ def main() -> int:
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
+        asked = requests(options.calls, options.side, options.encode)
         started, cpu = time.perf_counter(), time.process_time()
         states = [
             reply.state
             for _, reply in ask_all(
-                requests(options.calls, options.side, options.encode),
+                asked,
                 writer,
                 store,
                 concurrency=options.in_flight,

@@ -52,7 +52,7 @@ class EndpointWriter:
         self.timeout = timeout
         self.openai: Any = openai
         self.httpx: Any = httpx2
-        self.client: Any = None
+        self.client: Any = self._connect()  # now, because its certificates take a while, and all calls would wait
 
     def _connect(self) -> Any:
         # How many calls are in flight is the business of `ask_all`. A redirect would carry the key elsewhere.
