@@ -22,6 +22,7 @@ from edittools.stream.history import canonical_json, digest
 from edittools.stream.images import Buffer, Raster
 from edittools.stream.pictures import row_pictures
 from edittools.stream.rows import CHUNK_ROWS, RowPool, column_values, drop_failed, row_paths
+from edittools.stream.scores import score_types
 
 VERDICT_VERSION = 1
 
@@ -82,10 +83,8 @@ class FilterStage:
             raise UsageError(f"--mark {self.mark}: the input has such a column already")
         if self.where is not None:
             self.where.true_for(empty_batch(schema))  # a wrong expression is found before anything is written
-        if "scores" in schema.names and not pa.types.is_struct(schema.field("scores").type):
-            raise UsageError("column `scores` is not a record of scores")
+        scores = score_types(schema)
         self.models.check_columns(schema, [item for item, _ in self.measured])
-        scores = {f.name: f.type for f in schema.field("scores").type} if "scores" in schema.names else {}
         fields = [(c.name, c.type) for c in schema if c.name != "scores" or not self.measured]
         if self.measured:
             for item, _ in self.measured:

@@ -12,7 +12,8 @@ from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import column_values, drop_failed, in_language, map_chunks
+from edittools.stream.rows import RowPool, column_values, drop_failed, in_language
+from edittools.stream.scores import add_scores, scores_schema
 
 
 class OcrStage:
@@ -28,23 +29,21 @@ class OcrStage:
         for name in (self._column(schema), "instruction"):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to read")
-        old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
-        if not pa.types.is_struct(old):
-            raise UsageError("column `scores` is not a record of scores")
-        types = {child.name: child.type for child in old} | dict.fromkeys(NAMES, pa.float64())
-        kept = [(column.name, column.type) for column in schema if column.name != "scores"]
-        return pa.schema([*kept, ("scores", pa.struct(list(types.items())))])
+        return scores_schema(schema, NAMES)
 
     def _column(self, schema: pa.Schema) -> str:
         return self.column or ("result" if "result" in schema.names else "target")
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            yield from map_chunks(iter([batch]), self._work, self.schema(batch.rows.schema), self.jobs)
+        pool = RowPool(self.jobs)
+        try:
+            for batch in batches:
+                yield from pool.run(batch, self._work, self.schema(batch.rows.schema))
+        finally:
+            pool.close()
 
     def _work(self, batch: Batch) -> Batch:
         rows = batch.rows
-        schema = self.schema(rows.schema)
         texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
         made: list[dict[str, float | None]] = []
         failed: dict[int, RowError] = {}
@@ -58,7 +57,4 @@ class OcrStage:
                 made[-1] = ocr_scores(pixels, text or "")
             except RowError as error:
                 failed[row] = error
-        before = column_values(rows, "scores")
-        scores = [{**(old or {}), **new} for old, new in zip(before, made)]
-        columns = [rows.column(c.name) if c.name != "scores" else pa.array(scores, c.type) for c in schema]
-        return drop_failed(batch, pa.record_batch(columns, schema=schema), failed, self.name)
+        return drop_failed(batch, add_scores(rows, self.schema(rows.schema), NAMES, made), failed, self.name)

@@ -18,7 +18,8 @@ from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import drop_failed, map_chunks
+from edittools.stream.rows import RowPool, drop_failed
+from edittools.stream.scores import add_scores, scores_schema
 
 PAIR_SCORES = ("visible", "edit_ratio", "copy_psnr", "copy_ssim", "copy_l1", "mask_share", "mask_iou")
 _OF_RESULT = ("psnr", "ssim", "l1", "psnr_inside", "psnr_outside", "l1_inside", "l1_outside")
@@ -46,13 +47,7 @@ class JudgeStage:
         for name in ("source", "target"):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
-        old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
-        if not pa.types.is_struct(old):
-            raise UsageError("column `scores` is not a record of scores")
-        types = {field.name: field.type for field in old}
-        types.update({name: pa.float64() for name in self._scores(schema)})
-        fields = [(c.name, c.type) for c in schema if c.name not in ("scores", BOX)]
-        return pa.schema([*fields, ("scores", pa.struct(list(types.items()))), (BOX, pa.list_(pa.float64()))])
+        return scores_schema(schema, self._scores(schema), {BOX: pa.list_(pa.float64())})
 
     def _scores(self, schema: pa.Schema) -> list[str]:
         extra = [f"{name}_psnr" for name in _other_results(schema)]
@@ -61,10 +56,13 @@ class JudgeStage:
         return [*PAIR_SCORES, *RESULT_SCORES, *semantic_names(self.embedders), *extra]
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            schema = self.schema(batch.rows.schema)
-            work = functools.partial(self._work, schema=schema)
-            yield from map_chunks(iter([batch]), work, schema, self.jobs)
+        pool = RowPool(self.jobs)
+        try:
+            for batch in batches:
+                schema = self.schema(batch.rows.schema)
+                yield from pool.run(batch, functools.partial(self._work, schema=schema), schema)
+        finally:
+            pool.close()
 
     def _decode(self, reference: dict[str, Any] | None, what: str) -> np.ndarray:
         if reference is None:
@@ -89,7 +87,9 @@ class JudgeStage:
                 failed[row] = error
             boxes.append(values.pop(BOX, None))
             scores.append(values)
-        return drop_failed(batch, self._with(rows, schema, scores, boxes), failed, self.name)
+        beside = {BOX: pa.array(boxes, pa.list_(pa.float64()))}
+        made = add_scores(rows, schema, self._scores(rows.schema), scores, beside)
+        return drop_failed(batch, made, failed, self.name)
 
     def _judge(self, row: int, found: dict[str, list], others: list[str]) -> dict[str, Any]:
         source, target = self._decode(found["source"][row], "source"), self._decode(found["target"][row], "target")
@@ -118,27 +118,6 @@ class JudgeStage:
             shown = self._decode(found[f"result_{name}"][row], f"result_{name}")
             values[f"{name}_psnr"] = judge_result(shown, target, source)["psnr"]
         return values
-
-    def _with(
-        self, rows: pa.RecordBatch, schema: pa.Schema, scores: list[dict[str, Any]], boxes: list[list[float] | None]
-    ) -> pa.RecordBatch:
-        own = set(self._scores(rows.schema))
-        old: dict[str, pa.Array] = {}
-        if "scores" in rows.schema.names:
-            column = rows.column("scores")
-            old = dict(zip([field.name for field in column.type], column.flatten()))
-        children = [
-            pa.array([values.get(field.name) for values in scores], pa.float64())
-            if field.name in own
-            else old[field.name]
-            for field in schema.field("scores").type
-        ]
-        made = {
-            "scores": pa.StructArray.from_arrays(children, fields=list(schema.field("scores").type)),
-            BOX: pa.array(boxes, pa.list_(pa.float64())),
-        }
-        columns = [made[c.name] if c.name in made else rows.column(c.name) for c in schema]
-        return pa.record_batch(columns, schema=schema)
 
 
 def _other_results(schema: pa.Schema) -> list[str]:

@@ -32,6 +32,7 @@ from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures, source_references
 from edittools.stream.rows import column_values, in_language
+from edittools.stream.scores import add_scores, scores_schema
 from edittools.stream.source import Source
 
 COLUMN = "judgements"
@@ -167,15 +168,9 @@ class VlmJudgeStage:
         for name in needed:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
-        old = schema.field("scores").type if "scores" in schema.names else pa.struct([])
-        if not pa.types.is_struct(old):
-            raise UsageError("column `scores` is not a record of scores")
         if COLUMN in schema.names and schema.field(COLUMN).type != pa.list_(JUDGEMENT):
             raise UsageError(f"column `{COLUMN}` holds something else already")
-        types = {child.name: child.type for child in old}
-        types.update({name: pa.float64() for name in self.score_names()})
-        kept = [(column.name, column.type) for column in schema if column.name not in ("scores", COLUMN)]
-        return pa.schema([*kept, ("scores", pa.struct(list(types.items()))), (COLUMN, pa.list_(JUDGEMENT))])
+        return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)})
 
     def _edited(self, schema: pa.Schema) -> str:
         return self.edited or ("result" if "result" in schema.names else "target")
@@ -303,25 +298,11 @@ class VlmJudgeStage:
         schema = self.schema(entry.batch.rows.schema)
         made = [self._judge(row) for row in entry.rows]
         rows = entry.batch.rows
-        old: dict[str, pa.Array] = {}
-        if "scores" in rows.schema.names:
-            column = rows.column("scores")
-            old = dict(zip([child.name for child in column.type], column.flatten()))
-        names = set(self.score_names())
-        children = [
-            pa.array([scores.get(child.name) for _, scores in made], pa.float64())
-            if child.name in names
-            else old[child.name]
-            for child in schema.field("scores").type
-        ]
         before = column_values(rows, COLUMN)
         lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
-        columns = {
-            "scores": pa.StructArray.from_arrays(children, fields=list(schema.field("scores").type)),
-            COLUMN: pa.array(lists, pa.list_(JUDGEMENT)),
-        }
-        arrays = [columns[c.name] if c.name in columns else rows.column(c.name) for c in schema]
-        return entry.batch.replace(pa.record_batch(arrays, schema=schema))
+        beside = {COLUMN: pa.array(lists, pa.list_(JUDGEMENT))}
+        scores = [scores for _, scores in made]
+        return entry.batch.replace(add_scores(rows, schema, self.score_names(), scores, beside))
 
     def _judge(self, row: _Row) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
         """The judgements of a row, by pass and dimension, and its scores by column name."""
