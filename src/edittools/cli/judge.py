@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edittools.cli import options
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from edittools.models.writers.asking import Tally
-    from edittools.stream.progress import Progress
 
 
 def _rubrics() -> list[str]:
@@ -258,8 +256,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.models.writers.load import load_writer
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store
-    from edittools.stream.progress import Progress
-    from edittools.stream.run import run
+    from edittools.stream.run import open_progress, open_sink, run
 
     given = ctx.params
     rubric = load_rubric(name)
@@ -282,11 +279,14 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         batch_size=given["batch_size"] or 8,
     )
     # A price is needed for a limit; without one it is only told where the table has the model.
-    prices = load_prices(given["prices"])
-    if given["max_cost"] is not None:
-        prices.find(given["model"])  # an error that names the table, before anything is asked
+    table, prices = load_prices(given["prices"]), None
+    try:
+        table.find(given["model"])
+        prices = table
+    except EditError:
+        if given["max_cost"] is not None:
+            raise
     tally = Tally()
-    progress = Progress("judge", source.rows, shown=not given["quiet"] and sys.stderr.isatty())
     store: Store | None = None
 
     def ask(requests: Any) -> Iterator[Any]:
@@ -300,10 +300,10 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             requests_per_minute=given["rpm"],
             tokens_per_minute=given["tpm"],
             max_cost=given["max_cost"],
-            prices=prices if _priced(prices, given["model"]) else None,
+            prices=prices,
             check=stage.check,
             tally=tally,
-            progress=lambda found: _show(progress, found),
+            progress=lambda _: progress.refresh(),
         )
 
     stage = VlmJudgeStage(
@@ -328,29 +328,18 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     if run_options.dry_run:
         rows = source.rows or 0
         calls = calls_of(rubric, rows, given["passes"])
-        known = prices if _priced(prices, given["model"]) else None
-        found = estimate(stage.sample(source), known, calls=calls)
-        cost = "no price is known for this model" if found.cost is None else f"{found.cost:.2f} {prices.currency}"
+        found = estimate(stage.sample(source), prices, calls=calls)
+        cost = "no price is known for this model" if prices is None else f"{found.cost:.2f} {prices.currency}"
         note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and at most "
         options.show_plan(ctx, source, settings, (f"{note}{found.completion_tokens:,} written: {cost}",))
         return
+    sink = open_sink(run_options)
+    progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
     try:
-        run("judge", source, [stage], settings, run_options, progress=progress)
+        run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
     finally:
         if store is not None:
             store.close()
-    if not given["quiet"] and run_options.ray is None:
-        click.echo(f"judge: {_said(tally)}", err=True)
-
-
-def _priced(prices: Any, model: str) -> bool:
-    from edittools.errors import EditError
-
-    try:
-        prices.find(model)
-    except EditError:
-        return False
-    return True
 
 
 def _store_folder(given: dict[str, Any]) -> str:
@@ -362,13 +351,9 @@ def _store_folder(given: dict[str, Any]) -> str:
     return output.rstrip("/") + ".replies"
 
 
-def _show(progress: Progress, tally: Tally) -> None:
-    """Calls, tokens, cost and failures behind the bar."""
-    if progress.bar is not None:
-        progress.bar.set_postfix_str(_said(tally), refresh=False)
-
-
 def _said(tally: Tally) -> str:
+    if not tally.replies:  # the tasks of a cluster ask by themselves
+        return ""
     parts = [f"{tally.calls} calls", f"{tally.stored} replies from the store"]
     parts.append(f"{tally.prompt_tokens + tally.completion_tokens:,} tokens")
     if tally.cost is not None:

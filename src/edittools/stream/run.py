@@ -9,7 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -137,6 +137,25 @@ def open_input(paths: list[str], options: RunOptions) -> Source:
     return source
 
 
+def open_sink(options: RunOptions) -> Sink:
+    """The sink the options describe."""
+    return make_sink(
+        options.output, options.format, overwrite=options.overwrite, inline=options.inline, stdout_kind=stdout_kind
+    )
+
+
+def open_progress(
+    command: str, source: Source, options: RunOptions, sink: Sink, note: Callable[[], str] | None = None
+) -> Progress:
+    """The progress of a run: shown by the last command of a pipeline. `note` is what is said beside the rows."""
+    shown = not (_to_pipe(options) or options.quiet or isinstance(sink, TableSink))
+    return Progress(command, source.rows, shown=shown, note=note)
+
+
+def _to_pipe(options: RunOptions) -> bool:
+    return options.output in (None, "-") and stdout_kind() == "pipe"
+
+
 class _Handler:
     """The first SIGINT or SIGTERM unwinds the run at once, wherever it waits; temporaries go on the way out."""
 
@@ -180,14 +199,7 @@ def run(
 
     Raises what the command line reports: EditError and its kinds, BrokenPipeError, Interrupted.
     """
-    if sink is None:
-        sink = make_sink(
-            options.output,
-            options.format,
-            overwrite=options.overwrite,
-            inline=options.inline,
-            stdout_kind=stdout_kind,
-        )
+    sink = sink or open_sink(options)
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
     if options.task is not None:
@@ -202,13 +214,11 @@ def run(
             raise UsageError("--ray needs shards to spread: an input that is not a pipe, and -o DIR/ for its output")
         if options.task is not None or options.rejects:
             raise UsageError("--ray cuts the tasks itself: leave out --task and --rejects")
-    to_pipe = options.output in (None, "-") and stdout_kind() == "pipe"
+    to_pipe = _to_pipe(options)
     if to_pipe:
         with contextlib.suppress(OSError, ValueError):
             grow_pipe(cast(Any, open(1, "wb", closefd=False)))
-    if progress is None:
-        shown = not (to_pipe or options.quiet or isinstance(sink, TableSink))
-        progress = Progress(command, source.rows, shown=shown)
+    progress = progress or open_progress(command, source, options, sink)
     rejects = _RejectsFile(options.rejects, options.overwrite)
     spool: str | None = None
     try:
