@@ -1,35 +1,53 @@
 """`python -m edittools.models.convert FILE FOLDER`: a released checkpoint as safetensors, once.
 
-What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), or the aesthetic predictor (`*.pth`).
+What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), the aesthetic predictor (`*.pth`), or
+Step1X-Edit: the official `*.safetensors`, or the folder that is made for the fork of diffusers. The way back is
+`--to official` and `--to fork`.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
-from edittools.errors import USAGE, EditError
-from edittools.models import aesthetic
+from edittools.errors import EditError
+from edittools.models import aesthetic, step1x_weights
 from edittools.models.embedders import isc21, sscd
 from edittools.models.weights import read_released
 
 
-def convert(path: str | Path, folder: str | Path) -> str:
-    """Convert; returns what it was. Raises EditError."""
+def convert(path: str | Path, target: str | Path, layout: str = "ours") -> str:
+    """Convert; returns what it was. `layout` other than "ours" is Step1X-Edit's alone. Raises EditError."""
+    if Path(path).is_dir() or Path(path).suffix == ".safetensors":
+        return step1x_weights.convert(path, target, layout)
     released = read_released(path)
     for module in (aesthetic, sscd, isc21):
         if module.recognises(released):
-            module.save_released(released, folder, str(path))
+            if layout != "ours":
+                raise EditError(f"{path}: only Step1X-Edit is written in the layout `{layout}`")
+            module.save_released(released, target, str(path))
             return module.__name__.rpartition(".")[2]
-    raise EditError(f"{path}: no released checkpoint that is known", hint="SSCD, ISC21 or the aesthetic predictor")
+    raise EditError(
+        f"{path}: no released checkpoint that is known", hint="SSCD, ISC21, the aesthetic predictor or Step1X-Edit"
+    )
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: python -m edittools.models.convert FILE FOLDER", file=sys.stderr)
-        return USAGE
+    parser = argparse.ArgumentParser(
+        prog="python -m edittools.models.convert", description="A released checkpoint as safetensors, once."
+    )
+    parser.add_argument("source", metavar="FILE", help="the release's file; of Step1X-Edit, a folder too")
+    parser.add_argument("target", metavar="FOLDER", help="where it goes; with --to official, a file")
+    parser.add_argument(
+        "--to", choices=step1x_weights.LAYOUTS, default="ours", help="layout of Step1X-Edit (default: %(default)s)"
+    )
     try:
-        print(f"{convert(*arguments)}: {arguments[1]}", file=sys.stderr)
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        print(f"{convert(options.source, options.target, options.to)}: {options.target}", file=sys.stderr)
     except EditError as error:
         print(f"convert: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.status

@@ -101,10 +101,10 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     return tensors
 
 
-def load_strictly(network: Any, tensors: dict[str, Any], folder: Path) -> None:
-    """Load a state dict that has to fit exactly. Raises EditError."""
+def load_strictly(network: Any, tensors: dict[str, Any], folder: Path, *, assign: bool = False) -> None:
+    """Load a state dict that has to fit exactly; `assign` takes the tensors as they are. Raises EditError."""
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=assign)
     except RuntimeError as error:
         raise EditError(f"{folder}: the weights are not those of this model: {_second_line(error)}") from error
 
