@@ -292,6 +292,8 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
     Raises EditError that names the first tensor that is missing, not of the model, or of another shape.
     """
     path = Path(path)
+    if not path.exists():
+        raise EditError(f"{path}: no such file or folder")
     with contextlib.ExitStack() as stack:
         layout, source, config = _open(path, stack)
         try:
