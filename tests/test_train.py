@@ -11,69 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training import MemoryRows, pairs, run, tiny
 
 from edittools.errors import EditError, Interrupted, UsageError
 from edittools.models import flow
-from edittools.models.edit_dit import PADDING, UNKNOWN, EditDiT, Vocabulary, to_pixels, to_tokens
-from edittools.train import Example, checkpoint, ema, load_recipe, objective, recipe_names, train
-from edittools.train.data import batch_indices, collate
-from edittools.train.model import build_model
+from edittools.models.edit_dit import PADDING, UNKNOWN, Vocabulary
+from edittools.models.run_folder import load as load_run
+from edittools.models.systems import load_system
+from edittools.models.tokens import to_pixels, to_tokens
+from edittools.train import checkpoint, load_recipe, objective, recipe_names
 from edittools.train.muon import Muon, orthogonalise
-
-TINY = {
-    "resolution": 16,
-    "patch": 8,
-    "layers": 2,
-    "heads": 2,
-    "head_dim": 16,
-    "rope": [4, 6, 6],
-    "text_width": 16,
-    "text_heads": 2,
-    "text_layers": 1,
-    "max_words": 8,
-    "batch": 6,
-    "steps": 12,
-    "checkpoint_every": 4,
-    "log_every": 2,
-    "threads": 1,
-}
+from edittools.train.optimizers import Average
 
 
-def tiny(**overrides):
-    return load_recipe("demo", {k: v for k, v in {**TINY, **overrides}.items() if k != "threads"})
-
-
-class Rows:
-    """Twenty pictures of noise and gradients; the instruction decides between inverting and copying."""
-
-    def __init__(self, count=20, bad=None):
-        random = np.random.default_rng(0)
-        self.rows = []
-        for k in range(count):
-            picture = random.integers(0, 256, (4, 4, 3)).astype(np.uint8).repeat(4, 0).repeat(4, 1)
-            invert = k % 2 == 0
-            self.rows.append(
-                Example(
-                    f"row-{k}",
-                    "tone",
-                    "invert",
-                    [picture],
-                    255 - picture if invert else picture,
-                    "invert the colors" if invert else "leave it alone",
-                )
-            )
-        self.bad = bad
-
-    def __len__(self):
-        return len(self.rows)
-
-    def instructions(self):
-        return [row.instruction for row in self.rows]
-
-    def load(self, indices):
-        if self.bad is not None and self.bad in indices:
-            raise RuntimeError("unreadable")
-        return [self.rows[k] for k in indices]
+def small(words=("a",), **overrides):
+    """The tiny network, new."""
+    recipe = tiny(**overrides)
+    return load_system("small", recipe.model, seed=recipe.seed, texts=lambda: list(words))
 
 
 # ---------------------------------------------------------------------------------------------- the objective
@@ -117,23 +71,20 @@ def test_region_weights_by_hand():
 
 
 def test_gradient_against_finite_differences():
-    recipe = tiny(layers=1)
-    model = build_model(recipe, Vocabulary(["warm"])).double()
+    system = small(["warm"], model_layers=1)
+    model = system.network.double()
     with torch.no_grad():  # off the zero start, where most gradients vanish
         torch.manual_seed(1)
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
     torch.manual_seed(2)
     x0, noise = torch.randn(2, 2, 3, 16, 16, dtype=torch.float64)
-    references, words = (
-        torch.randn(2, 1, 3, 16, 16, dtype=torch.float64),
-        torch.tensor([[2, 1], [2, PADDING]]),
-    )
+    references, words = [torch.randn(2, 3, 16, 16, dtype=torch.float64)], torch.tensor([[2, 1], [2, PADDING]])
     t = torch.tensor([0.3, 0.8], dtype=torch.float64)
 
     def loss():
-        output = model(flow.interpolate(x0, noise, t), t, references, words)
-        return objective.errors(output, x0, noise, recipe.predicts).mean()
+        output = model(flow.interpolate(x0, noise, t), t, references, {"words": words})
+        return objective.errors(output, x0, noise, system.predicts).mean()
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss(), parameters)
@@ -155,7 +106,7 @@ def test_every_interval_is_hit_exactly_once_per_step():
         assert sorted((u * 32).long().tolist()) == list(range(32))
         # the maps are monotone: the order of the times is the order of the strata
         for density in ("uniform", "logit-normal"):
-            t = objective.times(u, density, 3.0)
+            t = objective.times(tiny(timesteps=density, shift=3.0), u, step, 4)
             assert torch.equal(t.argsort(), u.argsort()) and 0 < t.min() and t.max() < 1
     assert torch.equal(objective.strata(7, 3, 32), objective.strata(7, 3, 32))
     assert not torch.equal(objective.strata(7, 3, 32), objective.strata(7, 4, 32))
@@ -164,7 +115,8 @@ def test_every_interval_is_hit_exactly_once_per_step():
 
 def test_logit_normal_quantiles_by_hand():
     # u = Φ(1) = 0.841345 is one deviation: logit t = 1
-    t = objective.times(torch.tensor([0.5, 0.8413447460685429], dtype=torch.float64), "logit-normal", 1.0)
+    recipe = tiny(timesteps="logit-normal", shift=1.0)
+    t = objective.times(recipe, torch.tensor([0.5, 0.8413447460685429], dtype=torch.float64), 0, 4)
     assert t.tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
 
 
@@ -174,15 +126,16 @@ def test_rate_by_hand():
 
 
 def test_average_is_a_weighted_mean():
-    model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    model = torch.nn.Linear(1, 1, bias=False)
     seen = [3.0, -1.0, 4.0, 1.0]
     for decay in (0.9, 1.0):
+        average = Average(dict(model.named_parameters()), decay)
         for k, value in enumerate(seen, start=1):
             torch.nn.init.constant_(model.weight, value)
-            ema.update(average, model, k, decay)
+            average.update(k)
         weights = [decay ** (len(seen) - i) for i in range(1, len(seen) + 1)]
         expected = sum(w * value for w, value in zip(weights, seen)) / sum(weights)
-        assert average.weight.item() == pytest.approx(expected, rel=1e-6)
+        assert average.values["weight"].item() == pytest.approx(expected, rel=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ the network
@@ -198,30 +151,27 @@ def test_tokens_round_trip_and_order():
 
 def test_training_starts_at_copying_the_first_source():
     torch.manual_seed(0)
-    x_t, references, words = (
-        torch.randn(2, 3, 16, 16),
-        torch.randn(2, 2, 3, 16, 16),
-        torch.tensor([[2, 3], [4, 1]]),
-    )
+    x_t, references = torch.randn(2, 3, 16, 16), list(torch.randn(2, 2, 3, 16, 16))
+    conditions = {"words": torch.tensor([[2, 3], [4, 1]])}
     t = torch.tensor([0.4, 1.0])
-    for residual, expected in (("copy", references[:, 0]), ("blend", references[:, 0]), ("none", 0 * x_t)):
-        model = build_model(tiny(residual=residual), Vocabulary(["a", "b", "c"]))
-        assert torch.equal(model(x_t, t, references, words), expected)
-    model = build_model(tiny(predicts="v", residual="none"), Vocabulary(["a", "b", "c"]))
-    assert torch.equal(model.x0(x_t, t, references, words), x_t)
+    for residual, expected in (("copy", references[0]), ("blend", references[0]), ("none", 0 * x_t)):
+        model = small("abc", model_residual=residual).network
+        assert torch.equal(model(x_t, t, references, conditions), expected)
+    system = small("abc", model_predicts="v", model_residual="none")
+    assert torch.equal(system.x0(system.network(x_t, t, references, conditions), x_t, t), x_t)
 
 
 def test_blend_by_hand():
     """x̂_0 = (1 + g) (y + A y + b) + r with the same g, A, b, r for every token, set through the last bias."""
-    model = build_model(tiny(residual="blend"), Vocabulary(["a"]))
+    model = small(model_residual="blend").network
     swap = torch.tensor([[-1.0, 1, 0, 0.2], [1, -1, 0, 0.2], [0, 0, 0, 0.2]])  # A swaps red and green; b = 0.2
     with torch.no_grad():
         model.transformer.proj_out.bias.copy_(
             torch.cat([torch.full((192,), 0.1), torch.full((64,), -0.5), swap.flatten()])
         )
-    y = torch.rand(1, 1, 3, 16, 16)
-    result = model(torch.randn(1, 3, 16, 16), torch.tensor([0.5]), y, torch.tensor([[2]]))
-    assert torch.allclose(result, 0.5 * (y[:, 0, [1, 0, 2]] + 0.2) + 0.1, atol=1e-6)
+    y = torch.rand(1, 3, 16, 16)
+    result = model(torch.randn(1, 3, 16, 16), torch.tensor([0.5]), [y], {"words": torch.tensor([[2]])})
+    assert torch.allclose(result, 0.5 * (y[:, [1, 0, 2]] + 0.2) + 0.1, atol=1e-6)
 
 
 def test_vocabulary_reads_english_and_chinese():
@@ -235,15 +185,15 @@ def test_vocabulary_reads_english_and_chinese():
 
 def test_no_trained_parameter_lacks_a_gradient_after_a_step():
     """The frozen list is exact: everything else is reached [traps of the Qwen block]."""
-    model = build_model(tiny(), Vocabulary(["a"]))
+    model = small().network
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
     model(
         torch.randn(2, 3, 16, 16),
         torch.tensor([0.4, 0.9]),
-        torch.randn(2, 1, 3, 16, 16),
-        torch.tensor([[2, 1], [2, 0]]),
+        [torch.randn(2, 3, 16, 16)],
+        {"words": torch.tensor([[2, 1], [2, 0]])},
     ).square().mean().backward()
     unreached = [
         name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
@@ -279,12 +229,16 @@ def test_recipes_that_ship_load():
 
 
 @pytest.mark.parametrize("overrides, word", [
-    ({"stepz": 1}, "stepz"), ({"steps": "many"}, "steps"), ({"steps": 0}, "steps"), ({"patch": 7}, "patch"),
-    ({"rope": [1, 2, 3]}, "rope"), ({"predicts": "v"}, "residual"), ({"batch": True}, "batch"),
+    ({"stepz": 1}, "stepz"), ({"steps": "many"}, "steps"), ({"steps": 0}, "steps"), ({"batches": True}, "batches"),
+    ({"sides": [60]}, "sides"), ({"ratios": ["wide"]}, "ratios"), ({"optimizer": "sgd"}, "optimizer"),
+    ({"weighting": "logit-normal"}, "square"), ({"captions": {"original": -1}}, "captions"),
+    ({"system": "nonesuch"}, "nonesuch"), ({"model.rope": [1, 2, 3]}, "rope"), ({"model.predicts": "v"}, "residual"),
+    ({"model.depth": 3}, "depth"), ({"model.patch": 1.5}, "patch"),
 ])  # fmt: skip
 def test_bad_settings_are_named(overrides, word):
     with pytest.raises(UsageError, match=word):
-        load_recipe("demo", overrides)
+        recipe = load_recipe("demo", overrides)
+        load_system(recipe.system, recipe.model)
 
 
 def test_unknown_recipe_names_those_that_ship():
@@ -293,45 +247,21 @@ def test_unknown_recipe_names_those_that_ship():
     assert "demo" in caught.value.hint
 
 
-def test_batches_are_shuffled_epochs_and_pure():
-    steps = [batch_indices(3, step, 4, 10) for step in range(5)]
-    flat = [k for step in steps for k in step]
-    assert sorted(flat[:10]) == list(range(10)) == sorted(flat[10:])
-    assert flat[:10] != flat[10:]
-    assert batch_indices(3, 2, 4, 10) == steps[2]
-
-
-def test_rows_are_grouped_by_their_number_of_references():
-    a, b = np.zeros((16, 16, 3), np.uint8), np.full((8, 30, 3), 255, np.uint8)
-    rows = [
-        Example("p", "add", "t", [a], b, "x"),
-        Example("q", "t2i", "t", [], a, "y"),
-        Example("r", "add", "t", [b], a, "z"),
-    ]
-    batch = collate(0, rows, 16)
-    assert [(g.rows, tuple(g.references.shape)) for g in batch.groups] == [
-        ([1], (1, 0, 3, 16, 16)),
-        ([0, 2], (2, 1, 3, 16, 16)),
-    ]
-    assert batch.groups[1].target[0].unique().tolist() == [1]
-    assert batch.groups[1].references[0].unique().tolist() == [-1]
-
-
 # ---------------------------------------------------------------------------------------------------- the loop
 
 
-def contents(run: Path):
-    return {p.relative_to(run): p.read_bytes() for p in sorted(run.rglob("*.safetensors"))}
+def contents(folder: Path):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
 
 
 class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "prodigy", "adamw8bit"])
 def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, optimizer):
-    recipe, data = tiny(optimizer=optimizer), Rows()
-    whole = train(recipe, data, tmp_path / "whole", threads=1)
+    recipe, data = tiny(optimizer=optimizer), MemoryRows(pairs())
+    whole = run(recipe, data, tmp_path / "whole")
     assert whole.samples == 72 and whole.resumed_from == 0
 
     def crash(report):
@@ -343,14 +273,14 @@ def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, optimizer):
             os.kill(os.getpid(), signal.SIGTERM)  # answered at the end of step 10
 
     with pytest.raises(Stop):
-        train(recipe, data, tmp_path / "parts", threads=1, on_step=crash)
+        run(recipe, data, tmp_path / "parts", on_step=crash)
     assert checkpoint.newest(tmp_path / "parts").name == "step-00000004"
     with pytest.raises(Interrupted) as caught:
-        train(recipe, data, tmp_path / "parts", threads=1, on_step=interrupt)
+        run(recipe, data, tmp_path / "parts", on_step=interrupt)
     assert caught.value.signum == signal.SIGTERM
     assert checkpoint.newest(tmp_path / "parts").name == "step-00000010"
     (tmp_path / "parts" / "checkpoints" / ".tmp-1").mkdir()  # what a kill while saving leaves behind
-    rest = train(recipe, data, tmp_path / "parts", threads=1)
+    rest = run(recipe, data, tmp_path / "parts")
     assert rest.resumed_from == 10
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     logs = [
@@ -362,29 +292,29 @@ def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, optimizer):
 
 
 def test_a_finished_run_is_left_alone_and_another_refused(tmp_path):
-    data, run = Rows(), tmp_path / "run"
-    train(tiny(steps=2), data, run, threads=1)
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    again = train(tiny(steps=2), data, run, threads=1)
-    assert again.seconds == 0 and before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    data, folder = MemoryRows(pairs()), tmp_path / "run"
+    run(tiny(steps=2), data, folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    again = run(tiny(steps=2), data, folder)
+    assert again.seconds == 0 and before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     for other in ({"recipe": tiny(steps=3)}, {"data_id": "else"}):
         with pytest.raises(UsageError) as caught:
-            train(other.get("recipe", tiny(steps=2)), data, run, threads=1, data_id=other.get("data_id", ""))
+            run(other.get("recipe", tiny(steps=2)), data, folder, data_id=other.get("data_id", ""))
         assert "--overwrite" in caught.value.hint
-    assert train(tiny(steps=3), data, run, threads=1, overwrite=True).steps == 3
+    assert run(tiny(steps=3), data, folder, overwrite=True).steps == 3
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError):
-        train(tiny(steps=2), data, tmp_path / "full", threads=1, overwrite=True)
+        run(tiny(steps=2), data, tmp_path / "full", overwrite=True)
     assert (tmp_path / "full" / "thesis.txt").exists()
 
 
 def test_run_folder_opens_in_diffusers(tmp_path):
     from diffusers import QwenImageTransformer2DModel
 
-    train(tiny(steps=2), Rows(), tmp_path / "run", threads=1)
+    run(tiny(steps=2), MemoryRows(pairs()), tmp_path / "run")
     transformer = QwenImageTransformer2DModel.from_pretrained(tmp_path / "run" / "transformer")
-    ours = EditDiT.load(tmp_path / "run").transformer
+    ours = load_run(tmp_path / "run", "cpu", "float32").system.network.transformer
     assert all(torch.equal(a, b) for a, b in zip(transformer.parameters(), ours.parameters()))
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "config.json",
@@ -399,48 +329,46 @@ def test_run_folder_opens_in_diffusers(tmp_path):
 
 def test_a_bad_loss_stops_the_run_and_names_its_rows(tmp_path):
     with pytest.raises(EditError, match="row-"):
-        train(tiny(muon_lr=1e20, adam_lr=1e20, clip=1e20), Rows(), tmp_path / "run", threads=1)
+        run(tiny(muon_lr=1e20, lr=1e20, clip=1e20), MemoryRows(pairs()), tmp_path / "run")
     assert not (tmp_path / "run" / "_end.json").exists()
 
 
 def test_an_error_while_loading_reaches_the_caller(tmp_path):
     with pytest.raises(RuntimeError, match="unreadable"):
-        train(tiny(), Rows(bad=5), tmp_path / "run", threads=1)
+        run(tiny(), MemoryRows(pairs(), bad=5), tmp_path / "run")
 
 
 def test_rows_without_and_with_two_references_train(tmp_path):
-    data = Rows()
-    data.rows = [
-        Example(r.id, r.task, r.template, r.sources * (k % 3), r.target, r.instruction) for k, r in enumerate(data.rows)
-    ]
+    data = MemoryRows(pairs(60, references=lambda k: k % 3))
     for clean in (False, True):
-        run = tmp_path / f"run-{clean}"
-        assert train(tiny(steps=3, clean_references=clean), data, run, threads=1).samples == 18
+        # 48 tokens are 12, 6 or 4 rows of 0, 1 or 2 references
+        outcome = run(tiny(steps=3, batches=2, model_clean_references=clean), data, tmp_path / f"run-{clean}")
+        assert 3 * 2 * 4 <= outcome.samples <= 3 * 2 * 12
 
 
 def test_tiny_network_learns_to_obey_its_instruction(tmp_path):
     """Inverting or copying, as told: a margin in dB after a budget of steps, never of time."""
     from edittools.models.editors import EditRequest, load_editor
 
-    data = Rows()
-    train(tiny(steps=250, batch=10, checkpoint_every=1000), data, tmp_path / "run", threads=2)
+    data = MemoryRows(pairs())
+    run(tiny(steps=250, batch_tokens=80, checkpoint_every=1000), data, tmp_path / "run")
     editor = load_editor(str(tmp_path / "run"))
-    results = editor.edit([EditRequest(row.sources, row.instruction, seed=k) for k, row in enumerate(data.rows)])
-    error = np.mean([np.square(result.astype(float) - row.target).mean() for result, row in zip(results, data.rows)])
-    copying = np.mean([np.square(row.sources[0].astype(float) - row.target).mean() for row in data.rows])
+    requests = [EditRequest([p[0]], row.texts["instruction", "en"], seed=k) for k, (row, p) in enumerate(data.rows)]
+    targets = [pictures[-1].astype(float) for _, pictures in data.rows]
+    error = np.mean([np.square(result - target).mean() for result, target in zip(editor.edit(requests), targets)])
+    copying = np.mean([np.square(r.sources[0] - target).mean() for r, target in zip(requests, targets)])
     assert 10 * np.log10(copying / error) > 10
 
 
 LOOP = """
     import sys
     sys.path.insert(0, {tests!r})
-    from test_train import Rows, tiny
+    from training import MemoryRows, pairs, run, tiny
     from edittools.errors import Interrupted
-    from edittools.train import train
     def on_step(report):
         print(report.step, flush=True)
     try:
-        train(tiny(steps=100000, checkpoint_every=100000), Rows(), {run!r}, threads=1, on_step=on_step)
+        run(tiny(steps=100000, checkpoint_every=100000), MemoryRows(pairs()), {run!r}, on_step=on_step)
     except Interrupted as error:
         sys.exit(128 + error.signum)
 """

@@ -15,7 +15,19 @@ from edittools.errors import UsageError
     cost="Keeps a few hundred bytes per row, and decoded pictures up to 1 GiB; the recipe says the number of steps.",
     examples=(
         ("edit train pairs/ --recipe demo -o run/", "a small model from scratch; run it again to resume"),
-        ("edit train pairs/ --recipe demo --set steps=2000 --set batch=64 -o run/", "with other numbers"),
+        ("edit train pairs/ --recipe demo --set steps=2000 --set seed=3 -o run/", "with other numbers"),
+        (
+            "edit train pairs/ --recipe lora --set model.weights=Qwen-Image-Edit-2509/ --device cuda -o run/",
+            "adapters for a published model",
+        ),
+        (
+            "edit train pairs/ --recipe firered-sft --precompute --task auto -o features/",
+            "the frozen encoders' part beforehand, as a task of an array job",
+        ),
+        (
+            "torchrun --nproc-per-node 8 -m edittools train pairs/ --recipe firered-sft --cache features/ -o run/",
+            "on eight GPUs",
+        ),
         ("edit train --recipe demo -n", "show every setting"),
     ),
 )
@@ -30,19 +42,77 @@ from edittools.errors import UsageError
     help="A recipe that comes with edittools, or a TOML file of your own.",
 )
 @options.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", group="Model", help="Change a number of the recipe."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", group="Model", help="Change a setting of the recipe."
 )
 @options.option("--seed", type=int, metavar="N", group="Model", help="The recipe's `seed`.")
 @options.option(
     "--language",
-    type=click.Choice(["en", "zh"]),
-    default="en",
-    show_default=True,
+    type=click.Choice(["en", "zh", "both"]),
     group="Model",
-    help="Of the instructions to learn.",
+    help="Of the texts to learn: the recipe's `language`.",
 )
 @options.option("--device", default="cpu", show_default=True, group="Model", help="cpu, cuda, cuda:1, mps.")
-@options.option("-o", "--output", required=False, metavar="DIR/", group="Output", setting=False, help="Run folder.")
+@options.option(
+    "--encoder-dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="bfloat16",
+    show_default=True,
+    group="Model",
+    help="Precision of the frozen encoders and of what --precompute stores.",
+)
+@options.option(
+    "--parallel",
+    type=click.Choice(["auto", "single", "ddp", "fsdp", "hsdp"]),
+    default="auto",
+    show_default=True,
+    group="Run",
+    setting=False,
+    help="How several processes share a model that torchrun or `accelerate launch` started; auto is fsdp (FSDP2).",
+)
+@options.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group="Run",
+    setting=False,
+    help="Fail unless there are so many processes.",
+)
+@options.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group="Run",
+    setting=False,
+    help="Copies of the model with hsdp. Default: one per node.",
+)
+@options.option(
+    "--precompute",
+    is_flag=True,
+    group="Run",
+    setting=False,
+    help="Do not train: store latents and language-model states in the folder -o, for --cache.",
+)
+@options.option("--cache", metavar="DIR/", group="Input", setting=False, help="What --precompute has stored.")
+@options.option(
+    "--task", metavar="I/N", group="Run", setting=False, help="With --precompute: the I-th of N parts, or `auto`."
+)
+@options.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb"]),
+    group="Output",
+    setting=False,
+    help="Where else to log to.",
+)
+@options.option(
+    "-o",
+    "--output",
+    required=False,
+    metavar="DIR/",
+    group="Output",
+    setting=False,
+    help="Run folder; with --precompute the folder of features.",
+)
 @options.option(
     "--overwrite", is_flag=True, group="Output", setting=False, help="Replace a run that was made otherwise."
 )
@@ -64,14 +134,15 @@ def command(
     recipe: str,
     overrides: tuple[str, ...],
     seed: int | None,
+    language: str | None,
     output: str | None,
     **given: object,
 ) -> None:
     """Train an editing model from a recipe.
 
-    Rows need sources, a target and an instruction. The run folder holds the weights as safetensors in diffusers'
-    layout, the recipe and a log. The same command continues a run that stopped, to the same weights bit for bit;
-    Ctrl-C finishes the step, saves, and leaves; a second one leaves at once.
+    Rows need a target and a text, and sources if they are edits. The run folder holds the weights as safetensors in
+    the layout of their library, the recipe and a log. The same command continues a run that stopped, to the same
+    weights bit for bit on one process; Ctrl-C finishes the step, saves, and leaves; a second one leaves at once.
     """
     import os
 
@@ -81,10 +152,12 @@ def command(
     # times slower. It has to be said before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     values = parse_overrides(overrides)
-    if seed is not None:
-        values["seed"] = seed
+    for name, value in (("seed", seed), ("language", language)):
+        if value is not None:
+            values[name] = value
     made = load_recipe(recipe, values)
-    if ctx.params["dry_run"]:
+    chosen = ctx.params
+    if chosen["dry_run"]:
         import dataclasses
 
         for name, value in dataclasses.asdict(made).items():
@@ -92,21 +165,20 @@ def command(
         return
     if output is None:
         raise UsageError("name the run folder with -o DIR/")
-    from edittools.stream.run import RunOptions, open_input
-    from edittools.train.console import train_with_progress
-    from edittools.train.shards import ShardExamples
+    if chosen["task"] is not None and not chosen["precompute"]:
+        raise UsageError("--task is for --precompute; several processes that train are started by torchrun")
+    from edittools.stream.run import RunOptions, open_input, parse_task
+    from edittools.train.console import TrainOptions, precompute_with_progress, train_with_progress
 
-    source = open_input(list(input), RunOptions(limit=ctx.params["limit"], partial=ctx.params["partial"]))
-    data = ShardExamples(source, ctx.params["language"], ctx.params["max_pixels"])
-    train_with_progress(
-        made,
-        data,
-        output,
-        device=ctx.params["device"],
-        threads=options.jobs(ctx),
-        overwrite=ctx.params["overwrite"],
-        quiet=ctx.params["quiet"],
+    source = open_input(list(input), RunOptions(limit=chosen["limit"], partial=chosen["partial"]))
+    names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet")
+    run_options = TrainOptions(
+        output, threads=options.jobs(ctx), max_pixels=chosen["max_pixels"], **{name: chosen[name] for name in names}
     )
+    if chosen["precompute"]:
+        precompute_with_progress(made, source, run_options, parse_task(chosen["task"]))
+    else:
+        train_with_progress(made, source, run_options)
 
 
 def parse_overrides(pairs: tuple[str, ...]) -> dict[str, Any]:

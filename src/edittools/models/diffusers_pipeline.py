@@ -42,25 +42,7 @@ def load(
 
     EditError names the part or the download that is missing.
     """
-    from diffusers import DiffusionPipeline
-
-    folder = Path(spec) if Path(spec).is_dir() else _download(spec)
-    index = json.loads((folder / "model_index.json").read_text())
-    if not isinstance(index["_class_name"], str):
-        raise EditError(f"{spec} brings its own pipeline code, which is not run")
-    parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
-    for name in parts:
-        if not (folder / name).is_dir():
-            raise EditError(f"{spec}: the folder `{name}` is missing", hint=f"download {spec} again, completely")
-    extra = {}
-    if parts.get("processor", [None, None])[1] in QWEN_PROCESSORS and not importlib.util.find_spec("torchvision"):
-        extra["processor"] = qwen_processor(folder / "processor")
-    try:
-        pipe = DiffusionPipeline.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **extra
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise EditError(f"cannot load the pipeline {spec}: {str(error).splitlines()[0]}") from error
+    pipe = open_pipeline(locate_pipeline(spec), dtype, legacy_positions=legacy_positions)
     accepted = inspect.signature(pipe.__call__).parameters
     if not {"image", "prompt", "generator"} <= set(accepted):
         raise EditError(f"{spec}: a {type(pipe).__name__} does not edit pictures by instruction")
@@ -68,10 +50,44 @@ def load(
         call["num_inference_steps"] = steps
     if unknown := sorted(set(call) - set(accepted)):
         raise EditError(f"a {type(pipe).__name__} takes no `{unknown[0]}`")
+    return DiffusersEditor(pipe.to(device), call)
+
+
+def locate_pipeline(spec: str, wanted: type | None = None) -> Path:
+    """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or not of the class `wanted`."""
+    folder = Path(spec) if Path(spec).is_dir() else _download(spec)
+    if not recognises(folder):
+        raise EditError(f"{spec} holds no diffusers pipeline (model_index.json)")
+    index = json.loads((folder / "model_index.json").read_text())
+    if not isinstance(index["_class_name"], str):
+        raise EditError(f"{spec} brings its own pipeline code, which is not run")
+    if wanted is not None and index["_class_name"] != wanted.__name__:
+        raise EditError(f"{spec} is a {index['_class_name']}, not a {wanted.__name__}")
+    return folder
+
+
+def open_pipeline(folder: Path, dtype: str, *, legacy_positions: bool = False, **components: Any) -> Any:
+    """The pipeline of a folder; `components` replace its own, None leaves one out. Raises EditError."""
+    from diffusers import DiffusionPipeline
+
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+    for name in parts:
+        if name not in components and not (folder / name).is_dir():
+            raise EditError(f"{folder}: the folder `{name}` is missing", hint="download it again, completely")
+    extra = dict(components)
+    if parts.get("processor", [None, None])[1] in QWEN_PROCESSORS and not importlib.util.find_spec("torchvision"):
+        extra["processor"] = qwen_processor(folder / "processor")
+    try:
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **extra
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise EditError(f"cannot load the pipeline {folder}: {str(error).splitlines()[0]}") from error
     if "processor" in parts and not legacy_positions:
         three_axis_positions(pipe)
     pipe.set_progress_bar_config(disable=True)
-    return DiffusersEditor(pipe.to(device), call)
+    return pipe
 
 
 def _download(spec: str) -> Path:

@@ -14,15 +14,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from edittools.models.flow import velocity_from_x0, x0_from_velocity
+from edittools.models.tokens import to_pixels, to_tokens
 
 # A word is a run of letters, one Chinese character or one digit; punctuation carries nothing here.
 WORD = re.compile(r"[\u3400-\u9fff]|\d|[^\W\d_\u3400-\u9fff]+")
@@ -89,50 +87,13 @@ class TextEncoder(nn.Module):
             x = layer(x, (words != PADDING)[:, None, None, :])
         return x
 
-    def save(self, folder: Path) -> None:
-        """Write model.safetensors, config.json and vocab.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.settings, indent=2) + "\n")
-        words = json.dumps(self.vocabulary.words, ensure_ascii=False, indent=0)
-        (folder / "vocab.json").write_text(words + "\n", encoding="utf-8")
-        save_file(self.state_dict(), folder / "model.safetensors")
-
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
-        """Read what save() wrote; a missing file is a FileNotFoundError that names it."""
+        """Read a run's text_encoder/; a missing file is a FileNotFoundError that names it."""
         vocabulary = Vocabulary(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
         encoder = cls(vocabulary, **json.loads((folder / "config.json").read_text()))
         encoder.load_state_dict(load_file(folder / "model.safetensors"))
         return encoder
-
-
-def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's antialiased resize; equal shapes are left alone."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def to_tensor(picture: np.ndarray, size: int) -> Tensor:
-    """uint8 (h, w, 3) of any shape -> float32 (3, size, size) in [-1, 1]."""
-    picture = np.ascontiguousarray(resize(picture, size, size))
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def to_picture(x: Tensor) -> np.ndarray:
-    """float (3, H, W) in [-1, 1] -> uint8 (H, W, 3); values outside are clipped."""
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-
-
-def to_tokens(x: Tensor, patch: int) -> Tensor:
-    """Pictures (B, C, H, W) -> tokens (B, HW/p², C p²), row by row; no pixel is lost (space to depth)."""
-    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
-
-
-def to_pixels(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """The inverse of to_tokens; height and width in pixels."""
-    grid = tokens.transpose(1, 2).unflatten(2, (height // patch, width // patch))
-    return F.pixel_shuffle(grid, patch)
 
 
 def positions(height: int, width: int) -> Tensor:
@@ -169,10 +130,9 @@ def output_channels(patch: int, residual: str) -> int:
 
 
 class EditDiT(nn.Module):
-    """(x_t, t, references, words) -> the edited picture x̂_0, or the velocity v̂.
+    """(x_t, t, references, conditions) -> the edited picture x̂_0, or the velocity v̂.
 
-    predicts    "x0" or "v": what the transformer's output r means
-    residual    with "x0", how r and the first reference y make the picture.
+    residual    how the transformer's output r and the first reference y make the picture.
                 "none":  x̂_0 = r
                 "copy":  x̂_0 = y + r
                 "blend": x̂_0 = (1 + g) (y + A y + b) + r, with a gate g for each pixel (what is painted over
@@ -188,55 +148,38 @@ class EditDiT(nn.Module):
         text: TextEncoder,
         *,
         patch: int,
-        predicts: str,
         residual: str,
     ) -> None:
         super().__init__()
         self.transformer, self.text = transformer, text
-        self.patch, self.predicts, self.residual = patch, predicts, residual
+        self.patch, self.residual = patch, residual
 
-    @classmethod
-    def load(cls, folder: Path) -> EditDiT:
-        """The network of a run folder; FileNotFoundError names what is missing."""
-        recipe = json.loads((folder / "config.json").read_text())["recipe"]
-        if not (folder / "transformer").is_dir():
-            raise FileNotFoundError(f"{folder}/transformer is missing: this run is not finished")
-        transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True
-        )
-        return cls(
-            transformer,
-            TextEncoder.load(folder / "text_encoder"),
-            patch=recipe["patch"],
-            predicts=recipe["predicts"],
-            residual=recipe["residual"],
-        )
-
-    def forward(self, x_t: Tensor, t: Tensor, references: Tensor, words: Tensor) -> Tensor:
-        """x_t (B, 3, H, W), t (B,) in (0, 1], references (B, n, 3, H, W), words (B, L) -> (B, 3, H, W)."""
+    def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditions: dict[str, Tensor]) -> Tensor:
+        """x_t (B, 3, H, W), t (B,) in (0, 1], references like x_t, conditions {"words": (B, L)} -> (B, 3, H, W)."""
         height, width = x_t.shape[-2:]
-        h, w = height // self.patch, width // self.patch
-        pictures = torch.cat([x_t[:, None], references], dim=1).flatten(0, 1)
-        tokens = to_tokens(pictures, self.patch)
-        place = positions(h, w).to(tokens).expand(len(tokens), -1, -1)
+        words = conditions["words"]
         mask = words != PADDING
         text = self.text(words)
-        summary = mean_words(text, mask).repeat_interleave(1 + references.shape[1], 0)[:, None]
-        tokens = torch.cat([tokens, place, summary.expand(-1, h * w, -1)], dim=2)
-        tokens = tokens.unflatten(0, (len(x_t), -1)).flatten(1, 2)
+        summary = mean_words(text, mask)[:, None]
+        grids = [(picture.shape[-2] // self.patch, picture.shape[-1] // self.patch) for picture in [x_t, *references]]
+        tokens = []
+        for picture, (h, w) in zip([x_t, *references], grids):
+            place = positions(h, w).to(x_t).expand(len(x_t), -1, -1)
+            patches = to_tokens(picture, self.patch)
+            tokens.append(torch.cat([patches, place, summary.expand(-1, h * w, -1).to(patches)], dim=2))
         output = self.transformer(
-            hidden_states=tokens,
+            hidden_states=torch.cat(tokens, dim=1),
             encoder_hidden_states=text,
             encoder_hidden_states_mask=None if mask.all() else mask,  # without one, a faster kernel may run
-            timestep=t,
-            img_shapes=[[(1, h, w)] * (1 + references.shape[1])] * len(x_t),
+            timestep=t.to(x_t.dtype),
+            img_shapes=[[(1, h, w) for h, w in grids]] * len(x_t),
             return_dict=False,
-        )[0][:, : h * w]
+        )[0][:, : tokens[0].shape[1]]
         pixels = self.patch**2
         picture = to_pixels(output[..., : 3 * pixels], self.patch, height, width)
-        if self.residual == "none" or not references.shape[1]:
+        if self.residual == "none" or not references:
             return picture
-        source = references[:, 0]
+        source = references[0]
         if self.residual == "copy":
             return source + picture
         # y + A y + b, token by token: (3 x 3) (3 x p²) + (3 x 1)
@@ -245,13 +188,3 @@ class EditDiT(nn.Module):
         recolored = (y + affine[..., :3] @ y + affine[..., 3:]).flatten(-2)
         gate = to_pixels(output[..., 3 * pixels : 4 * pixels], self.patch, height, width)
         return (1 + gate) * to_pixels(recolored, self.patch, height, width) + picture
-
-    def x0(self, x_t: Tensor, t: Tensor, references: Tensor, words: Tensor) -> Tensor:
-        """The guess x̂_0 of the edited picture, whatever the network predicts."""
-        out = self(x_t, t, references, words)
-        return out if self.predicts == "x0" else x0_from_velocity(x_t, out, t)
-
-    def velocity(self, x_t: Tensor, t: Tensor, references: Tensor, words: Tensor) -> Tensor:
-        """The guess v̂ of the velocity, whatever the network predicts; t must not be 0."""
-        out = self(x_t, t, references, words)
-        return out if self.predicts == "v" else velocity_from_x0(x_t, out, t)

@@ -3,6 +3,9 @@
 Time t runs from 0 (the picture x0) to 1 (noise ε). Every tensor is (B, ...) and every t is (B,).
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,6 +43,17 @@ def shift(t: Tensor, factor: float) -> Tensor:
     """Move times towards noise (factor > 1) or the picture (< 1); 0 and 1 stay. Monotone in t."""
     # t' = s t / (1 + (s - 1) t), s = e^mu in the exponential form of FLUX and Qwen-Image
     return factor * t / (1 + (factor - 1) * t)
+
+
+def shift_factor(fixed: float, line: Sequence[float], tokens: int) -> float:
+    """s of shift(): `fixed`, or with a line [n0, mu0, n1, mu1] e^mu, mu linear in the target's number of tokens.
+
+    FLUX has mu 0.5 at 256 tokens and 1.15 at 4096, Qwen-Image 0.5 at 256 and 0.9 at 8192.
+    """
+    if not line:
+        return fixed
+    n0, mu0, n1, mu1 = line
+    return math.exp(mu0 + (tokens - n0) * (mu1 - mu0) / (n1 - n0))
 
 
 def euler_times(steps: int, factor: float) -> Tensor:

@@ -1,12 +1,14 @@
 """A training recipe: every setting of a run, read from a TOML file in `recipes/` or anywhere else."""
 
-import dataclasses
+from __future__ import annotations
+
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edittools.errors import UsageError
+from edittools.settings import read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -15,68 +17,106 @@ RECIPES = Path(__file__).parent / "recipes"
 class Recipe:
     """All settings of a run; the recipe files say what each number is and where it comes from."""
 
-    # Pictures and network
-    resolution: int  # pixels, both sides; pictures of another shape are resized once, when they are loaded
-    patch: int  # pixels per token side
-    layers: int
-    heads: int
-    head_dim: int  # the network's width is heads * head_dim
-    rope: list[int]  # of head_dim: how much turns with frame, row, column
-    clean_references: bool  # references get time 0 and the noisy target its t [SPEC T1c]; otherwise both get t
-    text_width: int
-    text_heads: int
-    text_layers: int
-    max_words: int  # longer instructions are cut
+    system: str  # models/systems/NAME.py
+    model: dict[str, Any]  # the system's own settings
+
+    # Rows and batches
+    sides: list[int]  # smallest and largest picture as sides of a square, in pixels; nothing is enlarged beyond it
+    ratios: list[str]  # aspect ratios W:H that pictures are cut to; inverses are meant too [SPEC T3]
+    batch_tokens: int  # image tokens of one forward pass: as many rows of one shape as fit
+    batches: int  # forward passes of one step, on all devices together
+    language: str = "en"  # "en", "zh" or "both": which of a row's texts
+    captions: dict[str, float] = field(default_factory=dict)  # share of each kind of text of t2i rows [SPEC C7]
+    wordings: dict[str, float] = field(default_factory=dict)  # share of each style of instruction [SPEC C2]
+    drop_text: float = 0.0  # share of rows whose text is left empty, for guidance
+    shuffle_references: bool = False  # references in any order, the instruction rewritten [SPEC T4]
+    drop_references: float = 0.0  # share of references left out that the instruction does not name [SPEC T4]
+    variants: int = 1  # what is drawn at random is drawn so many times per row, before training
+    t2i_share: float = -1.0  # share of text-to-image rows; -1: as the data has them
+    task_weights: dict[str, float] = field(default_factory=dict)  # how often a task's rows are drawn; others 1
+    balance: str = ""  # column with a row's cluster: clusters are drawn equally often [SPEC T13]
+    balance_power: float = 1.0  # 0: as the data has them, 1: equally often
 
     # Objective
-    predicts: str  # "x0" or "v"
-    residual: str  # with "x0": "none", "copy" or "blend": what is added to the first reference
-    timesteps: str  # "logit-normal" (mean 0, deviation 1) or "uniform"
-    shift: float  # t' = s t / (1 + (s - 1) t)
-    region_weight: bool  # small edited regions count more; fades with the learning rate
-    word_dropout: float  # share of words replaced by the unknown word in training
+    timesteps: str = "uniform"  # density of t: "uniform", or "logit-normal" (mean 0, deviation 1)
+    shift: float = 1.0  # t' = s t / (1 + (s - 1) t)
+    shift_by_tokens: list[float] = field(default_factory=list)  # instead: tokens, mu, tokens, mu; s = e^mu on the line
+    curriculum: list[float] = field(default_factory=list)  # mu at the start, share of the steps till it is 0 [T6]
+    weighting: str = "none"  # of the loss by t: "none" or "logit-normal" [SPEC T6]
+    weighting_mean: float = 0.0
+    weighting_deviation: float = 1.0
+    region_weight: bool = False  # small edited regions count more; fades with the learning rate
+    consistency: float = 0.0  # η of the consistency loss [SPEC T8]; 0: none
+    consistency_every: int = 1  # steps between those that have it
+    consistency_encoder: str = ""  # a vision model's weights
 
     # Optimisation
-    seed: int
-    batch: int
-    steps: int
-    optimizer: str  # "muon" (block matrices; AdamW for the rest) or "adamw" (everything)
-    muon_lr: float
-    muon_momentum: float
-    adam_lr: float
-    adam_betas: list[float]
-    weight_decay: float
-    warmup: int  # steps of linear warm-up
-    decay_from: float  # share of the steps after which the rate falls linearly to zero
-    clip: float  # largest gradient norm
-    spike: float  # stop when a loss exceeds its running mean this many times; 0: never
-    ema: float  # decay of the weights' average; 1: plain mean [SPEC T7]
-    ema_from: float  # share of the steps after which averaging begins
+    seed: int = 0
+    steps: int = 0
+    optimizer: str = "adamw"  # "adamw", "adamw8bit", "prodigy", or "muon" (block matrices; AdamW for the rest)
+    lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.01
+    muon_lr: float = 0.02
+    muon_momentum: float = 0.95
+    warmup: int = 0  # steps of linear warm-up
+    decay_from: float = 1.0  # share of the steps after which the rate falls linearly to zero
+    clip: float = 1.0  # largest gradient norm
+    spike: float = 10.0  # stop when a loss exceeds its running mean this many times; 0: never
+    ema: float = 0.999  # decay of the weights' average; 1: plain mean; 0: none [SPEC T7]
+    ema_from: float = 0.0  # share of the steps after which averaging begins
 
     # Run
-    checkpoint_every: int
-    log_every: int
-    sample_steps: int  # Euler steps when the trained model is used
+    dtype: str = "float32"  # of the network's arithmetic; the weights that are trained stay in float32
+    checkpointing: str = "none"  # activations that are computed again: "none", "selective" or "full"
+    compile: bool = False  # compile the repeated blocks
+    checkpoint_every: int = 1000  # steps
+    log_every: int = 10  # steps
+    sample_every: int = 0  # steps between sample pictures; 0: none
+    sample_steps: int = 28  # Euler steps, there and when the trained model is used
+    sample_guidance: float = 1.0  # true classifier-free guidance, likewise
 
     def __post_init__(self) -> None:
         def need(ok: bool, what: str) -> None:
             if not ok:
                 raise UsageError(f"recipe: {what}")
 
-        need(self.resolution % self.patch == 0, "`resolution` must be a multiple of `patch`")
-        need(
-            len(self.rope) == 3 and sum(self.rope) == self.head_dim and not any(r % 2 for r in self.rope),
-            "`rope` must be three even numbers that sum to `head_dim`",
-        )
-        need(self.text_width % self.text_heads == 0, "`text_width` must be a multiple of `text_heads`")
-        need(self.predicts in ("x0", "v"), '`predicts` must be "x0" or "v"')
-        need(self.residual in ("none", "copy", "blend"), '`residual` must be "none", "copy" or "blend"')
-        need(self.predicts == "x0" or self.residual == "none", '`predicts = "v"` needs `residual = "none"`')
+        need(len(self.sides) == 2 and 0 < self.sides[0] <= self.sides[1], "`sides` must be [smallest, largest]")
+        for ratio in self.ratios:
+            parts = ratio.split(":")
+            need(len(parts) == 2 and all(p.isdigit() and int(p) for p in parts), f"`ratios`: {ratio!r} is not W:H")
+        need(bool(self.ratios), "`ratios` must name at least one")
+        need(self.language in ("en", "zh", "both"), '`language` must be "en", "zh" or "both"')
+        for name in ("captions", "wordings"):
+            shares = getattr(self, name)
+            need(all(v >= 0 for v in shares.values()), f"`{name}`: shares must not be negative")
+            need(not shares or sum(shares.values()) > 0, f"`{name}`: all shares are 0")
+        need(all(v >= 0 for v in self.task_weights.values()), "`task_weights` must not be negative")
+        need(self.t2i_share == -1 or 0 <= self.t2i_share <= 1, "`t2i_share` must lie in [0, 1], or be -1")
+        need(0 <= self.drop_text < 1 and 0 <= self.drop_references < 1, "`drop_text`, `drop_references`: in [0, 1)")
         need(self.timesteps in ("logit-normal", "uniform"), '`timesteps` must be "logit-normal" or "uniform"')
-        need(self.optimizer in ("muon", "adamw"), '`optimizer` must be "muon" or "adamw"')
-        need(0 < self.ema <= 1, "`ema` must lie in (0, 1]")
-        for name in ("batch", "steps", "checkpoint_every", "log_every", "sample_steps", "shift"):
+        need(self.weighting in ("none", "logit-normal"), '`weighting` must be "none" or "logit-normal"')
+        need(
+            self.weighting == "none" or self.timesteps == "uniform",
+            "logit-normal weighting of logit-normal timesteps would square the effect: choose one",
+        )
+        need(len(self.shift_by_tokens) in (0, 4), "`shift_by_tokens` must be [tokens, mu, tokens, mu]")
+        need(
+            len(self.curriculum) in (0, 2) and (not self.curriculum or 0 < self.curriculum[1] <= 1),
+            "`curriculum` must be [mu, share of the steps]",
+        )
+        need(self.optimizer in OPTIMIZERS, f"`optimizer` must be one of {', '.join(OPTIMIZERS)}")
+        need(len(self.betas) == 2, "`betas` must be two numbers")
+        need(0 <= self.ema <= 1, "`ema` must lie in [0, 1]")
+        need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
+        need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')
+        need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
+        for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "log_every", "sample_steps",
+                     "shift", "consistency_every"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
+
+
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy", "muon")
 
 
 def recipe_names() -> list[str]:
@@ -87,8 +127,9 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a shipped recipe by name, or any TOML file by path, and replace single settings.
 
-    An override may be a string as it comes from a command line; it is read as the setting's type.
-    Raises UsageError for an unknown recipe, an unknown, missing or ill-typed setting.
+    An override `model.layers` replaces one setting of the table `model`. It may be a string as it comes from a
+    command line; it is read as the setting's type. Raises UsageError for an unknown recipe, an unknown, missing or
+    ill-typed setting.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -99,32 +140,16 @@ def load_recipe(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}") from None
-    return recipe_from({**values, **(overrides or {})}, str(path))
+    for name, value in (overrides or {}).items():
+        put(values, name, value)
+    return read_settings(Recipe, values, str(path))
 
 
-def recipe_from(values: dict[str, Any], where: str) -> Recipe:
-    """Check names and types of settings; `where` goes into the error messages."""
-    types = {field.name: field.type for field in dataclasses.fields(Recipe)}
-    if unknown := sorted(set(values) - set(types)):
-        raise UsageError(f"{where}: no setting `{unknown[0]}`", hint=f"settings: {', '.join(types)}")
-    if missing := sorted(set(types) - set(values)):
-        raise UsageError(f"{where}: setting `{missing[0]}` is missing")
-    return Recipe(**{name: _read(values[name], types[name], f"{where}: `{name}`") for name in types})
-
-
-def _read(value: Any, kind: Any, where: str) -> Any:
-    """A TOML or command-line value as int, float, bool, str or a list of numbers."""
-    if isinstance(value, str) and kind is not str:
-        try:
-            value = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise UsageError(f"{where} is not a number: {value}") from None
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind in (list[int], list[float]):
-        if isinstance(value, list) and all(type(v) in (int, float) for v in value):
-            return [kind.__args__[0](v) for v in value]
-    elif type(value) is kind:
-        return value
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    raise UsageError(f"{where} must be {name}, not {value!r}")
+def put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set `a.b.c` in nested tables."""
+    *tables, last = name.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"recipe: `{table}` is no table")
+    values[last] = value

@@ -2,75 +2,190 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+from edittools.errors import UsageError
+from edittools.models.systems import load_system
+from edittools.stream.source import Source
 from edittools.train.config import Recipe
-from edittools.train.loop import StepReport, train
-from edittools.train.shards import ShardExamples
+from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
+from edittools.train.log import StepReport
+from edittools.train.loop import open_run, train
+from edittools.train.parallel import Parallel, start
+from edittools.train.plan import Plan, text_shares
+from edittools.train.rows import CAPTIONS, ShardRows, wording_column
 
 _LINE_EVERY = 60.0  # seconds between lines where standard error is not a terminal
 
 
-def train_with_progress(
-    recipe: Recipe,
-    data: ShardExamples,
-    output: str,
-    *,
-    device: str,
-    threads: int,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is asked of one call beside the recipe."""
+
+    output: str
+    cache: str | None = None
+    device: str = "cpu"
+    encoder_dtype: str = "bfloat16"
+    parallel: str = "auto"
+    processes: int | None = None
+    replicas: int | None = None
+    threads: int | None = None
+    track: tuple[str, ...] = ()
+    overwrite: bool = False
+    quiet: bool = False
+    max_pixels: int = 0
+
+
+def open_rows(recipe: Recipe, source: Source, max_pixels: int) -> ShardRows:
+    """The rows of a source that a recipe can learn from."""
+    columns = {kind: wording_column(kind) for kind in text_shares(recipe, True)}
+    columns |= {kind: CAPTIONS.get(kind, kind) for kind in text_shares(recipe, False)}
+    languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
+    return ShardRows(source, columns, languages, recipe.balance, max_pixels)
+
+
+def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -> None:
     """Train, and tell how it goes on standard error."""
-    lined = time.monotonic()
-    bar = None
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    parallel = start(options.parallel, options.device, options.processes, options.replicas)
+    try:
+        _train(recipe, source, options, parallel)
+    finally:
+        parallel.close()
+
+
+def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Parallel) -> None:
+    quiet = options.quiet or not parallel.is_main
+    rows = open_rows(recipe, source, options.max_pixels)
+    finished = open_run(options.output, recipe, rows.data_id, options.overwrite) if parallel.is_main else None
+    finished = parallel.gather(finished)[0]
+    if finished:
+        if not quiet:
+            say(f"finished before; {finished.steps} steps, loss {finished.loss:.4f}")
+        return
+    system = load_system(
+        recipe.system,
+        recipe.model,
+        encoders=options.cache is None or bool(recipe.consistency) or bool(recipe.sample_every),
+        seed=recipe.seed,
+        texts=lambda: sorted({text for row in rows.rows for text in row.texts.values()}),
+        device=str(parallel.device),
+        dtype=options.encoder_dtype,
+    )
+    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+    features: Any = Encoder(system, rows)
+    if options.cache is not None:
+        store = Store(options.cache)
+        features = Stored(store, Keys(system.encoding(), rows, store.contents))
+        features.check(plan.samples)
     if not quiet:
-        skipped = f", {data.skipped} rows without sources, target or instruction left out" if data.skipped else ""
-        print(f"train: {len(data)} rows, {recipe.steps} steps of {recipe.batch}{skipped}", file=sys.stderr)
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+        describe(recipe, plan, rows, parallel)
+    with progress(recipe.steps, quiet) as tell:
+        outcome = train(
+            recipe,
+            plan,
+            system,
+            features,
+            options.output,
+            parallel=parallel,
+            loaders=1 if options.cache is None else 4,
+            trackers=list(options.track),
+            on_step=tell,
+        )
+    if quiet:
+        return
+    resumed = f", resumed from step {outcome.resumed_from}" if outcome.resumed_from else ""
+    say(
+        f"{outcome.steps} steps, loss {outcome.loss:.4f}; {outcome.seconds:.0f} s, "
+        f"data-wait {outcome.wait_share:.1%}{resumed}"
+    )
 
-            bar = tqdm(total=recipe.steps, unit="step", desc="train", file=sys.stderr, leave=False)
 
-    def on_step(report: StepReport) -> None:
+def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
+    """What is about to be trained on."""
+    use = plan.use()
+    skipped = f", {rows.skipped} rows without a target or a text left out" if rows.skipped else ""
+    several = f" on {parallel.world} processes ({parallel.mode})" if parallel.world > 1 else ""
+    say(f"{len(rows)} rows, {recipe.steps} steps of {recipe.batches} batches{several}{skipped}")
+    say(
+        f"{use.buckets} buckets; {1 - use.unused:.1%} of the token budget used, {use.cropped:.1%} of the pixels "
+        f"cropped, {use.waiting:.1%} of an epoch's rows wait for the next"
+    )
+
+
+def say(text: str) -> None:
+    print(f"train: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(steps: int, quiet: bool) -> Iterator[Any]:
+    """A function that takes StepReports and shows them: a bar on a terminal, a line a minute elsewhere."""
+    bar, lined = None, time.monotonic()
+    if not quiet and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(total=steps, unit="step", desc="train", file=sys.stderr, leave=False)
+
+    def tell(report: StepReport) -> None:
         nonlocal lined
+        mfu = "" if report.mfu is None else f", MFU {report.mfu:.0%}"
         if bar is not None:
             bar.n = report.step
-            wait = f"{report.wait_share:.0%}"
-            bar.set_postfix(loss=f"{report.loss:.4f}", samples_s=f"{report.samples_per_s:.0f}", wait=wait)
+            speed = f"{report.samples_per_s:.3g}"
+            bar.set_postfix(loss=f"{report.loss:.4f}", samples_s=speed, wait=f"{report.wait_share:.0%}")
         elif not quiet and time.monotonic() - lined >= _LINE_EVERY:
             lined = time.monotonic()
-            print(
-                f"train: step {report.step} of {report.steps}, loss {report.loss:.4f}, "
-                f"{report.samples_per_s:.0f} samples/s, data-wait {report.wait_share:.1%}",
-                file=sys.stderr,
-                flush=True,
+            say(
+                f"step {report.step} of {report.steps}, loss {report.loss:.4f}, {report.samples_per_s:.3g} samples/s, "
+                f"{report.tflops:.3g} TFLOP/s{mfu}, data-wait {report.wait_share:.1%}"
             )
 
     try:
-        outcome = train(
-            recipe,
-            data,
-            output,
-            data_id=data.data_id,
-            device=device,
-            threads=threads,
-            overwrite=overwrite,
-            on_step=on_step,
-        )
+        yield tell
     finally:
         if bar is not None:
             bar.close()
-    if quiet:
-        return
-    if not outcome.seconds:
-        print(f"train: finished before; {outcome.steps} steps, loss {outcome.loss:.4f}", file=sys.stderr)
-        return
-    done = (outcome.steps - outcome.resumed_from) * recipe.batch
-    resumed = f", resumed from step {outcome.resumed_from}" if outcome.resumed_from else ""
-    print(
-        f"train: {outcome.steps} steps, loss {outcome.loss:.4f}; {outcome.seconds:.0f} s, "
-        f"{done / outcome.seconds:.0f} samples/s, data-wait {outcome.wait_share:.1%}{resumed}",
-        file=sys.stderr,
-    )
+
+
+def precompute_with_progress(
+    recipe: Recipe, source: Source, options: TrainOptions, task: tuple[int, int] | None
+) -> None:
+    """Store what the frozen encoders say about the rows that training will draw; of a part I of N with `task`."""
+    rows = open_rows(recipe, source, options.max_pixels)
+    system = load_system(recipe.system, recipe.model, network=False, device=options.device, dtype=options.encoder_dtype)
+    if system.autoencoder is None:
+        raise UsageError(f"the system `{recipe.system}` has no frozen encoders: nothing to precompute")
+    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+    store = Store(options.output)
+    keys = Keys(system.encoding(), rows, store.contents)
+    number, of = task or (0, 1)
+    # Rows, not samples, are shared out: the variants of a row have its pictures in common.
+    mine = [sample for sample in plan.samples if sample.row % of == number]
+    import torch
+
+    writer = Writer(options.output, getattr(torch, options.encoder_dtype))
+    bar = None
+    if not options.quiet and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(total=len(mine), unit="sample", desc="precompute", file=sys.stderr, leave=False)
+    began, made = time.monotonic(), 0
+    try:
+        for added in precompute(Encoder(system, rows), keys, mine, store, writer):
+            made += added
+            if bar is not None:
+                bar.update()
+    finally:
+        if bar is not None:
+            bar.close()
+    if not options.quiet:
+        seconds = time.monotonic() - began
+        say(f"{len(mine)} samples of {len(rows)} rows: {made} features computed; {seconds:.0f} s; {options.output}")

@@ -1,134 +1,161 @@
-"""What training reads: rows by number, batches that are a pure function of (seed, step), loaded ahead."""
+"""Batches as tensors, made a few steps ahead of the loop by other threads."""
 
-import queue
-import threading
+from __future__ import annotations
+
+import collections
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from edittools.models.edit_dit import to_tensor
+from edittools.models.systems.base import Conditions, System
+from edittools.train import objective
+from edittools.train.config import Recipe
+from edittools.train.features import Features
+from edittools.train.plan import Draw, Plan, Sample
+from edittools.train.rows import Row
+
+AHEAD = 4  # steps
 
 
-@dataclass(frozen=True)
-class Example:
-    """One edit: pictures are uint8 (height, width, 3), sRGB."""
-
-    id: str
-    task: str
-    template: str
-    sources: list[np.ndarray]
-    target: np.ndarray
-    instruction: str
-
-
-class Examples(Protocol):
-    """Training rows, by number. `load` may be called from a background thread."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, indices: list[int]) -> list[Example]:
-        """The rows with these numbers, in this order; a number may repeat."""
-        ...
-
-    def instructions(self) -> Sequence[str]:
-        """The instruction of every row, without its pictures; training builds its vocabulary from them."""
-        ...
-
-
-@dataclass(frozen=True)
+@dataclass
 class Batch:
-    """Rows of one step as tensors; the rows are grouped by how many references they have."""
+    """Rows that go through the network together."""
+
+    rows: list[Row]
+    target: Tensor  # latents x_0 (B, C, h, w)
+    references: list[Tensor]  # (B, C, h_i, w_i)
+    conditions: Conditions
+    noise: Tensor  # ε, like target
+    t: Tensor  # (B,) float32
+    samples: list[Sample]
+    text_tokens: int  # of the longest text, times B
+    padding: int  # of these, how many are padding
+
+    def to(self, device: torch.device) -> Batch:
+        """The tensors on another device; from pinned memory, without waiting."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return Batch(
+            self.rows,
+            move(self.target),
+            [move(x) for x in self.references],
+            {name: move(x) for name, x in self.conditions.items()},
+            move(self.noise),
+            move(self.t),
+            self.samples,
+            self.text_tokens,
+            self.padding,
+        )
+
+    def pin(self) -> Batch:
+        """The tensors in page-locked memory, where a GPU can fetch them by itself."""
+        self.target, self.noise, self.t = self.target.pin_memory(), self.noise.pin_memory(), self.t.pin_memory()
+        self.references = [x.pin_memory() for x in self.references]
+        self.conditions = {name: x.pin_memory() for name, x in self.conditions.items()}
+        return self
+
+
+@dataclass
+class Step:
+    """What one device does in one step."""
 
     step: int
-    ids: list[str]
-    groups: list["Group"]
+    rows: int  # of the step, on all devices together
+    batches: list[Batch]
 
 
-@dataclass(frozen=True)
-class Group:
-    """The rows of a batch that have n references each, so that they fit one tensor."""
-
-    rows: list[int]  # their places in the batch
-    target: Tensor  # (b, 3, H, W) in [-1, 1]
-    references: Tensor  # (b, n, 3, H, W) in [-1, 1]
-    instructions: list[str]
-
-
-def batch_indices(seed: int, step: int, batch: int, count: int) -> list[int]:
-    """The rows of one step: consecutive places in an endless list of shuffled epochs."""
-    places = range(step * batch, (step + 1) * batch)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {p // count for p in places}}
-    return [int(orders[p // count][p % count]) for p in places]
-
-
-def collate(step: int, examples: list[Example], size: int) -> Batch:
-    """Rows -> tensors on the CPU."""
-    counts = [len(example.sources) for example in examples]
-    groups = []
-    for n in sorted(set(counts)):
-        rows = [k for k, count in enumerate(counts) if count == n]
-        references = [to_tensor(source, size) for k in rows for source in examples[k].sources]
-        groups.append(
-            Group(
-                rows=rows,
-                target=torch.stack([to_tensor(examples[k].target, size) for k in rows]),
-                references=torch.stack(references).unflatten(0, (len(rows), n))
-                if n
-                else torch.zeros(len(rows), 0, 3, size, size),
-                instructions=[examples[k].instruction for k in rows],
-            )
-        )
-    return Batch(step, [example.id for example in examples], groups)
-
-
-class Prefetch:
-    """Batches of steps first..last-1, loaded a few steps ahead by one thread.
+class Loader:
+    """The steps first..recipe.steps-1 of one device out of `world`.
 
     `waited` is the time in seconds that the reader has spent waiting for data. Leave the `with` block to stop
-    the thread; an error while loading is raised in the reader.
+    the threads; an error while loading is raised in the reader.
     """
 
-    def __init__(self, data: Examples, seed: int, batch: int, size: int, first: int, last: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        system: System,
+        features: Callable[[Sample], Features],
+        *,
+        first: int,
+        rank: int = 0,
+        world: int = 1,
+        threads: int = 1,
+        pin: bool = False,
+    ) -> None:
+        self.recipe, self.plan, self.system, self.features = recipe, plan, system, features
+        self.first, self.rank, self.world, self.pin = first, rank, world, pin
         self.waited = 0.0
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=4)
-        self._stop = threading.Event()
-        self._steps = range(first, last)
-        self._thread = threading.Thread(target=self._work, args=(data, seed, batch, size), daemon=True)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
 
-    def __enter__(self) -> "Prefetch":
-        self._thread.start()
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
 
-    def _put(self, item: Batch | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+    def __iter__(self) -> Iterator[Step]:
+        steps = zip(range(self.first, self.recipe.steps), self.plan.steps(self.first))
+        ahead: collections.deque[tuple[int, int, list[Future[Batch]]]] = collections.deque()
+        for step, batches in steps:
+            ahead.append((step, sum(map(len, batches)), self._submit(step, batches)))
+            if len(ahead) > AHEAD:
+                yield self._take(*ahead.popleft())
+        while ahead:
+            yield self._take(*ahead.popleft())
 
-    def _work(self, data: Examples, seed: int, batch: int, size: int) -> None:
-        try:
-            for step in self._steps:
-                if self._stop.is_set():
-                    return
-                self._put(collate(step, data.load(batch_indices(seed, step, batch, len(data))), size))
-        except BaseException as error:  # the reader raises it; a thread's own traceback would end nothing
-            self._put(error)
+    def _submit(self, step: int, batches: list[list[Draw]]) -> list[Future[Batch]]:
+        futures, place = [], 0
+        for k, draws in enumerate(batches):
+            # every device takes each world-th batch: what is in a batch does not depend on how many there are
+            if k % self.world == self.rank:
+                futures.append(self._pool.submit(self.load, step, sum(map(len, batches)), place, draws))
+            place += len(draws)
+        return futures
 
-    def __iter__(self) -> Iterator[Batch]:
-        for _ in self._steps:
-            start = time.perf_counter()
-            item = self._queue.get()
-            self.waited += time.perf_counter() - start
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    def _take(self, step: int, rows: int, futures: list[Future[Batch]]) -> Step:
+        start = time.perf_counter()
+        batches = [future.result() for future in futures]
+        self.waited += time.perf_counter() - start
+        return Step(step, rows, batches)
+
+    def load(self, step: int, rows: int, place: int, draws: list[Draw]) -> Batch:
+        """The batch of these draws, which are the rows place, place + 1, ... of a step of `rows` rows."""
+        samples = [self.plan.samples[draw.sample] for draw in draws]
+        found = [self.features(sample) for sample in samples]
+        conditions = self.system.collate([each.conditions for each in found])
+        # from (seed, step, place): the same whichever device draws it
+        conditions = self.system.perturb(conditions, objective.generator(self.recipe.seed, step, 2, place))
+        found_rows = [self.plan.rows[sample.row] for sample in samples]
+        target = torch.stack([each.target for each in found]).float()
+        noise = torch.stack(
+            [
+                objective.noise(self.recipe.seed, draw.epoch, draw.turn, row.id, tuple(target.shape[1:]))
+                for draw, row in zip(draws, found_rows)
+            ]
+        )
+        u = objective.strata(self.recipe.seed, step, rows)[place : place + len(draws)]
+        height, width = samples[0].shapes[0]
+        tokens = (height // self.system.patch) * (width // self.system.patch)
+        mask = conditions.get("mask")
+        sequence = conditions.get("states", conditions.get("words"))
+        length = 0 if sequence is None else sequence.shape[1] * len(draws)
+        batch = Batch(
+            found_rows,
+            target,
+            [torch.stack([each.references[k] for each in found]).float() for k in range(len(found[0].references))],
+            conditions,
+            noise,
+            objective.times(self.recipe, u, step, tokens),
+            samples,
+            length,
+            0 if mask is None else int((~mask).sum()),
+        )
+        return batch.pin() if self.pin else batch

@@ -1,14 +1,13 @@
 """The training loop, top to bottom.
 
-The rows, the noise and the times of step s are functions of (seed, s); weights, their average and the
-optimisers' state are in the checkpoint. So a run that was interrupted and continued ends with the same
-weights, bit for bit on a CPU, as one that was not.
+The rows, the noise and the times of step s are functions of (seed, s); weights, their average and the optimisers'
+state are in the checkpoint. So a run that was interrupted and continued ends with the same weights, bit for bit on
+one CPU process, as one that was not; and the number of processes changes nothing but rounding.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import json
 import math
@@ -23,29 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edittools.errors import EditError, Interrupted, UsageError
-from edittools.models.edit_dit import UNKNOWN, EditDiT, Vocabulary
 from edittools.models.flow import interpolate
-from edittools.train import checkpoint, ema, objective
+from edittools.models.pictures import fit_box
+from edittools.models.systems.base import System
+from edittools.train import checkpoint, consistency, objective
+from edittools.train.activations import checkpoint_activations
 from edittools.train.config import Recipe
-from edittools.train.data import Examples, Prefetch
-from edittools.train.model import build_model, optimizers
-
-BINS = 4  # the log splits the loss by noise level into this many equal parts of [0, 1]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What `on_step` is told after every step."""
-
-    step: int  # steps finished, from 1
-    steps: int  # steps of the whole run
-    loss: float
-    grad_norm: float  # before clipping
-    rate: float  # the learning rates' factor
-    samples_per_s: float  # of this process, since it began or resumed
-    wait_share: float  # share of that time spent waiting for data
+from edittools.train.data import Loader, Step
+from edittools.train.export import save_model
+from edittools.train.features import Features
+from edittools.train.log import Log, StepReport
+from edittools.train.optimizers import Average, Optimizers
+from edittools.train.parallel import Parallel, full
+from edittools.train.plan import Plan, Sample
+from edittools.train.rows import Row
+from edittools.train.samples import save_samples
 
 
 @dataclass(frozen=True)
@@ -55,139 +49,191 @@ class Outcome:
     steps: int
     samples: int
     loss: float  # mean over the last tenth of the steps of this process
-    seconds: float  # of this process, model building included; 0 if the run was finished already
+    seconds: float  # of this process; 0 if the run was finished already
     wait_share: float
     resumed_from: int  # 0: from the start
 
 
 def train(
     recipe: Recipe,
-    data: Examples,
+    plan: Plan,
+    system: System,
+    features: Callable[[Sample], Features],
     out: str | Path,
     *,
     data_id: str = "",
-    device: str = "cpu",
-    threads: int | None = None,
-    overwrite: bool = False,
+    parallel: Parallel | None = None,
+    loaders: int = 1,
+    trackers: list[str] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> Outcome:
-    """Train a recipe's network on the rows of `data` and leave a run folder at `out`.
+    """Train a system's network on the plan's samples and leave a run folder at `out`.
 
-        config.json                   the recipe, data_id, and where the vocabulary is
-        transformer/, text_encoder/   the averaged weights; transformer/ opens in diffusers
-        log.jsonl                     one line per recipe.log_every steps
-        _end.json                     written last: a folder without it is not a finished run
+        config.json      the recipe and data_id
+        transformer/     and the system's other parts: the averaged weights, as their libraries open them
+        log.jsonl        one line per recipe.log_every steps
+        samples/         pictures, every recipe.sample_every steps
+        _end.json        written last: a folder without it is not a finished run
 
-    data_id names the data; it is part of what makes two runs the same. Called again for the same run, train
-    resumes it, or does nothing if it is finished; another run in the folder is a UsageError unless
-    `overwrite`. The first SIGINT or SIGTERM lets the step finish, saves, and raises Interrupted; the second
-    ends the process at once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that
-    names the step and its rows.
+    The folder has been opened by open_run(). `features` gives what the frozen encoders say, `loaders` is the number of
+    threads that ask it; `trackers` are of "tensorboard" and "wandb". Called again for the same run, train resumes it.
+    The first SIGINT or SIGTERM lets the step finish, saves, and raises Interrupted; the second ends the process at
+    once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and its rows.
     """
     out, began = Path(out), time.perf_counter()
-    if not len(data):
-        raise EditError("there are no rows to train on")
-    finished = open_run(out, recipe, data_id, overwrite)
-    if finished:
-        return finished
-    if threads:
-        torch.set_num_threads(threads)
+    parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
+    if recipe.batches % parallel.world:
+        raise UsageError(
+            f"`batches` is {recipe.batches} forward passes a step, which {parallel.world} processes cannot share"
+        )
+    dtype = getattr(torch, recipe.dtype)
 
     # The network, its average and its optimisers: new, or as the newest checkpoint has them.
-    vocabulary = Vocabulary.build(list(data.instructions()))
-    model = build_model(recipe, vocabulary).to(device)
-    average = copy.deepcopy(model).requires_grad_(False)
-    pairs = optimizers(model, recipe)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    checkpoint_activations(system, recipe.checkpointing)
+    if recipe.compile:
+        for block in system.blocks():
+            block.compile()
+    inner = {id(p) for block in system.blocks() for p in block.parameters()}
+    inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
+    network = parallel.wrap(system.network, system.blocks(), dtype)
+    trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
+    optimizers = Optimizers(recipe, trained, {id(trained[name]) for name in inside & set(trained)})
+    average = Average(trained, recipe.ema)
     first, level = 0, 0.0
-    if found := checkpoint.newest(out):
-        state = checkpoint.load(found, model, average, [optimizer for optimizer, _ in pairs])
-        first, level = state["step"], state["level"]
-    log = Log(out / "log.jsonl", first)
+
+    def state() -> dict[str, Tensor]:
+        return (
+            {f"model/{name}": p.detach() for name, p in trained.items()}
+            | {f"average/{name}": value for name, value in average.values.items()}
+            | optimizers.tensors()
+        )
+
+    found = checkpoint.newest(out)
+    if parallel.any(found is not None):
+        if found is None:
+            raise EditError(f"{out}: this process does not see the checkpoint that others see")
+        optimizers.prepare()
+        tensors = state()
+        kept = checkpoint.load(found, tensors, parallel)
+        optimizers.restore(tensors)
+        first, level = kept["step"], kept["level"]
+    log = Log(out, first, recipe, parallel, trackers or [])
+    encoder = None
+    if recipe.consistency:
+        encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
     average_from = int(recipe.ema_from * recipe.steps)
-    shape = (recipe.batch, 3, recipe.resolution, recipe.resolution)
     loop_began, last_losses = time.perf_counter(), []
+    loader = Loader(
+        recipe, plan, system, features, first=first, rank=parallel.rank, world=parallel.world, threads=loaders,
+        pin=parallel.device.type == "cuda",
+    )  # fmt: skip
 
-    with (
-        signals() as received,
-        Prefetch(data, recipe.seed, recipe.batch, recipe.resolution, first, recipe.steps) as batches,
-    ):
-        for batch in batches:
-            step = batch.step
+    with signals() as received, loader:
+        for work in loader:
+            step = work.step
             factor = objective.rate_factor(step, recipe.steps, recipe.warmup, recipe.decay_from)
-            eps = objective.noise(recipe.seed, step, shape)
-            u = objective.strata(recipe.seed, step, recipe.batch)
-            t = objective.times(u, recipe.timesteps, recipe.shift)
 
-            # The mean loss over the batch, and its gradient; rows with as many references go together.
-            row_loss = torch.zeros(recipe.batch)
-            for group in batch.groups:
-                words = vocabulary.encode(group.instructions, recipe.max_words)
-                words = objective.drop_words(words, recipe.word_dropout, UNKNOWN, recipe.seed, step).to(device)
-                x0, eps_g, t_g = group.target.to(device), eps[group.rows].to(device), t[group.rows].to(device)
-                references = group.references.to(device)
-                output = model(interpolate(x0, eps_g, t_g), t_g, references, words)
-                weights: torch.Tensor | float = 1.0
-                if recipe.region_weight and references.shape[1]:
-                    # fades with the learning rate: the last steps see the plain objective
-                    weights = 1 + factor * (objective.region_weights(x0, references[:, 0]) - 1)
-                errors = objective.errors(output, x0, eps_g, recipe.predicts, weights)
-                (errors.sum() / recipe.batch).backward()
-                row_loss[group.rows] = errors.detach().cpu()
-            loss = row_loss.mean().item()
-            norm = torch.nn.utils.clip_grad_norm_(trained, recipe.clip).item()
+            # The mean loss over the step's rows, and its gradient.
+            losses = forward_backward(recipe, system, network, work, factor, encoder, parallel, dtype)
+            norm = float(full(torch.nn.utils.clip_grad_norm_(trained.values(), recipe.clip)))
+            shared = parallel.sum(torch.tensor([sum(loss.sum().item() for loss in losses)], dtype=torch.float64))
+            loss = shared.item() / work.rows
             jumped = recipe.spike and step >= 20 and loss > recipe.spike * level
             if not math.isfinite(loss + norm) or jumped:
+                mine = [row.id for batch in work.batches for row in batch.rows]
+                rows = [name for names in parallel.gather(mine) for name in names]
                 raise EditError(
                     f"step {step + 1}: loss {loss:.4g} (mean so far {level:.4g}), gradient norm {norm:.4g}; "
-                    f"rows {' '.join(batch.ids)}",
+                    f"rows {' '.join(rows)}",
                     hint="look at these rows, or lower the learning rates",
                 )
             level = loss if step == 0 else 0.98 * level + 0.02 * loss
-
-            for optimizer, rate in pairs:
-                for group_of in optimizer.param_groups:
-                    group_of["lr"] = rate * factor
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optimizers.step(factor)
             done = step + 1
-            ema.update(average, model, max(1, done - average_from), recipe.ema)
+            average.update(max(1, done - average_from))
 
             # Tell, log, save, stop.
-            seconds = time.perf_counter() - loop_began
-            report = StepReport(
-                done,
-                recipe.steps,
-                loss,
-                norm,
-                factor,
-                (done - first) * recipe.batch / seconds,
-                batches.waited / seconds,
-            )
+            report = log.add(done, loss, norm, factor, work, losses, system, loader.waited)
             if done > 0.9 * recipe.steps:
                 last_losses.append(loss)
-            log.add(report, row_loss, t)
-            stop = bool(received) and done < recipe.steps
+            stop = parallel.any(bool(received)) and done < recipe.steps
             if done % recipe.log_every == 0 or done == recipe.steps or stop:
                 log.write()
+            if recipe.sample_every and done % recipe.sample_every == 0:
+                save_samples(recipe, plan, system, network, features, out / "samples" / f"{done:08d}.png", parallel)
             if stop or (done % recipe.checkpoint_every == 0 and done < recipe.steps):
                 log.write()
-                checkpoint.save(out, done, model, average, [optimizer for optimizer, _ in pairs], {"level": level})
+                checkpoint.save(out, done, state(), {"level": level}, parallel)
             if on_step:
                 on_step(report)
             if stop:
-                raise Interrupted(received[0])
+                raise Interrupted(received[0] if received else signal.SIGTERM)
 
-    save_model(average, out)
+    save_model(system, system.network, average.values, out, parallel)
     end = {
         "steps": recipe.steps,
-        "samples": recipe.steps * recipe.batch,
+        "samples": log.rows,
         "loss": sum(last_losses) / len(last_losses) if last_losses else level,
     }
-    write_json(out / "_end.json", end)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    waited = batches.waited / max(time.perf_counter() - loop_began, 1e-9)
+    if parallel.is_main:
+        write_json(out / "_end.json", end)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    parallel.wait()
+    log.close()
+    waited = loader.waited / max(time.perf_counter() - loop_began, 1e-9)
     return outcome(end, time.perf_counter() - began, waited, first)
+
+
+def forward_backward(
+    recipe: Recipe,
+    system: System,
+    network: Any,
+    work: Step,
+    factor: float,
+    encoder: consistency.FrozenEncoder | None,
+    parallel: Parallel,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """Losses (B,) of this process's batches; the gradient of the step's mean loss is left in the parameters."""
+    losses = []
+    for number, batch in enumerate(work.batches):
+        b = batch.to(parallel.device)
+        # x_t and the weights from the float32 t; the network itself may round it
+        x_t = interpolate(b.target, b.noise, b.t)
+        with parallel.last_of_step(network, number == len(work.batches) - 1):
+            with parallel.arithmetic(dtype):
+                output = network(x_t, b.t, b.references, b.conditions)
+            weights: Tensor | float = 1.0
+            if recipe.region_weight and b.references and b.references[0].shape == b.target.shape:
+                # fades with the learning rate: the last steps see the plain objective
+                weights = 1 + factor * (objective.region_weights(b.target, b.references[0]) - 1)
+            rows = objective.errors(output, b.target, b.noise, system.predicts, weights)
+            rows = rows * objective.time_weights(recipe, b.t)
+            if encoder is not None and work.step % recipe.consistency_every == 0:
+                guess = system.x0(output.float(), x_t, b.t)
+                boxes = [placed_boxes(row, sample.shapes[0]) for row, sample in zip(b.rows, b.samples)]
+                rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, boxes, recipe.consistency)
+            # gradients are averaged over processes, and the loss is the mean over all their rows
+            (rows.sum() * (parallel.world / work.rows)).backward()
+        losses.append(rows.detach().cpu())
+    return losses
+
+
+def placed_boxes(row: Row, shape: tuple[int, int]) -> list[consistency.Box]:
+    """A row's boxes within the part of its target that a shape keeps."""
+    height, width = row.target
+    left, top, right, bottom = fit_box(height, width, *shape)
+    placed = []
+    for x0, y0, x1, y1 in row.boxes:
+        box = (
+            max(0.0, (x0 * width - left) / (right - left)),
+            max(0.0, (y0 * height - top) / (bottom - top)),
+            min(1.0, (x1 * width - left) / (right - left)),
+            min(1.0, (y1 * height - top) / (bottom - top)),
+        )
+        if box[0] < box[2] and box[1] < box[3]:
+            placed.append(box)
+    return placed
 
 
 def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from: int) -> Outcome:
@@ -195,23 +241,24 @@ def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from
     return Outcome(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
 
 
-def open_run(out: Path, recipe: Recipe, data_id: str, overwrite: bool) -> Outcome | None:
-    """Make the run folder, or check that it holds this very run; a finished run's outcome."""
-    config = {
-        "format": "edittools run 1",
-        "recipe": dataclasses.asdict(recipe),
-        "data": data_id,
-        "vocabulary": "text_encoder/vocab.json",
-    }
+def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
+    """Make the run folder, or check that it holds this very run; a finished run's outcome.
+
+    data_id names the data; it is part of what makes two runs the same. Another run in the folder is a UsageError
+    unless `overwrite`.
+    """
+    out = Path(out)
+    config = {"format": "edittools run 1", "recipe": dataclasses.asdict(recipe), "data": data_id}
     path = out / "config.json"
     if path.exists() and overwrite:
-        for name in ("_end.json", "log.jsonl"):
-            (out / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "transformer", "text_encoder"):
-            shutil.rmtree(out / name, ignore_errors=True)
+        for entry in out.iterdir():
+            if entry != path and not entry.is_dir():
+                entry.unlink()
+            elif entry != path:
+                shutil.rmtree(entry)
         path.unlink()
     if path.exists():
-        if json.loads(path.read_text()) != config:
+        if json.loads(path.read_text()) != json.loads(json.dumps(config)):
             raise UsageError(
                 f"{out} holds another run (its recipe or its data differ)",
                 hint="another folder, or --overwrite to replace it",
@@ -227,17 +274,6 @@ def open_run(out: Path, recipe: Recipe, data_id: str, overwrite: bool) -> Outcom
     return None
 
 
-def save_model(model: EditDiT, out: Path) -> None:
-    """transformer/ in diffusers' layout and text_encoder/, each flushed under another name and renamed."""
-    for name, save in (("transformer", model.transformer.save_pretrained), ("text_encoder", model.text.save)):
-        temporary = out / f".tmp-{name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        save(temporary)
-        checkpoint.flush(temporary)
-        shutil.rmtree(out / name, ignore_errors=True)
-        temporary.rename(out / name)
-
-
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file beside its place, flush it, rename it."""
     temporary = path.with_name(f".tmp-{path.name}")
@@ -246,46 +282,6 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-
-
-class Log:
-    """log.jsonl: means since the previous line, with the loss split by noise level.
-
-    Lines after the step that a run resumes from are dropped: those steps are done again.
-    """
-
-    def __init__(self, path: Path, resumed_from: int) -> None:
-        self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text(
-            "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_from)
-        )
-        self._reports: list[StepReport] = []
-        self._losses: list[torch.Tensor] = []
-        self._times: list[torch.Tensor] = []
-
-    def add(self, report: StepReport, losses: torch.Tensor, times: torch.Tensor) -> None:
-        self._reports.append(report)
-        self._losses.append(losses)
-        self._times.append(times)
-
-    def write(self) -> None:
-        if not self._reports:
-            return
-        losses, bins = torch.cat(self._losses), (torch.cat(self._times) * BINS).long().clamp(max=BINS - 1)
-        last, count = self._reports[-1], len(self._reports)
-        line = {
-            "step": last.step,
-            "loss": losses.mean().item(),
-            "loss_by_noise": [losses[bins == k].mean().item() if (bins == k).any() else None for k in range(BINS)],
-            "grad_norm": sum(report.grad_norm for report in self._reports) / count,
-            "rate": last.rate,
-            "samples_per_s": round(last.samples_per_s, 2),
-            "wait_share": round(last.wait_share, 4),
-        }
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._reports, self._losses, self._times = [], [], []
 
 
 @contextlib.contextmanager

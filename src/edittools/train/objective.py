@@ -1,13 +1,20 @@
 """The training objective: rectified flow [SPEC T2] at stratified times [T6], with noise that is never stored.
 
-Everything random is a pure function of (seed, step), so a checkpoint holds no random state.
+Everything random is a pure function of the seed and of what it is for, so a checkpoint holds no random state and
+the number of devices changes nothing.
 """
+
+from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
-from edittools.models.flow import shift, velocity
+from edittools.models.flow import shift, shift_factor, velocity
+from edittools.train.config import Recipe
 
 
 def generator(*key: int) -> torch.Generator:
@@ -15,53 +22,76 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
-def noise(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise of one step, float32 on the CPU."""
-    return torch.randn(shape, generator=generator(seed, step, 0))
+def noise(seed: int, epoch: int, turn: int, identity: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise of one row in one epoch, float32 on the CPU."""
+    return torch.randn(shape, generator=generator(seed, epoch, turn, xxhash.xxh64_intdigest(identity.encode())))
 
 
-def strata(seed: int, step: int, batch: int) -> Tensor:
-    """Uniform numbers (batch,) float64 in (0, 1): exactly one in each of `batch` equal intervals."""
+def strata(seed: int, step: int, rows: int) -> Tensor:
+    """Uniform numbers (rows,) float64 in (0, 1): exactly one in each of `rows` equal intervals."""
     # u_j = (π_step(j) + r_j) / K,  r_j uniform in (0, 1)   [SPEC T6]
     random = generator(seed, step, 1)
-    interval = torch.randperm(batch, generator=random)
-    inside = torch.rand(batch, generator=random, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-    return (interval + inside) / batch
+    interval = torch.randperm(rows, generator=random)
+    inside = torch.rand(rows, generator=random, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    return (interval + inside) / rows
 
 
-def times(u: Tensor, density: str, shift_by: float) -> Tensor:
-    """Uniform numbers -> times t in (0, 1) of the wanted density; both maps are monotone, so strata survive.
+def times(recipe: Recipe, u: Tensor, step: int, target_tokens: int) -> Tensor:
+    """Uniform numbers -> times t in (0, 1), float32; all maps are monotone, so strata survive.
 
-    density     "uniform", or "logit-normal": t = 1 / (1 + exp(-Φ⁻¹(u))), Φ the standard normal distribution
+    "logit-normal" is t = 1 / (1 + exp(-Φ⁻¹(u))), Φ the standard normal distribution. Then follow the shift and the
+    curriculum's.
     """
-    t = torch.sigmoid(torch.special.ndtri(u)) if density == "logit-normal" else u
-    return shift(t, shift_by).float()
+    t = torch.sigmoid(torch.special.ndtri(u)) if recipe.timesteps == "logit-normal" else u
+    factor = shift_factor(recipe.shift, recipe.shift_by_tokens, target_tokens)
+    return shift(t, factor * curriculum_factor(recipe, step)).float()
+
+
+def curriculum_factor(recipe: Recipe, step: int) -> float:
+    """A further shift towards noise, e^mu at the start and 1 from a share of the steps on [SPEC T6, FireRed 3.3].
+
+    The report does not say in which form; ours is linear in mu. Shifts multiply.
+    """
+    if not recipe.curriculum:
+        return 1.0
+    mu, share = recipe.curriculum
+    return math.exp(mu * max(0.0, 1 - step / (share * recipe.steps)))
+
+
+def time_weights(recipe: Recipe, t: Tensor) -> Tensor:
+    """Weights (B,) float32 of the loss by its time, of mean 1 over uniform times.
+
+    "logit-normal": w(t) = N(logit t; m, s) / (t (1 - t)), the density of the logit-normal distribution [SPEC T6]. The
+    helper of diffusers has the name but returns ones.
+    """
+    if recipe.weighting == "none":
+        return torch.ones_like(t)
+    t = t.double().clamp(1e-7, 1 - 1e-7)
+    z = (torch.logit(t) - recipe.weighting_mean) / recipe.weighting_deviation
+    density = torch.exp(-0.5 * z.square()) / (math.sqrt(2 * math.pi) * recipe.weighting_deviation)
+    return (density / (t * (1 - t))).float()
 
 
 def errors(output: Tensor, x0: Tensor, eps: Tensor, predicts: str, weights: Tensor | float = 1.0) -> Tensor:
-    """Squared error of each row, (B,): the weighted mean over its pixels and channels, scale of [-1, 1]².
+    """Squared error of each row, (B,), in float32 at least: the weighted mean over its latents.
 
     weights     (B, 1, H, W), as region_weights() makes them, or 1
     """
     # "x0": ‖x̂_0 - x_0‖², which is t² ‖v̂ - v‖²;  "v": ‖v̂ - (ε - x_0)‖²   [SPEC T2]
     wanted = x0 if predicts == "x0" else velocity(x0, eps)
-    return (weights * (output - wanted).square()).flatten(1).mean(1)
+    exact = torch.promote_types(output.dtype, torch.float32)
+    return (weights * (output.to(exact) - wanted.to(exact)).square()).flatten(1).mean(1)
 
 
 def region_weights(x0: Tensor, source: Tensor) -> Tensor:
-    """Weights (B, 1, H, W) that make a small edited region count: 1 outside, more inside the smaller it is."""
+    """Weights (B, 1, H, W) that make a small edited region count: 1 outside, more inside the smaller it is.
+
+    x0, source: pictures, or latents of equal shape, where 18 of 255 is a tenth of the latents' unit deviation.
+    """
     # w = log2(A_picture / A_edited) + 1 where any channel differs by more than 18 of 255   [UniWorld-V1, 2025]
     edited = ((x0 - source).abs().amax(1, keepdim=True) > 2 * 18 / 255).to(x0.dtype)
     share = edited.mean((1, 2, 3), keepdim=True).clamp(min=1 / edited[0].numel())
     return 1 - edited * torch.log2(share)
-
-
-def drop_words(words: Tensor, share: float, unknown: int, seed: int, step: int) -> Tensor:
-    """Replace a share of the words (B, L) by the unknown word, so that its vector is trained too."""
-    if not share:
-        return words
-    hit = torch.rand(words.shape, generator=generator(seed, step, 2)) < share
-    return torch.where(hit & (words > unknown), unknown, words)
 
 
 def rate_factor(step: int, steps: int, warmup: int, decay_from: float) -> float:

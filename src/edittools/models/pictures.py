@@ -1,0 +1,51 @@
+"""Pictures as a network takes them: covered, cropped, in [-1, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (h, w, 3) -> (height, width, 3): scaled until it covers that shape, then cut to its middle.
+
+    Pillow's antialiased Lanczos resize; a picture of that shape is left alone.
+    """
+    h, w = picture.shape[:2]
+    if (h, w) == (height, width):
+        return picture
+    left, top, right, bottom = fit_box(h, w, height, width)
+    scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, (left, top, right, bottom))
+    return np.asarray(scaled)
+
+
+def fit_box(h: int, w: int, height: int, width: int) -> tuple[float, float, float, float]:
+    """The part of an (h, w) picture that fit() keeps: left, top, right, bottom in its pixels."""
+    scale = max(height / h, width / w)
+    kept_h, kept_w = min(height / scale, h), min(width / scale, w)
+    return (w - kept_w) / 2, (h - kept_h) / 2, (w + kept_w) / 2, (h + kept_h) / 2
+
+
+def cropped_share(h: int, w: int, height: int, width: int) -> float:
+    """The share of an (h, w) picture that fit() cuts away."""
+    left, top, right, bottom = fit_box(h, w, height, width)
+    return 1 - (right - left) * (bottom - top) / (h * w)
+
+
+def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pillow's antialiased resize, the aspect ratio given up; equal shapes are left alone."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """uint8 (h, w, 3) -> float32 (3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(picture).copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_picture(x: Tensor) -> np.ndarray:
+    """float (3, H, W) in [-1, 1] -> uint8 (H, W, 3); values outside are clipped."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

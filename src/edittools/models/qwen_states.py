@@ -1,0 +1,102 @@
+"""Qwen2.5-VL as a frozen encoder: the last hidden states of a chat message, and where its tokens lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from edittools.errors import EditError
+from edittools.models.diffusers_pipeline import qwen_processor
+
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+@dataclass
+class Encoded:
+    """What the encoder says about one message of L tokens."""
+
+    states: Tensor  # (L, D), after the final norm
+    embeddings: Tensor  # (L, D), what went in: words looked up, pictures encoded
+    pieces: Tensor  # (L,): which piece of the prompt a token is of
+    is_picture: Tensor  # (L,) bool
+    positions: Tensor  # (L, 3): the time, row and column axes of the rotary embedding
+    grid: tuple[int, int]  # rows and columns of the first picture's tokens
+
+
+class QwenStates:
+    """`Qwen2_5_VLForConditionalGeneration` without its head, and its processor."""
+
+    def __init__(self, folder: Path, device: str, dtype: str, min_pixels: int, max_pixels: int) -> None:
+        from transformers import Qwen2_5_VLForConditionalGeneration
+
+        for name in ("text_encoder", "processor"):
+            if not (folder / name).is_dir():
+                raise EditError(f"{folder}: the folder `{name}` is missing", hint="Qwen2.5-VL and its processor")
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder / "text_encoder", dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+        )
+        # transformers 5: hidden_states[-1] of the whole model is the base model's last_hidden_state
+        self.model = model.model.requires_grad_(False).eval().to(device)
+        self.config = model.config
+        self.processor = qwen_processor(folder / "processor")
+        self.processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        self.tokenizer = self.processor.tokenizer
+
+    def prompt(self, parts: list[str]) -> str:
+        """A chat of one user message, ready for the assistant's answer; pictures are PICTURE within the parts."""
+        return (
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+            + "".join(parts)
+            + "<|im_end|>\n<|im_start|>assistant\n"
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    @torch.no_grad()
+    def encode(self, pieces: list[str], pictures: list[np.ndarray]) -> Encoded:
+        """A prompt in pieces that are tokenised one by one, with one picture (uint8 h x w x 3) per image token."""
+        device, pad = self.model.device, self.config.image_token_id
+        made = None
+        if pictures:
+            made = self.processor.image_processor(
+                images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt"
+            ).to(device)
+        merged = self.processor.image_processor.merge_size**2
+        counts = iter([] if made is None else (made["image_grid_thw"].prod(-1) // merged).tolist())
+        ids: list[int] = []
+        origins: list[int] = []
+        for k, piece in enumerate(pieces):
+            for number in self.tokens(piece):
+                several = next(counts) if number == pad else 1
+                ids += [number] * several
+                origins += [k] * several
+        tokens = torch.tensor([ids], device=device)
+        is_picture = tokens == pad
+        embeddings = self.model.get_input_embeddings()(tokens)
+        extra: dict[str, Any] = {}
+        if made is not None:
+            features = self.model.get_image_features(made["pixel_values"].to(embeddings.dtype), made["image_grid_thw"])
+            features = features.pooler_output if hasattr(features, "pooler_output") else features
+            seen = torch.cat(list(features)).to(embeddings)
+            embeddings = embeddings.masked_scatter(is_picture[..., None], seen)
+            extra["image_grid_thw"] = made["image_grid_thw"]
+        mask = torch.ones_like(tokens)
+        if made is None:  # text alone has the same position on all three axes
+            positions = torch.arange(tokens.shape[1], device=device).expand(3, 1, -1)
+        else:
+            positions, _ = self.model.get_rope_index(
+                tokens, mm_token_type_ids=is_picture.int(), attention_mask=mask, **extra
+            )
+        states = self.model.language_model(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        rows, columns = (0, 0) if made is None else (made["image_grid_thw"][0, 1:] // 2).tolist()
+        origin = torch.tensor(origins, device=device)
+        return Encoded(states[0], embeddings[0], origin, is_picture[0], positions[:, 0].T.float(), (rows, columns))

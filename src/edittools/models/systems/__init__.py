@@ -1,0 +1,58 @@
+"""Editing models taken apart: frozen encoders that may run beforehand, and the network that is trained.
+
+A system is one file of this folder; it declares `load(settings, ...)`. See base.System.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edittools.errors import UsageError
+from edittools.settings import read_settings
+
+if TYPE_CHECKING:
+    from edittools.models.systems.base import System
+
+
+def system_names() -> list[str]:
+    """The systems there are: the file name is the name."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "flux"))
+
+
+def load_system(
+    name: str,
+    settings: dict[str, Any],
+    *,
+    encoders: bool = True,
+    network: bool = True,
+    seed: int = 0,
+    texts: Callable[[], Sequence[str]] | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> System:
+    """Load a system by its name.
+
+    settings  the system's own: its `Settings` says which there are
+    encoders  load the frozen encoders (autoencoder, language model); without them nothing new can be encoded
+    network   load or make the network; without it the system only encodes
+    seed      of the random weights of what is new
+    texts     the instructions of the data, for a system that builds its vocabulary from them
+    device, dtype   of the encoders; the network stays in float32 on the CPU until the caller moves it
+
+    Raises UsageError for an unknown system or setting, EditError for weights that are missing or damaged.
+    """
+    if name not in system_names():
+        raise UsageError(f"no system `{name}`", hint=f"systems: {', '.join(system_names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.load(
+        read_settings(module.Settings, settings, f"[model] of system {name}"),
+        encoders=encoders,
+        network=network,
+        seed=seed,
+        texts=texts,
+        device=device,
+        dtype=dtype,
+    )

@@ -1,0 +1,142 @@
+"""`firered`: FireRed-Image-Edit [SPEC T1c] and every Qwen-Image-Edit-Plus pipeline.
+
+A double-stream transformer over [text | noisy target | references]; the text stream is Qwen2.5-VL's states of the
+references and the instruction, the three-axis rotary embedding puts target and references at the same places of
+different frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from edittools.models.autoencoder import Autoencoder
+from edittools.models.describe import describe_model
+from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline
+from edittools.models.lora import add_lora
+from edittools.models.systems.base import Conditions, Part, System
+from edittools.models.tokens import to_pixels, to_tokens
+from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
+
+PATCH = 2  # latents per token side
+
+
+@dataclass(frozen=True)
+class Settings:
+    weights: str  # a QwenImageEditPlusPipeline: a folder, or a name on the hub
+    transformer: dict[str, Any] = field(default_factory=dict)  # a new transformer's configuration; empty: the weights'
+    lora: dict[str, Any] = field(default_factory=dict)  # rank, alpha, targets: train adapters only
+    legacy_positions: bool = False  # picture tokens with text positions, as diffusers up to 0.42 has them
+
+
+def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> FireRed:
+    """Raises EditError that names what is missing."""
+    from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+
+    folder = locate_pipeline(settings.weights, QwenImageEditPlusPipeline)
+    transformer = None
+    if network and settings.transformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformer = QwenImageTransformer2DModel(**settings.transformer)
+        start_at_zero(transformer)
+    elif network:
+        transformer = QwenImageTransformer2DModel.from_pretrained(
+            folder / "transformer", use_safetensors=True, local_files_only=True, dtype=torch.float32
+        )
+    pipe = None
+    if encoders:
+        pipe = open_pipeline(folder, dtype, legacy_positions=settings.legacy_positions, transformer=None).to(device)
+    return FireRed(settings, folder, transformer, pipe, seed)
+
+
+class QwenNetwork(nn.Module):
+    """`QwenImageTransformer2DModel` on latents: see System.network."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer: Any = transformer
+
+    def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditions: Conditions) -> Tensor:
+        shapes = [(1, x.shape[-2] // PATCH, x.shape[-1] // PATCH) for x in (x_t, *references)]
+        tokens = torch.cat([to_tokens(x, PATCH) for x in (x_t, *references)], dim=1)
+        output = self.transformer(
+            hidden_states=tokens,
+            encoder_hidden_states=conditions["states"].to(tokens.dtype),
+            encoder_hidden_states_mask=conditions.get("mask"),
+            timestep=t,
+            img_shapes=[shapes] * len(x_t),
+            return_dict=False,
+        )[0]
+        return to_pixels(output[:, : shapes[0][1] * shapes[0][2]], PATCH, *x_t.shape[-2:])
+
+
+class FireRed(System):
+    pipeline = "QwenImageEditPlusPipeline"
+    patch = 16  # 8 of the autoencoder, 2 of the transformer
+    multiple = 32  # the pipeline makes sizes of multiples of 32
+    network: QwenNetwork
+
+    def __init__(self, settings: Settings, folder: Path, transformer: Any, pipe: Any, seed: int) -> None:
+        self.settings, self.folder, self.pipe = settings, folder, pipe
+        self.autoencoder = Autoencoder(pipe.vae) if pipe is not None else None
+        if transformer is not None:
+            if settings.lora:
+                add_lora(transformer, settings.lora, seed)
+            else:
+                freeze_unused_qwen(transformer)
+            self.network = QwenNetwork(transformer)
+
+    def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
+        """Qwen2.5-VL's last states (L, D) of pictures and instruction, the system prompt's dropped.
+
+        As QwenImageEditPlusPipeline makes them: pictures of about 384² pixels, "Picture 1: ..." before the
+        instruction. Without sources QwenImagePipeline's template and drop index.
+        """
+        from diffusers import QwenImagePipeline
+        from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
+
+        with torch.no_grad():
+            if not sources:
+                plain: Any = QwenImagePipeline(None, None, self.pipe.text_encoder, self.pipe.tokenizer, None)
+                states, mask = plain.encode_prompt(prompt=text, device=self.pipe.text_encoder.device)
+                return {"states": states[0] if mask is None else states[0][mask[0].bool()]}
+            shown = []
+            for source in sources:
+                width, height = plus.calculate_dimensions(plus.CONDITION_IMAGE_SIZE, source.shape[1] / source.shape[0])
+                shown.append(self.pipe.image_processor.resize(Image.fromarray(source), height, width))
+            states, _ = self.pipe.encode_prompt(image=shown, prompt=text, device=self.pipe.text_encoder.device)
+        return {"states": states[0]}
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, t: float) -> Tensor:
+        """As QwenImageEditPlusPipeline: every token is as long as without guidance."""
+        combined = to_tokens(super().guide(conditional, unconditional, scale, t), PATCH)
+        length = to_tokens(conditional, PATCH).norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True)
+        return to_pixels(combined * length, PATCH, *conditional.shape[-2:])
+
+    def encoding(self) -> dict[str, str]:
+        positions = "one-axis positions" if self.settings.legacy_positions else "three-axis positions"
+        libraries = f"diffusers {version('diffusers')}, transformers {version('transformers')}"
+        return {
+            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
+            "conditions": f"{describe_model(str(self.folder / 'text_encoder'))}, {positions}, {libraries}",
+        }
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.network.transformer.transformer_blocks)
+
+    def parts(self) -> dict[str, Part]:
+        return {"transformer": Part("transformer.", dict(self.network.transformer.config))}
+
+    def frozen_parts(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != "transformer"}
+
+    def flops(self, image_tokens: int, target_tokens: int, text_tokens: int) -> int:
+        return qwen_flops(self.network.transformer.config, image_tokens, target_tokens, text_tokens)

@@ -1,0 +1,235 @@
+"""`imgedit_e1`: ImgEdit-E1 [SPEC T1b], on FLUX.1's transformer.
+
+Qwen2.5-VL's states and SigLIP2's features of the sources go each through an MLP of their own into the text stream;
+there are no latents of the sources. ImgEdit's repository holds no training code; where the paper (A.4) is silent, this
+follows UniWorld-V1, which the same group released (training/FACTS C).
+
+A model's folder: `edit.json` {"system": "imgedit_e1"}, `transformer/` (FluxTransformer2DModel), `projectors/`, `vae/`
+(AutoencoderKL), `text_encoder/` and `processor/` (Qwen2.5-VL), `image_encoder/` (SigLIP2, with its preprocessor).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from edittools.errors import EditError, UsageError
+from edittools.models.describe import describe_model
+from edittools.models.qwen_states import PICTURE, QwenStates
+from edittools.models.systems.base import Conditions, Part, pad_states
+from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
+from edittools.models.weights import load_strictly, read_config, read_tensors
+
+STAGES = {
+    # what trains: ImgEdit A.4; the image branch's list is UniWorld-V1's
+    "1": ("states",),
+    "2": ("states", "features", "image_branch"),
+    "all": ("states", "features", "transformer"),
+}
+IMAGE_BRANCH = (
+    ".norm1.linear.", ".attn.to_q.", ".attn.to_k.", ".attn.to_v.", ".attn.to_out.", ".attn.norm_q.", ".attn.norm_k.",
+    ".ff.net.",
+)  # fmt: skip  # of a double block
+ENDS = ("x_embedder.", "norm_out.", "proj_out.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    weights: str  # a model's folder
+    stage: str = "all"  # what trains: "1", "2" or "all"
+    insert: str = "after_vision_end"  # where a picture's features go: there, or "append": after all states
+    references: bool = False  # the sources' latents as well; ours, as an ablation
+    guidance: float = 1.0  # what the guidance-distilled model is told (UniWorld-V1)
+    max_pixels: int = 451584  # of a picture that the language model sees: 672²
+    transformer: dict[str, Any] = field(default_factory=dict)  # a new transformer's configuration; empty: the weights'
+    projectors: dict[str, Any] = field(default_factory=dict)  # likewise: states_width, features_width, hidden, width
+
+
+class Projectors(nn.Module):
+    """Two MLPs into the text stream: Linear, SiLU, Linear. That of the features has FLUX.1 Redux's shape."""
+
+    def __init__(self, states_width: int, features_width: int, hidden: int, width: int, pooled_width: int) -> None:
+        super().__init__()
+        self.config = {
+            "states_width": states_width,
+            "features_width": features_width,
+            "hidden": hidden,
+            "width": width,
+            "pooled_width": pooled_width,
+        }
+        self.states = nn.Sequential(nn.Linear(states_width, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        self.features = nn.Sequential(nn.Linear(features_width, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        # CLIP's pooled vector of the empty prompt, which FLUX.1 wants beside the text; zero until a folder has it
+        self.pooled = nn.Parameter(torch.zeros(pooled_width), requires_grad=False)
+
+    def load_redux(self, folder: Path) -> None:
+        """Start the features' MLP from FLUX.1 Redux's image embedder. Raises EditError."""
+        names = {"redux_up": "0", "redux_down": "2"}
+        tensors = {}
+        for name, tensor in read_tensors(folder).items():
+            layer, _, kind = name.rpartition(".")
+            if layer in names:
+                tensors[f"{names[layer]}.{kind}"] = tensor
+        load_strictly(self.features, tensors, folder)
+
+
+def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> E1:
+    """Raises EditError that names what is missing."""
+    if settings.stage not in STAGES:
+        raise UsageError(f"recipe: no `stage` {settings.stage!r}", hint=", ".join(map(repr, STAGES)))
+    if settings.insert not in ("after_vision_end", "append"):
+        raise UsageError('recipe: `insert` must be "after_vision_end" or "append"')
+    folder = Path(settings.weights)
+    if not folder.is_dir():
+        raise EditError(f"no folder {settings.weights}", hint="transformer/, projectors/, vae/, text_encoder/, ...")
+    net = None
+    if network:
+        transformer = make_transformer(folder, settings.transformer, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            projectors = Projectors(**(settings.projectors or read_config(folder / "projectors")))
+        if not settings.projectors:
+            load_strictly(projectors, read_tensors(folder / "projectors"), folder / "projectors")
+        elif (folder / "redux").is_dir():
+            projectors.load_redux(folder / "redux")
+        net = E1Network(transformer, projectors, settings)
+    system = E1(settings, folder, net)
+    if encoders:
+        from diffusers import AutoencoderKL
+
+        for name in ("vae", "image_encoder"):
+            if not (folder / name).is_dir():
+                raise EditError(f"{folder}: the folder `{name}` is missing")
+        vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True, local_files_only=True)
+        system.use_autoencoder(vae.to(device, getattr(torch, dtype)))
+        system.qwen = QwenStates(folder, device, dtype, 56 * 56, settings.max_pixels)
+        system.siglip = Siglip(folder / "image_encoder", device, dtype)
+    return system
+
+
+class Siglip:
+    """SigLIP2's vision tower: the last hidden states (tokens, D) of a picture."""
+
+    def __init__(self, folder: Path, device: str, dtype: str) -> None:
+        from transformers import AutoImageProcessor, AutoModel
+
+        model = AutoModel.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+        )
+        self.model = getattr(model, "vision_model", model).requires_grad_(False).eval().to(device)
+        self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        self.device, self.dtype = device, getattr(torch, dtype)
+
+    @torch.no_grad()
+    def encode(self, picture: np.ndarray) -> Tensor:
+        pixels = self.processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+        return self.model(pixels.to(self.device, self.dtype)).last_hidden_state[0]
+
+
+class E1Network(FluxNetwork):
+    def __init__(self, transformer: Any, projectors: Projectors, settings: Settings) -> None:
+        super().__init__(transformer, "frame", settings.guidance)
+        self.projectors, self.references = projectors, settings.references
+        self.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            if trains(name, STAGES[settings.stage]):
+                parameter.requires_grad_(True)
+
+    def text(self, conditions: Conditions, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states = self.projectors.states(conditions["states"])
+        features = self.projectors.features(conditions["features"])
+        both = torch.cat([states, features], dim=1)
+        order = conditions["order"]
+        text = torch.take_along_dim(both, order.clamp(min=0)[..., None], dim=1) * (order >= 0)[..., None]
+        pooled = self.projectors.pooled.expand(len(states), -1)
+        return text, pooled, torch.zeros(text.shape[1], 3, device=text.device)
+
+    def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditions: Conditions) -> Tensor:
+        return super().forward(x_t, t, references if self.references else [], conditions)
+
+
+def trains(name: str, what: tuple[str, ...]) -> bool:
+    """Does a parameter of E1Network belong to what trains? `what` is of STAGES."""
+    if name == "projectors.pooled":
+        return False
+    if name.startswith("projectors."):
+        return name.split(".")[1] in what
+    inner = name.removeprefix("transformer.")
+    if "transformer" in what:
+        return True
+    if "image_branch" not in what:
+        return False
+    if inner.startswith("transformer_blocks."):
+        return any(piece in name for piece in IMAGE_BRANCH)
+    return inner.startswith("single_transformer_blocks.") or inner.startswith(ENDS)
+
+
+class E1(FluxSystem):
+    network: E1Network
+    qwen: QwenStates
+    siglip: Siglip
+
+    def __init__(self, settings: Settings, folder: Path, network: E1Network | None) -> None:
+        self.settings, self.folder = settings, folder
+        if network is not None:
+            self.network = network
+
+    def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
+        """{"states": (L, D), "features": (F, S), "order": (L + F,)}: which of states then features stands where."""
+        prompt = self.qwen.prompt([*([PICTURE] * len(sources)), text])
+        cuts = [piece + "<|vision_end|>" for piece in prompt.split("<|vision_end|>")]
+        cuts[-1] = cuts[-1].removesuffix("<|vision_end|>")
+        made = self.qwen.encode(cuts, sources)
+        features = [self.siglip.encode(source) for source in sources]
+        length = len(made.states)
+        order, place = [], length
+        for k in range(len(cuts)):
+            order += (made.pieces == k).nonzero()[:, 0].tolist()
+            if k < len(features) and self.settings.insert == "after_vision_end":
+                order += range(place, place + len(features[k]))
+                place += len(features[k])
+        order += range(place, length + sum(map(len, features)))
+        width = self.siglip.model.config.hidden_size
+        return {
+            "states": made.states,
+            "features": torch.cat(features) if features else made.states.new_zeros(0, width),
+            "order": torch.tensor(order),
+        }
+
+    def collate(self, rows: list[Conditions]) -> Conditions:
+        """Padded to the longest; padded places are zero vectors that attend, as in UniWorld-V1, which has no mask."""
+        states = pad_states([row["states"] for row in rows])["states"]
+        features = pad_states([row["features"] for row in rows])["states"]
+        longest = max(len(row["order"]) for row in rows)
+        orders = []
+        for row in rows:
+            order = row["order"]
+            # features start where this row's states end; in the batch, where the longest row's end
+            order = torch.where(order < len(row["states"]), order, order - len(row["states"]) + states.shape[1])
+            orders.append(F.pad(order, (0, longest - len(order)), value=-1))
+        return {"states": states, "features": features, "order": torch.stack(orders)}
+
+    def encoding(self) -> dict[str, str]:
+        encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "image_encoder")]
+        return {
+            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
+            "conditions": f"{', '.join(encoders)}, {self.settings.insert}, transformers {version('transformers')}",
+        }
+
+    def parts(self) -> dict[str, Part]:
+        return {
+            "transformer": Part("transformer.", dict(self.network.transformer.config)),
+            "projectors": Part("projectors.", self.network.projectors.config, "model"),
+        }
+
+    def frozen_parts(self) -> dict[str, Path]:
+        kept = ("edit.json", "vae", "text_encoder", "processor", "image_encoder")
+        return {name: self.folder / name for name in kept if (self.folder / name).exists()}

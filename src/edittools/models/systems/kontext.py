@@ -1,0 +1,78 @@
+"""`kontext`: FLUX.1 Kontext, the text stream T5's states and the pooled vector CLIP's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edittools.models.describe import describe_model
+from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline
+from edittools.models.lora import add_lora
+from edittools.models.systems.base import Conditions, Part
+from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
+
+TEXT_TOKENS = 512  # FluxKontextPipeline's max_sequence_length; all of them attend, padding too
+
+
+@dataclass(frozen=True)
+class Settings:
+    weights: str  # a FluxKontextPipeline: a folder, or a name on the hub
+    transformer: dict[str, Any] = field(default_factory=dict)  # a new transformer's configuration; empty: the weights'
+    lora: dict[str, Any] = field(default_factory=dict)  # rank, alpha, targets: train adapters only
+    guidance: float = 1.0  # what the guidance-distilled model is told while it trains
+
+
+def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> Kontext:
+    """Raises EditError that names what is missing."""
+    from diffusers import FluxKontextPipeline
+
+    folder = locate_pipeline(settings.weights, FluxKontextPipeline)
+    transformer = make_transformer(folder, settings.transformer, seed) if network else None
+    pipe = open_pipeline(folder, dtype, transformer=None).to(device) if encoders else None
+    return Kontext(settings, folder, transformer, pipe, seed)
+
+
+class KontextNetwork(FluxNetwork):
+    def text(self, conditions: Conditions, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states = conditions["states"]
+        return states, conditions["pooled"], torch.zeros(states.shape[1], 3, device=states.device)
+
+
+class Kontext(FluxSystem):
+    pipeline = "FluxKontextPipeline"
+
+    def __init__(self, settings: Settings, folder: Path, transformer: Any, pipe: Any, seed: int) -> None:
+        self.settings, self.folder, self.pipe = settings, folder, pipe
+        if pipe is not None:
+            self.use_autoencoder(pipe.vae)
+        if transformer is not None:
+            if settings.lora:
+                add_lora(transformer, settings.lora, seed)
+            self.network = KontextNetwork(transformer, "frame", settings.guidance)
+
+    def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
+        """T5's states (512, D) and CLIP's pooled vector (P,) of the instruction; the text encoders see no picture."""
+        with torch.no_grad():
+            states, pooled, _ = self.pipe.encode_prompt(
+                prompt=text, prompt_2=None, device=self.pipe.text_encoder.device, max_sequence_length=TEXT_TOKENS
+            )
+        return {"states": states[0], "pooled": pooled[0]}
+
+    def encoding(self) -> dict[str, str]:
+        encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "text_encoder_2")]
+        return {
+            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
+            "conditions": f"{', '.join(encoders)}, transformers {version('transformers')}",
+        }
+
+    def parts(self) -> dict[str, Part]:
+        return {"transformer": Part("transformer.", dict(self.network.transformer.config))}
+
+    def frozen_parts(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != "transformer"}

@@ -1,0 +1,153 @@
+"""`small`: the network of the recipe `demo`, from scratch: pixel patches instead of an autoencoder, a small text
+encoder that trains along instead of a language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from torch import Tensor, nn
+
+from edittools.errors import UsageError
+from edittools.models.edit_dit import (
+    PADDING,
+    UNKNOWN,
+    EditDiT,
+    TextEncoder,
+    Vocabulary,
+    input_channels,
+    output_channels,
+)
+from edittools.models.systems.base import Conditions, Part, System
+from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
+
+
+@dataclass(frozen=True)
+class Settings:
+    patch: int  # pixels per token side
+    layers: int
+    heads: int
+    head_dim: int  # the network's width is heads * head_dim
+    rope: list[int]  # of head_dim: how much turns with frame, row, column
+    text_width: int
+    text_heads: int
+    text_layers: int
+    max_words: int  # longer instructions are cut
+    clean_references: bool = False  # references get time 0 and the noisy target its t [SPEC T1c]; else both get t
+    predicts: str = "x0"  # "x0" or "v"
+    residual: str = "none"  # with "x0": "none", "copy" or "blend": what is added to the first reference
+    word_dropout: float = 0.0  # share of words replaced by the unknown word in training
+    weights: str = ""  # a run folder of this system to start from
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise UsageError(f"recipe: {what}")
+
+        need(
+            len(self.rope) == 3 and sum(self.rope) == self.head_dim and not any(r % 2 for r in self.rope),
+            "`rope` must be three even numbers that sum to `head_dim`",
+        )
+        need(self.text_width % self.text_heads == 0, "`text_width` must be a multiple of `text_heads`")
+        need(self.predicts in ("x0", "v"), '`predicts` must be "x0" or "v"')
+        need(self.residual in ("none", "copy", "blend"), '`residual` must be "none", "copy" or "blend"')
+        need(self.predicts == "x0" or self.residual == "none", '`predicts = "v"` needs `residual = "none"`')
+
+
+def load(
+    settings: Settings,
+    *,
+    seed: int,
+    texts: Callable[[], Sequence[str]] | None = None,
+    **_: Any,
+) -> Small:
+    """The network with random weights, a function of the seed and the texts' words; or of a run folder."""
+    if settings.weights:
+        folder = Path(settings.weights)
+        transformer = QwenImageTransformer2DModel.from_pretrained(
+            folder / "transformer", use_safetensors=True, local_files_only=True
+        )
+        return Small(settings, EditDiT(transformer, TextEncoder.load(folder / "text_encoder"),
+                                       patch=settings.patch, residual=settings.residual))  # fmt: skip
+    vocabulary = Vocabulary.build(texts() if texts else [])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = QwenImageTransformer2DModel(
+            patch_size=1,  # the patches are made outside: a token is a whole patch
+            in_channels=input_channels(settings.patch, settings.text_width),
+            out_channels=output_channels(settings.patch, settings.residual),
+            num_layers=settings.layers,
+            attention_head_dim=settings.head_dim,
+            num_attention_heads=settings.heads,
+            joint_attention_dim=settings.text_width,
+            axes_dims_rope=tuple(settings.rope),
+            zero_cond_t=settings.clean_references,
+        )
+        text = TextEncoder(
+            vocabulary,
+            width=settings.text_width,
+            heads=settings.text_heads,
+            layers=settings.text_layers,
+            max_words=settings.max_words,
+        )
+    start_at_zero(transformer)
+    freeze_unused_qwen(transformer)
+    return Small(settings, EditDiT(transformer, text, patch=settings.patch, residual=settings.residual))
+
+
+class Small(System):
+    """Latents are pixels; conditions are the numbers of words."""
+
+    network: EditDiT
+
+    def __init__(self, settings: Settings, network: EditDiT) -> None:
+        self.settings, self.network = settings, network
+        self.predicts = settings.predicts
+        self.multiple = self.patch = settings.patch
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        return pictures
+
+    def pictures(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return 3, height, width
+
+    def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
+        return {"words": self.network.text.vocabulary.encode([text], self.settings.max_words)[0]}
+
+    def collate(self, rows: list[Conditions]) -> Conditions:
+        words = [row["words"] for row in rows]
+        return {"words": nn.utils.rnn.pad_sequence(words, batch_first=True, padding_value=PADDING)}
+
+    def perturb(self, conditions: Conditions, random: torch.Generator) -> Conditions:
+        """Replace a share of the words by the unknown word, so that its vector is trained too."""
+        if not self.settings.word_dropout:
+            return conditions
+        words = conditions["words"]
+        hit = torch.rand(words.shape, generator=random) < self.settings.word_dropout
+        return {"words": torch.where(hit & (words > UNKNOWN), UNKNOWN, words)}
+
+    def encoding(self) -> dict[str, str]:
+        return {"latents": "pixels", "conditions": "words"}
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.network.transformer.transformer_blocks)
+
+    def parts(self) -> dict[str, Part]:
+        text = self.network.text
+        words = json.dumps(text.vocabulary.words, ensure_ascii=False, indent=0) + "\n"
+        return {
+            "transformer": Part("transformer.", dict(self.network.transformer.config)),
+            "text_encoder": Part("text.", text.settings, "model", {"vocab.json": words}),
+        }
+
+    def flops(self, image_tokens: int, target_tokens: int, text_tokens: int) -> int:
+        return qwen_flops(self.network.transformer.config, image_tokens, target_tokens, text_tokens)

@@ -1,0 +1,47 @@
+"""Settings from TOML tables, checked against a dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from typing import Any, TypeVar
+
+from edittools.errors import UsageError
+
+S = TypeVar("S")
+
+
+def read_settings(kind: type[S], values: dict[str, Any], where: str) -> S:
+    """Check the names and types of settings against a dataclass. Raises UsageError."""
+    types = typing.get_type_hints(kind)
+    if unknown := sorted(set(values) - set(types)):
+        raise UsageError(f"{where}: no setting `{unknown[0]}`", hint=f"settings: {', '.join(types)}")
+    needed = [
+        f.name
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing := sorted(set(needed) - set(values)):
+        raise UsageError(f"{where}: setting `{missing[0]}` is missing")
+    return kind(**{name: read_value(value, types[name], f"{where}: `{name}`") for name, value in values.items()})
+
+
+def read_value(value: Any, kind: Any, where: str) -> Any:
+    """A TOML or command-line value as int, float, bool, str, a list of them, or a table. Raises UsageError."""
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise UsageError(f"{where} is not a number: {value}") from None
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is list and isinstance(value, list):
+        return [read_value(item, inner[0], where) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {name: item if inner[1] is Any else read_value(item, inner[1], where) for name, item in value.items()}
+    if type(value) is kind:
+        return value
+    name = kind.__name__ if isinstance(kind, type) and origin is None else str(kind)
+    raise UsageError(f"{where} must be {name}, not {value!r}")

@@ -1,0 +1,275 @@
+"""What the frozen encoders say about the pictures and texts of rows: computed on the way, or stored beforehand.
+
+A store is a folder of safetensors files, each whole as soon as it has its name; they are read by mapping them into
+memory. A key says all that its value depends on: the pictures by the hash of their bytes, the shape, the text, the
+encoders' weights and libraries. Several processes may add to one store, and one that covers a part is completed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from edittools.errors import EditError, RowError
+from edittools.models.pictures import fit, to_tensor
+from edittools.models.shapes import Shape
+from edittools.models.systems.base import Conditions, System
+from edittools.train.plan import Sample
+from edittools.train.rows import TARGET, Rows, unusable
+
+_TYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "BOOL": torch.bool,
+}
+_FILE_BYTES = 512 << 20  # a writer starts another file above this
+
+
+@dataclass(frozen=True)
+class Features:
+    """One sample, ready for a batch."""
+
+    target: Tensor  # latents (C, h, w)
+    references: list[Tensor]
+    conditions: Conditions
+
+
+class Encoder:
+    """Computes features from a row's pictures and text."""
+
+    def __init__(self, system: System, rows: Rows) -> None:
+        self.system, self.rows = system, rows
+
+    def latents(self, row: int, which: int, shape: Shape) -> Tensor:
+        return self.system.latents(to_tensor(fit(self.rows.picture(row, which), *shape))[None])[0]
+
+    def conditions(self, sample: Sample) -> Conditions:
+        """The encoders see the references as they are cut for the network."""
+        shown = [
+            fit(self.rows.picture(sample.row, r), *shape) for r, shape in zip(sample.references, sample.shapes[1:])
+        ]
+        try:
+            return self.system.conditions(shown, sample.text)
+        except RowError as error:  # training data has to be whole
+            raise unusable(self.rows[sample.row].id, error) from error
+
+    def __call__(self, sample: Sample) -> Features:
+        return Features(
+            self.latents(sample.row, TARGET, sample.shapes[0]),
+            [self.latents(sample.row, r, shape) for r, shape in zip(sample.references, sample.shapes[1:])],
+            self.conditions(sample),
+        )
+
+
+class Keys:
+    """The keys of a sample's features."""
+
+    def __init__(self, encoding: dict[str, str], rows: Rows, contents: dict[str, str]) -> None:
+        """contents: the content hash of pictures by their place, as a store remembers them."""
+        self.encoding, self.rows, self.contents = encoding, rows, contents
+
+    def content(self, row: int, which: int) -> str:
+        place = self.rows.place(row, which)
+        if place not in self.contents:
+            self.contents[place] = self.rows.content(row, which)
+        return self.contents[place]
+
+    def latents(self, row: int, which: int, shape: Shape) -> str:
+        return _key("latents", self.encoding["latents"], self.content(row, which), *map(str, shape))
+
+    def conditions(self, sample: Sample) -> str:
+        pictures = [f"{self.content(sample.row, r)} {h} {w}" for r, (h, w) in zip(sample.references, sample.shapes[1:])]
+        return _key("conditions", self.encoding["conditions"], *pictures, sample.text)
+
+    def all(self, sample: Sample) -> list[str]:
+        pictures = [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]
+        return [self.conditions(sample), *(self.latents(sample.row, which, shape) for which, shape in pictures)]
+
+
+def _key(*parts: str) -> str:
+    # the lengths keep parts apart whatever they hold
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Store:
+    """A folder of features, by key."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.entries: dict[str, list[tuple[str, int, str, tuple[int, ...], int, int]]] = {}
+        self.contents: dict[str, str] = {}
+        self._maps: list[np.memmap] = []
+        self._files: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what other processes have added."""
+        for path in sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []:
+            if path.name not in self._files:
+                self._open(path)
+        for path in sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []:
+            if path.name not in self._files:
+                self._files.add(path.name)
+                table = pq.read_table(path)
+                self.contents.update(zip(table["place"].to_pylist(), table["content"].to_pylist()))
+
+    def _open(self, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if not 0 < length <= size - 8:
+                    raise ValueError("the header is cut off")
+                header = json.loads(file.read(length))
+            found = []
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                start, end = entry["data_offsets"]
+                if end > size - 8 - length:
+                    raise ValueError("the data is cut off")
+                found.append((name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + end))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EditError(
+                f"{path}: damaged features: {error}", hint="remove the file and precompute again"
+            ) from error
+        self._files.add(path.name)
+        self._maps.append(np.memmap(path, np.uint8, "r"))
+        for name, kind, shape, start, end in found:
+            key, _, part = name.partition("/")
+            self.entries.setdefault(key, []).append((part, len(self._maps) - 1, kind, shape, start, end))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+    def get(self, key: str) -> Conditions:
+        """The tensors of a key by name, as views of the mapped file: do not write to them."""
+        found = {}
+        for part, number, kind, shape, start, end in self.entries[key]:
+            if start == end:
+                found[part] = torch.empty(shape, dtype=_TYPES[kind])
+                continue
+            found[part] = _tensor(self._maps[number][start:end], _TYPES[kind]).view(shape)
+        return found
+
+
+def _tensor(data: np.ndarray, dtype: torch.dtype) -> Tensor:
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):  # a mapped file cannot be written to, and nothing does
+        return torch.from_numpy(data).view(dtype)
+
+
+class Writer:
+    """Adds features to a store's folder; a file gets its name when it is whole."""
+
+    def __init__(self, folder: str | Path, dtype: torch.dtype) -> None:
+        self.folder, self.dtype = Path(folder), dtype
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.held: dict[str, Tensor] = {}
+        self.size = 0
+
+    def add(self, key: str, values: Conditions) -> None:
+        for name, value in values.items():
+            kept = value.detach().cpu()
+            kept = kept.to(self.dtype) if kept.is_floating_point() and name != "ids" else kept
+            self.held[f"{key}/{name}"] = kept.contiguous()
+            self.size += kept.nbytes
+        if self.size >= _FILE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        from safetensors.torch import save_file
+
+        if not self.held:
+            return
+        # named by what it holds: a process that does the same work again writes the same file
+        name = _key(*sorted(self.held)) + ".safetensors"
+        temporary = self.folder / f".tmp-{os.getpid()}-{name}"
+        save_file(self.held, temporary)
+        _rename(temporary, self.folder / name)
+        self.held, self.size = {}, 0
+
+    def remember(self, contents: dict[str, str]) -> None:
+        """Store the content hashes of pictures by their place."""
+        if not contents:
+            return
+        places = sorted(contents)
+        path = self.folder / (_key(*places) + ".parquet")
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        pq.write_table(pa.table({"place": places, "content": [contents[p] for p in places]}), temporary)
+        _rename(temporary, path)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+
+
+class Stored:
+    """Reads features from a store."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self.store, self.keys = store, keys
+
+    def check(self, samples: Iterable[Sample]) -> None:
+        """Raises EditError if any feature of these samples is missing."""
+        total, missing = 0, 0
+        for sample in samples:
+            keys = self.keys.all(sample)
+            total += len(keys)
+            missing += sum(key not in self.store for key in keys)
+        if missing:
+            raise EditError(
+                f"{self.store.folder} lacks {missing} of {total} features of these rows",
+                hint="`edit train --precompute` with the same recipe and data completes it",
+            )
+
+    def __call__(self, sample: Sample) -> Features:
+        def latents(which: int, shape: Shape) -> Tensor:
+            return self.store.get(self.keys.latents(sample.row, which, shape))["latents"]
+
+        return Features(
+            latents(TARGET, sample.shapes[0]),
+            [latents(r, shape) for r, shape in zip(sample.references, sample.shapes[1:])],
+            self.store.get(self.keys.conditions(sample)),
+        )
+
+
+def precompute(encoder: Encoder, keys: Keys, samples: list[Sample], store: Store, writer: Writer) -> Iterable[int]:
+    """Compute what the store lacks for these samples; yields how many features each sample added."""
+    known = set(keys.contents)
+    done: set[str] = set()
+    for sample in samples:
+        added = 0
+        for which, shape in [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]:
+            key = keys.latents(sample.row, which, shape)
+            if key not in store and key not in done:
+                writer.add(key, {"latents": encoder.latents(sample.row, which, shape)})
+                done.add(key)
+                added += 1
+        key = keys.conditions(sample)
+        if key not in store and key not in done:
+            writer.add(key, encoder.conditions(sample))
+            done.add(key)
+            added += 1
+        yield added
+    writer.flush()
+    writer.remember({place: content for place, content in keys.contents.items() if place not in known})

@@ -1,0 +1,198 @@
+"""What a run tells: a line every few steps, with the loss by noise level and by task, and where the time goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edittools.errors import UsageError, missing_extra
+from edittools.models.systems.base import System
+from edittools.train.config import Recipe
+from edittools.train.data import Step
+from edittools.train.parallel import Parallel
+
+BINS = 4  # the loss is split by noise level into this many equal parts of [0, 1]
+TRACKERS = ("tensorboard", "wandb")
+
+# Dense bfloat16 TFLOP/s of the tensor cores, from the makers' data sheets.
+PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "H800": 989.0, "B200": 2250.0, "A100": 312.0, "A800": 312.0,
+         "L40S": 362.0, "RTX 4090": 165.2, "RTX 5090": 209.5}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What `on_step` is told after every step."""
+
+    step: int  # steps finished, from 1
+    steps: int  # steps of the whole run
+    loss: float
+    grad_norm: float  # before clipping
+    rate: float  # the learning rates' factor
+    samples_per_s: float  # of all processes, since they began or resumed
+    wait_share: float  # share of that time that this process spent waiting for data
+    tflops: float  # per second and device, of the network's forward and backward passes; nothing computed twice
+    mfu: float | None  # share of the device's peak; None where that is not known
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """Of one device, where it is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in PEAKS.items() if known in name), None)
+
+
+class Log:
+    """log.jsonl: means since the previous line.
+
+    Lines after the step that a run resumes from are dropped: those steps are done again.
+    """
+
+    def __init__(self, out: Path, resumed_from: int, recipe: Recipe, parallel: Parallel, trackers: list[str]) -> None:
+        self.path, self.recipe, self.parallel = out / "log.jsonl", recipe, parallel
+        self.first, self.began = resumed_from, time.perf_counter()
+        self.rows = self.new_rows = 0
+        self.flops = 0.0  # of this process
+        self.peak = peak_tflops(parallel.device)
+        self._flops_of: dict[tuple[int, int, int], int] = {}
+        self._reports: list[StepReport] = []
+        self._losses: list[tuple[str, float, float]] = []  # task, t, loss
+        self._tokens = self._padding = self._image_tokens = 0
+        self._written = (self.began, 0.0, 0)
+        self._sinks: list[Any] = []
+        if not parallel.is_main:
+            return
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_from]
+        self.path.write_text("".join(kept))
+        if kept:
+            self.rows = json.loads(kept[-1])["samples"]
+        self._sinks = [open_tracker(name, out, recipe) for name in trackers]
+
+    def add(
+        self, step: int, loss: float, norm: float, rate: float, work: Step, losses: list[Tensor], system: System,
+        waited: float,
+    ) -> StepReport:  # fmt: skip
+        """Take in a finished step."""
+        self.rows += work.rows
+        self.new_rows += work.rows
+        for batch, values in zip(work.batches, losses):
+            count = len(batch.rows)
+            sizes = [h * w // system.patch**2 for h, w in batch.samples[0].shapes]
+            key = (sum(sizes), sizes[0], batch.text_tokens // count)
+            if key not in self._flops_of:
+                self._flops_of[key] = system.flops(*key)
+            self.flops += 3 * count * self._flops_of[key]  # the backward pass costs twice the forward pass
+            self._tokens += batch.text_tokens
+            self._padding += batch.padding
+            self._image_tokens += count * sum(sizes)
+            self._losses += [(row.task, float(t), float(v)) for row, t, v in zip(batch.rows, batch.t, values)]
+        seconds = time.perf_counter() - self.began
+        tflops = self.flops / seconds / 1e12
+        report = StepReport(
+            step,
+            self.recipe.steps,
+            loss,
+            norm,
+            rate,
+            self.new_rows / seconds,
+            waited / seconds,
+            tflops,
+            tflops / self.peak if self.peak else None,
+        )
+        self._reports.append(report)
+        return report
+
+    def write(self) -> None:
+        """A line about the steps since the last one; every process calls it."""
+        if not self._reports:
+            return
+        gathered = [item for part in self.parallel.gather(self._losses) for item in part]
+        counts = self.parallel.sum(torch.tensor([self._tokens, self._padding, self._image_tokens], dtype=torch.float64))
+        last, number = self._reports[-1], len(self._reports)
+        if self.parallel.is_main:
+            now = time.perf_counter()
+            seconds, flops, rows = now - self._written[0], self.flops - self._written[1], self.rows - self._written[2]
+            by_task: dict[str, list[float]] = defaultdict(list)
+            bins: list[list[float]] = [[] for _ in range(BINS)]
+            for task, t, value in gathered:
+                by_task[task].append(value)
+                bins[min(int(t * BINS), BINS - 1)].append(value)
+            line = {
+                "step": last.step,
+                "samples": self.rows,
+                "loss": sum(report.loss for report in self._reports) / number,
+                "loss_by_noise": [sum(values) / len(values) if values else None for values in bins],
+                "loss_by_task": {task: sum(values) / len(values) for task, values in sorted(by_task.items())},
+                "grad_norm": sum(report.grad_norm for report in self._reports) / number,
+                "rate": last.rate,
+                "samples_per_s": round(rows / seconds, 3),
+                "tokens_per_s": round(counts[[0, 2]].sum().item() / seconds, 1),
+                "text_padding": round(counts[1].item() / max(1.0, counts[0].item()), 4),
+                "tflops": round(flops / seconds / 1e12, 4),
+                "mfu": round(flops / seconds / 1e12 / self.peak, 4) if self.peak else None,
+                "wait_share": round(last.wait_share, 4),
+            }
+            if self.parallel.device.type == "cuda":
+                line["peak_memory"] = torch.cuda.max_memory_allocated(self.parallel.device)
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for sink in self._sinks:
+                sink(line)
+            self._written = (now, self.flops, self.rows)
+        self._reports, self._losses = [], []
+        self._tokens = self._padding = self._image_tokens = 0
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink(None)
+
+
+def flat(line: dict[str, Any]) -> dict[str, float]:
+    """A line's numbers by name, those of its tables as TABLE/KEY."""
+    found = {}
+    for name, value in line.items():
+        inner: dict[Any, Any] = {"": value}
+        if isinstance(value, (dict, list)):
+            inner = value if isinstance(value, dict) else dict(enumerate(value))
+        for key, number in inner.items():
+            if isinstance(number, (int, float)) and name != "step":
+                found[f"{name}/{key}" if key != "" else name] = float(number)
+    return found
+
+
+def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:
+    """A function that takes lines of the log, and None at the end. Raises EditError where its package is missing."""
+    if name not in TRACKERS:
+        raise UsageError(f"no tracker `{name}`", hint=", ".join(TRACKERS))
+    if name == "tensorboard":
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise missing_extra("tensorboard", "train", "--track tensorboard") from None
+        writer = SummaryWriter(str(out / "tensorboard"))
+
+        def to_tensorboard(line: dict[str, Any] | None) -> None:
+            if line is None:
+                return writer.close()
+            for key, value in flat(line).items():
+                writer.add_scalar(key, value, line["step"])
+
+        return to_tensorboard
+    try:
+        import wandb
+    except ImportError:
+        raise missing_extra("wandb", "wandb", "--track wandb") from None
+    run = wandb.init(dir=str(out), name=out.name, resume="allow", id=out.name)
+
+    def to_wandb(line: dict[str, Any] | None) -> None:
+        run.finish() if line is None else run.log(flat(line), step=line["step"])
+
+    return to_wandb

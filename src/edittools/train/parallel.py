@@ -1,0 +1,159 @@
+"""Several devices: DDP, FSDP2 and HSDP, started by `torchrun` or `accelerate launch`, which set RANK and WORLD_SIZE."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from edittools.errors import EditError, UsageError
+
+MODES = ("auto", "single", "ddp", "fsdp", "hsdp")
+
+
+@dataclass
+class Parallel:
+    """This process among those that train together."""
+
+    mode: str  # "single", "ddp", "fsdp" or "hsdp"
+    rank: int
+    world: int
+    device: torch.device
+    mesh: Any = None  # of the parameters' shards
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    # ------------------------------------------------------------------------------------------- the network
+
+    def wrap(self, network: nn.Module, blocks: list[nn.Module], dtype: torch.dtype) -> Any:
+        """The network as it is called in training; its parameters stay float32 masters of arithmetic in `dtype`.
+
+        With FSDP2 and HSDP every block is sharded by itself, gradients are summed in float32.
+        """
+        network.to(self.device)
+        if self.mode in ("fsdp", "hsdp"):
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+            policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+            for block in blocks:
+                fully_shard(block, mesh=self.mesh, mp_policy=policy)
+            return fully_shard(network, mesh=self.mesh, mp_policy=policy)
+        if self.mode == "ddp":
+            from torch.nn.parallel import DistributedDataParallel
+
+            return DistributedDataParallel(network, gradient_as_bucket_view=True)
+        return network
+
+    @contextlib.contextmanager
+    def last_of_step(self, network: Any, last: bool) -> Iterator[None]:
+        """Gradients are exchanged in the backward pass of a step's last batch only."""
+        if self.mode in ("fsdp", "hsdp"):
+            network.set_requires_gradient_sync(last)
+            yield
+        elif self.mode == "ddp" and not last:
+            with network.no_sync():
+                yield
+        else:
+            yield
+
+    def arithmetic(self, dtype: torch.dtype) -> Any:
+        """The context of a forward pass in `dtype`; FSDP casts its parameters itself."""
+        if dtype == torch.float32 or self.mode in ("fsdp", "hsdp"):
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype)
+
+    # ------------------------------------------------------------------------------------------- numbers
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.world > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Small objects of all processes, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def any(self, flag: bool) -> bool:
+        """Is it so in any process?"""
+        return bool(self.sum(torch.tensor([float(flag)])).item())
+
+    def wait(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded; every process has to ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor, or all of it."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def start(mode: str, device: str, processes: int | None = None, replicas: int | None = None) -> Parallel:
+    """Join the processes that a launcher started.
+
+    mode        "auto": FSDP2 where there are several processes, else single
+    processes   how many there have to be
+    replicas    HSDP: how many copies of the model there are; None: one per node
+
+    Raises UsageError where the launcher started fewer processes than asked for, as `accelerate launch --cpu` does
+    without saying so.
+    """
+    if mode not in MODES:
+        raise UsageError(f"no parallel mode `{mode}`", hint=", ".join(MODES))
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if processes is not None and processes != world:
+        raise UsageError(
+            f"{processes} processes were asked for, and the launcher started {world}",
+            hint=f"torchrun --nproc-per-node {processes} -m edittools train ...",
+        )
+    mode = ("fsdp" if world > 1 else "single") if mode == "auto" else mode
+    if mode == "single":
+        if world > 1:
+            raise UsageError(f"{world} processes cannot train in the mode `single`")
+        return Parallel("single", 0, 1, torch.device(device))
+    if "RANK" not in os.environ:
+        hint = "torchrun --nproc-per-node N -m edittools train ..."
+        raise UsageError(f"the mode `{mode}` needs a launcher", hint=hint)
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    try:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30))
+    except (RuntimeError, ValueError) as error:
+        raise EditError(f"the processes did not find each other: {str(error).splitlines()[0]}") from error
+    mesh = None
+    if mode in ("fsdp", "hsdp"):
+        from torch.distributed.device_mesh import init_device_mesh
+
+        if mode == "hsdp":
+            count = replicas or max(1, world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world))))
+            if world % count:
+                raise UsageError(f"{world} processes cannot hold {count} copies of equal size")
+            mesh = init_device_mesh(place.type, (count, world // count), mesh_dim_names=("replicate", "shard"))
+        else:
+            mesh = init_device_mesh(place.type, (world,), mesh_dim_names=("shard",))
+    return Parallel(mode, rank, world, place, mesh)

@@ -1,0 +1,190 @@
+"""Training rows by number: what is known of a row without its pictures, and the pictures when they are wanted."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from edittools.errors import EditError, RowError, UsageError
+from edittools.stream import images
+from edittools.stream.fetch import Fetcher
+from edittools.stream.history import digest
+from edittools.stream.pictures import source_references, target_references
+from edittools.stream.rows import column_values
+from edittools.stream.source import Source
+
+TARGET = -1  # the number of a row's target among its pictures; sources count from 0
+_CACHE_BYTES = 1 << 30
+
+CAPTIONS = {"original": "caption", "structured": "caption_structured", "instructive": "instruction"}
+"""Kinds of text of a text-to-image row, and their columns [SPEC C7]."""
+
+
+def wording_column(kind: str) -> str:
+    """The column of a style of instruction: `instruction` itself, or what `edit caption` made [SPEC C2]."""
+    return "instruction" if kind == "instruction" else f"instruction_{kind}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row without its pixels."""
+
+    id: str
+    task: str
+    template: str
+    texts: dict[tuple[str, str], str]  # (kind, language) -> text
+    sources: list[tuple[int, int]]  # height and width of every source
+    target: tuple[int, int]
+    cluster: str | None = None
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)  # of objects: x0, y0, x1, y1, shares
+
+
+class Rows(Protocol):
+    """Training rows, by number. `picture` and `content` may be called from several threads."""
+
+    data_id: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Row: ...
+
+    def picture(self, index: int, which: int) -> np.ndarray:
+        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET."""
+        ...
+
+    def place(self, index: int, which: int) -> str:
+        """Where a picture lies, in words that change when its content does; costs nothing."""
+        ...
+
+    def content(self, index: int, which: int) -> str:
+        """A hash of a picture's bytes, the same wherever it lies; reads them."""
+        ...
+
+
+class ShardRows:
+    """The rows of a source that have a target and a text: edits, and text-to-image rows without sources.
+
+    References and texts are kept (a few hundred bytes a row). Decoded pictures are kept as well while they fit into
+    1 GiB, so that small pictures are decoded once and not once an epoch.
+    """
+
+    def __init__(
+        self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int
+    ) -> None:
+        """columns: kinds of text and the columns they are in. cluster: a column's name, or ""."""
+        if "target" not in source.schema.names:
+            raise UsageError("the input has no `target` column: nothing to learn")
+        for name in [cluster] * bool(cluster):
+            if name not in source.schema.names:
+                raise UsageError(f"the input has no `{name}` column to balance by")
+        self.columns = {kind: name for kind, name in columns.items() if name in source.schema.names}
+        if not self.columns:
+            raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
+        self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
+        self.fetcher = Fetcher()
+        self.lock = threading.Lock()
+        self.cache: dict[tuple[int, int], np.ndarray] = {}
+        self.cached = 0
+        self.skipped = 0
+        self.rows: list[Row] = []
+        self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
+        self.shards: list[str] = []  # the digest of the shard that a row is in
+        digests = []
+        for batch in source.batches(lambda shard: True):
+            if batch.last:
+                digests.append(batch.shard.digest)
+            self._add(batch.rows, batch.shard.digest)
+        if not self.rows:
+            raise EditError(
+                f"no row has a target and a text in {' or '.join(languages)}",
+                hint=f"texts: {', '.join(self.columns.values())}",
+            )
+        self.data_id = digest(source.history.hash, *digests)
+
+    def _add(self, rows: pa.RecordBatch, shard: str) -> None:
+        ids, tasks = column_values(rows, "id"), column_values(rows, "task")
+        origins, objects = column_values(rows, "provenance"), column_values(rows, "objects")
+        texts = {kind: column_values(rows, name) for kind, name in self.columns.items()}
+        clusters = column_values(rows, self.cluster) if self.cluster else [None] * rows.num_rows
+        for k, (sources, target) in enumerate(zip(source_references(rows), target_references(rows))):
+            said = {
+                (kind, language): text
+                for kind, values in texts.items()
+                if values[k]
+                for language, text in (values[k] if isinstance(values[k], dict) else {"en": values[k]}).items()
+                if isinstance(text, str) and text and language in self.languages
+            }
+            if target is None or not said:
+                self.skipped += 1
+                continue
+            origin, pictures = origins[k] or {}, [_kept(item) for item in [*sources, target]]
+            sizes = [self._size(item, ids[k]) for item in pictures]
+            boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
+            task = tasks[k] or ""
+            cluster = None if clusters[k] is None else str(clusters[k])
+            template = origin.get("template") or task
+            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], cluster, boxes))
+            self.pictures.append(pictures)
+            self.shards.append(shard)
+
+    def _size(self, item: dict[str, Any], identity: str) -> tuple[int, int]:
+        if item["width"] and item["height"]:
+            return item["height"], item["width"]
+        try:
+            header = images.probe(self.fetcher.get(item), self.max_pixels)
+        except RowError as error:
+            raise unusable(identity, error) from error
+        return header.height, header.width
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def picture(self, index: int, which: int) -> np.ndarray:
+        """Raises EditError for a picture that cannot be decoded: training data has to be whole."""
+        with self.lock:
+            found = self.cache.get((index, which))
+        if found is not None:
+            return found
+        try:
+            data = self.fetcher.get(self.pictures[index][which])
+            pixels = images.decode(data, images.FULL, self.max_pixels)
+        except RowError as error:
+            raise unusable(self.rows[index].id, error) from error
+        with self.lock:
+            if self.cached + pixels.nbytes <= _CACHE_BYTES and (index, which) not in self.cache:
+                self.cached += pixels.nbytes
+                self.cache[index, which] = pixels
+        return pixels
+
+    def place(self, index: int, which: int) -> str:
+        item = self.pictures[index][which]
+        if item["bytes"] is not None:
+            return xxhash.xxh3_128_hexdigest(item["bytes"])
+        # within a tar the shard's digest and the offset say it all, wherever the set lies; a loose file has offset 0
+        file = "" if item["offset"] else item["file"]
+        return "/".join(map(str, (self.shards[index], file, item["column"], item["row"], item["offset"])))
+
+    def content(self, index: int, which: int) -> str:
+        try:
+            return xxhash.xxh3_128_hexdigest(self.fetcher.get(self.pictures[index][which]))
+        except RowError as error:
+            raise unusable(self.rows[index].id, error) from error
+
+
+def unusable(identity: str, error: RowError) -> EditError:
+    return EditError(f"row {identity}: {error}", hint="`edit dedup` and `edit filter` reject such rows")
+
+
+def _kept(reference: dict[str, Any]) -> dict[str, Any]:
+    """A reference that outlives its batch: inline bytes are copied out of it."""
+    if isinstance(reference["bytes"], memoryview):
+        return {**reference, "bytes": bytes(reference["bytes"])}
+    return reference
