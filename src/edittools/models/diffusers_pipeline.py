@@ -53,17 +53,23 @@ def load(
     return DiffusersEditor(pipe.to(device), call)
 
 
-def locate_pipeline(spec: str, wanted: type | None = None) -> Path:
-    """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or not of the class `wanted`."""
+def locate_pipeline(spec: str, wanted: tuple[str, ...] = ()) -> Path:
+    """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or of none of these classes."""
     folder = Path(spec) if Path(spec).is_dir() else _download(spec)
     if not recognises(folder):
         raise EditError(f"{spec} holds no diffusers pipeline (model_index.json)")
-    index = json.loads((folder / "model_index.json").read_text())
-    if not isinstance(index["_class_name"], str):
+    name = pipeline_class(folder)
+    if not name:
         raise EditError(f"{spec} brings its own pipeline code, which is not run")
-    if wanted is not None and index["_class_name"] != wanted.__name__:
-        raise EditError(f"{spec} is a {index['_class_name']}, not a {wanted.__name__}")
+    if wanted and name not in wanted:
+        raise EditError(f"{spec} is a {name}, not a {' or '.join(wanted)}")
     return folder
+
+
+def pipeline_class(folder: Path) -> str:
+    """The class that a pipeline's folder names; nothing where it brings its own code."""
+    name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    return name if isinstance(name, str) else ""
 
 
 def open_pipeline(folder: Path, dtype: str, *, legacy_positions: bool = False, **components: Any) -> Any:
