@@ -124,3 +124,44 @@ def save_e1(folder: Path, seed: int = 0) -> Path:
     save_file(projectors.state_dict(), folder / "projectors" / "model.safetensors")
     (folder / "edit.json").write_text(json.dumps({"system": "imgedit_e1"}))
     return folder
+
+
+QWEN = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": WIDTH,
+    "axes_dims_rope": [4, 6, 6],
+}
+
+
+def save_firered(folder: Path, seed: int = 0) -> Path:
+    """QwenImageEditPlusPipeline: a folder as it is published."""
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+
+    save_qwen_vl(folder, seed)
+    (folder / "tokenizer").mkdir()
+    for path in (folder / "processor").glob("*token*"):
+        (folder / "tokenizer" / path.name).write_bytes(path.read_bytes())
+    torch.manual_seed(seed)
+    AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.1, 0.2, 0.0], latents_std=[0.5, 0.6, 0.7, 0.8],
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    stir(QwenImageTransformer2DModel(**QWEN), seed, 0.05).save_pretrained(folder / "transformer")
+    FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "QwenImageEditPlusPipeline",
+        "_diffusers_version": "0.42.1",
+        "processor": ["transformers", "Qwen2VLProcessor"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+        "tokenizer": ["transformers", "Qwen2Tokenizer"],
+        "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKLQwenImage"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
