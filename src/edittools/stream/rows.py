@@ -13,7 +13,7 @@ from edittools.errors import RowError
 from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject, Shard, leaf_positions, map_images
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 
 CHUNK_ROWS = 16  # rows a thread takes at a time
 _FLUSH_SECONDS = 2.0
@@ -127,9 +127,7 @@ def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, 
                         changed = visit(place[0], place, item)
                     except RowError as error:
                         failed[place[0]] = error
-                if changed is not None and isinstance(changed["bytes"], memoryview):
-                    changed = {**changed, "bytes": bytes(changed["bytes"])}
-                found.append(changed)
+                found.append(kept_reference(changed))  # pyarrow takes no views
             return pa.array(found, type=IMAGE)
 
         columns.append(map_images(column, IMAGE, convert))
