@@ -9,7 +9,7 @@ from typing import Any
 
 from edittools.bench.case_list import Case, expected_counts
 from edittools.bench.compare import compare
-from edittools.bench.judged import JudgedRow, judge_facts, read_judged, score_row, shown_case
+from edittools.bench.judged import judge_facts, read_judged, score_row, shown_case
 from edittools.bench.public import Benchmark, Rescored
 from edittools.bench.rescoring import summary
 from edittools.bench.score_report import JudgedCase
@@ -26,16 +26,13 @@ class JudgedBenchmark:
         """`cases` are all that the benchmark wants; without them the rows themselves are what is expected."""
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
-        every = list(read_judged(source, benchmark.name))
-        # ImgEdit's second suite has a rubric of its own.
-        if every and not any(row.passes for row in every) and every[0].case["suite"]:
-            every = list(read_judged(source, every[0].case["suite"]))
+        every = read_judged(source, benchmark.name)
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
         if not every:
             raise EditError("there are no rows to evaluate")
-        self.rows: list[JudgedRow] = every
+        self.rows = every
         self.scores = [score_row(benchmark, row) for row in every]
         self.expected = expected_counts(cases) if cases is not None else None
         self.facts = judge_facts(every)
