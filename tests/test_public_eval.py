@@ -96,7 +96,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
     page = (tmp_path / "r.html").read_text()
     assert "m (here)" in page and "The judge beside people" not in page
-    assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/jpeg;base64," in page
+    assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/png;base64," in page  # tiny: exact
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
 

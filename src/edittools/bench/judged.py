@@ -7,14 +7,18 @@ from statistics import fmean
 from typing import Any
 
 from edittools.bench.public import Benchmark
-from edittools.bench.score_report import JudgedCase, thumbnail
+from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
+from edittools.bench.thumbnails import data_uri
 from edittools.errors import RowError, UsageError
 from edittools.judges.rubrics import Rubric, load_rubric, rubric_names
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 from edittools.stream.pictures import row_pictures
 from edittools.stream.source import Source
+
+_SIDE = 160
+"""Longest side of the gallery's pictures: 1,212 cases with two each are about 13 MB, so that the file opens at once."""
 
 _HINT = "edit sample CASES --model M | edit judge --rubric BENCH --model J -o JUDGED/"
 
@@ -152,9 +156,10 @@ def _thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None
     if reference is None:
         return None
     try:
-        return thumbnail(images.decode(fetcher.get(reference), images.Raster(short_side=160)))
+        picture = images.decode(fetcher.get(reference), images.Raster(short_side=_SIDE))
     except RowError:
         return None
+    return data_uri(picture, _SIDE, quality=70)
 
 
 def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:

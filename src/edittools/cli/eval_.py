@@ -297,9 +297,8 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
-    comparison = compare_models(models, metric, given["seed"]) if len(models) > 1 else None
-    if comparison is not None:
-        found["comparison"] = comparison
+    if len(models) > 1:
+        found["comparison"] = compare_models(models, metric, given["seed"])
     if given["humans"] is not None:
         from edittools.judges.agreement import agreement, read_ratings
 
@@ -312,7 +311,6 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             name=models[0].name,
             title=given["title"] or f"{bench}: {models[0].name}",
             scoring=given["scoring"],
-            comparison=comparison,
             protocol=models[0].facts,
             history=models[0].history,
         )
@@ -394,7 +392,7 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
         name = given["name"] or "model"
         page = render_scores(
             benchmark, found, [], name=name, title=given["title"] or f"{bench}: {name}", scoring=given["scoring"],
-            comparison=None, protocol={}, history=[],
+            protocol={}, history=[],
         )  # fmt: skip
         _write_report(output, beside, page, found)
     _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)
