@@ -139,14 +139,13 @@ def _further(made: Further) -> str:
 def published_tables(benchmark: str, found: dict[str, Any], name: str) -> str:
     """The papers' own tables of a benchmark, the model's row first; judge and protocol may differ from the paper's."""
     parts = []
-    for table_name in published.names():
-        rest = table_name.partition("-")[2]
-        if benchmark not in (rest.split("-")[0], {"basic": "imgedit"}.get(rest)):
+    for table in map(published.load, published.names()):
+        if table.benchmark != benchmark:
             continue
-        table = published.load(table_name)
         rows = [[row.model, *map(str, row.scores.values())] for row in table.rows]
-        mine = [_own_score(found, column, table_name) for column in table.columns]
-        if any(value is not None for value in mine):
+        mine = [_own_score(found, column, table) for column in table.columns]
+        # A mean over other tasks than the table's (ImgEdit's second suite) is no score for it.
+        if any(value is not None for value, column in zip(mine, table.columns) if column != table.overall):
             rows.insert(0, [f"{name} (here)", *("–" if value is None else f"{value:.3f}" for value in mine)])
         titles = ["model", *table.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
@@ -166,23 +165,21 @@ _OWN_METRICS = {"G_SC": "semantics", "G_PQ": "quality", "G_O": "overall"}
 _OWN_TASKS = {"bg": "background", "low-level": "lowlevel", "hybrid": "compose", "addition": "add"}
 
 
-def _own_score(found: dict[str, Any], column: str, table_name: str) -> float | None:
+def _own_score(found: dict[str, Any], column: str, table: published.Table) -> float | None:
     """The model's own mean for a column of a published table; None where there is none."""
     macro, strict = found["macro"], found["strict"]
-    if "tasks" not in strict:  # by language, which the table's name says
-        language = next((word for word in table_name.split("-") if word in strict), None)
-        if language is None:
+    if "tasks" not in strict:  # by language
+        if table.language not in strict:
             return None
-        macro, strict = macro[language], strict[language]
-        if table_name.endswith("-intersection"):
-            macro = strict.get("intersection", {}).get("macro", {})
+        macro, strict = macro[table.language], strict[table.language]
+    if table.subset is not None:
+        strict = strict.get(table.subset, {"macro": {}, "tasks": {}})
+        macro = strict["macro"]
     if column in _OWN_METRICS:
         return macro.get(_OWN_METRICS[column], {}).get("mean")
-    metric = "score"
-    if column in ("Overall", "Average"):
-        return macro.get(metric, {}).get("mean")
     task = _OWN_TASKS.get(column.lower(), column.lower())
-    return strict["tasks"].get(task, {}).get(metric, {}).get("mean")
+    means = macro if column == table.overall else strict["tasks"].get(task, {})
+    return means.get("score", {}).get("mean")
 
 
 def _gallery(cases: list[JudgedCase]) -> str:
