@@ -46,7 +46,7 @@ def render_scores(
     tables = ScoreTable(found, metrics, scoring)
     return fill(
         "scores.html",
-        title=text(title),
+        title=title,
         summary=_summary(benchmark, found, tables, metrics[-1]),
         figures=_figures(found, tables, metrics[-1]),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
