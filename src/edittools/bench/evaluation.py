@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class JudgedBenchmark:
         found = self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name))
         if found.scores.keys() == {""}:
             scores = {"": self.scores}
-            counts = None if self.expected is None else _sum(self.expected)
+            counts = None if self.expected is None else sum(map(Counter, self.expected.values()), Counter())
             expected: dict[str, dict[str, int] | None] = {"": counts}
         else:
             spoken = dict.fromkeys(row.case["language"] for row in self.rows)
@@ -75,14 +76,6 @@ class JudgedBenchmark:
         """Every case for the gallery, with its pictures."""
         fetcher = Fetcher()
         return [shown_case(row, score, metric, fetcher) for row, score in zip(self.rows, self.scores)]
-
-
-def _sum(expected: dict[str, dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for counts in expected.values():
-        for task, count in counts.items():
-            total[task] = total.get(task, 0) + count
-    return total
 
 
 def compare_models(models: list[JudgedBenchmark], metric: str, seed: int) -> dict[str, Any]:

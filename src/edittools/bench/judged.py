@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -173,8 +174,6 @@ def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:
         if values:
             facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
     facts["passes"] = max((len(row.passes) for row in rows), default=0)
-    states: dict[str, int] = {}
-    for judgement in every:
-        states[judgement["state"]] = states.get(judgement["state"], 0) + 1
+    states = Counter(judgement["state"] for judgement in every)
     facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
     return facts
