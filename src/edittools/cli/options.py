@@ -120,7 +120,7 @@ def model_options(function: Callable) -> Callable:
             type=click.IntRange(min=1),
             metavar="N",
             group="Model",
-            help="Rows that a model is asked about together. Default: 32.",
+            help="Rows that a model is asked about together. Default: 32; 8 of a model that writes.",
         ),
     )(function)
 
