@@ -179,7 +179,8 @@ def _latex(text: str) -> str:
 
 def summary_json(summary: dict[str, Any]) -> str:
     """report.json. Raises ValueError on NaN or infinity, which JSON does not have."""
-    return json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair stays an escape
 
 
 def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
