@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,13 +50,20 @@ class RowPool:
 
 
 def map_chunks(
-    batches: Iterator[Batch], work: Callable[[Batch], Batch], schema: pa.Schema, jobs: int
+    batches: Iterator[Batch],
+    work: Callable[..., Batch],
+    schema: Callable[[pa.Schema], pa.Schema],
+    jobs: int,
 ) -> Iterator[Batch]:
-    """Apply `work` to small slices of every batch, in `jobs` threads (see RowPool.run)."""
+    """Apply `work` to small slices of every batch, in the same `jobs` threads (see RowPool.run).
+
+    `work(piece, schema=...)` is told the schema of what it is to return: `schema` of the batch's.
+    """
     pool = RowPool(jobs)
     try:
         for batch in batches:
-            yield from pool.run(batch, work, schema)
+            made = schema(batch.rows.schema)
+            yield from pool.run(batch, functools.partial(work, schema=made), made)
     finally:
         pool.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -58,10 +57,7 @@ class SynthStage:
         return pa.schema([(name, COLUMNS[name]) for name in _MADE] + carried)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            schema = self.schema(batch.rows.schema)
-            work = functools.partial(self._work, schema=schema)
-            yield from map_chunks(iter([batch]), work, schema, self.jobs)
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
 
     def _tools(self) -> Tools:
         # Fonts are opened once per thread: a font object keeps state while it draws.
