@@ -142,6 +142,19 @@ def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, 
     return pa.record_batch(columns, schema=rows.schema), failed
 
 
+def referenced_files(rows: pa.RecordBatch) -> set[str]:
+    """The files that the pictures of a batch lie in."""
+    found: set[str] = set()
+
+    def look(values: pa.StructArray) -> pa.StructArray:
+        found.update(file for file in values.field("file").unique().to_pylist() if file is not None)
+        return values
+
+    for column in rows.columns:
+        map_images(column, IMAGE, look)
+    return found
+
+
 def drop_failed(batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError], stage: str) -> Batch:
     """The batch with `rows` less the failed ones, each rejected with its reason."""
     if not failed:
