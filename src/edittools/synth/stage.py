@@ -23,6 +23,20 @@ from edittools.synth import Fonts, Sample, Tools, invert, synthesize
 _MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
 
 
+class _Values:
+    """IMAGE values of the pictures of one row, each encoded once."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, dict[str, Any]] = {}
+        self.kept: list[np.ndarray] = []  # so that no id is given to another picture
+
+    def of(self, pixels: np.ndarray) -> dict[str, Any]:
+        if id(pixels) not in self.known:
+            self.known[id(pixels)] = picture_value(pixels)
+            self.kept.append(pixels)
+        return self.known[id(pixels)]
+
+
 class SynthStage:
     """Stage: a row with a picture becomes `per_row` edit rows, named PARENT-TEMPLATE-K.
 
@@ -80,6 +94,8 @@ class SynthStage:
             except RowError as error:
                 rejects.append(Reject(str(ids[row]), self.name, error.reason, error.value, True, paths[row]))
                 continue
+            # An inverse shares its pictures with the edit it undoes, and a row's edits their source.
+            values = _Values()
             kept: dict[str, Any] | None = picture
             if self.size is not None:
                 pixels, kept = centre_square(pixels, self.size), None
@@ -93,14 +109,20 @@ class SynthStage:
             seen: dict[str, int] = {}
             for sample in samples:
                 number = seen[sample.template] = seen.get(sample.template, -1) + 1
-                own = kept if kept is not None and sample.source is pixels else None
                 identity = f"{ids[row]}-{sample.template}-{number}"
-                made.append(self._row(identity, sample, own, ids[row], origins[row] or {}))
+                own = kept if kept is not None and sample.source is pixels else values.of(sample.source)
+                made.append(self._row(identity, sample, own, values, ids[row], origins[row] or {}))
                 parents.append(row)
         return batch.replace(_with_carried(made, parents, rows, schema), rejects)
 
     def _row(
-        self, identity: str, sample: Sample, source: dict[str, Any] | None, parent: str, origin: dict[str, Any]
+        self,
+        identity: str,
+        sample: Sample,
+        source: dict[str, Any],
+        values: _Values,
+        parent: str,
+        origin: dict[str, Any],
     ) -> dict[str, Any]:
         provenance: dict[str, Any] = {field.name: origin.get(field.name) for field in PROVENANCE}
         provenance.update(
@@ -120,17 +142,17 @@ class SynthStage:
                     "template": turn.template,
                     "instruction": turn.instruction,
                     "slots": json.dumps(turn.slots, ensure_ascii=False, sort_keys=True),
-                    "target": picture_value(turn.target),
-                    "mask": picture_value(turn.mask),
+                    "target": values.of(turn.target),
+                    "mask": values.of(turn.mask),
                 }
                 for turn in sample.turns
             ]
         return {
             "id": identity,
             "task": sample.task,
-            "source": [source if source is not None else picture_value(sample.source)],
-            "target": picture_value(sample.target),
-            "mask": picture_value(sample.mask),
+            "source": [source],
+            "target": values.of(sample.target),
+            "mask": values.of(sample.mask),
             "instruction": sample.instruction,
             "turns": turns,
             "provenance": provenance,
