@@ -178,7 +178,10 @@ def _tar_tag(tar: str, stated: int) -> str:
     except OSError as error:
         raise IncompleteError(f"{tar}: {error.strerror or error}: the shard has lost its tar") from error
     if size != stated:
-        raise IncompleteError(f"{tar}: {size} bytes, its Parquet file says {stated}")
+        raise IncompleteError(
+            f"{tar}: {size} bytes, its Parquet file says {stated}",
+            hint="copy the set again; or remove this Parquet file and run the command that writes it again",
+        )
     return tag
 
 
@@ -186,6 +189,7 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
     """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
     stem = files.join(folder, shard_name(index))
     tar = stem + ".tar"
+
     def refer(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         stored = dict(zip([field.name for field in values.type], values.flatten()))
         mask = values.is_null() if values.null_count else None
