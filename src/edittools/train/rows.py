@@ -11,7 +11,7 @@ import xxhash
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.stream import images
-from edittools.stream.fetch import Fetcher
+from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
 from edittools.stream.pictures import source_references, target_references
 from edittools.stream.rows import column_values
@@ -116,7 +116,7 @@ class ShardRows:
             if target is None or not said:
                 self.skipped += 1
                 continue
-            origin, pictures = origins[k] or {}, [_kept(item) for item in [*sources, target]]
+            origin, pictures = origins[k] or {}, [kept_reference(item) for item in [*sources, target]]
             sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
@@ -166,10 +166,3 @@ class ShardRows:
 
 def unusable(identity: str, error: RowError) -> EditError:
     return EditError(f"row {identity}: {error}", hint="`edit dedup` and `edit filter` reject such rows")
-
-
-def _kept(reference: dict[str, Any]) -> dict[str, Any]:
-    """A reference that outlives its batch: inline bytes are copied out of it."""
-    if isinstance(reference["bytes"], memoryview):
-        return {**reference, "bytes": bytes(reference["bytes"])}
-    return reference

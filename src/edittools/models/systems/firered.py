@@ -118,7 +118,8 @@ class FireRed(System):
             for source in sources:
                 width, height = plus.calculate_dimensions(area, source.shape[1] / source.shape[0])
                 shown.append(self.pipe.image_processor.resize(Image.fromarray(source), height, width))
-            states, _ = self.pipe.encode_prompt(image=shown if several else shown[0], prompt=text, device=self.pipe.text_encoder.device)
+            place = self.pipe.text_encoder.device
+            states, _ = self.pipe.encode_prompt(image=shown if several else shown[0], prompt=text, device=place)
         return {"states": states[0]}
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, t: float) -> Tensor:
