@@ -49,6 +49,8 @@ def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config)
+    # a file of adapters is read by a model that has no adapters yet: there is nothing to leave out then
+    transformer.peft_config["default"].exclude_modules = None
 
 
 def load_lora(pipe: Any, path: str) -> None:

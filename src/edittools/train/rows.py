@@ -116,7 +116,7 @@ class ShardRows:
             if target is None or not said:
                 self.skipped += 1
                 continue
-            origin, pictures = origins[k] or {}, [kept_reference(item) for item in [*sources, target]]
+            origin, pictures = origins[k] or {}, [{**item, **(kept_reference(item) or {})} for item in [*sources, target]]
             sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
