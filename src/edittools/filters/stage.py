@@ -56,7 +56,7 @@ class FilterStage:
         self.max_pixels, self.jobs = max_pixels, jobs
         self.models = models or Models()
         self.sized = [item for item in wanted if item[0].from_size is not None]
-        self.measured = [item for item in wanted if item[0].decodes]
+        self.measured = [item for item in wanted if item[0].stored]
         self.fetcher = Fetcher()
         empirical = any(bounds.empirical for _, bounds in wanted)
         # A stage without quantiles has decided before it starts.
@@ -67,7 +67,7 @@ class FilterStage:
         """The name of the score: a row has scores of its target and of its source side by side."""
         name = self.models.key(item) if item.score is not None else item.name
         of_one = item.measure is not None or any(asked.of == "picture" for asked in item.inputs)
-        of_one = of_one or item.from_size is not None
+        of_one = of_one or item.from_size is not None or item.from_header is not None
         return f"{self.image}_{name}" if of_one and self.image != "target" else name
 
     def roles(self, schema: pa.Schema, stored: bool) -> list[str]:
@@ -125,7 +125,7 @@ class FilterStage:
     def _set_bounds(self, resolved: list[tuple[Filter, Bounds]]) -> None:
         self.wanted = resolved
         self.sized = [item for item in resolved if item[0].from_size is not None]
-        self.measured = [item for item in resolved if item[0].decodes]
+        self.measured = [item for item in resolved if item[0].stored]
         self.verdict_digest = digest(self.verdict_text())
 
     def verdict_text(self) -> str:
@@ -292,6 +292,8 @@ class FilterStage:
             pictures: Decoded = {}
             try:
                 for item in missing:
+                    if item.from_header is not None:
+                        values[self._key(item)][row] = item.from_header(view.header(row, self.image))
                     if item.measure is not None:
                         assert item.raster is not None
                         pixels = view.picture(row, self.image, item.raster, pictures)
@@ -387,7 +389,7 @@ class FilterStage:
     def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
         """The batch with the scores of the first pass, so that nothing is decoded twice."""
         matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
-        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.decodes}
+        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.stored}
         known = self._known(batch.rows)
         values = {}
         for name, k in columns.items():
@@ -422,7 +424,7 @@ class _View:
         self.stage = stage
         asked = dict.fromkeys(of for item in items for _, of in stage._inputs(item))
         which = {of for of in asked if of in ("source", "target", stage.image)}
-        if any(item.measure is not None for item in items):
+        if any(item.measure is not None or item.from_header is not None for item in items):
             which.add(stage.image)
         if any(item.measure_pair is not None for item in items):
             which |= {"source", "target", *(["mask"] if "mask" in rows.schema.names else [])}
@@ -433,13 +435,19 @@ class _View:
     def picture(self, row: int, which: str, raster: Raster, decoded: Decoded) -> np.ndarray:
         """The raster of a picture, from those that were decoded for this row or by decoding it."""
         if (which, raster) not in decoded:
-            reference = self.references[which][row]
-            if reference is None:
-                raise RowError(f"no {which} picture")
-            if self.fetched is None or self.fetched[0] != (row, which):
-                self.fetched = (row, which), self.stage.fetcher.get(reference)
-            decoded[which, raster] = images.decode(self.fetched[1], raster, self.stage.max_pixels)
+            decoded[which, raster] = images.decode(self._fetch(row, which), raster, self.stage.max_pixels)
         return decoded[which, raster]
+
+    def header(self, row: int, which: str) -> images.Header:
+        return images.probe(self._fetch(row, which), self.stage.max_pixels)
+
+    def _fetch(self, row: int, which: str) -> Buffer:
+        reference = self.references[which][row]
+        if reference is None:
+            raise RowError(f"no {which} picture")
+        if self.fetched is None or self.fetched[0] != (row, which):
+            self.fetched = (row, which), self.stage.fetcher.get(reference)
+        return self.fetched[1]
 
     def pair(self, row: int, item: Filter, decoded: Decoded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Source, target and, where the row has one, mask, in the filter's raster."""
