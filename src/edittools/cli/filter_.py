@@ -60,7 +60,7 @@ def _filter_options(function: Callable) -> Callable:
 @options.command(
     "filter",
     cost="Reads once and streams; decodes a picture once per raster (all filters with models share one), and "
-    "only for scores its row does not have yet. "
+    "only for scores its row does not have yet; --fix-rotation decodes once more and takes about 30 ms. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
     "references are kept in TMPDIR (about 100 bytes a row; pictures sent --inline are kept too).",
     examples=(

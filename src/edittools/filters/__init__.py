@@ -47,6 +47,7 @@ class Filter:
     unit: str
     source: str  # the paper or definition
     bare: Literal["min", "max"] = "min"  # what a single number on the command line bounds
+    cost: float | None = None  # CPU milliseconds for a JPEG of 1.5 megapixels, decoding too: benchmarks/cost.py
     option: str | None = None  # if it differs from --NAME
     raster: Raster | None = None
     measure: Callable[[np.ndarray], float] | None = None

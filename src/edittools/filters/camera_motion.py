@@ -18,6 +18,7 @@ FILTER = Filter(
     name="camera_motion",
     help="Length of the mean motion outside the row's mask, from source to target, at most this.",
     unit="per cent of the diagonal",
+    cost=48,
     source="Step1X-Edit 3.1.1, with DIS flow (Kroeger 2016) for RAFT",
     bare="max",
     raster=RASTER,

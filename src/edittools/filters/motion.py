@@ -54,6 +54,7 @@ FILTER = Filter(
     name="motion",
     help="Mean length of the motion of what the row's mask shows, from source to target, at least this.",
     unit="per cent of the diagonal",
+    cost=46,
     source="Step1X-Edit 3.1.1, with DIS flow (Kroeger 2016) for RAFT",
     raster=RASTER,
     measure_pair=measure,

@@ -64,6 +64,7 @@ FILTER = Filter(
     name="tilt",
     help=f"Degrees that lines are off level and upright, at most this, such as {BOUND:g}; weak on nature.",
     unit="degrees, 0 to 20",
+    cost=31,
     source="LSD lines (Grompone von Gioi 2010); the vote is ours",
     bare="max",
     raster=RASTER,
