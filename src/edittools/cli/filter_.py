@@ -36,6 +36,9 @@ def _model_names(function: Callable) -> Callable:
         ("--aesthetic-head", "FOLDER|NAME", "The predictor behind --aesthetic. Default: sac+logos+ava1-l14-linearMSE."),
         ("--classifier", "FOLDER|NAME", "An image-classification checkpoint, for --max."),
         ("--label", "LABEL", "Which of the classifier's labels."),
+        ("--raft", "FOLDER|NAME", "RAFT's weights, for --motion and --camera-motion; without them the flow is DIS."),
+        ("--foreground", "FOLDER|NAME", "A semantic-segmentation checkpoint: the foreground of rows without a mask."),
+        ("--foreground-label", "LABEL,...", "Which of its labels. Default: all but `background`."),
         ("--text", "COLUMN", "The picture's text: `caption`, `instruction`, any column. Default: caption."),
         ("--source-text", "COLUMN", "The text of a pair's source. Default: source_caption."),
     )
@@ -152,7 +155,8 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     fix_rotation = ctx.params["fix_rotation"]
     if not wanted and where is None and region is None and not fix_rotation:
         raise UsageError("no filter given", hint="see `edit filter --help` for what can be bounded")
-    named = "clip dino classifier label text source_text language device dtype batch_size".split()
+    named = "clip dino classifier label raft foreground foreground_label text source_text language".split()
+    named += ["device", "dtype", "batch_size"]
     models = Models(aesthetic=ctx.params["aesthetic_head"], **{name: ctx.params[name] for name in named})
     stage = FilterStage(
         wanted,

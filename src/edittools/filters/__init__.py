@@ -38,8 +38,8 @@ class Filter:
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
     width and height (arrays, pixels) and has `from_size` instead, or what else the header says and has `from_header`.
     A filter with a model names its `inputs`; `score` takes the models and, for each input, the vectors of n rows
-    (n, size), and returns n numbers. Filters of equal inputs share them. `measure_pair` takes the rasters of the first
-    source and of the target, and of the mask where the row has one.
+    (n, size), and returns n numbers. Filters of equal inputs share them. `measure_flow` takes the motion from the first
+    source to the target (HxWx2, per cent of the diagonal) and the source's foreground (bool HxW).
     """
 
     name: str  # of the score and of the reject reason
@@ -56,11 +56,11 @@ class Filter:
     inputs: tuple[Input, ...] = ()
     score: Callable[..., np.ndarray] | None = None
     heads: tuple[str, ...] = ()  # models that `score` itself uses
-    measure_pair: Callable[[np.ndarray, np.ndarray, np.ndarray | None], float] | None = None
+    measure_flow: Callable[[np.ndarray, np.ndarray], float] | None = None
 
     @property
     def roles(self) -> list[str]:
-        """The models it needs."""
+        """The models it cannot do without."""
         return list(dict.fromkeys([*(item.model for item in self.inputs), *self.heads]))
 
     @property
