@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny_models as tiny
 from conftest import Runner, encode, rejects_of, rows_of
@@ -19,6 +20,7 @@ from PIL import Image
 from test_content_filters import house, scene
 
 from edittools.filters import filters
+from edittools.models.embedders import load_embedder
 from edittools.stream import images
 
 LIMIT = 50_000_000  # --max-pixels here
@@ -113,6 +115,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "--dino": tiny.save_dino(root / "dino"),
         "--classifier": tiny.save_classifier(root / "classifier"),
         "--aesthetic-head": tiny.save_aesthetic(root / "aesthetic"),
+        "sscd": tiny.save_sscd(root / "sscd"),
         "--foreground": tiny.save_segmenter(root / "segmenter"),
     }
 
@@ -180,7 +183,7 @@ def test_filters_of_pairs_and_models(edit: Runner, crowd: Path, folders: dict[st
         rows.append({"id": f"t-{name.replace('.', '-')}", "source": ["good.jpg"], "target": name, **texts})
         rows.append({"id": f"s-{name.replace('.', '-')}", "source": [name], "target": "good.jpg", **texts})
     (where / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    models = [part for flag, folder in folders.items() for part in (flag, folder)]
+    models = [part for flag, folder in folders.items() for part in (flag, folder) if flag != "sscd"]
     scored = [name for name, item in filters().items() if item.score is not None]
     bounds = [part for name in scored for part in (filters()[name].flag, "..")]
     edit("filter", where / "rows.jsonl", *bounds, *models, "--label", "fake", "--max-pixels", LIMIT,
@@ -200,9 +203,9 @@ def test_filters_of_pairs_and_models(edit: Runner, crowd: Path, folders: dict[st
     assert all(0 <= value < 0.2 for scores in still.values() for value in scores.values())
 
 
-@pytest.mark.parametrize("method", ["exact", "pixels", "phash", "clip", "dino"])
+@pytest.mark.parametrize("method", ["exact", "pixels", "phash", "clip", "dino", "sscd"])
 def test_signatures(method: str, edit: Runner, crowd: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    named = {"clip": folders["--clip"], "dino": folders["--dino"]}.get(method, method)
+    named = {"clip": folders["--clip"], "dino": folders["--dino"], "sscd": folders["sscd"]}.get(method, method)
     edit("dedup", crowd, "--method", named, "--max-pixels", LIMIT, "--max-errors", "100%", "-o", tmp_path / "out")
     fine, bad = hostile()
     rows = {row["provenance"]["path"] for row in rows_of(tmp_path / "out")}
@@ -215,6 +218,29 @@ def test_signatures(method: str, edit: Runner, crowd: Path, folders: dict[str, P
         assert len({"grey16.png", "grey16.tif"} & rows) == 1
     if method == "exact":
         assert len(rows) == len(fine) + len(DECODED_ONLY) + 1, "no two files are equal"
+
+
+def test_sscd_in_both_modes(edit: Runner, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shown = [scene(k, 120, 300) for k in range(3)]
+    for k, pixels in enumerate(shown):
+        (folder / f"{k}.png").write_bytes(encode(pixels, "PNG"))
+    vectors = {}
+    for square in (False, True):
+        more = ["--square"] if square else []
+        prints = tmp_path / f"prints{square}"
+        edit("dedup", folder, "--method", folders["sscd"], *more, "--step", "fingerprint", "-o", prints)
+        stored = pq.read_table(prints / "00000.parquet").column("signatures").to_pylist()
+        vectors[square] = np.stack([np.frombuffer(value, np.float16).astype(np.float32) for value in stored])
+        expected = load_embedder(str(folders["sscd"]), square=square).images(shown)
+        assert np.allclose(vectors[square], expected, atol=2e-3)
+    assert not np.allclose(vectors[False], vectors[True], atol=1e-2)
+    method = ["--method", folders["sscd"]]
+    mixed = edit("dedup", tmp_path / "printsTrue", *method, "--step", "verdict", "-o", tmp_path / "v", check=2)
+    assert "--square: the fingerprints were made with True, not None" in mixed.stderr
+    other = edit("dedup", folder, "--method", folders["--clip"], "--square", "-o", tmp_path / "out", check=2)
+    assert "--square: " in other.stderr and "has no such option" in other.stderr
 
 
 def test_many_good_ones_and_one_page(edit: Runner, tmp_path: Path) -> None:
