@@ -56,7 +56,7 @@ def save_qwen_vl(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     stir(Qwen2_5_VLForConditionalGeneration(config), seed, 0.1).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "processor")
-    Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}).save_pretrained(
+    Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112}).save_pretrained(
         folder / "processor"
     )
     return folder

@@ -116,7 +116,8 @@ class ShardRows:
             if target is None or not said:
                 self.skipped += 1
                 continue
-            origin, pictures = origins[k] or {}, [{**item, **(kept_reference(item) or {})} for item in [*sources, target]]
+            origin = origins[k] or {}
+            pictures = [kept for item in [*sources, target] if (kept := kept_reference(item)) is not None]
             sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
