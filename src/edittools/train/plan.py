@@ -8,6 +8,7 @@ row as often as its weight says; what does not fill a batch waits for the next e
 
 from __future__ import annotations
 
+import array
 import bisect
 import itertools
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from edittools.train.rows import CAPTIONS, Row, Rows
 
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
 FEWEST = 2  # batches an epoch that make a bucket worth having
+_AT_ONCE = 1 << 16  # pictures
 _LOOKED_AT = 64  # samples of a bucket among which those to move are looked for
 
 
@@ -80,20 +82,21 @@ class Plan:
         self.shapes = known.shapes(recipe.ratios, recipe.sides, multiple)
         self.weights = row_weights(recipe, rows)
         # sample v * len(rows) + k is variant v of row k
-        said: list[tuple[int, str, tuple[int, ...]]] = []
-        sizes: list[tuple[int, int]] = []
+        said: list[tuple[str, tuple[int, ...]]] = []
+        sizes = array.array("q")
         offers: _Offers = {}
         for variant in range(recipe.variants):
             for k in range(len(rows)):
                 row = rows[k]
                 text, references = choose_text(recipe, row, variant, offers)
-                said.append((k, text, references))
-                sizes.append(row.target)
-                sizes += [row.sources[r] for r in references]
-        self._sizes = np.array(sizes)
-        self._ends = np.cumsum([1 + len(references) for _, _, references in said])
+                said.append((text, references))
+                sizes.extend(row.target)
+                for r in references:
+                    sizes.extend(row.sources[r])
+        self._sizes = np.array(sizes).reshape(-1, 2)
+        self._ends = np.cumsum([1 + len(references) for _, references in said])
         self._best = np.concatenate(
-            [known.choose(self._sizes[k : k + 10**6], self.shapes) for k in range(0, len(sizes), 10**6)]
+            [known.choose(self._sizes[k : k + _AT_ONCE], self.shapes) for k in range(0, len(self._sizes), _AT_ONCE)]
         )
         self._numbers = self._best.copy()  # of the shape of every picture
         tokens = [h * w // patch**2 for h, w in self.shapes]
@@ -113,7 +116,9 @@ class Plan:
         self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows))
         self._even_out(keys)
         each = {code: tuple(self.shapes[k] for k in key) for key, code in keys.items()}
-        self.samples = [Sample(*words, each[code]) for words, code in zip(said, self._code.tolist())]
+        self.samples = [
+            Sample(k % len(rows), *words, each[code]) for k, (words, code) in enumerate(zip(said, self._code.tolist()))
+        ]
 
     def _codes(self, keys: dict[tuple[int, ...], int]) -> np.ndarray:
         """The bucket of every sample, its number in `keys`; new ones are added."""
@@ -257,6 +262,7 @@ class Plan:
         )
 
 
+_LOW = 0xFFFFFFFF
 _Offers = dict[tuple[bool, tuple[tuple[str, str], ...]], tuple[list[float], list[list[tuple[str, str]]]]]
 
 
@@ -272,11 +278,11 @@ def choose_text(recipe: Recipe, row: Row, variant: int, offers: _Offers | None =
     shares, texts = offers[about]
     # every row has the same numbers, so that one setting does not change what another one draws
     chance = xxhash.xxh3_128_intdigest(f"{recipe.seed} {variant} {row.id}".encode())
-    which, language, dropped = ((chance >> 32 * k & 0xFFFFFFFF) / 2**32 for k in range(3))
+    which, language, dropped = (chance & _LOW) / 2**32, (chance >> 32 & _LOW) / 2**32, (chance >> 64 & _LOW) / 2**32
     spoken = texts[bisect.bisect_right(shares, which * shares[-1])]
     text = row.texts[spoken[int(language * len(spoken))]]
-    references = list(range(len(row.sources)))
-    if row.sources and (recipe.shuffle_references or recipe.drop_references):
+    references: Sequence[int] = range(len(row.sources))
+    if len(row.sources) > 1 and (recipe.shuffle_references or recipe.drop_references):
         text, references = align(
             text, len(row.sources), shuffle=recipe.shuffle_references, drop=recipe.drop_references,
             random=np.random.default_rng(chance),
