@@ -221,10 +221,13 @@ class Plan:
     def _draws(self, epoch: int) -> np.ndarray:
         """Every row as often as its weight says, in a random order: (sample, epoch, turn) as columns."""
         random = np.random.default_rng([self.recipe.seed, epoch, 1])
-        # systematic sampling: row i is drawn floor(w_i) or ceil(w_i) times, w_i on average
-        edges = np.floor(np.concatenate([[0.0], np.cumsum(self.weights)]) + random.random())
+        # Systematic sampling: row i is drawn floor(w_i) or ceil(w_i) times, w_i on average. Rows of equal weight lie
+        # together, so that each epoch draws as many of them as it should, in whatever order the data has them.
+        order = random.permutation(len(self.rows))
+        order = order[np.argsort(self.weights[order], kind="stable")]
+        edges = np.floor(np.concatenate([[0.0], np.cumsum(self.weights[order])]) + random.random())
         times = np.diff(edges).astype(int)
-        rows = np.repeat(np.arange(len(times)), times)
+        rows = np.repeat(order, times)
         turns = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
         variant = (self._offset[rows] + epoch + turns) % self.recipe.variants
         draws = np.stack([variant * len(self.rows) + rows, np.full(len(rows), epoch), turns])
