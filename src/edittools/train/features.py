@@ -58,7 +58,7 @@ class Encoder:
 
     def latents(self, row: int, which: int, shape: Shape) -> Tensor:
         def compute() -> Conditions:
-            picture = fit(self.rows.picture(row, which), *shape)
+            picture = fit(self.rows.picture(row, which, shape), *shape)
             return {"latents": self.system.latents(to_tensor(picture)[None])[0]}
 
         return self._once((row, which, shape), compute)["latents"]
@@ -68,7 +68,8 @@ class Encoder:
 
         def compute() -> Conditions:
             shown = [
-                fit(self.rows.picture(sample.row, r), *shape) for r, shape in zip(sample.references, sample.shapes[1:])
+                fit(self.rows.picture(sample.row, r, shape), *shape)
+                for r, shape in zip(sample.references, sample.shapes[1:])
             ]
             try:
                 return self.system.conditions(shown, sample.text)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from edittools.errors import EditError, RowError, UsageError
+from edittools.models.shapes import Shape
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
@@ -51,8 +52,8 @@ class Rows(Protocol):
 
     def __getitem__(self, index: int) -> Row: ...
 
-    def picture(self, index: int, which: int) -> np.ndarray:
-        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET."""
+    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
+        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET; large enough to cover `shape`."""
         ...
 
     def place(self, index: int, which: int) -> str:
@@ -142,11 +143,14 @@ class ShardRows:
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
-    def picture(self, index: int, which: int) -> np.ndarray:
-        """Raises EditError for a picture that cannot be decoded: training data has to be whole."""
+    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
+        """At the least of libjpeg's scales that covers the shape.
+
+        Raises EditError for a picture that cannot be decoded: training data has to be whole.
+        """
         try:
             data = self.fetcher.get(self.pictures[index][which])
-            return images.decode(data, images.FULL, self.max_pixels)
+            return images.decode(data, images.Raster(cover=shape), self.max_pixels)
         except RowError as error:
             raise unusable(self.rows[index].id, error) from error
 
