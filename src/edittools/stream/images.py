@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 200_000_000
+HEAD_BYTES = 1 << 16  # in which a JPEG file's header is expected to end
 _SNIFF_BYTES = 64
 # The container of AVIF and HEIF names its brand after the size and the word `ftyp`.
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heif", b"heix": "heif", b"mif1": "heif", b"msf1": "heif"}
 EXTENSIONS = {"jpeg": "jpg", "tiff": "tif"}  # others are their own
 _ORIENTATION = 0x0112
+_START_OF_SCAN = 0xDA
+_ALONE = (0x01, *range(0xD0, 0xDA), 0xFF)  # JPEG markers without a length, and filling
 _SWAPS_SIDES = (5, 6, 7, 8)
 
 Buffer = bytes | memoryview
@@ -126,9 +129,20 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
+def _may_have_exif(data: Buffer) -> bool:
+    """Whether EXIF stands among a JPEG file's segments before its scan. Looking into the scan costs more than that."""
+    head = bytes(data[:HEAD_BYTES])
+    at = 2
+    while len(segment := head[at : at + 4]) == 4 and segment[0] == 0xFF and segment[1] not in _ALONE:
+        if segment[1] == _START_OF_SCAN:
+            return b"Exif\0\0" in head[:at]
+        at += 2 + (segment[2] << 8) + segment[3]
+    return b"Exif\0\0" in head  # longer than that, or not in order
+
+
 def _orientation(picture: Image.Image, data: Buffer) -> int:
     # Parsing EXIF costs more than the rest of the header, and most files have none.
-    if picture.format == "JPEG" and b"Exif\0\0" not in bytes(data[: 1 << 16]):
+    if picture.format == "JPEG" and not _may_have_exif(data):
         return 1
     if picture.format == "TIFF":
         return 1  # Pillow's reader applies it by itself, to the stated size too
@@ -204,7 +218,7 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
     if width * height > max_pixels:
         raise RowError("too many pixels", width * height)
     orientation = 1
-    if b"Exif\0\0" in bytes(data[: 1 << 16]):
+    if _may_have_exif(data):
         with _open(data) as picture:
             orientation = _orientation(picture, data)
     # The size comes from the whole picture: that of a scaled one is rounded, and would give another aspect ratio.
