@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -151,8 +152,17 @@ class Bounds:
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma of uint8 HxWx3 as float32 HxW, 0 to 255."""
-    return pixels @ _REC_601
+    """Rec. 601 luma of uint8 HxWx3 as float32 HxW, 0 to 255; not to be written to.
+
+    The last one is kept for the next filter that asks about the same raster, if nobody can have changed that.
+    """
+    last = getattr(_kept, "last", None)
+    if last is not None and last[0] is pixels:
+        return last[1]
+    made = pixels @ _REC_601
+    _kept.last = None if pixels.flags.writeable else (pixels, made)
+    return made
 
 
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
+_kept = threading.local()

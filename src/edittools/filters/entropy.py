@@ -7,10 +7,11 @@ from edittools.filters import PHOTOMETRIC, Filter
 
 def measure(pixels: np.ndarray) -> float:
     """Shannon entropy of the colour histogram, mean of the three channels, 0 to 8 bits."""
+    from PIL import Image
+
     total = 0.0
-    for channel in range(3):
-        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
-        share = counts[counts > 0] / pixels[..., channel].size
+    for counts in np.array(Image.fromarray(pixels).histogram()).reshape(3, 256):
+        share = counts[counts > 0] / pixels[..., 0].size
         total -= float((share * np.log2(share)).sum())
     return total / 3
 
