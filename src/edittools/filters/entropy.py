@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edittools.filters import PHOTOMETRIC, Filter
+from edittools.filters import PHOTOMETRIC, Filter, planes
 
 
 def measure(pixels: np.ndarray) -> float:
@@ -10,8 +10,9 @@ def measure(pixels: np.ndarray) -> float:
     from PIL import Image
 
     total = 0.0
-    for counts in np.array(Image.fromarray(pixels).histogram()).reshape(3, 256):
-        share = counts[counts > 0] / pixels[..., 0].size
+    for plane in planes(pixels):
+        counts = np.array(Image.fromarray(plane).histogram())
+        share = counts[counts > 0] / plane.size
         total -= float((share * np.log2(share)).sum())
     return total / 3
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from edittools.filters import PHOTOMETRIC, Filter
+from edittools.filters import PHOTOMETRIC, Filter, planes
 
 
 def measure(pixels: np.ndarray) -> float:
     """Mean of HSV saturation, (max - min) / max over the channels, 0 (gray) to 1."""
-    red, green, blue = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    red, green, blue = planes(pixels)
     high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
     share = np.divide(1, np.maximum(high, 1), dtype=np.float32)  # black has saturation 0

@@ -14,7 +14,8 @@ def measure(pixels: np.ndarray) -> float:
     laplacian += y[1:-1, :-2]
     laplacian += y[1:-1, 2:]
     laplacian -= 4 * y[1:-1, 1:-1]
-    return float(laplacian.astype(np.float64).var())
+    values = laplacian.ravel().astype(np.float64)
+    return float(values @ values / values.size - values.mean() ** 2)  # the mean is next to nothing: no digits are lost
 
 
 FILTER = Filter(
