@@ -27,15 +27,18 @@ def read(path: str) -> bytes:
 
 def edittools_phash() -> Work:
     """Bytes to signatures in all eight orientations, as `edit dedup` makes them; hexadecimal, the plain one first."""
+    import numpy as np
+
     from edittools.dedup import phash
     from edittools.stream import images
+    from edittools.stream.rows import CHUNK_ROWS
 
     def work(paths: list[str]) -> list[list[str]]:
         found = []
-        for path in paths:
-            made = phash.signatures(images.decode(read(path), phash.RASTER))
-            assert made is not None
-            found.append([f"{int(value):016x}" for value in made])
+        for start in range(0, len(paths), CHUNK_ROWS):
+            chunk = paths[start : start + CHUNK_ROWS]
+            made = phash.signatures_of(np.stack([images.decode(read(path), phash.RASTER) for path in chunk]))
+            found += [[] if words is None else [f"{word:016x}" for word in words.tolist()] for words in made]
         return found
 
     return work

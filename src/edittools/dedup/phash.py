@@ -29,10 +29,10 @@ _MIRRORED = np.stack([np.outer(v, h) for v, h in ((_SAME, _SAME), (_SAME, _ODD),
 
 
 def luma_32(pixels: np.ndarray) -> np.ndarray:
-    """The 64×64 raster (uint8) averaged to 32×32, float64."""
-    rows = pixels[0::2].astype(np.uint16)
-    rows += pixels[1::2]
-    return (rows[:, 0::2] + rows[:, 1::2]) * 0.25
+    """64×64 rasters (..., uint8) averaged to 32×32, float64."""
+    rows = pixels[..., 0::2, :].astype(np.uint16)
+    rows += pixels[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
 def signatures(pixels: np.ndarray) -> np.ndarray | None:
@@ -41,20 +41,25 @@ def signatures(pixels: np.ndarray) -> np.ndarray | None:
     The orientations: as it is, mirrored left-right, top-bottom, both (a half turn); and the same four of the
     transpose (two of which are the quarter turns).
     """
-    luma = luma_32(pixels)
-    if luma.std() < FLAT:
-        return None
+    return signatures_of(pixels[None])[0]
+
+
+def signatures_of(rasters: np.ndarray) -> list[np.ndarray | None]:
+    """The signatures of several rasters (n, 64, 64): for one alone, calling numpy costs more than its arithmetic."""
+    luma = luma_32(rasters)
     # Rounded, so that the last bits of a matrix product, which differ between processors, decide nothing.
     low = np.round(_DCT @ luma @ _DCT.T, 6)
-    flat = (np.stack((low, low.T))[:, None] * _MIRRORED).reshape(ORIENTATIONS, BITS)
-    median = np.sort(flat[:, 1:])[:, BITS // 2 - 1 : BITS // 2]
+    both = np.stack((low, low.swapaxes(1, 2)), axis=1)
+    flat = (both[:, :, None] * _MIRRORED).reshape(-1, ORIENTATIONS, BITS)
+    median = np.sort(flat[..., 1:])[..., BITS // 2 - 1 : BITS // 2]
     above = flat > median
-    above[:, 0] = False  # the mean says how bright it is, not what it shows
-    return np.packbits(above, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64, copy=False)
+    above[..., 0] = False  # the mean says how bright it is, not what it shows
+    words = np.packbits(above, axis=2, bitorder="little").view("<u8")[..., 0].astype(np.uint64, copy=False)
+    return [None if std < FLAT else found for std, found in zip(luma.std(axis=(1, 2)), words)]
 
 
-def detail(pixels: np.ndarray) -> float:
-    """Sharpness of the 64×64 raster, to choose between copies: variance of the Laplacian."""
+def detail(pixels: np.ndarray) -> np.ndarray:
+    """Sharpness of 64×64 rasters (...), to choose between copies: variance of the Laplacian."""
     y = pixels.astype(np.float32)
-    inner = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
-    return float(inner.var(dtype=np.float64))
+    inner = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:] - 4 * y[..., 1:-1, 1:-1]
+    return inner.var(axis=(-2, -1), dtype=np.float64)
