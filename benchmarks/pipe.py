@@ -12,29 +12,32 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def run_pipe(commands: list[list[str]]) -> dict[str, Any]:
     """Exits with a message where a command fails."""
     started = time.perf_counter()
     processes: list[subprocess.Popen[bytes]] = []
+    said: list[BinaryIO] = []
     upstream: Any = subprocess.DEVNULL
     for k, command in enumerate(commands):
         output = subprocess.DEVNULL if k == len(commands) - 1 else subprocess.PIPE
-        process = subprocess.Popen(command, stdin=upstream, stdout=output, stderr=subprocess.PIPE)
+        said.append(tempfile.TemporaryFile())  # not a pipe: nobody would read it while the commands run
+        process = subprocess.Popen(command, stdin=upstream, stdout=output, stderr=said[-1])
         if k:
             upstream.close()
         upstream = process.stdout
         processes.append(process)
     cpu, memory = [], []
-    for process in processes:
+    for process, errors in zip(processes, said):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            assert process.stderr is not None
-            sys.exit(f"{process.args!r}: exit {process.returncode}: {process.stderr.read().decode()}")
+            errors.seek(0)
+            sys.exit(f"{process.args!r}: exit {process.returncode}: {errors.read().decode()}")
         cpu.append(usage.ru_utime + usage.ru_stime)
         memory.append(usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3))
     return {"wall": time.perf_counter() - started, "cpu": cpu, "peak_mb": memory}

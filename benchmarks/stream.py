@@ -55,13 +55,16 @@ class Line:
     """One figure and its bar."""
 
     what: str
-    value: float
-    bar: float
+    value: float | None  # None: not measured, `note` says why
+    bar: float | None  # None: for information
     unit: str
     least: bool = True  # whether the bar is a lower bound
+    note: str = ""
 
     @property
     def met(self) -> bool:
+        if self.value is None or self.bar is None:
+            return False
         return self.value >= self.bar if self.least else self.value <= self.bar
 
 
@@ -70,16 +73,32 @@ class Report:
     lines: list[Line] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, what: str, value: float, bar: float, unit: str, least: bool = True) -> None:
-        line = Line(what, value, bar, unit, least)
+    def add(
+        self, what: str, value: float | None, bar: float | None, unit: str, least: bool = True, note: str = ""
+    ) -> None:
+        line = Line(what, value, bar, unit, least, note)
         self.lines.append(line)
         print(_row(line), flush=True)
 
+    def end(self, path: Path | None) -> int:
+        """Write all numbers to `path`, print how many bars were met, and return the exit status: 0 if all were."""
+        if path is not None:
+            machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+            lines = [{**asdict(line), "met": line.met} for line in self.lines]
+            record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": self.numbers}
+            path.write_text(json.dumps(record, indent=1) + "\n")
+        barred = [line for line in self.lines if line.bar is not None]
+        met, unmeasured = sum(line.met for line in barred), sum(line.value is None for line in barred)
+        print(f"{met} of {len(barred)} bars met" + (f", {unmeasured} not measured" if unmeasured else ""))
+        return 0 if met == len(barred) else 1
+
 
 def _row(line: Line) -> str:
-    sign = ">=" if line.least else "<="
-    verdict = "ok" if line.met else "MISSED"
-    return f"{line.what:<66} {line.value:>12,.4g} {line.unit:<7} {sign} {line.bar:<10,g} {verdict}"
+    value = "-" if line.value is None else f"{line.value:,.4g}"
+    bar = "" if line.bar is None else f"{'>=' if line.least else '<='} {line.bar:<10,g}"
+    verdict = "NOT MEASURED" if line.value is None else "" if line.bar is None else "ok" if line.met else "MISSED"
+    note = f" ({line.note})" if line.note else ""
+    return f"{line.what:<66} {value:>12} {line.unit:<7} {bar:<13} {verdict}{note}".rstrip()
 
 
 # ---------------------------------------------------------------- measuring
@@ -143,7 +162,7 @@ class Picture:
     height: int
 
 
-def _sources(photos: Path | None) -> Iterator[Image.Image]:
+def sources(photos: Path | None) -> Iterator[Image.Image]:
     """Real photographs, or noise of several scales where there are none; endless."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")) if photos else []
     generator = np.random.default_rng(0)
@@ -164,7 +183,7 @@ def _sources(photos: Path | None) -> Iterator[Image.Image]:
 def make_pictures(photos: Path | None, size: int, count: int) -> list[Picture]:
     """JPEG files of about `size` bytes: pictures enlarged until their encoding is that long."""
     made = []
-    for picture, _ in zip(_sources(photos), range(count)):
+    for picture, _ in zip(sources(photos), range(count)):
         scale = 1.0
         data = b""
         for _ in range(4):
@@ -454,14 +473,7 @@ def main() -> None:
         if not given.only or name in given.only:
             with tempfile.TemporaryDirectory(prefix="edittools-benchmark-", dir=given.tmp) as folder:
                 part(Path(folder))
-    if given.json is not None:
-        machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
-        lines = [{**asdict(line), "met": line.met} for line in report.lines]
-        record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": report.numbers}
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
-    missed = sum(not line.met for line in report.lines)
-    print(f"{len(report.lines) - missed} of {len(report.lines)} bars met")
-    sys.exit(1 if missed else 0)
+    sys.exit(report.end(given.json))
 
 
 if __name__ == "__main__":

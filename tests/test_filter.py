@@ -377,6 +377,18 @@ def test_sizes_come_from_the_header_alone(edit: Runner, tmp_path: Path) -> None:
     }
 
 
+def test_a_long_header_is_read_to_its_end(edit: Runner, tmp_path: Path) -> None:
+    """The size stands behind 130 KB of other segments, further than what is read at first."""
+    (tmp_path / "in").mkdir()
+    data = picture(1, "JPEG", 30, 60)
+    segment = b"\xff\xe2\xff\xff" + bytes(65_533)
+    (tmp_path / "in/a.jpg").write_bytes(data[:2] + 2 * segment + data[2:])
+    (tmp_path / "in/b.jpg").write_bytes(data[:2] + 2 * segment)
+    edit("filter", tmp_path / "in", "--min-side", "30", "--max-errors", "1", "-o", tmp_path / "out")
+    assert [row["provenance"]["path"] for row in rows_of(tmp_path / "out")] == ["a.jpg"]
+    assert [(r["path"], r["reason"]) for r in rejects_of(tmp_path / "out")] == [("b.jpg", "damaged image")]
+
+
 def test_sizes_are_those_of_the_picture_as_shown(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     exif = Image.Exif()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import zlib
 import numpy as np
 import pytest
 from conftest import encode, picture, pixels
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from edittools.errors import RowError
+from edittools.stream import box
 from edittools.stream.images import FULL, Raster, decode, encode_png, extension, probe, sniff
 
 # Two libjpeg builds may differ by a rounding in colour conversion and upsampling of chroma.
@@ -60,6 +64,23 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     header = probe(data)
     assert (header.height, header.width) == truth.shape[:2]
     assert header.orientation == (1 if kind == "TIFF" else orientation), "what is left to apply"
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\xe2\xff\xffnot EXIF" + bytes(65_525), b"\xff\xff\xff"])
+def test_exif_behind_other_segments(before: bytes) -> None:
+    """Behind nothing, behind filling, and behind a segment of 64 KB, where it was never looked for."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(pixels(1, 30, 60), "JPEG", exif=exif)
+    late = data[:2] + before + data[2:]
+    expected = (30, 60) if len(before) > 60_000 else (60, 30)
+    assert (probe(late).height, probe(late).width) == expected
+    assert decode(late).shape == (*expected, 3)
+
+
+def test_the_word_exif_in_the_scan_is_no_orientation() -> None:
+    data = encode(pixels(1, 30, 60), "JPEG", quality=95)
+    assert probe(data[:-2] + b"Exif\0\0" + data[-2:]).orientation == 1
 
 
 def test_damaged_exif_is_no_orientation() -> None:
@@ -307,6 +328,24 @@ def test_scaled_jpeg_is_close_to_the_full_decode(size: tuple[int, int], raster: 
     assert found.shape == truth.shape
     difference = np.abs(found.astype(np.int16) - truth)
     assert difference.mean() < 3 and difference.max() <= 24
+
+
+@settings(max_examples=150, deadline=None)
+@given(short=st.integers(1, 90), aspect=st.floats(0.25, 3), factor=st.floats(1.001, 2), seed=st.integers(0, 99))
+def test_shrinking_is_pillows_box(short: int, aspect: float, factor: float, seed: int) -> None:
+    """Every aspect ratio and scale that is taken gives Pillow's own pixels."""
+    width, height = (round(short / min(1, side)) for side in (1 / aspect, aspect))
+    before = math.ceil(height * factor), math.ceil(width * factor), 4
+    pixels = np.random.default_rng(seed).integers(0, 256, before, dtype=np.uint8)
+    if not box.fits(pixels, width, height):
+        return
+    truth = Image.fromarray(pixels[:, :, :3].copy()).resize((width, height), Image.Resampling.BOX)
+    assert np.array_equal(box.shrink(pixels, width, height), np.asarray(truth))
+
+
+def test_usual_photographs_are_shrunk_that_way() -> None:
+    for height, width, rows, columns in ((375, 563, 256, 384), (563, 375, 384, 256), (281, 421, 256, 384)):
+        assert box.fits(np.zeros((height, width, 4), np.uint8), columns, rows)
 
 
 def test_raster_of_png_is_pillows_box() -> None:

@@ -11,9 +11,11 @@ import stat
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import EDIT, Runner, make_crawl, picture, rejects_of, rows_of, tree
+from PIL import Image
 
 
 def mtimes(folder: Path) -> dict[str, int]:
@@ -236,6 +238,30 @@ def test_rejects_file(edit: Runner, damaged: Path, tmp_path: Path) -> None:
     ]
     edit("shard", damaged, "-o", tmp_path / "set", check=3)
     assert rejects_of(tmp_path / "set") == lines
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,500 pictures, and a page of HTML among them that is called one."""
+    folder = tmp_path_factory.mktemp("good")
+    generator = np.random.default_rng(0)
+    for k in range(1500):
+        coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{k:04d}.jpg")
+    (folder / "0200x.jpg").write_bytes(b"<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    return folder
+
+
+@pytest.mark.parametrize("command", [
+    ["dedup"], ["dedup", "--method", "exact"], ["filter", "--min-side", "16"], ["filter", "--sharpness", ".."],
+    ["filter", "--brightness", "q00.."],
+])
+def test_one_bad_file_costs_one_row(edit: Runner, good: Path, tmp_path: Path, command: list[str]) -> None:
+    result = edit(command[0], good, *command[1:], "-o", tmp_path / "out", check=0)
+    assert len(rows_of(tmp_path / "out")) == 1500
+    reject, = rejects_of(tmp_path / "out")
+    assert (reject["path"], reject["reason"], reject["failed"]) == ("0200x.jpg", "not an image", True)
+    assert "1501 rows in; 1500 out; rejected: 1 not an image" in result.stderr
 
 
 # ---------------------------------------------------------------- ends

@@ -128,6 +128,7 @@ class Fingerprint:
         captions = [_caption(item) for item in column_values(rows, "caption")]
         ids, numbers = column_values(rows, "id"), rows.column("edit.row").to_pylist()
         looks = list((threads.map if threads else map)(self._row, pictures))
+        self._sign([facts for facts, _ in looks])
         if self.rule.of == "caption":
             self._embed_captions(looks, captions)
         elif self.models:
@@ -213,25 +214,35 @@ class Fingerprint:
         return images.probe(data, self.max_pixels).pixels
 
     def _look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The signatures of a row's main picture; for models, the picture."""
+        """What the signatures of a row's main picture are made of; for models, the picture."""
         if self.models and self.rule.of == "image":
             shown["target"] = images.decode(data, MODEL_RASTER, self.max_pixels)
         if self.rule.limit is None:
             return {"detail": 0.0}
-        raster = images.decode(data, phash.RASTER, self.max_pixels)
-        facts: dict[str, Any] = {"detail": significant(phash.detail(raster))}
-        if self.rule.method == "phash":
-            found = phash.signatures(raster)
-            facts["signatures"] = None if found is None else found.tobytes()
-        return facts
+        return {"raster": images.decode(data, phash.RASTER, self.max_pixels)}
 
     def _source_look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
         if self.models and self.rule.of == "image":
             shown["source"] = images.decode(data, MODEL_RASTER, self.max_pixels)
         if self.rule.method != "phash":
             return {}
-        found = phash.signatures(images.decode(data, phash.RASTER, self.max_pixels))
-        return {"source_signature": None if found is None else found[0].tobytes()}
+        return {"source_raster": images.decode(data, phash.RASTER, self.max_pixels)}
+
+    def _sign(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the rasters by what is to be known of them, for all rows at once."""
+        main = [facts for facts in rows if "raster" in facts]
+        if main:
+            rasters = np.stack([facts.pop("raster") for facts in main])
+            for facts, value in zip(main, phash.detail(rasters).tolist()):
+                facts["detail"] = significant(value)
+            if self.rule.method == "phash":
+                for facts, found in zip(main, phash.signatures_of(rasters)):
+                    facts["signatures"] = None if found is None else found.tobytes()
+        edits = [facts for facts in rows if "source_raster" in facts]
+        if edits:
+            sources = phash.signatures_of(np.stack([facts.pop("source_raster") for facts in edits]))
+            for facts, found in zip(edits, sources):
+                facts["source_signature"] = None if found is None else found[0].tobytes()
 
     def _pair(self, target: images.Buffer, source: images.Buffer) -> dict[str, Any]:
         """PSNR and SSIM inside the pair, and the rasters for comparing it with other pairs."""

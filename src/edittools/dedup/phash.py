@@ -23,12 +23,16 @@ FLAT = 2.0
 _FREQUENCIES = np.arange(8)[:, None] * (2 * np.arange(SIDE)[None, :] + 1) * np.pi / (2 * SIDE)
 _DCT = np.cos(_FREQUENCIES) * np.sqrt(np.where(np.arange(8)[:, None] == 0, 1, 2) / SIDE)
 _ODD = np.where(np.arange(8) % 2, -1.0, 1.0)
-_WEIGHTS = np.uint64(1) << np.arange(BITS, dtype=np.uint64)
+_SAME = np.ones(8)
+# As it is, mirrored left-right, top-bottom, and both: (4, 8, 8).
+_MIRRORED = np.stack([np.outer(v, h) for v, h in ((_SAME, _SAME), (_SAME, _ODD), (_ODD, _SAME), (_ODD, _ODD))])
 
 
 def luma_32(pixels: np.ndarray) -> np.ndarray:
-    """The 64×64 raster (uint8) averaged to 32×32, float64."""
-    return pixels.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3), dtype=np.float64)
+    """64×64 rasters (..., uint8) averaged to 32×32, float64."""
+    rows = pixels[..., 0::2, :].astype(np.uint16)
+    rows += pixels[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
 def signatures(pixels: np.ndarray) -> np.ndarray | None:
@@ -37,22 +41,25 @@ def signatures(pixels: np.ndarray) -> np.ndarray | None:
     The orientations: as it is, mirrored left-right, top-bottom, both (a half turn); and the same four of the
     transpose (two of which are the quarter turns).
     """
-    luma = luma_32(pixels)
-    if luma.std() < FLAT:
-        return None
+    return signatures_of(pixels[None])[0]
+
+
+def signatures_of(rasters: np.ndarray) -> list[np.ndarray | None]:
+    """The signatures of several rasters (n, 64, 64): for one alone, calling numpy costs more than its arithmetic."""
+    luma = luma_32(rasters)
     # Rounded, so that the last bits of a matrix product, which differ between processors, decide nothing.
     low = np.round(_DCT @ luma @ _DCT.T, 6)
-    turned = []
-    for base in (low, low.T):
-        turned += [base, base * _ODD[None, :], base * _ODD[:, None], base * _ODD[None, :] * _ODD[:, None]]
-    flat = np.stack(turned).reshape(ORIENTATIONS, BITS)
-    above = flat > np.median(flat[:, 1:], axis=1, keepdims=True)
-    above[:, 0] = False  # the mean says how bright it is, not what it shows
-    return (above * _WEIGHTS).sum(axis=1, dtype=np.uint64)
+    both = np.stack((low, low.swapaxes(1, 2)), axis=1)
+    flat = (both[:, :, None] * _MIRRORED).reshape(-1, ORIENTATIONS, BITS)
+    median = np.sort(flat[..., 1:])[..., BITS // 2 - 1 : BITS // 2]
+    above = flat > median
+    above[..., 0] = False  # the mean says how bright it is, not what it shows
+    words = np.packbits(above, axis=2, bitorder="little").view("<u8")[..., 0].astype(np.uint64, copy=False)
+    return [None if std < FLAT else found for std, found in zip(luma.std(axis=(1, 2)), words)]
 
 
-def detail(pixels: np.ndarray) -> float:
-    """Sharpness of the 64×64 raster, to choose between copies: variance of the Laplacian."""
+def detail(pixels: np.ndarray) -> np.ndarray:
+    """Sharpness of 64×64 rasters (...), to choose between copies: variance of the Laplacian."""
     y = pixels.astype(np.float32)
-    inner = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
-    return float(inner.var(dtype=np.float64))
+    inner = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:] - 4 * y[..., 1:-1, 1:-1]
+    return inner.var(axis=(-2, -1), dtype=np.float64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -154,8 +155,25 @@ class Bounds:
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma of uint8 HxWx3 as float32 HxW, 0 to 255."""
-    return pixels @ _REC_601
+    """Rec. 601 luma of uint8 HxWx3 as float32 HxW, 0 to 255; not to be written to."""
+    return _shared("luma", pixels, lambda: pixels @ _REC_601)
+
+
+def planes(pixels: np.ndarray) -> np.ndarray:
+    """The channels of uint8 HxWx3 apart, 3xHxW, each in one piece; not to be written to."""
+    return _shared("planes", pixels, lambda: np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _shared(name: str, pixels: np.ndarray, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What the last filter made of the same raster, if nobody can have changed that."""
+    if pixels.flags.writeable:
+        return make()
+    if getattr(_last, "pixels", None) is not pixels:
+        _last.pixels, _last.made = pixels, {}
+    if name not in _last.made:
+        _last.made[name] = make()
+    return _last.made[name]
 
 
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
+_last = threading.local()

@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from edittools.filters import PHOTOMETRIC, Filter
+from edittools.filters import PHOTOMETRIC, Filter, planes
 
 
 def measure(pixels: np.ndarray) -> float:
     """Shannon entropy of the colour histogram, mean of the three channels, 0 to 8 bits."""
+    from PIL import Image
+
     total = 0.0
-    for channel in range(3):
-        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
-        share = counts[counts > 0] / pixels[..., channel].size
+    for plane in planes(pixels):
+        counts = np.array(Image.fromarray(plane).histogram())
+        share = counts[counts > 0] / plane.size
         total -= float((share * np.log2(share)).sum())
     return total / 3
 

@@ -10,9 +10,12 @@ def measure(pixels: np.ndarray) -> float:
     y = luma(pixels)
     if min(y.shape) < 3:
         return 0.0
-    centre = y[1:-1, 1:-1]
-    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * centre
-    return float(laplacian.var(dtype=np.float64))
+    laplacian = y[:-2, 1:-1] + y[2:, 1:-1]
+    laplacian += y[1:-1, :-2]
+    laplacian += y[1:-1, 2:]
+    laplacian -= 4 * y[1:-1, 1:-1]
+    values = laplacian.ravel().astype(np.float64)
+    return float(values @ values / values.size - values.mean() ** 2)  # the mean is next to nothing: no digits are lost
 
 
 FILTER = Filter(

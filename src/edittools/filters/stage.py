@@ -234,13 +234,23 @@ class FilterStage:
                 try:
                     if reference is None:
                         raise RowError(f"no {self.image} picture")
-                    header = images.probe(self.fetcher.get(reference), self.max_pixels)
+                    header = self._header(reference)
                     width[row], height[row] = header.width, header.height
                 except RowError as error:
                     failed[row] = error
         batch = self._drop_failed(batch, failed)
         keep = np.array([row not in failed for row in range(len(width))], bool)
         return width[keep], height[keep], batch
+
+    def _header(self, reference: dict[str, Any]) -> images.Header:
+        """What a picture's header says. Of a JPEG file, whose header stands in front, only that much is read."""
+        head = self.fetcher.get(reference, images.HEAD_BYTES)
+        if images.sniff(head) == "jpeg":
+            try:
+                return images.probe(head, self.max_pixels)
+            except RowError:
+                pass  # the whole file decides
+        return images.probe(self.fetcher.get(reference), self.max_pixels)
 
     def _drop_failed(self, batch: Batch, failed: dict[int, RowError]) -> Batch:
         return drop_failed(batch, batch.rows, failed, self.name)

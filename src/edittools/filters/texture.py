@@ -1,5 +1,7 @@
 """Texture complexity."""
 
+import functools
+
 import numpy as np
 
 from edittools.filters import PHOTOMETRIC, Filter, luma
@@ -14,7 +16,18 @@ def measure(pixels: np.ndarray) -> float:
     if not height or not width:
         return float(y.std())
     blocks = y[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-    return float(blocks.std(axis=(1, 3)).mean(dtype=np.float64))
+    # Pixels of a block along the two first axes, so that every operation runs over all blocks at once.
+    pixel = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2))
+    pixel -= _mean(pixel)
+    pixel *= pixel
+    return float(np.sqrt(_mean(pixel)).mean(dtype=np.float64))
+
+
+def _mean(pixel: np.ndarray) -> np.ndarray:
+    """Mean over the 8×8 pixels of every block, in the order in which numpy adds up the rows of one block."""
+    a, b, c, d, e, f, g, h = pixel.swapaxes(0, 1)
+    rows = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    return functools.reduce(np.add, rows) / np.float32(_BLOCK * _BLOCK)
 
 
 FILTER = Filter(

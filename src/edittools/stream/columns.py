@@ -6,6 +6,7 @@ decimals, records field by field, and whatever does not meet becomes JSON text. 
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -40,8 +41,14 @@ def normalise(row: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@functools.cache
+def _fields(kind: pa.StructType) -> dict[str, pa.DataType]:
+    """Names and types of a record: asking Arrow for them at every row costs more than the row."""
+    return {field.name: field.type for field in kind}
+
+
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind) and (not isinstance(value, dict) or set(value) - {f.name for f in kind}):
+    if pa.types.is_struct(kind) and (not isinstance(value, dict) or value.keys() - _fields(kind).keys()):
         return False
     try:
         pa.array([value], type=kind)
@@ -51,7 +58,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def _is_picture(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {field.name for field in IMAGE}
+    return isinstance(value, dict) and value.keys() == _fields(IMAGE).keys()
 
 
 def type_of(value: Any) -> pa.DataType:
@@ -116,7 +123,7 @@ def fit(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_struct(kind):
         if not isinstance(value, dict) or (not value and kind.num_fields):
             return None
-        return {field.name: fit(value.get(field.name), field.type) for field in kind}
+        return {name: fit(value.get(name), inner) for name, inner in _fields(kind).items()}
     return value
 
 

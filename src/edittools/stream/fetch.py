@@ -30,8 +30,8 @@ class Fetcher:
         self._parquets: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def get(self, reference: dict[str, Any]) -> Buffer:
-        """The bytes of one picture.
+    def get(self, reference: dict[str, Any], most: int | None = None) -> Buffer:
+        """The bytes of one picture, or at least the first `most` of them.
 
         Raises RowError where the picture itself is the trouble (a loose file that cannot be read), and
         EditError where the pipeline cannot go on (a shard that changed or cannot be opened).
@@ -48,6 +48,8 @@ class Fetcher:
         offset, length = reference["offset"] or 0, reference["length"] or 0
         if not 0 <= length <= _MAX_BYTES or offset < 0:
             raise RowError("file too large", length)
+        if most is not None:
+            length = min(length, most)
         reader = self._reader(path, loose=offset == 0)
         if reference["etag"] is not None and reader.etag() != reference["etag"]:
             raise EditError(

@@ -28,6 +28,7 @@ from edittools.stream.wire import arrow_errors, check_names
 
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif"}
+_IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 _ROLES = ("source", "target", "mask", "turn")
 _TEXT_LIMIT = 16 << 20  # bytes of a sidecar or of one JSON line
 
@@ -52,7 +53,7 @@ class Unit(Protocol):
 
 def reference(**known: Any) -> dict[str, Any]:
     """An IMAGE value with the given fields."""
-    return {field.name: known.get(field.name) for field in IMAGE}
+    return {name: known.get(name) for name in _IMAGE_FIELDS}
 
 
 class ShardUnit:
