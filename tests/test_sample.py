@@ -6,17 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import training
+from safetensors.torch import load_file, save_file
+from tiny_models import save_kontext, save_qwen_edit
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models import diffusers_pipeline
 from edittools.models.editors import EditRequest, load_editor
-
-BYTES = [chr(b) for b in range(33, 127)] + [chr(b) for b in range(161, 173)] + [chr(b) for b in range(174, 256)]
-
-
-def byte_alphabet() -> list[str]:
-    """The 256 characters that byte-level tokenizers write bytes as."""
-    return BYTES + [chr(256 + k) for k in range(256 - len(BYTES))]
 
 
 def picture(seed, height=48, width=48):
@@ -29,20 +25,12 @@ def picture(seed, height=48, width=48):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run whose weights are random, so that noise, words and source all show in the result."""
-    from test_train import Rows, tiny
-
-    from edittools.models.edit_dit import EditDiT
-    from edittools.train import train
-    from edittools.train.loop import save_model
-
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(tiny(steps=2), Rows(), folder, threads=1)
-    model = EditDiT.load(folder)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    save_model(model, folder)
+    training.run(training.tiny(steps=2), training.MemoryRows(training.pairs()), folder)
+    for file in (folder / "transformer").glob("*.safetensors"):
+        generator = torch.Generator().manual_seed(0)
+        tensors = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in load_file(file).items()}
+        save_file(tensors, file)
     return folder
 
 
@@ -61,11 +49,10 @@ def test_result_does_not_depend_on_the_batch(run):
 
 def test_samples_before_rounding_agree_to_float_precision(run):
     editor = load_editor(str(run), steps=2)
-    references = torch.rand(4, 1, 3, 16, 16) * 2 - 1
-    words, seeds = ["invert", "leave it alone", "the colors", "x"], [1, 2, 3, 4]
-    with torch.no_grad():
-        together = editor._sample(references, words, seeds)
-        alone = [editor._sample(references[k : k + 1], words[k : k + 1], seeds[k : k + 1])[0] for k in range(4)]
+    words = ["invert", "leave it alone", "the colors", "x"]
+    rows = [EditRequest([picture(k, 16, 16)], text, seed=k) for k, text in enumerate(words)]
+    together = editor.sample(rows, ((16, 16), (16, 16)))
+    alone = [editor.sample([row], ((16, 16), (16, 16)))[0] for row in rows]
     assert (together - torch.stack(alone)).abs().max() < 1e-5
 
 
@@ -100,10 +87,10 @@ def test_euler_walks_straight_to_a_constant_guess(run):
     """With x̂_0 constant the path is a line: any number of steps ends at x̂_0."""
     editor = load_editor(str(run))
     constant = torch.full((1, 3, 16, 16), 0.25)
-    editor.model.velocity = lambda x, t, references, words: (x - constant) / t.view(-1, 1, 1, 1)
+    editor.system.network.forward = lambda x, t, references, conditions: constant
+    request = EditRequest([picture(0, 16, 16)], "x", seed=0)
     for editor.steps in (1, 7):
-        result = editor._sample(torch.zeros(1, 1, 3, 16, 16), ["x"], [0])
-        assert torch.allclose(result, constant, atol=1e-6)
+        assert torch.allclose(editor.sample([request], ((16, 16), (16, 16))), constant, atol=1e-6)
 
 
 def test_errors_name_what_is_missing(run, tmp_path):
@@ -135,92 +122,7 @@ def test_offline_the_missing_download_is_named(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
-    """QwenImageEditPlusPipeline with tiny random weights, as a folder."""
-    from diffusers import (
-        AutoencoderKLQwenImage,
-        FlowMatchEulerDiscreteScheduler,
-        QwenImageEditPlusPipeline,
-        QwenImageTransformer2DModel,
-    )
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2Tokenizer,
-        Qwen2VLImageProcessorPil,
-    )
-
-    folder = tmp_path_factory.mktemp("pipelines") / "qwen"
-    torch.manual_seed(0)
-    special = [
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-    ]
-    vocabulary = {c: k for k, c in enumerate(byte_alphabet() + special)}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
-    number = tokenizer.convert_tokens_to_ids
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "vocab_size": len(vocabulary),
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": 16,
-        },
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
-    )
-    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
-    parts = tmp_path_factory.mktemp("processor")
-    images.save_pretrained(parts)
-    tokenizer.save_pretrained(parts)
-    vae = AutoencoderKLQwenImage(
-        base_dim=8,
-        z_dim=4,
-        dim_mult=[1, 2, 4],
-        num_res_blocks=1,
-        temperal_downsample=[False, True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    )
-    transformer = QwenImageTransformer2DModel(
-        patch_size=2,
-        in_channels=16,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        axes_dims_rope=(4, 6, 6),
-    )
-    pipe = QwenImageEditPlusPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=vae,
-        text_encoder=Qwen2_5_VLForConditionalGeneration(config),
-        tokenizer=tokenizer,
-        processor=diffusers_pipeline.qwen_processor(parts),
-        transformer=transformer,
-    )
-    pipe.save_pretrained(folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["processor"] = ["transformers", "Qwen2VLProcessor"]  # what a published folder says
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_qwen_edit(tmp_path_factory.mktemp("pipelines") / "qwen")
 
 
 @pytest.fixture
@@ -285,79 +187,7 @@ def test_picture_tokens_get_three_axis_positions(qwen, small_references):
 
 @pytest.fixture(scope="module")
 def kontext(tmp_path_factory):
-    """FluxKontextPipeline with tiny random weights, as a folder."""
-    from diffusers import (
-        AutoencoderKL,
-        FlowMatchEulerDiscreteScheduler,
-        FluxKontextPipeline,
-        FluxTransformer2DModel,
-    )
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTokenizer,
-        T5Config,
-        T5EncoderModel,
-        T5Tokenizer,
-    )
-
-    folder = tmp_path_factory.mktemp("pipelines") / "kontext"
-    torch.manual_seed(0)
-    pieces = [
-        *byte_alphabet(),
-        *(c + "</w>" for c in byte_alphabet()),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
-    clip_tokens = CLIPTokenizer(vocab={c: k for k, c in enumerate(pieces)}, merges=[], model_max_length=77)
-    t5_pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
-    t5_pieces += [(chr(c), -2.0) for c in range(33, 127)]
-    t5_tokens = T5Tokenizer(vocab=t5_pieces, extra_ids=0)
-    clip = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(pieces),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            projection_dim=16,
-            bos_token_id=len(pieces) - 2,
-            eos_token_id=len(pieces) - 1,
-        )
-    )
-    t5 = T5EncoderModel(T5Config(vocab_size=len(t5_pieces), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
-    pipe = FluxKontextPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 2,
-            up_block_types=["UpDecoderBlock2D"] * 2,
-            block_out_channels=[8, 8],
-            norm_num_groups=4,
-            latent_channels=4,
-            layers_per_block=1,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            shift_factor=0.1,
-            scaling_factor=0.4,
-        ),
-        text_encoder=clip,
-        tokenizer=clip_tokens,
-        text_encoder_2=t5,
-        tokenizer_2=t5_tokens,
-        transformer=FluxTransformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=16,
-            pooled_projection_dim=16,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 6, 6),
-        ),
-    )
-    pipe.save_pretrained(folder)
-    return folder
+    return save_kontext(tmp_path_factory.mktemp("pipelines") / "kontext")
 
 
 def test_flux_kontext_equals_the_stock_pipeline(kontext):
