@@ -167,4 +167,3 @@ def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:
         states[judgement["state"]] = states.get(judgement["state"], 0) + 1
     facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
     return facts
-

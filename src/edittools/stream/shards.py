@@ -186,6 +186,7 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
     """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
     stem = files.join(folder, shard_name(index))
     tar = stem + ".tar"
+
     def refer(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         stored = dict(zip([field.name for field in values.type], values.flatten()))
         mask = values.is_null() if values.null_count else None
