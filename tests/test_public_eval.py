@@ -96,7 +96,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
     page = (tmp_path / "r.html").read_text()
     assert "m (here)" in page and "The judge beside people" not in page
-    assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/jpeg;base64," in page
+    assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/png;base64," in page  # tiny: exact
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
 
@@ -154,24 +154,32 @@ REPLIES = {
 MEANS = {"imgedit": (11 / 3, 4.0), "rededit": (2.0, 3.0), "risebench": (87.5, 87.5), "kris": (50.0, 50.0)}
 
 
+def judged_rows(
+    edit: Runner, tmp_path: Path, name: str, copy: Path, words: list[Any], server: Any, suite: tuple[str, ...] = ()
+) -> Path:
+    """The cases of a copy, judged with `words`; random pictures stand in for a model's results."""
+    edit("eval", name, "--cases", copy, *suite, "-o", tmp_path / "rows")
+    table = pq.read_table(tmp_path / "rows" / "00000.parquet")
+    rows = rows_of(tmp_path / "rows")
+    made = {key: table[key] for key in ("id", "task", "instruction", "provenance", "case")}
+    made["source"] = pa.array([[{"bytes": row["source"][0], "path": None}] for row in rows])
+    made["result"] = pa.array([{"bytes": encode(pixels(70 + k), "PNG"), "path": None} for k in range(len(rows))])
+    pq.write_table(pa.table(made), tmp_path / "results.parquet")
+    edit("judge", tmp_path / "results.parquet", *words, "--model", "j", "--api-base", server.url,
+         "-o", tmp_path / "judged")  # fmt: skip
+    return tmp_path / "judged"
+
+
 @pytest.mark.parametrize("name", MEANS)
 def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: Path, name: str) -> None:
     copy, texts = cases_of(tmp_path, name)
     server = Server(lambda prompt, number: [response(200, chat(REPLIES[name](prompt)))])
     try:
-        edit("eval", name, "--cases", copy, "-o", tmp_path / "rows")
-        table = pq.read_table(tmp_path / "rows" / "00000.parquet")
-        rows = rows_of(tmp_path / "rows")
-        made = {key: table[key] for key in ("id", "task", "instruction", "provenance", "case")}
-        made["source"] = pa.array([[{"bytes": row["source"][0], "path": None}] for row in rows])
-        made["result"] = pa.array([{"bytes": encode(pixels(70 + k), "PNG"), "path": None} for k in range(len(rows))])
-        pq.write_table(pa.table(made), tmp_path / "results.parquet")
         prompts = tmp_path / {"imgedit": "prompts.json", "rededit": "prompts.json", "risebench": "utils.py",
                               "kris": "prompts.py"}[name]  # fmt: skip
         python = "".join(f"{key} = {text!r}\n" for key, text in texts.items())
         prompts.write_text(json.dumps(texts) if prompts.suffix == ".json" else python)
-        words = ["judge", tmp_path / "results.parquet", "--rubric", name, "--prompts", prompts, "--model", "j"]
-        edit(*words, "--api-base", server.url, "-o", tmp_path / "judged")
+        judged_rows(edit, tmp_path, name, copy, ["--rubric", name, "--prompts", prompts], server)
     finally:
         server.close()
     out = tmp_path / "official"
@@ -251,3 +259,52 @@ def test_the_difference_is_paired() -> None:
     assert found["models"]["b"]["won"] == 1 and found["models"]["a"]["macro"] == pytest.approx((3 + 8.5) / 2)
     with pytest.raises(EditError):
         compare({"a": a, "b": [Score("99", "add", {"s": 1.0})]}, "s", seed=0)
+
+
+def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    """A second rubric of a benchmark counts as its first does, from files and from a pipe, which is read once."""
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit_qwen", "--prompts", tmp_path / "vie_prompts.py", "--model", "j"]
+    edit(*words, "--api-base", judge.url, "-o", tmp_path / "judged")
+    found = edit("eval", "gedit", tmp_path / "judged", "-f", "json")
+    assert json.loads(found.stdout)["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
+    piped = edit.pipe(["cat", tmp_path / "judged"], ["eval", "gedit", "-f", "json"])[-1]
+    assert piped.stdout == found.stdout and json.loads(piped.stdout)["judge"]["rubric"] == "gedit_qwen"
+    # Judged by both: the one that has the benchmark's name.
+    edit("judge", tmp_path / "judged", "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "k",
+         "--api-base", judge.url, "-o", tmp_path / "twice")  # fmt: skip
+    assert json.loads(edit("eval", "gedit", tmp_path / "twice", "-f", "json").stdout)["judge"]["rubric"] == "gedit"
+
+
+def test_the_second_suite_of_imgedit_out_of_a_pipe(edit: Runner, tmp_path: Path) -> None:
+    copy = tmp_path / "hard"
+    copy.mkdir()
+    (copy / "3.jpg").write_bytes(encode(pixels(3)))
+    (copy / "UGE_edit.json").write_text(json.dumps({"1": {"id": "3.jpg", "prompt": "The third from the left."}}))
+    (tmp_path / "UGE_bench.py").write_text('prompt = "Rate <edit_prompt>"\n')
+    server = Server(lambda prompt, number: [response(200, chat("Reason.\nFinal Score: 4"))])
+    try:
+        words = ["--rubric", "uge", "--prompts", tmp_path / "UGE_bench.py"]
+        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "uge"))
+    finally:
+        server.close()
+    (row,) = rows_of(judged)
+    assert [(one["rubric"], one["score"]) for one in row["judgements"]] == [("uge", 4)]
+    piped = edit.pipe(["cat", judged], ["eval", "imgedit", "-f", "json"])[-1]
+    found = json.loads(piped.stdout)
+    assert found["macro"]["score"]["mean"] == 4 and found["official"] == {"average": 4}
+    assert found["coverage"]["total"]["judged"] == 1
+
+
+def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Path) -> None:
+    """A suite is no rubric's name: `basic` used to be asked for as one."""
+    copy, _ = cases_of(tmp_path, "imgedit")
+    server = Server(lambda prompt, number: [response(200, chat("no numbers"))])
+    try:
+        words = ["--rubric", "dimensions"]
+        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"))
+    finally:
+        server.close()
+    found = json.loads(edit("eval", "imgedit", judged, "-f", "json").stdout)
+    assert found["coverage"]["total"]["failed"] == 2
+    assert found["strict"]["reasons"] == {"not judged by this rubric": 2}

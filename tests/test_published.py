@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 
 import pytest
 
 from edittools.bench import published
+from edittools.bench.score_report import published_tables
 from edittools.errors import UsageError
 
 TABLES = [published.load(name) for name in published.names()]
@@ -97,3 +99,39 @@ def test_an_unknown_table_is_one_line_and_a_hint() -> None:
     with pytest.raises(UsageError, match="no such published table") as error:
         published.load("gedit")
     assert "imgedit-basic" in (error.value.hint or "")
+
+
+def own_rows(benchmark: str, found: dict) -> dict[str, list[str]]:
+    """Name of a table -> the cells of the model's own row, as the report shows them."""
+    made = {}
+    names = {f"{table.title}: {table.paper}, {table.table}": table.name for table in TABLES}
+    for part in published_tables(benchmark, found, "m").split("<details>")[1:]:
+        title = re.search("<summary>(.*?)</summary>", part)
+        row = re.search("<tr>(<td[^>]*>m \\(here\\)</td>.*?)</tr>", part)
+        assert title
+        made[names[title[1]]] = re.findall("<td[^>]*>(.*?)</td>", row[1])[1:] if row else []
+    return made
+
+
+def means(**values: float) -> dict:
+    return {name: {"mean": value, "interval": None} for name, value in values.items()}
+
+
+def test_a_model_is_put_beside_the_tables_of_its_benchmark_language_and_subset() -> None:
+    tasks = {"add": means(score=3.5), "compose": means(score=2.25)}
+    found = own_rows("imgedit", {"macro": means(score=2.875), "strict": {"tasks": tasks}})
+    assert len(found) == 3
+    columns = published.load("firered-imgedit").columns
+    shown = dict(zip(columns, found["firered-imgedit"]))
+    assert (shown["Add"], shown["Hybrid"], shown["Overall"], shown["Style"]) == ("3.500", "2.250", "2.875", "–")
+    # The mean of ImgEdit's other suite is no score for this one.
+    second = {"macro": means(score=4.0), "strict": {"tasks": {"uge": means(score=4.0)}}}
+    assert not any(own_rows("imgedit", second).values())
+
+    inside = {"macro": means(semantics=5.0, quality=6.0, overall=5.5), "tasks": {}}
+    whole = means(semantics=7.0, quality=8.0, overall=7.5)
+    found = own_rows("gedit", {"macro": {"en": whole}, "strict": {"en": {"tasks": {}, "intersection": inside}}})
+    assert found["firered-gedit-en"] == ["7.000", "8.000", "7.500"]
+    assert found["firered-gedit-cn"] == []
+    assert found["step1x-gedit-en-intersection"][:4] == ["5.000", "6.000", "5.500", "–"]
+    assert published_tables("kris", second, "m") == ""

@@ -403,3 +403,19 @@ def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[shard]\nrowz = 5\n")
     assert "rowz" in edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2).stderr
     edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "none.toml", check=2)
+
+
+def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(
+    edit: Runner, shards: Path, tmp_path: Path
+) -> None:
+    """With --overwrite the first shard would be gone before it is read; of a pipe, once it comes."""
+    own, link = tmp_path / "own", tmp_path / "link"
+    shutil.copytree(shards, own)
+    link.symlink_to(own)
+    before = tree(own)
+    for words in (["-o", own], ["-o", f"{link}/", "--overwrite"]):
+        assert "the input is read from there" in edit("filter", "--min-side", 1, own, *words, check=2).stderr
+    pipe = [["cat", own], ["filter", "--min-side", 1, "-o", link, "--overwrite"]]
+    assert "the input is read from there" in edit.pipe(*pipe, check=[None, 2])[-1].stderr
+    assert "the input is read from there" in edit("shard", own, "-o", own, "--overwrite", check=2).stderr
+    assert tree(own) == before

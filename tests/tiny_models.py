@@ -191,61 +191,6 @@ def photo(seed: int, height: int = 48, width: int = 60) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------- editing models
 
-QWEN_SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>"
-).split()
-
-
-def save_qwen_vl(folder: Path, seed: int = 0, width: int = 16) -> Path:
-    """Qwen2.5-VL as `text_encoder/` and `processor/` of a folder; a token is a byte."""
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2Tokenizer,
-        Qwen2VLImageProcessorPil,
-    )
-
-    vocabulary = {c: k for k, c in enumerate([*ALPHABET, *QWEN_SPECIAL])}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=QWEN_SPECIAL)
-    common = {"hidden_size": width, "intermediate_size": 32}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **common, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-            "vocab_size": len(vocabulary),
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, width // 4 - 2], "rope_theta": 1e6},
-        },
-        vision_config={**common, "depth": 2, "num_heads": 2, "out_hidden_size": width},
-        image_token_id=vocabulary["<|image_pad|>"],
-        video_token_id=vocabulary["<|video_pad|>"],
-        vision_start_token_id=vocabulary["<|vision_start|>"],
-        vision_end_token_id=vocabulary["<|vision_end|>"],
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    stir(Qwen2_5_VLForConditionalGeneration(config), seed, 0.05).save_pretrained(folder / "text_encoder")
-    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
-    images.save_pretrained(folder / "processor")
-    tokenizer.save_pretrained(folder / "processor")
-    return folder
-
-
-def flux_autoencoder(seed: int = 0) -> Any:
-    """FLUX's autoencoder: a latent covers 8 x 8 pixels."""
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(seed)
-    return AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[8] * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        layers_per_block=1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.1,
-        scaling_factor=0.4,
-    )
-
 
 def flux_transformer(guidance: bool = True, joint: int = 16, pooled: int = 16, seed: int = 0) -> Any:
     from diffusers import FluxTransformer2DModel
@@ -276,6 +221,7 @@ def save_qwen_edit(folder: Path, seed: int = 0) -> Path:
         QwenImageEditPlusPipeline,
         QwenImageTransformer2DModel,
     )
+    from tiny_systems import save_qwen_vl
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     from edittools.models.diffusers_pipeline import qwen_processor
@@ -326,7 +272,8 @@ def _name_processor(folder: Path, name: str) -> None:
 
 def save_kontext(folder: Path, seed: int = 0, guidance: bool = True) -> Path:
     """A FluxKontextPipeline; a latent covers 8 x 8 pixels and has 4 channels. `guidance`: guidance-distilled."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+    from tiny_systems import save_flux_vae
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
     folder = Path(folder)
@@ -349,7 +296,7 @@ def save_kontext(folder: Path, seed: int = 0, guidance: bool = True) -> Path:
     t5 = T5EncoderModel(T5Config(vocab_size=len(t5_pieces), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
     FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        vae=flux_autoencoder(seed),
+        vae=AutoencoderKL.from_pretrained(save_flux_vae(folder / "vae", seed)),
         text_encoder=clip,
         tokenizer=CLIPTokenizer(vocab={c: k for k, c in enumerate(pieces)}, merges=[], model_max_length=77),
         text_encoder_2=t5,

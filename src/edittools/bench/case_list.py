@@ -19,7 +19,7 @@ from edittools.stream import files, images
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import History, digest
-from edittools.stream.pictures import list_references
+from edittools.stream.pictures import list_references, row_pictures
 from edittools.stream.source import Source
 from edittools.stream.units import reference
 
@@ -151,9 +151,9 @@ def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, 
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
         facts = rows.column("case").to_pylist()
-        results = list(leaf_references(rows.column("result")))
+        results = leaf_references(row_pictures(rows, "result"))
+        first = leaf_references(row_pictures(rows, "source"))
         dialogues = list_references(rows, "result_turns")
-        first = [item[0] if item else None for item in rows.column("source").to_pylist()]
         ids = rows.column("id").to_pylist()
         for identity, case, result, turns, source_picture in zip(ids, facts, results, dialogues, first):
             try:

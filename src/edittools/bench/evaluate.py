@@ -18,7 +18,7 @@ from edittools.errors import EditError, RowError, UsageError
 from edittools.record import IMAGE
 from edittools.stream import files, images
 from edittools.stream.batch import map_batch_images
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 from edittools.stream.pictures import source_references
 from edittools.stream.rows import column_values
 from edittools.stream.shards import REJECTS, shard_name
@@ -83,9 +83,7 @@ class Heldout:
         for k, sources in enumerate(source_references(rows)):
             known = self.pictures[ids[k]]
             for name, reference in (("source", sources[0] if sources else None), *((n, found[n][k]) for n in found)):
-                if reference is not None and isinstance(reference["bytes"], memoryview):
-                    reference = {**reference, "bytes": bytes(reference["bytes"])}
-                known[name] = reference
+                known[name] = kept_reference(reference)
 
     def _decode(self, identity: str, name: str) -> np.ndarray:
         reference = self.pictures[identity][name]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from edittools.bench.case_list import Case, expected_counts
 from edittools.bench.compare import compare
-from edittools.bench.judged import JudgedRow, judge_facts, read_judged, score_row, shown_case
+from edittools.bench.judged import judge_facts, read_judged, score_row, shown_case
 from edittools.bench.public import Benchmark, Rescored
 from edittools.bench.rescoring import summary
 from edittools.bench.score_report import JudgedCase
@@ -26,16 +27,13 @@ class JudgedBenchmark:
         """`cases` are all that the benchmark wants; without them the rows themselves are what is expected."""
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
-        every = list(read_judged(source, benchmark.name))
-        # ImgEdit's second suite has a rubric of its own.
-        if every and not any(row.passes for row in every) and every[0].case["suite"]:
-            every = list(read_judged(source, every[0].case["suite"]))
+        every = read_judged(source, benchmark.name)
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
         if not every:
             raise EditError("there are no rows to evaluate")
-        self.rows: list[JudgedRow] = every
+        self.rows = every
         self.scores = [score_row(benchmark, row) for row in every]
         self.expected = expected_counts(cases) if cases is not None else None
         self.facts = judge_facts(every)
@@ -45,7 +43,7 @@ class JudgedBenchmark:
         found = self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name))
         if found.scores.keys() == {""}:
             scores = {"": self.scores}
-            counts = None if self.expected is None else _sum(self.expected)
+            counts = None if self.expected is None else sum(map(Counter, self.expected.values()), Counter())
             expected: dict[str, dict[str, int] | None] = {"": counts}
         else:
             spoken = dict.fromkeys(row.case["language"] for row in self.rows)
@@ -78,14 +76,6 @@ class JudgedBenchmark:
         """Every case for the gallery, with its pictures."""
         fetcher = Fetcher()
         return [shown_case(row, score, metric, fetcher) for row, score in zip(self.rows, self.scores)]
-
-
-def _sum(expected: dict[str, dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for counts in expected.values():
-        for task, count in counts.items():
-            total[task] = total.get(task, 0) + count
-    return total
 
 
 def compare_models(models: list[JudgedBenchmark], metric: str, seed: int) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from edittools.bench.public import Benchmark
-from edittools.bench.score_report import JudgedCase, thumbnail
+from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
+from edittools.bench.thumbnails import data_uri
 from edittools.errors import RowError, UsageError
-from edittools.judges.rubrics import Rubric, load_rubric
+from edittools.judges.rubrics import Rubric, load_rubric, rubric_names
 from edittools.stream import images
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
+from edittools.stream.pictures import row_pictures
 from edittools.stream.source import Source
+
+_SIDE = 160
+"""Longest side of the gallery's pictures: 1,212 cases with two each are about 13 MB, so that the file opens at once."""
 
 _HINT = "edit sample CASES --model M | edit judge --rubric BENCH --model J -o JUDGED/"
 
@@ -56,35 +61,40 @@ class JudgedRow:
 NOT_ASKED = "the rubric does not ask for it here"
 
 
-def read_judged(source: Source, rubric: str) -> Iterator[JudgedRow]:
-    """Raises UsageError where the rows are no judged cases."""
+def read_judged(source: Source, benchmark: str) -> list[JudgedRow]:
+    """The judged cases of a benchmark, with what one of its rubrics said of them; the source is read once.
+
+    Raises UsageError where the rows are no judged cases.
+    """
     for name in ("case", "result", "judgements"):
         if name not in source.schema.names:
             raise UsageError(f"the input has no `{name}` column", hint=_HINT)
-    calls = load_rubric(rubric)
+    found: list[tuple[Any, ...]] = []
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
-        results = list(leaf_references(rows.column("result")))
-        sources = [_first(item) for item in rows.column("source").to_pylist()]
+        pictures = [leaf_references(row_pictures(rows, name)) for name in ("source", "result")]
         columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
-        for row, (identity, case, instruction, judgements) in enumerate(zip(*columns)):
-            mine = [one for one in judgements or [] if one["rubric"] == rubric]
-            turns = sorted({one["pass"] for one in mine})
-            passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
-            text = next((words for words in (instruction or {}).values() if words), "")
-            kept = _kept(results[row])
-            yield JudgedRow(identity, case, text, passes, _replies(passes, calls), sources[row], kept)
+        found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
+    rubric = _rubric_of(found, benchmark)
+    made = []
+    for identity, case, instruction, judgements, shown, result in found:
+        mine = [one for one in judgements or [] if one["rubric"] == rubric.name]
+        turns = sorted({one["pass"] for one in mine})
+        passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
+        text = next((words for words in (instruction or {}).values() if words), "")
+        made.append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
+    return made
 
 
-def _first(pictures: list[dict[str, Any]] | None) -> dict[str, Any] | None:
-    return pictures[0] if pictures else None
+def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str) -> Rubric:
+    """The benchmark's rubric that judged the rows: its namesake, where that judged any, or one of its others.
 
-
-def _kept(reference: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A reference that outlives its batch."""
-    if reference is not None and isinstance(reference["bytes"], memoryview):
-        return {**reference, "bytes": bytes(reference["bytes"])}
-    return reference
+    Others are GEdit-Bench's for a local Qwen2.5-VL, and that of ImgEdit's second suite, which has texts of its own.
+    """
+    texts = {benchmark, *(case["suite"] for _, case, *_ in rows)}
+    named = {one["rubric"] for _, _, _, judgements, *_ in rows for one in judgements or []}
+    used = [rubric for name in rubric_names() if name in named and (rubric := load_rubric(name)).benchmark in texts]
+    return next((rubric for rubric in used if rubric.name == benchmark), used[0] if used else load_rubric(benchmark))
 
 
 def _replies(passes: list[dict[str, dict[str, Any]]], rubric: Rubric) -> dict[str, str]:
@@ -147,23 +157,23 @@ def _thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None
     if reference is None:
         return None
     try:
-        return thumbnail(images.decode(fetcher.get(reference), images.Raster(short_side=160)))
+        picture = images.decode(fetcher.get(reference), images.Raster(short_side=_SIDE))
     except RowError:
         return None
+    return data_uri(picture, _SIDE, quality=70)
 
 
 def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:
     """What every score of these rows was made with, for the report and the JSON file."""
     every = [judgement for row in rows for one in row.passes for judgement in one.values()]
-    names = {"judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding", "prompts": "prompt_hash"}
+    names = {"rubric": "rubric", "judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding"}
+    names["prompts"] = "prompt_hash"
     facts: dict[str, Any] = {}
     for shown, name in names.items():
         values = sorted({judgement[name] for judgement in every if judgement[name]})
         if values:
             facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
     facts["passes"] = max((len(row.passes) for row in rows), default=0)
-    states: dict[str, int] = {}
-    for judgement in every:
-        states[judgement["state"]] = states.get(judgement["state"], 0) + 1
+    states = Counter(judgement["state"] for judgement in every)
     facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
     return facts

@@ -28,6 +28,9 @@ class Table:
     title: str
     paper: str
     table: str  # its number in the paper
+    benchmark: str | None  # whose scores of models these are; None: people's, or a judge's agreement with them
+    language: str | None  # of the instructions, where the benchmark has several: en or cn
+    subset: str | None  # of the cases, where it is not all of them
     metric: str
     judge: str | None
     scale: tuple[float, float]
@@ -74,6 +77,9 @@ def load(name: str) -> Table:
         title=data["title"],
         paper=data["paper"],
         table=data["table"],
+        benchmark=data.get("benchmark"),
+        language=data.get("language"),
+        subset=data.get("subset"),
         metric=data["metric"],
         judge=data.get("judge"),
         scale=(float(low), float(high)),

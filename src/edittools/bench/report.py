@@ -1,6 +1,6 @@
 """The benchmark report: one HTML file that needs nothing else, neither network nor neighbours.
 
-The page's frame, style and script are `report.html`; here its parts are filled. Everything that comes from
+Every page has the frame of `frame.html`; the parts of its own file are filled here. Everything that comes from
 data (instructions, names, settings, reasons) passes through markup.text, so no string of a crawl can become
 markup.
 """
@@ -38,7 +38,7 @@ def render_report(
     tasks = summary["tasks"]
     return fill(
         "report.html",
-        title=text(title),
+        title=title,
         summary=_paragraph(summary),
         figures=_figures(summary),
         table=_table(summary["kinds"], table.mean_entries(summary)),
@@ -54,18 +54,23 @@ def render_report(
 
 def render_dataset(dataset: dict[str, Any], *, title: str, history: Iterable[dict[str, Any]]) -> str:
     """A data set in numbers (dataset.DatasetStatistics) as a page of its own."""
-    return fill("dataset.html", title=text(title), dataset=_dataset(dataset), history=history_list(history))
+    return fill("dataset.html", title=title, dataset=_dataset(dataset), history=history_list(history))
 
 
-def fill(page: str, **parts: str) -> str:
-    """A page of this folder with its parts, the style and the script that every report shares."""
+def fill(page: str, *, title: str, **parts: str) -> str:
+    """A page of this folder with its parts, in the frame, style and script that every report shares."""
     folder = resources.files("edittools.bench")
+
+    def read(name: str) -> str:
+        return folder.joinpath(name).read_text(encoding="utf-8")
+
     heat = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in thumbnails.HEAT)
-    return Template(folder.joinpath(page).read_text(encoding="utf-8")).substitute(
-        style=folder.joinpath("report.css").read_text(encoding="utf-8").replace("HEAT_COLOURS", heat),
-        sortable=folder.joinpath("sortable.js").read_text(encoding="utf-8"),
+    return Template(read("frame.html")).substitute(
+        title=text(title),
+        style=read("report.css").replace("HEAT_COLOURS", heat),
+        body=Template(read(page)).substitute(parts),
+        sortable=read("sortable.js"),
         version=text(__version__),
-        **parts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
@@ -28,11 +29,7 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
             subset = [score for score in scores if score.subset]
             inside = summarize(subset, None, benchmark.metrics, seed)
             strict["intersection"] = {name: inside[name] for name in ("tasks", "macro", "micro", "coverage")}
-        reasons: dict[str, int] = {}
-        for score in scores:
-            if score.reason:
-                reasons[score.reason] = reasons.get(score.reason, 0) + 1
-        strict["reasons"] = dict(sorted(reasons.items(), key=lambda item: -item[1])[:20])
+        strict["reasons"] = dict(Counter(score.reason for score in scores if score.reason).most_common(20))
         parts[language] = {"strict": strict, **{name: made[name] for name in ("macro", "micro", "coverage")}}
     result: dict[str, Any] = {"benchmark": benchmark.name, "official": found.official}
     for name in ("strict", "macro", "micro", "coverage"):

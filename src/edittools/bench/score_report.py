@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from edittools.bench import plots, published
 from edittools.bench.markup import text
 from edittools.bench.public import Benchmark
 from edittools.bench.report import fill, history_list
-from edittools.bench.terminal import ScoreTable
-
-SIDE, QUALITY = 160, 70
-"""Thumbnails of a gallery of 1,212 cases with two pictures each: about 13 MB, so that the file opens at once."""
+from edittools.bench.terminal import Further, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -35,15 +27,6 @@ class JudgedCase:
     result: str | None
 
 
-def thumbnail(image: np.ndarray) -> str:
-    """uint8 RGB as a data: URI of at most 160 pixels a side."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def render_scores(
     benchmark: Benchmark,
     found: dict[str, Any],
@@ -52,7 +35,6 @@ def render_scores(
     name: str,
     title: str,
     scoring: str,
-    comparison: dict[str, Any] | None,
     protocol: dict[str, Any],
     history: Iterable[dict[str, Any]],
 ) -> str:
@@ -64,13 +46,12 @@ def render_scores(
     tables = ScoreTable(found, metrics, scoring)
     return fill(
         "scores.html",
-        title=text(title),
+        title=title,
         summary=_summary(benchmark, found, tables, metrics[-1]),
         figures=_figures(found, tables, metrics[-1]),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
-        comparison="" if comparison is None else _comparison(comparison),
+        further="".join(map(_further, tables.further())),
         published=published_tables(benchmark.name, found, name),
-        agreement=_agreement(found.get("agreement")),
         plots="".join(_bars(benchmark, found, tables, language, metrics[-1]) for language in tables.languages),
         gallery=_gallery(cases),
         protocol=_protocol(protocol),
@@ -146,52 +127,25 @@ def _bars(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, langu
     return f'<div class="panel"><h3>{text(heading)}</h3>{plots.score_bars(bars, low, high)}</div>'
 
 
-def _comparison(found: dict[str, Any]) -> str:
-    head = ("model", "judged", f"{found['metric']}, over tasks", "over cases", "difference", "95%", "won", "lost")
-    rows = []
-    for name, entry in found["models"].items():
-        cells = [name, str(entry["judged"]), f"{entry['macro']:.3f}", f"{entry['micro']:.3f}"]
-        if "difference" in entry:
-            bounds = entry["interval"]
-            cells += [f"{entry['difference']:+.3f}", "" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"]
-            cells += [f"{entry['won']:.0%}", f"{entry['lost']:.0%}"]
-        cells += [""] * (len(head) - len(cells))
-        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
-    titles = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+def _further(made: Further) -> str:
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in made.columns)
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in made.rows)
     return (
-        f'<h2>Models compared</h2><div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}'
-        f'</tbody></table></div><p class="note">Over the {found["cases"]:,} cases that were judged for every model; '
-        "differences to the first, with a paired bootstrap over cases.</p>"
+        f'<h2>{text(made.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        f"</table></div>{_notes([made.note] if made.note else [])}"
     )
-
-
-def _agreement(found: dict[str, dict[str, Any]] | None) -> str:
-    """The judge against people, by dimension."""
-    if not found:
-        return ""
-    names = list(dict.fromkeys(name for entry in found.values() for name in entry))
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in ["dimension", *names])
-    rows = [[dimension, *(_shown(entry.get(name)) for name in names)] for dimension, entry in found.items()]
-    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f"<h2>The judge beside people</h2>{table}"
-
-
-def _shown(value: Any) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def published_tables(benchmark: str, found: dict[str, Any], name: str) -> str:
     """The papers' own tables of a benchmark, the model's row first; judge and protocol may differ from the paper's."""
     parts = []
-    for table_name in published.names():
-        rest = table_name.partition("-")[2]
-        if benchmark not in (rest.split("-")[0], {"basic": "imgedit"}.get(rest)):
+    for table in map(published.load, published.names()):
+        if table.benchmark != benchmark:
             continue
-        table = published.load(table_name)
         rows = [[row.model, *map(str, row.scores.values())] for row in table.rows]
-        mine = [_own_score(found, column, table_name) for column in table.columns]
-        if any(value is not None for value in mine):
+        mine = [_own_score(found, column, table) for column in table.columns]
+        # A mean over other tasks than the table's (ImgEdit's second suite) is no score for it.
+        if any(value is not None for value, column in zip(mine, table.columns) if column != table.overall):
             rows.insert(0, [f"{name} (here)", *("–" if value is None else f"{value:.3f}" for value in mine)])
         titles = ["model", *table.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
@@ -211,23 +165,21 @@ _OWN_METRICS = {"G_SC": "semantics", "G_PQ": "quality", "G_O": "overall"}
 _OWN_TASKS = {"bg": "background", "low-level": "lowlevel", "hybrid": "compose", "addition": "add"}
 
 
-def _own_score(found: dict[str, Any], column: str, table_name: str) -> float | None:
+def _own_score(found: dict[str, Any], column: str, table: published.Table) -> float | None:
     """The model's own mean for a column of a published table; None where there is none."""
     macro, strict = found["macro"], found["strict"]
-    if "tasks" not in strict:  # by language, which the table's name says
-        language = next((word for word in table_name.split("-") if word in strict), None)
-        if language is None:
+    if "tasks" not in strict:  # by language
+        if table.language not in strict:
             return None
-        macro, strict = macro[language], strict[language]
-        if table_name.endswith("-intersection"):
-            macro = strict.get("intersection", {}).get("macro", {})
+        macro, strict = macro[table.language], strict[table.language]
+    if table.subset is not None:
+        strict = strict.get(table.subset, {"macro": {}, "tasks": {}})
+        macro = strict["macro"]
     if column in _OWN_METRICS:
         return macro.get(_OWN_METRICS[column], {}).get("mean")
-    metric = "score"
-    if column in ("Overall", "Average"):
-        return macro.get(metric, {}).get("mean")
     task = _OWN_TASKS.get(column.lower(), column.lower())
-    return strict["tasks"].get(task, {}).get(metric, {}).get("mean")
+    means = macro if column == table.overall else strict["tasks"].get(task, {})
+    return means.get("score", {}).get("mean")
 
 
 def _gallery(cases: list[JudgedCase]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,7 @@ def _total(tasks: dict[str, dict[str, int | None]]) -> dict[str, int | None]:
 
 
 def count_tasks(tasks: Iterable[str]) -> dict[str, int]:
-    counted: dict[str, int] = defaultdict(int)
-    for task in tasks:
-        counted[task] += 1
-    return dict(counted)
+    return dict(Counter(tasks))
 
 
 def read_json(path: Path) -> Any:

@@ -24,9 +24,7 @@ The designs:
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import os
 import zlib
@@ -40,7 +38,7 @@ import numpy as np
 from PIL import Image
 
 from edittools.bench.markup import text
-from edittools.bench.thumbnails import is_tiny
+from edittools.bench.thumbnails import encoded_uri, is_tiny
 from edittools.errors import EditError, RowError, UsageError
 from edittools.stream import files, images
 
@@ -358,14 +356,10 @@ def _decode(path: str, whose: str) -> np.ndarray:
 def _data_uri(picture: np.ndarray, longest: int, tiny: bool) -> str:
     """A data: URI of the same size and encoding, whatever the picture came as; tiny ones exactly."""
     image = Image.fromarray(picture)
-    buffer = io.BytesIO()
     if not tiny:
         scale = longest / max(image.size)
         image = image.resize([max(1, round(edge * scale)) for edge in image.size], Image.Resampling.LANCZOS)
-        image.save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
-    else:
-        image.save(buffer, "PNG", optimize=True)
-    return f"data:image/{'png' if tiny else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return encoded_uri(image, tiny, quality=88, subsampling=0)
 
 
 def _header(asked: Design, study: str, cases: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edittools.bench import table
 
@@ -43,6 +43,15 @@ def summary_markdown(summary: dict[str, Any]) -> str:
     if summary["unjudged"]:
         coverage += "; kinds without a judged row: " + ", ".join(summary["unjudged"])
     return "\n".join([*lines, "", table.LEGEND, "", f"Rows: {coverage}.", ""])
+
+
+class Further(NamedTuple):
+    """A table beside the scores."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str | None = None
 
 
 class ScoreTable:
@@ -103,8 +112,8 @@ class ScoreTable:
             for row in self.rows(language):
                 printed.add_row(*map(Text, row))
             made.append(printed)
-        for name, columns, rows in self._further():
-            printed = Table(title=name, box=None, padding=(0, 1, 0, 0), **tight)
+        for name, columns, rows, note in self.further():
+            printed = Table(title=name, caption=note, caption_justify="left", box=None, padding=(0, 1, 0, 0), **tight)
             for column in columns:
                 printed.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
             for row in rows:
@@ -112,26 +121,29 @@ class ScoreTable:
             made.append(printed)
         return made
 
-    def _further(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        """Title, columns and rows of the comparison of models, and of the judge's agreement with people."""
+    def further(self) -> list[Further]:
+        """The comparison of models, and the judge's agreement with people, where there are such."""
         made = []
         if "comparison" in self.found:
+            found = self.found["comparison"]
+            columns = ["model", "judged", "over tasks", "over cases", "difference", "95%", "won", "lost"]
             rows = []
-            for name, entry in self.found["comparison"]["models"].items():
-                bounds = entry.get("interval")
-                shown = "" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
-                ahead = [f"{entry['difference']:+.3f}", shown] if "difference" in entry else ["", ""]
-                rows.append([name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"]), *ahead])
-            title = f"models, over {self.found['comparison']['cases']} common cases"
-            made.append((title, ["model", "judged", "over tasks", "over cases", "difference", "95%"], rows))
-        if "agreement" in self.found:
+            for name, entry in found["models"].items():
+                cells = [name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"])]
+                if "difference" in entry:
+                    bounds = entry["interval"]
+                    cells.append(f"{entry['difference']:+.3f}")
+                    cells.append("" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}")
+                    cells += [f"{entry['won']:.0%}", f"{entry['lost']:.0%}"]
+                rows.append(cells + [""] * (len(columns) - len(cells)))
+            title = f"Models compared: {found['metric']}, over {found['cases']:,} common cases"
+            note = "Differences are to the first, with a paired bootstrap over cases."
+            made.append(Further(title, columns, rows, note))
+        if self.found.get("agreement"):
             found = self.found["agreement"]
             names = list(dict.fromkeys(name for entry in found.values() for name in entry))
-            rows = [
-                [dimension, *(_number(v) if isinstance(v := entry.get(name), float) else str(v) for name in names)]
-                for dimension, entry in found.items()
-            ]
-            made.append(("the judge beside people", ["dimension", *names], rows))
+            rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in found.items()]
+            made.append(Further("The judge beside people", ["dimension", *names], rows))
         return made
 
     def markdown(self) -> str:
@@ -140,9 +152,9 @@ class ScoreTable:
             lines += [f"**{language}**", ""] if language else []
             lines += [_markdown_row(self.columns), "|---" + "|---:" * (len(self.columns) - 1) + "|"]
             lines += [_markdown_row(row) for row in self.rows(language)] + [""]
-        for name, columns, rows in self._further():
+        for name, columns, rows, note in self.further():
             lines += [f"**{name}**", "", _markdown_row(columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
-            lines += [*map(_markdown_row, rows), ""]
+            lines += [*map(_markdown_row, rows), "", *([note, ""] if note else [])]
         return "\n".join([*lines, *(f"- {note}" for note in self.found["notes"])])
 
     def latex(self) -> str:
@@ -157,7 +169,7 @@ class ScoreTable:
 
 
 def _number(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _latex(text: str) -> str:
@@ -167,7 +179,8 @@ def _latex(text: str) -> str:
 
 def summary_json(summary: dict[str, Any]) -> str:
     """report.json. Raises ValueError on NaN or infinity, which JSON does not have."""
-    return json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair stays an escape
 
 
 def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:

@@ -26,18 +26,23 @@ def is_tiny(image: np.ndarray) -> bool:
     return max(image.shape[:2]) <= TINY_SIDE
 
 
-def data_uri(image: np.ndarray) -> str:
-    """uint8 RGB as a data: URI; larger pictures are scaled down to 256 pixels and stored as JPEG."""
+def data_uri(image: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 85) -> str:
+    """uint8 RGB as a data: URI; larger pictures are scaled down to `longest` pixels and stored as JPEG."""
     picture = Image.fromarray(image)
+    exact = is_tiny(image)
+    if not exact:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return encoded_uri(picture, exact, quality=quality)
+
+
+def encoded_uri(picture: Image.Image, exact: bool, **options: int) -> str:
+    """A picture in its own size as a data: URI: exactly (PNG), or as JPEG with these options."""
     buffer = io.BytesIO()
-    if is_tiny(image):
+    if exact:
         picture.save(buffer, "PNG", optimize=True)
-        kind = "png"
     else:
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-        picture.save(buffer, "JPEG", quality=85, optimize=True)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        picture.save(buffer, "JPEG", optimize=True, **options)
+    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def heat_map(result: np.ndarray, truth: np.ndarray) -> np.ndarray:

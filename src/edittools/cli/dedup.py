@@ -111,16 +111,7 @@ from edittools.errors import UsageError
 @options.option(
     "--of", type=click.Choice(["image", "caption"]), help="SemDeDup: whose vectors are compared. Default: image."
 )
-@options.option("--device", metavar="NAME", group="Model", help="cpu (the default), cuda, cuda:1, mps.")
-@options.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    group="Model",
-    help="Precision of the weights. Default: float32.",
-)
-@options.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", group="Model", help="Rows embedded together. Default: 32."
-)
+@options.model_options
 @options.option("--revision", metavar="NAME", group="Model", help="Of a model on the hub.")
 @options.option(
     "--against",

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 import click
 
-import edittools
 from edittools.cli import options
 from edittools.errors import EditError, UsageError
-
-
-def _public() -> list[str]:
-    """The names of the files of bench/public/, found without importing them."""
-    import pkgutil
-
-    folder = os.path.join(os.path.dirname(edittools.__file__), "bench", "public")
-    return sorted(module.name for module in pkgutil.iter_modules([folder]))
-
 
 _FIGURES = ("table", "markdown", "latex", "json")
 
@@ -48,7 +37,7 @@ class EvalCommand(options.Command):
         ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
     ),
 )
-@click.argument("bench", type=click.Choice(["heldout", "dataset", *_public()]))
+@click.argument("bench", type=click.Choice(["heldout", "dataset", *options.module_names("bench", "public")]))
 @options.input_options
 @options.option(
     "--rescore",
@@ -202,7 +191,6 @@ def command(
         raise UsageError("-f latex is for the tables of public benchmarks")
     from edittools.bench.evaluate import Heldout
     from edittools.bench.terminal import summary_json, summary_markdown, summary_table
-    from edittools.stream import files
     from edittools.stream.run import RunOptions, open_input
 
     beside = _refuse_existing(output, overwrite)
@@ -210,14 +198,13 @@ def command(
     source = open_input(list(input), read)
     found = Heldout(source, open_input([data], RunOptions()) if data else None, seed)
     if output is not None:
-        files.write_bytes(beside, (summary_json(found.summary) + "\n").encode())
-        files.write_bytes(output, found.html(title or "Held-out evaluation", run_folder).encode())
+        _write_report(output, beside, found.html(title or "Held-out evaluation", run_folder), found.summary)
     if chosen == "table":
         from rich.console import Console
 
         Console().print(summary_table(found.summary))
     else:
-        click.echo(summary_markdown(found.summary) if chosen == "markdown" else summary_json(found.summary))
+        click.echo((summary_markdown if chosen == "markdown" else summary_json)(found.summary), nl=False)
 
 
 def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
@@ -234,7 +221,9 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
         page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
         _write_report(output, beside, page, found)
     if chosen in ("json", "table"):
-        click.echo(json_text(found))
+        from edittools.bench.terminal import summary_json
+
+        click.echo(summary_json(found), nl=False)
     else:
         raise UsageError(f"-f {chosen}: a data set's statistics are JSON, and a page with -o X.html")
 
@@ -297,9 +286,8 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
-    comparison = compare_models(models, metric, given["seed"]) if len(models) > 1 else None
-    if comparison is not None:
-        found["comparison"] = comparison
+    if len(models) > 1:
+        found["comparison"] = compare_models(models, metric, given["seed"])
     if given["humans"] is not None:
         from edittools.judges.agreement import agreement, read_ratings
 
@@ -312,7 +300,6 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             name=models[0].name,
             title=given["title"] or f"{bench}: {models[0].name}",
             scoring=given["scoring"],
-            comparison=comparison,
             protocol=models[0].facts,
             history=models[0].history,
         )
@@ -321,9 +308,10 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
 
 
 def _write_report(output: str, beside: str, page: str, found: dict[str, Any]) -> None:
+    from edittools.bench.terminal import summary_json
     from edittools.stream import files
 
-    files.write_bytes(beside, (json_text(found) + "\n").encode())
+    files.write_bytes(beside, summary_json(found).encode())
     files.write_bytes(output, page.encode("utf-8", "replace"))
 
 
@@ -343,16 +331,11 @@ def _refuse_existing(output: str | None, overwrite: bool) -> str:
     return beside
 
 
-def json_text(found: dict[str, Any]) -> str:
-    text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair stays an escape
-
-
 def _print_scores(found: dict[str, Any], metrics: list[str], scoring: str, chosen: str) -> None:
-    from edittools.bench.terminal import ScoreTable
+    from edittools.bench.terminal import ScoreTable, summary_json
 
     if chosen == "json":
-        click.echo(json_text(found))
+        click.echo(summary_json(found), nl=False)
         return
     table = ScoreTable(found, metrics, scoring)
     if chosen == "table":
@@ -394,7 +377,7 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
         name = given["name"] or "model"
         page = render_scores(
             benchmark, found, [], name=name, title=given["title"] or f"{bench}: {name}", scoring=given["scoring"],
-            comparison=None, protocol={}, history=[],
+            protocol={}, history=[],
         )  # fmt: skip
         _write_report(output, beside, page, found)
     _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)

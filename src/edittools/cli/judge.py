@@ -15,15 +15,7 @@ if TYPE_CHECKING:
     from edittools.models.writers.asking import Tally
 
 
-def _rubrics() -> list[str]:
-    """The names of the files of judges/rubrics/, found without importing them."""
-    import os
-    import pkgutil
-
-    import edittools
-
-    folder = os.path.join(os.path.dirname(edittools.__file__), "judges", "rubrics")
-    return sorted(module.name for module in pkgutil.iter_modules([folder]))
+_RUBRICS = options.module_names("judges", "rubrics")
 
 
 class _Amount(click.ParamType):
@@ -143,7 +135,7 @@ def writer_options(function: Callable) -> Callable:
 @options.pixel_option
 @options.option(
     "--rubric",
-    type=click.Choice(_rubrics()),
+    type=click.Choice(_RUBRICS),
     help="Let a model judge. Ours: dimensions, viescore, pairwise; the others are a benchmark's and need --prompts.",
 )
 @options.option(
@@ -207,7 +199,7 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     from edittools.judges.stage import JudgeStage
 
     if ctx.params["model"] is not None:
-        raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_rubrics()))
+        raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
     embedders = _embedders(ctx, names) if names else {}
     # The other options say how a model judges, and change nothing here.

@@ -123,8 +123,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if word in COMMANDS), "")
     signal.signal(signal.SIGTERM, _terminated)
-    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time, and none of our
-    # own loops multiply matrices large enough to need them.
+    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time. Where we multiply
+    # large matrices (dedup/cosine.py), threads of our own share the work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = DONE
     try:

@@ -83,6 +83,16 @@ def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs
     return click.option(*names, cls=Option, group=group, setting=setting, **kwargs)
 
 
+def module_names(*folder: str) -> list[str]:
+    """The modules in a folder of edittools, which are what an option chooses from; none of them is imported."""
+    import os
+    import pkgutil
+
+    import edittools
+
+    return sorted(module.name for module in pkgutil.iter_modules([os.path.join(edittools.__path__[0], *folder)]))
+
+
 def _chain(*decorators: Callable) -> Callable:
     def apply(function: Callable) -> Callable:
         return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
@@ -120,7 +130,7 @@ def model_options(function: Callable) -> Callable:
             type=click.IntRange(min=1),
             metavar="N",
             group="Model",
-            help="Rows that a model is asked about together. Default: 32.",
+            help="Rows that a model is asked about together. Default: 32; 8 of a model that writes.",
         ),
     )(function)
 

@@ -159,6 +159,8 @@ class Fingerprint:
         facts: dict[str, Any] = {"one_image": one_image}
         shown: dict[str, np.ndarray] = {}
         target_content = first = b""
+        main: images.Buffer = b""
+        before: images.Buffer = b""
         # The hash that `edit shard` recorded saves hashing the bytes again.
         if self.rule.method == "pixels" or known is None or not (one_image and _is_sha256(known)):
             known = None
@@ -166,17 +168,17 @@ class Fingerprint:
             whole.update(bytes.fromhex(known))
             facts.update(pixels=(picture["width"] or 0) * (picture["height"] or 0), detail=0.0)
         else:
-            data = self.fetcher.get(picture)
-            target_content = bytes.fromhex(known) if known else self._content(data)
+            main = self.fetcher.get(picture)
+            target_content = bytes.fromhex(known) if known else self._content(main)
             whole.update(target_content)
-            facts["pixels"] = self._size(data, picture)
-            facts.update(self._look(data, shown))
+            facts["pixels"] = self._size(main, picture)
+            facts.update(self._look(main, shown))
         for k, source in enumerate([] if one_image else sources):
-            data = self.fetcher.get(source)
+            data = main if source is picture else self.fetcher.get(source)
             content = self._content(data)
             whole.update(content)
             if k == 0:
-                first = content
+                before, first = data, content
                 facts.update(self._source_look(data, shown))
             if k or self.rule.limit is None:
                 pairing.update(content)
@@ -193,7 +195,7 @@ class Fingerprint:
             if target is None:
                 shown.pop("source", None)  # there is no pair to look at
             elif self.rule.level == "fine":
-                facts.update(self._pair(target, sources[0]))
+                facts.update(self._pair(main, before))
             if self.rule.spaces:
                 facts["words"] = word_vector(instruction)
         if one_image and not self.rule.by_vectors:
@@ -231,17 +233,13 @@ class Fingerprint:
         found = phash.signatures(images.decode(data, phash.RASTER, self.max_pixels))
         return {"source_signature": None if found is None else found[0].tobytes()}
 
-    def _pair(self, target: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    def _pair(self, target: images.Buffer, source: images.Buffer) -> dict[str, Any]:
         """PSNR and SSIM inside the pair, and the rasters for comparing it with other pairs."""
-        after, before = (
-            images.decode(self.fetcher.get(picture), images.FULL, self.max_pixels) for picture in (target, source)
-        )
+        after, before = (images.decode(data, images.FULL, self.max_pixels) for data in (target, source))
         if after.shape != before.shape:
             after = pixels.resize(after, *before.shape[:2])
         noise, alike = pixels.psnr(before, after), pixels.ssim(before, after)
-        look, source_look = (
-            images.decode(self.fetcher.get(picture), LOOK_RASTER, self.max_pixels) for picture in (target, source)
-        )
+        look, source_look = (images.decode(data, LOOK_RASTER, self.max_pixels) for data in (target, source))
         return {
             "psnr": None if noise is None else significant(noise),
             "ssim": None if alike is None else significant(alike),

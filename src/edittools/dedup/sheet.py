@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -119,13 +120,11 @@ class Sheet:
         )
 
     def _reasons(self) -> str:
-        counted: dict[tuple[str, str], int] = {}
-        for reason, metric in zip(self.rows.column("reason").to_pylist(), self.rows.column("metric").to_pylist()):
-            if reason is not None:
-                counted[reason, metric or ""] = counted.get((reason, metric or ""), 0) + 1
+        pairs = zip(self.rows.column("reason").to_pylist(), self.rows.column("metric").to_pylist())
+        counted = Counter((reason, metric or "") for reason, metric in pairs if reason is not None)
         body = "".join(
             f"<tr><td>{text(reason)}</td><td>{text(metric)}</td><td>{count:,}</td></tr>"
-            for (reason, metric), count in sorted(counted.items(), key=lambda item: -item[1])
+            for (reason, metric), count in counted.most_common()
         )
         head = "<thead><tr><th>reason</th><th>metric</th><th>rows</th></tr></thead>"
         return f"<table>{head}<tbody>{body}</tbody></table>"

@@ -12,7 +12,7 @@ from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import RowPool, column_values, drop_failed, in_language
+from edittools.stream.rows import column_values, drop_failed, in_language, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
 
@@ -35,14 +35,9 @@ class OcrStage:
         return self.column or ("result" if "result" in schema.names else "target")
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        pool = RowPool(self.jobs)
-        try:
-            for batch in batches:
-                yield from pool.run(batch, self._work, self.schema(batch.rows.schema))
-        finally:
-            pool.close()
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
 
-    def _work(self, batch: Batch) -> Batch:
+    def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = batch.rows
         texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
         made: list[dict[str, float | None]] = []
@@ -57,4 +52,4 @@ class OcrStage:
                 made[-1] = ocr_scores(pixels, text or "")
             except RowError as error:
                 failed[row] = error
-        return drop_failed(batch, add_scores(rows, self.schema(rows.schema), NAMES, made), failed, self.name)
+        return drop_failed(batch, add_scores(rows, schema, NAMES, made), failed, self.name)

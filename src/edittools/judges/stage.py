@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import RowPool, drop_failed
+from edittools.stream.rows import drop_failed, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
 PAIR_SCORES = ("visible", "edit_ratio", "copy_psnr", "copy_ssim", "copy_l1", "mask_share", "mask_iou")
@@ -56,13 +55,7 @@ class JudgeStage:
         return [*PAIR_SCORES, *RESULT_SCORES, *semantic_names(self.embedders), *extra]
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        pool = RowPool(self.jobs)
-        try:
-            for batch in batches:
-                schema = self.schema(batch.rows.schema)
-                yield from pool.run(batch, functools.partial(self._work, schema=schema), schema)
-        finally:
-            pool.close()
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
 
     def _decode(self, reference: dict[str, Any] | None, what: str) -> np.ndarray:
         if reference is None:

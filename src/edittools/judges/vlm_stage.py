@@ -24,8 +24,7 @@ from edittools.judges.parsing import Scores, Unparsed
 from edittools.judges.protocols import Call, Case, Encoding, Prompts
 from edittools.judges.rubrics import Dimension, Numbers, Rubric
 from edittools.judges.soft import soft_score, soft_values
-from edittools.models.writers import Reply, Request
-from edittools.models.writers.replies import json_format
+from edittools.models.writers import Reply, Request, json_format
 from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
 from edittools.stream.batch import Batch

@@ -44,19 +44,19 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     from edittools.models.speed import compile_blocks, quantization, set_attention, set_cache
 
     folder = locate_pipeline(spec)
-    index = json.loads((folder / "model_index.json").read_text())
-    kind = getattr(diffusers, index["_class_name"], None)
+    class_name = pipeline_class(folder)
+    kind = getattr(diffusers, class_name, None)
     accepted = inspect.signature(kind.__call__).parameters if kind is not None else {}
     if not {"image", "prompt", "generator"} <= set(accepted):
-        raise EditError(f"{spec}: a {index['_class_name']} does not edit pictures by instruction")
+        raise EditError(f"{spec}: a {class_name} does not edit pictures by instruction")
     call: dict[str, Any] = {}
     for option, name in CALL.items():
         value = getattr(options, option)
         if value is not None and name not in accepted:
-            raise UsageError(f"--{option.replace('_', '-')}: a {index['_class_name']} takes no `{name}`")
+            raise UsageError(f"--{option.replace('_', '-')}: a {class_name} takes no `{name}`")
         if value is not None:
             call[name] = value
-    options.refuse(f"a {index['_class_name']}", "side")
+    options.refuse(f"a {class_name}", "side")
     extra: dict[str, Any] = {}
     if options.quantize is not None:
         mapping = {"transformer": quantization(options.quantize, device)}
@@ -67,7 +67,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     network = getattr(pipe, "transformer", None)
     for name in ("attention", "cache", "compile"):
         if getattr(options, name) and network is None:
-            raise UsageError(f"--{name}: a {index['_class_name']} has no transformer")
+            raise UsageError(f"--{name}: a {class_name} has no transformer")
     if options.attention:
         set_attention(network, options.attention, torch.device(device), getattr(torch, dtype))
     if options.cache:
@@ -82,17 +82,23 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     return DiffusersEditor(pipe.to(device), call)
 
 
-def locate_pipeline(spec: str, wanted: type | None = None) -> Path:
-    """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or not of the class `wanted`."""
+def locate_pipeline(spec: str, wanted: tuple[str, ...] = ()) -> Path:
+    """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or of none of these classes."""
     folder = Path(spec) if Path(spec).is_dir() else _download(spec)
     if not recognises(folder):
         raise EditError(f"{spec} holds no diffusers pipeline (model_index.json)")
-    index = json.loads((folder / "model_index.json").read_text())
-    if not isinstance(index["_class_name"], str):
+    name = pipeline_class(folder)
+    if not name:
         raise EditError(f"{spec} brings its own pipeline code, which is not run")
-    if wanted is not None and index["_class_name"] != wanted.__name__:
-        raise EditError(f"{spec} is a {index['_class_name']}, not a {wanted.__name__}")
+    if wanted and name not in wanted:
+        raise EditError(f"{spec} is a {name}, not a {' or '.join(wanted)}")
     return folder
+
+
+def pipeline_class(folder: Path) -> str:
+    """The class that a pipeline's folder names; nothing where it brings its own code."""
+    name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    return name if isinstance(name, str) else ""
 
 
 def open_pipeline(folder: Path, dtype: str, *, legacy_positions: bool = False, **components: Any) -> Any:

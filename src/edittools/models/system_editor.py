@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edittools.errors import EditError, RowError
 from edittools.models.batched import BatchedEditor, Prepared
+from edittools.models.diffusers_pipeline import pipeline_class
 from edittools.models.editors import EditorOptions, EditRequest
 from edittools.models.pictures import to_picture, to_tensor
 from edittools.models.sampling import scheduled
@@ -50,10 +51,7 @@ def system_name(folder: Path) -> str | None:
     if (folder / "edit.json").is_file():
         name = json.loads((folder / "edit.json").read_text()).get("system")
         return name if name in EDITORS else None
-    if (folder / "model_index.json").is_file():
-        name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
-        return PIPELINES.get(name) if isinstance(name, str) else None
-    return None
+    return PIPELINES.get(pipeline_class(folder)) if (folder / "model_index.json").is_file() else None
 
 
 def load(spec: str, device: str, dtype: str, options: EditorOptions) -> SystemEditor:

@@ -138,6 +138,13 @@ def leaf_references(values: pa.StructArray) -> Iterator[dict[str, Any] | None]:
         yield reference
 
 
+def kept_reference(reference: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A reference that outlives its batch: inline bytes are copied out of it."""
+    if reference is not None and isinstance(reference["bytes"], memoryview):
+        return {**reference, "bytes": bytes(reference["bytes"])}
+    return reference
+
+
 def binary_views(array: pa.Array) -> list[memoryview | None]:
     """The values of a binary array as memory views into it."""
     if not len(array):

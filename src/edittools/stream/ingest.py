@@ -72,7 +72,7 @@ class Ingest:
             yield first
             yield from batches
 
-        yield from map_chunks(all_batches(), lambda batch: self._work(batch, schema), schema, self.jobs)
+        yield from map_chunks(all_batches(), self._work, lambda _: schema, self.jobs)
 
     def _shape(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         """The rows under the record's names and types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from edittools.errors import RowError
 from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject, Shard, leaf_positions, map_images
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 
 CHUNK_ROWS = 16  # rows a thread takes at a time
 _FLUSH_SECONDS = 2.0
@@ -49,13 +50,20 @@ class RowPool:
 
 
 def map_chunks(
-    batches: Iterator[Batch], work: Callable[[Batch], Batch], schema: pa.Schema, jobs: int
+    batches: Iterator[Batch],
+    work: Callable[..., Batch],
+    schema: Callable[[pa.Schema], pa.Schema],
+    jobs: int,
 ) -> Iterator[Batch]:
-    """Apply `work` to small slices of every batch, in `jobs` threads (see RowPool.run)."""
+    """Apply `work` to small slices of every batch, in the same `jobs` threads (see RowPool.run).
+
+    `work(piece, schema=...)` is told the schema of what it is to return: `schema` of the batch's.
+    """
     pool = RowPool(jobs)
     try:
         for batch in batches:
-            yield from pool.run(batch, work, schema)
+            made = schema(batch.rows.schema)
+            yield from pool.run(batch, functools.partial(work, schema=made), made)
     finally:
         pool.close()
 
@@ -127,13 +135,24 @@ def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, 
                         changed = visit(place[0], place, item)
                     except RowError as error:
                         failed[place[0]] = error
-                if changed is not None and isinstance(changed["bytes"], memoryview):
-                    changed = {**changed, "bytes": bytes(changed["bytes"])}
-                found.append(changed)
+                found.append(kept_reference(changed))  # pyarrow takes no views
             return pa.array(found, type=IMAGE)
 
         columns.append(map_images(column, IMAGE, convert))
     return pa.record_batch(columns, schema=rows.schema), failed
+
+
+def referenced_files(rows: pa.RecordBatch) -> set[str]:
+    """The files that the pictures of a batch lie in."""
+    found: set[str] = set()
+
+    def look(values: pa.StructArray) -> pa.StructArray:
+        found.update(file for file in values.field("file").unique().to_pylist() if file is not None)
+        return values
+
+    for column in rows.columns:
+        map_images(column, IMAGE, look)
+    return found
 
 
 def drop_failed(batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError], stage: str) -> Batch:

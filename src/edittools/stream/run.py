@@ -22,6 +22,7 @@ from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
 from edittools.stream.sink import ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
+from edittools.stream.units import ShardUnit
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
 
 _SPOOL_RESERVE = 256 << 20  # bytes to leave free on the disk that is spooled to
@@ -202,6 +203,8 @@ def run(
     sink = sink or open_sink(options)
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
+    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
+        sink.refuse_inputs(unit.folder for unit in source.units if isinstance(unit, ShardUnit))
     if options.task is not None:
         if not to_folder and options.output not in (None, "-"):
             raise UsageError("--task needs a shard set for its output (-o DIR/): several tasks would write one file")

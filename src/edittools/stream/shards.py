@@ -178,7 +178,10 @@ def _tar_tag(tar: str, stated: int) -> str:
     except OSError as error:
         raise IncompleteError(f"{tar}: {error.strerror or error}: the shard has lost its tar") from error
     if size != stated:
-        raise IncompleteError(f"{tar}: {size} bytes, its Parquet file says {stated}")
+        raise IncompleteError(
+            f"{tar}: {size} bytes, its Parquet file says {stated}",
+            hint="copy the set again; or remove this Parquet file and run the command that writes it again",
+        )
     return tag
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from edittools.stream.batch import (
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.pack import pack_rows, role
-from edittools.stream.rows import inline_rows
+from edittools.stream.rows import inline_rows, referenced_files
 from edittools.stream.shards import (
     END,
     REJECTS,
@@ -54,6 +54,10 @@ class Sink(Protocol):
     def abort(self) -> None: ...
 
 
+def _real(folder: str) -> str:
+    return folder.rstrip("/") if files.is_url(folder) else os.path.realpath(folder)
+
+
 def require_id(schema: pa.Schema) -> None:
     """A row's members in a tar are named by its id. Raises EditError where there is none."""
     if schema.get_field_index("id") < 0 or schema.field("id").type != pa.string():
@@ -81,6 +85,12 @@ class ShardSetSink:
             raise EditError(f"{self.folder}: not empty, and not a shard set", hint="choose another -o")
         files.make_dirs(self.folder)
 
+    def refuse_inputs(self, folders: Iterable[str]) -> None:
+        """Raises UsageError where the output is one of the folders that are read: it would eat its own input."""
+        own = _real(self.folder)
+        if any(_real(folder) == own for folder in set(folders)):
+            raise UsageError(f"-o {self.folder}: the input is read from there", hint="choose another -o")
+
     def done(self, shard: Shard) -> Counts | None:
         """The counts of a shard that is finished already. Refuses one that was made otherwise."""
         path = files.join(self.folder, f"{shard_name(shard.index)}.parquet")
@@ -107,6 +117,8 @@ class ShardSetSink:
         if self.skipping == shard.index:
             self.skipping = None if batch.last else self.skipping
             return []
+        if self.overwrite:  # of a pipe it shows only now where the pictures lie
+            self.refuse_inputs(os.path.dirname(file) for file in referenced_files(batch.rows))
         if self.writer is None:
             # Of a pipe the shards are known only as they come.
             if self.done(shard) is not None:

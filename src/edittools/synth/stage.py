@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,20 @@ from edittools.stream.rows import column_values, map_chunks, row_paths
 from edittools.synth import Fonts, Sample, Tools, invert, synthesize
 
 _MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
+
+
+class _Values:
+    """IMAGE values of the pictures of one row, each encoded once."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, dict[str, Any]] = {}
+        self.kept: list[np.ndarray] = []  # so that no id is given to another picture
+
+    def of(self, pixels: np.ndarray) -> dict[str, Any]:
+        if id(pixels) not in self.known:
+            self.known[id(pixels)] = picture_value(pixels)
+            self.kept.append(pixels)
+        return self.known[id(pixels)]
 
 
 class SynthStage:
@@ -58,10 +71,7 @@ class SynthStage:
         return pa.schema([(name, COLUMNS[name]) for name in _MADE] + carried)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            schema = self.schema(batch.rows.schema)
-            work = functools.partial(self._work, schema=schema)
-            yield from map_chunks(iter([batch]), work, schema, self.jobs)
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
 
     def _tools(self) -> Tools:
         # Fonts are opened once per thread: a font object keeps state while it draws.
@@ -84,6 +94,8 @@ class SynthStage:
             except RowError as error:
                 rejects.append(Reject(str(ids[row]), self.name, error.reason, error.value, True, paths[row]))
                 continue
+            # An inverse shares its pictures with the edit it undoes, and a row's edits their source.
+            values = _Values()
             kept: dict[str, Any] | None = picture
             if self.size is not None:
                 pixels, kept = centre_square(pixels, self.size), None
@@ -97,14 +109,20 @@ class SynthStage:
             seen: dict[str, int] = {}
             for sample in samples:
                 number = seen[sample.template] = seen.get(sample.template, -1) + 1
-                own = kept if kept is not None and sample.source is pixels else None
                 identity = f"{ids[row]}-{sample.template}-{number}"
-                made.append(self._row(identity, sample, own, ids[row], origins[row] or {}))
+                own = kept if kept is not None and sample.source is pixels else values.of(sample.source)
+                made.append(self._row(identity, sample, own, values, ids[row], origins[row] or {}))
                 parents.append(row)
         return batch.replace(_with_carried(made, parents, rows, schema), rejects)
 
     def _row(
-        self, identity: str, sample: Sample, source: dict[str, Any] | None, parent: str, origin: dict[str, Any]
+        self,
+        identity: str,
+        sample: Sample,
+        source: dict[str, Any],
+        values: _Values,
+        parent: str,
+        origin: dict[str, Any],
     ) -> dict[str, Any]:
         provenance: dict[str, Any] = {field.name: origin.get(field.name) for field in PROVENANCE}
         provenance.update(
@@ -124,17 +142,17 @@ class SynthStage:
                     "template": turn.template,
                     "instruction": turn.instruction,
                     "slots": json.dumps(turn.slots, ensure_ascii=False, sort_keys=True),
-                    "target": picture_value(turn.target),
-                    "mask": picture_value(turn.mask),
+                    "target": values.of(turn.target),
+                    "mask": values.of(turn.mask),
                 }
                 for turn in sample.turns
             ]
         return {
             "id": identity,
             "task": sample.task,
-            "source": [source if source is not None else picture_value(sample.source)],
-            "target": picture_value(sample.target),
-            "mask": picture_value(sample.mask),
+            "source": [source],
+            "target": values.of(sample.target),
+            "mask": values.of(sample.mask),
             "instruction": sample.instruction,
             "turns": turns,
             "provenance": provenance,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ _TYPES = {
     "BOOL": torch.bool,
 }
 _FILE_BYTES = 512 << 20  # a writer starts another file above this
+_KEPT_BYTES = 1 << 30  # of features that are computed on the way
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,43 @@ class Features:
 
 
 class Encoder:
-    """Computes features from a row's pictures and text."""
+    """Computes features from a row's pictures and text; keeps them while they fit into 1 GiB."""
 
     def __init__(self, system: System, rows: Rows) -> None:
         self.system, self.rows = system, rows
+        self._kept: dict[object, Conditions] = {}
+        self._size = 0
 
     def latents(self, row: int, which: int, shape: Shape) -> Tensor:
-        return self.system.latents(to_tensor(fit(self.rows.picture(row, which), *shape))[None])[0]
+        def compute() -> Conditions:
+            picture = fit(self.rows.picture(row, which), *shape)
+            return {"latents": self.system.latents(to_tensor(picture)[None])[0]}
+
+        return self._once((row, which, shape), compute)["latents"]
 
     def conditions(self, sample: Sample) -> Conditions:
         """The encoders see the references as they are cut for the network."""
-        shown = [
-            fit(self.rows.picture(sample.row, r), *shape) for r, shape in zip(sample.references, sample.shapes[1:])
-        ]
-        try:
-            return self.system.conditions(shown, sample.text)
-        except RowError as error:  # training data has to be whole
-            raise unusable(self.rows[sample.row].id, error) from error
+
+        def compute() -> Conditions:
+            shown = [
+                fit(self.rows.picture(sample.row, r), *shape) for r, shape in zip(sample.references, sample.shapes[1:])
+            ]
+            try:
+                return self.system.conditions(shown, sample.text)
+            except RowError as error:  # training data has to be whole
+                raise unusable(self.rows[sample.row].id, error) from error
+
+        return self._once(sample, compute)
+
+    def _once(self, key: object, compute: Callable[[], Conditions]) -> Conditions:
+        found = self._kept.get(key)
+        if found is None:
+            found = {name: value.cpu() for name, value in compute().items()}
+            size = sum(value.nbytes for value in found.values())
+            if self._size + size <= _KEPT_BYTES:
+                self._kept[key] = found
+                self._size += size
+        return found
 
     def __call__(self, sample: Sample) -> Features:
         return Features(

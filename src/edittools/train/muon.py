@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from edittools.train.parallel import full, like
+
 # Quintic Newton-Schulz coefficients, chosen by Jordan for the steepest slope at zero.
 A, B, C = 3.4445, -4.7750, 2.0315
 
@@ -58,5 +60,6 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(state["momentum"], group["momentum"]))
                 scale = group["lr"] * max(1, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(params, orthogonalise(torch.stack(updates))):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+                # of sharded matrices every process orthogonalises the whole and keeps its part
+                for p, update in zip(params, orthogonalise(torch.stack([full(u) for u in updates]))):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(like(update, p), alpha=-scale)

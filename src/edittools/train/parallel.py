@@ -106,6 +106,17 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
+def like(tensor: Tensor, sharded: Tensor) -> Tensor:
+    """A whole tensor that every process has, sharded as another one is."""
+    if not hasattr(sharded, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh: Any = sharded.device_mesh
+    whole = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return whole.redistribute(mesh, sharded.placements)  # type: ignore[attr-defined]
+
+
 def local(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor, or all of it."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

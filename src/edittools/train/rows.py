@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,14 +11,13 @@ import xxhash
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.stream import images
-from edittools.stream.fetch import Fetcher
+from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
 from edittools.stream.pictures import source_references, target_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
 TARGET = -1  # the number of a row's target among its pictures; sources count from 0
-_CACHE_BYTES = 1 << 30
 
 CAPTIONS = {"original": "caption", "structured": "caption_structured", "instructive": "instruction"}
 """Kinds of text of a text-to-image row, and their columns [SPEC C7]."""
@@ -69,8 +67,7 @@ class Rows(Protocol):
 class ShardRows:
     """The rows of a source that have a target and a text: edits, and text-to-image rows without sources.
 
-    References and texts are kept (a few hundred bytes a row). Decoded pictures are kept as well while they fit into
-    1 GiB, so that small pictures are decoded once and not once an epoch.
+    References and texts are kept, a few hundred bytes a row.
     """
 
     def __init__(
@@ -87,9 +84,6 @@ class ShardRows:
             raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
         self.fetcher = Fetcher()
-        self.lock = threading.Lock()
-        self.cache: dict[tuple[int, int], np.ndarray] = {}
-        self.cached = 0
         self.skipped = 0
         self.rows: list[Row] = []
         self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
@@ -122,7 +116,7 @@ class ShardRows:
             if target is None or not said:
                 self.skipped += 1
                 continue
-            origin, pictures = origins[k] or {}, [_kept(item) for item in [*sources, target]]
+            origin, pictures = origins[k] or {}, [kept_reference(item) for item in [*sources, target]]
             sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
@@ -149,20 +143,11 @@ class ShardRows:
 
     def picture(self, index: int, which: int) -> np.ndarray:
         """Raises EditError for a picture that cannot be decoded: training data has to be whole."""
-        with self.lock:
-            found = self.cache.get((index, which))
-        if found is not None:
-            return found
         try:
             data = self.fetcher.get(self.pictures[index][which])
-            pixels = images.decode(data, images.FULL, self.max_pixels)
+            return images.decode(data, images.FULL, self.max_pixels)
         except RowError as error:
             raise unusable(self.rows[index].id, error) from error
-        with self.lock:
-            if self.cached + pixels.nbytes <= _CACHE_BYTES and (index, which) not in self.cache:
-                self.cached += pixels.nbytes
-                self.cache[index, which] = pixels
-        return pixels
 
     def place(self, index: int, which: int) -> str:
         item = self.pictures[index][which]
@@ -181,10 +166,3 @@ class ShardRows:
 
 def unusable(identity: str, error: RowError) -> EditError:
     return EditError(f"row {identity}: {error}", hint="`edit dedup` and `edit filter` reject such rows")
-
-
-def _kept(reference: dict[str, Any]) -> dict[str, Any]:
-    """A reference that outlives its batch: inline bytes are copied out of it."""
-    if isinstance(reference["bytes"], memoryview):
-        return {**reference, "bytes": bytes(reference["bytes"])}
-    return reference

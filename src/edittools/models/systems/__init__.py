@@ -6,11 +6,13 @@ A system is one file of this folder; it declares `load(settings, ...)`. See base
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 from edittools.settings import read_settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
 def system_names() -> list[str]:
     """The systems there are: the file name is the name."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "flux"))
+
+
+def recognise(weights: str) -> str:
+    """The system of a model's folder, or of a pipeline on the hub. Raises EditError where there is none."""
+    from edittools.models.diffusers_pipeline import locate_pipeline, pipeline_class
+
+    described = Path(weights, "edit.json")
+    if described.is_file():
+        return str(json.loads(described.read_text()).get("system"))
+    found = pipeline_class(locate_pipeline(weights)) if weights else ""
+    for name in system_names():
+        if found in getattr(importlib.import_module(f"{__name__}.{name}"), "PIPELINES", ()):
+            return name
+    raise EditError(f"{weights or 'no weights'}: not the weights of a system that can be trained: {found}")
 
 
 def load_system(
@@ -44,8 +60,11 @@ def load_system(
     device, dtype   of the encoders; the network stays in float32 on the CPU until the caller moves it
     loading   how a published transformer is read instead: arguments of its from_pretrained(), such as dtype
 
-    Raises UsageError for an unknown system or setting, EditError for weights that are missing or damaged.
+    The name "auto" is the system that the weights are of. Raises UsageError for an unknown system or setting, EditError
+    for weights that are missing or damaged.
     """
+    if name == "auto":
+        name = recognise(str(settings.get("weights", "")))
     if name not in system_names():
         raise UsageError(f"no system `{name}`", hint=f"systems: {', '.join(system_names())}")
     module = importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""`firered`: FireRed-Image-Edit [SPEC T1c] and every Qwen-Image-Edit-Plus pipeline.
+"""`firered`: FireRed-Image-Edit [SPEC T1c], and every other Qwen-Image-Edit pipeline.
 
 A double-stream transformer over [text | noisy target | references]; the text stream is Qwen2.5-VL's states of the
 references and the instruction, the three-axis rotary embedding puts target and references at the same places of
@@ -17,20 +17,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from edittools.errors import RowError
 from edittools.models.autoencoder import Autoencoder
 from edittools.models.describe import describe_model
-from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline
+from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_class
 from edittools.models.lora import add_lora
 from edittools.models.systems.base import Conditions, Part, System
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
 
 PATCH = 2  # latents per token side
+PIPELINES = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
 
 
 @dataclass(frozen=True)
 class Settings:
-    weights: str  # a QwenImageEditPlusPipeline: a folder, or a name on the hub
+    weights: str  # a QwenImageEditPlusPipeline or QwenImageEditPipeline: a folder, or a name on the hub
     transformer: dict[str, Any] = field(default_factory=dict)  # a new transformer's configuration; empty: the weights'
     lora: dict[str, Any] = field(default_factory=dict)  # rank, alpha, targets: train adapters only
     legacy_positions: bool = False  # picture tokens with text positions, as diffusers up to 0.42 has them
@@ -41,9 +43,9 @@ def load(
     loading: dict[str, Any] | None = None, **_: Any,
 ) -> FireRed:  # fmt: skip
     """Raises EditError that names what is missing."""
-    from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+    from diffusers import QwenImageTransformer2DModel
 
-    folder = locate_pipeline(settings.weights, QwenImageEditPlusPipeline)
+    folder = locate_pipeline(settings.weights, PIPELINES)
     transformer = None
     if network and settings.transformer:
         with torch.random.fork_rng(devices=[]):
@@ -82,13 +84,13 @@ class QwenNetwork(nn.Module):
 
 
 class FireRed(System):
-    pipeline = "QwenImageEditPlusPipeline"
     patch = 16  # 8 of the autoencoder, 2 of the transformer
     multiple = 32  # the pipeline makes sizes of multiples of 32
     network: QwenNetwork
 
     def __init__(self, settings: Settings, folder: Path, transformer: Any, pipe: Any, seed: int) -> None:
         self.settings, self.folder, self.pipe = settings, folder, pipe
+        self.pipeline = pipeline_class(folder)
         self.autoencoder = Autoencoder(pipe.vae) if pipe is not None else None
         if transformer is not None:
             if settings.lora:
@@ -100,12 +102,16 @@ class FireRed(System):
     def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
         """Qwen2.5-VL's last states (L, D) of pictures and instruction, the system prompt's dropped.
 
-        As QwenImageEditPlusPipeline makes them: pictures of about 384² pixels, "Picture 1: ..." before the
-        instruction. Without sources QwenImagePipeline's template and drop index.
+        As the pipelines make them: for Plus pictures of about 384² pixels, "Picture 1: ..." before the instruction;
+        else one picture of about 1024². Without sources QwenImagePipeline's template and drop index.
         """
         from diffusers import QwenImagePipeline
         from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
 
+        several = self.pipeline == PIPELINES[0]
+        if len(sources) > 1 and not several:
+            raise RowError(f"{self.pipeline} takes one source picture", len(sources))
+        area = plus.CONDITION_IMAGE_SIZE if several else plus.VAE_IMAGE_SIZE
         with torch.no_grad():
             if not sources:
                 plain: Any = QwenImagePipeline(None, None, self.pipe.text_encoder, self.pipe.tokenizer, None)
@@ -113,9 +119,10 @@ class FireRed(System):
                 return {"states": states[0] if mask is None else states[0][mask[0].bool()]}
             shown = []
             for source in sources:
-                width, height = plus.calculate_dimensions(plus.CONDITION_IMAGE_SIZE, source.shape[1] / source.shape[0])
+                width, height = plus.calculate_dimensions(area, source.shape[1] / source.shape[0])
                 shown.append(self.pipe.image_processor.resize(Image.fromarray(source), height, width))
-            states, _ = self.pipe.encode_prompt(image=shown, prompt=text, device=self.pipe.text_encoder.device)
+            place = self.pipe.text_encoder.device
+            states, _ = self.pipe.encode_prompt(image=shown if several else shown[0], prompt=text, device=place)
         return {"states": states[0]}
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, t: float) -> Tensor:

@@ -17,6 +17,7 @@ from edittools.models.lora import add_lora
 from edittools.models.systems.base import Conditions, Part
 from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
 
+PIPELINES = ("FluxKontextPipeline",)
 TEXT_TOKENS = 512  # FluxKontextPipeline's max_sequence_length; all of them attend, padding too
 
 
@@ -33,9 +34,7 @@ def load(
     loading: dict[str, Any] | None = None, **_: Any,
 ) -> Kontext:  # fmt: skip
     """Raises EditError that names what is missing."""
-    from diffusers import FluxKontextPipeline
-
-    folder = locate_pipeline(settings.weights, FluxKontextPipeline)
+    folder = locate_pipeline(settings.weights, PIPELINES)
     transformer = make_transformer(folder, settings.transformer, seed, loading) if network else None
     pipe = open_pipeline(folder, dtype, transformer=None).to(device) if encoders else None
     return Kontext(settings, folder, transformer, pipe, seed)

@@ -47,6 +47,11 @@ class Request:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def json_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """`response_format` for endpoints that hold a model to a JSON schema (put it into Request.parameters)."""
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+
+
 @dataclass(frozen=True)
 class Reply:
     """What came back. `text` is what the model wrote; with the state `failed`, what could not be used, if anything.

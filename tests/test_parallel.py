@@ -1,0 +1,106 @@
+"""Several processes: DDP, FSDP2 and HSDP train what one process trains, and a checkpoint loads at any number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+WORKER = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from training import MemoryRows, pairs, run, tiny
+from edittools.train.parallel import start
+mode, out, steps, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+parallel = start(mode, "cpu", replicas=2 if mode == "hsdp" else None)
+losses = []
+class Stop(Exception):
+    pass
+def on_step(report):
+    losses.append(report.loss)
+    if report.step == stop:
+        raise Stop
+recipe = tiny(steps=steps, batches=4, batch_tokens=24, optimizer={optimizer!r}, checkpoint_every=10)
+rows = MemoryRows(pairs(23, references=lambda k: 1 + k % 2))
+try:
+    run(recipe, rows, out, parallel=parallel, on_step=on_step)
+except Stop:
+    pass
+if parallel.is_main:
+    print(json.dumps(losses))
+parallel.close()
+"""
+
+
+def launch(mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0) -> list[float]:
+    script = out.with_suffix(".py")
+    script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer))
+    command = [sys.executable, str(script)]
+    if processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+    done = subprocess.run(
+        [*command, mode, str(out), str(steps), str(stop)], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return {f"{p.parent.name}/{k}": v for p in run.rglob("*.safetensors") for k, v in load_file(p).items()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    made = {}
+
+    def of(optimizer: str):
+        if optimizer not in made:
+            out = tmp_path_factory.mktemp("alone") / optimizer
+            made[optimizer] = launch("single", 1, out, optimizer), weights(out)
+        return made[optimizer]
+
+    return of
+
+
+@pytest.mark.parametrize("mode, optimizer", [
+    ("ddp", "adamw"), ("fsdp", "adamw"), ("hsdp", "adamw"), ("fsdp", "muon"), ("fsdp", "prodigy"),
+])  # fmt: skip
+def test_two_processes_train_what_one_does(tmp_path, alone, mode, optimizer):
+    losses, trained = alone(optimizer)
+    got = launch(mode, 2, tmp_path / "run", optimizer)
+    assert got == pytest.approx(losses, rel=2e-4)
+    for name, value in weights(tmp_path / "run").items():
+        assert np.allclose(value, trained[name], atol=2e-4), name
+
+
+@pytest.mark.parametrize("before, after", [(("fsdp", 2), ("single", 1)), (("single", 1), ("fsdp", 2))])
+def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, alone, before, after):
+    losses, trained = alone("adamw")
+    first = launch(*before, tmp_path / "run", "adamw", stop=13)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]
+    rest = launch(*after, tmp_path / "run", "adamw")
+    assert len(first) == 13 and len(rest) == 10  # steps 11 to 13 are done again
+    assert first[:10] + rest == pytest.approx(losses, rel=2e-4)
+    for name, value in weights(tmp_path / "run").items():
+        assert np.allclose(value, trained[name], atol=2e-4), name
+
+
+def test_a_smaller_world_than_asked_for_is_an_error(monkeypatch):
+    from edittools.errors import UsageError
+    from edittools.train.parallel import start
+
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="2 processes were asked for, and the launcher started 1"):
+        start("auto", "cpu", processes=2)
+    with pytest.raises(UsageError, match="launcher"):
+        start("ddp", "cpu")
+    with pytest.raises(UsageError, match="no parallel mode"):
+        start("zero", "cpu")

@@ -1,0 +1,167 @@
+"""The folders of whole editing models with tiny random weights, built through the libraries' own classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tiny_models import ALPHABET, stir
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+           "<|video_pad|>"]  # fmt: skip
+WIDTH = 16  # of the language model's states
+
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 24,
+    "axes_dims_rope": [4, 6, 6],
+    "guidance_embeds": False,
+}
+
+
+def save_qwen_vl(folder: Path, seed: int = 0) -> Path:
+    """text_encoder/ and processor/: Qwen2.5-VL, its tokenizer one of bytes."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2Tokenizer,
+        Qwen2VLImageProcessorPil,
+    )
+
+    vocabulary = {c: k for k, c in enumerate([*ALPHABET, *SPECIAL])}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=SPECIAL)
+    number = tokenizer.convert_tokens_to_ids
+    common = {"hidden_size": WIDTH, "intermediate_size": 32}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **common,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "vocab_size": len(vocabulary),
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
+        },
+        vision_config={**common, "depth": 2, "num_heads": 2, "out_hidden_size": WIDTH},
+        image_token_id=number("<|image_pad|>"),
+        video_token_id=number("<|video_pad|>"),
+        vision_start_token_id=number("<|vision_start|>"),
+        vision_end_token_id=number("<|vision_end|>"),
+    )
+    torch.manual_seed(seed)
+    stir(Qwen2_5_VLForConditionalGeneration(config), seed, 0.1).save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "processor")
+    Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}).save_pretrained(
+        folder / "processor"
+    )
+    return folder
+
+
+def save_flux_vae(folder: Path, seed: int = 0) -> Path:
+    """AutoencoderKL in FLUX's layout: 8 pixels to a latent, 4 channels."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(seed)
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        shift_factor=0.1,
+        scaling_factor=0.4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_step1x(folder: Path, version: str = "1.0", seed: int = 0) -> tuple[Path, int]:
+    """A Step1X-Edit folder, and how many tokens its request has but for the last."""
+    from diffusers import FluxTransformer2DModel
+
+    from edittools.models.connector import Connector, ConnectorConfig
+    from edittools.models.qwen_states import QwenStates
+    from edittools.models.systems.step1x import VERSIONS
+
+    release = VERSIONS[version]
+    save_qwen_vl(folder, seed)
+    save_flux_vae(folder / "vae", seed)
+    torch.manual_seed(seed)
+    stir(FluxTransformer2DModel(**FLUX), seed, 0.05).save_pretrained(folder / "transformer")
+    config = ConnectorConfig(
+        states_width=WIDTH, width=FLUX["joint_attention_dim"], heads=2, depth=2,
+        pooled_width=FLUX["pooled_projection_dim"], pooled_scale=release.pooled_scale, quoted_text=release.quoted_text,
+    )  # fmt: skip
+    stir(Connector(config), seed, 0.05).save(folder / "connector")
+    (folder / "edit.json").write_text(json.dumps({"system": "step1x", "version": version}))
+    qwen = QwenStates(folder, "cpu", "float32", 28 * 28, 56 * 56)
+    head = qwen.prompt([release.request]).partition(release.request)[0]
+    return folder, len(qwen.tokens(head + release.request)) - 1
+
+
+def save_e1(folder: Path, seed: int = 0) -> Path:
+    """An ImgEdit-E1 folder."""
+    from diffusers import FluxTransformer2DModel
+    from safetensors.torch import save_file
+    from tiny_models import save_siglip
+
+    from edittools.models.systems.imgedit_e1 import Projectors
+
+    save_qwen_vl(folder, seed)
+    save_flux_vae(folder / "vae", seed)
+    save_siglip(folder / "image_encoder", seed)
+    torch.manual_seed(seed)
+    stir(FluxTransformer2DModel(**{**FLUX, "guidance_embeds": True}), seed, 0.05).save_pretrained(folder / "transformer")
+    projectors = stir(Projectors(WIDTH, 16, 24, FLUX["joint_attention_dim"], FLUX["pooled_projection_dim"]), seed, 0.05)
+    (folder / "projectors").mkdir()
+    (folder / "projectors" / "config.json").write_text(json.dumps(projectors.config))
+    save_file(projectors.state_dict(), folder / "projectors" / "model.safetensors")
+    (folder / "edit.json").write_text(json.dumps({"system": "imgedit_e1"}))
+    return folder
+
+
+QWEN = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": WIDTH,
+    "axes_dims_rope": [4, 6, 6],
+}
+
+
+def save_firered(folder: Path, seed: int = 0) -> Path:
+    """QwenImageEditPlusPipeline: a folder as it is published."""
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+
+    save_qwen_vl(folder, seed)
+    (folder / "tokenizer").mkdir()
+    for path in (folder / "processor").glob("*token*"):
+        (folder / "tokenizer" / path.name).write_bytes(path.read_bytes())
+    torch.manual_seed(seed)
+    AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.1, 0.2, 0.0], latents_std=[0.5, 0.6, 0.7, 0.8],
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    stir(QwenImageTransformer2DModel(**QWEN), seed, 0.05).save_pretrained(folder / "transformer")
+    FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "QwenImageEditPlusPipeline",
+        "_diffusers_version": "0.42.1",
+        "processor": ["transformers", "Qwen2VLProcessor"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+        "tokenizer": ["transformers", "Qwen2Tokenizer"],
+        "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKLQwenImage"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
