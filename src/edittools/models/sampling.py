@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edittools.errors import UsageError
 from edittools.models.flow import euler_times
 from edittools.models.systems.base import Conditions, System
 
@@ -97,6 +98,8 @@ def scheduled(
     # The pipelines of diffusers start at sigma 1 and end one step before 0, which the scheduler adds. On the CPU, so
     # that reading a time does not wait for the device.
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu, device="cpu")
+    if not torch.isfinite(scheduler.sigmas).all():  # a stretched schedule has no single step
+        raise UsageError(f"--steps {steps}: this model's schedule needs more steps")
     scheduler.set_begin_index(0)
     x = noise
     for timestep in scheduler.timesteps:

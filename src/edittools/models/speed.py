@@ -73,19 +73,19 @@ def speed_up(editor: Any, options: EditorOptions) -> None:
 
 def set_attention(transformer: Any, name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Choose a backend of diffusers' attention; returns whether it takes no mask. Raises UsageError."""
-    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+    from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
     try:
-        transformer.set_attention_backend(name)
-        backend = AttentionBackendName(name.lower())
         # A backend may be installed and still not run on this device in this precision.
         q = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)
-        dispatch_attention_fn(q, q, q, backend=backend)
+        with attention_backend(name.lower()):
+            dispatch_attention_fn(q, q, q)
+        transformer.set_attention_backend(name)  # of this model, and of every other one in this process
     except (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError, TypeError) as error:
         raise UsageError(f"--attention {name}: {describe(error)}") from error
     try:
         mask = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bool)
-        dispatch_attention_fn(q, q, q, attn_mask=mask, backend=backend)
+        dispatch_attention_fn(q, q, q, attn_mask=mask)
     except (ValueError, RuntimeError, NotImplementedError, TypeError):
         return True
     return False
