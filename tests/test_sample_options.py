@@ -100,7 +100,7 @@ def test_adapters_that_do_not_fit_say_so(qwen, tmp_path):
     save_file(renamed, tmp_path / "renamed.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "none.safetensors")
     for spec, said in (
-        (tmp_path / "missing.safetensors", "no safetensors file"),
+        (tmp_path / "missing.safetensors", "no such safetensors file"),
         (tmp_path / "none.safetensors", "no adapters"),
         (tmp_path / "renamed.safetensors", "not adapters for a QwenImageEditPlusPipeline"),
         (tmp_path, "expected one safetensors file"),

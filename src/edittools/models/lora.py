@@ -96,10 +96,10 @@ def lora_file(path: str) -> Path:
     if file.is_dir():
         found = sorted(file.glob("*.safetensors"))
         if len(found) != 1:
-            raise EditError(f"{path}: expected one safetensors file of adapters, found {len(found)}")
+            raise EditError(f"--lora {path}: expected one safetensors file of adapters, found {len(found)}")
         file = found[0]
     if not file.is_file() or file.suffix != ".safetensors":
-        raise EditError(f"no safetensors file {path}")
+        raise EditError(f"--lora {path}: no such safetensors file")
     return file
 
 
@@ -120,12 +120,12 @@ def load_lora(pipe: Any, path: str, name: str = "default") -> None:
     with safe_open(file, "pt") as tensors:
         wanted = {key for key in tensors.keys() if ".lora_" in key or ".lora." in key}
     if not wanted:
-        raise EditError(f"{path}: holds no adapters")
+        raise EditError(f"--lora {path}: holds no adapters")
     try:
         pipe.load_lora_weights(
             str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True, adapter_name=name
         )
     except (OSError, ValueError, AttributeError, RuntimeError, KeyError) as error:
-        raise EditError(f"{path}: not adapters for a {type(pipe).__name__}: {describe(error)}") from error
+        raise EditError(f"--lora {path}: not adapters for a {type(pipe).__name__}: {describe(error)}") from error
     if name not in {n for names in pipe.get_list_adapters().values() for n in names}:
-        raise EditError(f"{path}: not adapters for a {type(pipe).__name__}: no module has their names")
+        raise EditError(f"--lora {path}: not adapters for a {type(pipe).__name__}: no module has their names")
