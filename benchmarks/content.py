@@ -311,7 +311,11 @@ def bordered(picture: Picture, rng: random.Random, others: list[Picture]) -> Pic
 
 def tilted(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
     """Turned by 4 to 14 degrees and cut to the largest upright part."""
-    angle = rng.choice([-1, 1]) * rng.uniform(4, 14)
+    return turned_by(picture, rng.choice([-1, 1]) * rng.uniform(4, 14))
+
+
+def turned_by(picture: Picture, angle: float) -> Picture:
+    """Turned counter-clockwise and cut."""
     turned = picture.rotate(angle, Image.Resampling.BICUBIC, expand=False)
     sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
     width, height = picture.size

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import EDIT, Runner, encode, rejects_of, rows_of, tree
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from edittools.errors import RowError
-from edittools.filters import filters
+from edittools.filters import Bounds, filters, flow
 from edittools.filters import natural as natural_statistics
+from edittools.filters.stage import FilterStage
+from edittools.record import COLUMNS
 from edittools.stream import images
+from edittools.stream.batch import Batch, Shard
+from edittools.stream.units import reference
 
 for package in ("cv2", "zxingcpp", "rapidocr", "onnxruntime"):
     pytest.importorskip(package)
@@ -354,10 +358,18 @@ def moved(dx: int, dy: int, camera: int = 0) -> tuple[np.ndarray, np.ndarray, np
     return source, target, mask
 
 
-def pair(name: str, *pictures: np.ndarray | None) -> float:
-    function = filters()[name].measure_pair
+def pair(name: str, source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    function = filters()[name].measure_flow
     assert function is not None
-    return function(*pictures)  # type: ignore[arg-type]
+    return function(flow.per_cent(flow.dis(source, target)), mask > 127)
+
+
+def pair_row(source: np.ndarray, target: np.ndarray, mask: np.ndarray | None) -> Batch:
+    """A row of gray pictures."""
+    made = [None if item is None else reference(bytes=encode(item, "PNG")) for item in (source, target, mask)]
+    arrays = [pa.array([value], COLUMNS[name]) for name, value in
+              (("id", "a"), ("source", made[:1]), ("target", made[1]), ("mask", made[2]))]  # fmt: skip
+    return Batch(pa.record_batch(arrays, names=["id", "source", "target", "mask"]), Shard(0, 1, ""))
 
 
 def test_motion_of_known_shifts() -> None:
@@ -375,10 +387,8 @@ def test_motion_of_known_shifts() -> None:
 
 
 def test_motion_means_are_those_of_the_flow() -> None:
-    from edittools.filters.motion import flow
-
     source, target, mask = moved(3, -4, camera=2)
-    field = flow(source, target)
+    field = flow.dis(source, target) / (500 / 100)
     inside = mask > 127
     assert pair("motion", source, target, mask) == pytest.approx(float(np.hypot(*field[inside].T).mean()), rel=1e-5)
     mean = field[~inside].astype(np.float64).mean(axis=0)
@@ -395,12 +405,16 @@ def test_motion_of_odd_sizes(shape: tuple[int, int]) -> None:
 
 def test_motion_needs_a_mask_and_equal_sizes() -> None:
     source, target, mask = moved(0, 0)
-    with pytest.raises(RowError, match="no mask"):
-        pair("motion", source, target, None)
-    with pytest.raises(RowError, match=r"400x300 and 399x300"):
-        pair("camera_motion", source, target[:, 1:], mask)
-    with pytest.raises(RowError, match="mask differ"):
-        pair("motion", source, target, mask[1:])
+    for row, reason in (
+        (pair_row(source, target, None), "no mask picture"),
+        (pair_row(source, target[:, 1:], mask), "source and target differ in size"),
+        (pair_row(source, target, mask[1:]), "source and mask differ in size"),
+    ):
+        for name in ("motion", "camera_motion"):
+            (done,) = FilterStage([(filters()[name], Bounds())])(iter([row]))
+            assert [(reject.reason, reject.failed) for reject in done.rejects] == [(reason, True)]
+            if "target" in reason:
+                assert done.rejects[0].value == "400x300 and 399x300"
 
 
 # ---------------------------------------------------------------- on the command line

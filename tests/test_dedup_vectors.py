@@ -308,6 +308,7 @@ def test_fingerprints_of_another_method_are_refused(edit: Runner, crawl: Path, t
         (("--level", "pairs", "--psnr", 30), "--level fine"),
         (("--level", "pairs", "--max-per-template", 3), "needs a --space"),
         (("--clusters", 3), "is for --semantic"),
+        (("--square",), "--square is for --method sscd"),
         (("--method", "stub", "--semantic", 0.1, "--against", "x"), "--semantic"),
     ],
     ids=str,

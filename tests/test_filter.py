@@ -75,6 +75,20 @@ def test_every_measure_is_checked() -> None:
     assert {name for name, item in filters().items() if item.from_size is not None} == {"aspect", "short_side"}
 
 
+def test_every_filter_is_in_the_manuals_table() -> None:
+    from edittools.cli.manual import command_page
+
+    page = command_page("filter")
+    table = page[page.index(".TS") : page.index(".TE")].replace("\\-", "-")
+    for item in filters().values():
+        header = item.from_size is not None or item.from_header is not None
+        assert [item.cost is not None, header, bool(item.roles)].count(True) == 1, "measured, free, or a model's"
+        row = next(row for row in table.split("\n_\n") if f"T{{\n{item.flag}\nT}}" in row)
+        assert row.count("T{\n") == 5
+        cost = f"\n{item.cost:g} ms (" if item.cost is not None else "\nheader only\n" if header else "\nthe model\n"
+        assert cost in row and item.unit in row and item.source.replace("`", "\\fB", 1).split("\\fB")[0] in row
+
+
 @pytest.mark.parametrize("name", MEASURES)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (3, 3), (8, 8), (17, 31), (40, 25)])
 def test_measures_against_independent_ones(name: str, shape: tuple[int, int]) -> None:

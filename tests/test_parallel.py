@@ -1,4 +1,4 @@
-"""Several processes: DDP, FSDP2 and HSDP train what one process trains, and a checkpoint loads at any number of them."""
+"""Several processes train what one trains, by DDP, FSDP2 and HSDP, and a checkpoint loads at any number of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def launch(mode: str, processes: int, out: Path, optimizer: str, steps: int = 20
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer))
     command = [sys.executable, str(script)]
     if processes > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(script)]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *launcher, str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
     done = subprocess.run(
         [*command, mode, str(out), str(steps), str(stop)], capture_output=True, text=True, timeout=300, env=environment

@@ -189,6 +189,33 @@ def photo(seed: int, height: int = 48, width: int = 60) -> np.ndarray:
     return np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
 
 
+def save_segmenter(folder: Path, seed: int = 0, labels: tuple[str, ...] = ("background", "person", "tree")) -> Path:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessorPil
+
+    config = SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16], patch_sizes=[7, 3],
+        strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16,
+        id2label=dict(enumerate(labels)), label2id={label: k for k, label in enumerate(labels)},
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    stir(SegformerForSemanticSegmentation(config), seed, 0.5).save_pretrained(folder)
+    SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def released_raft(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict under the names of the authors' release, with random weights."""
+    from edittools.models.raft import Raft
+
+    torch.manual_seed(seed)
+    tensors = stir(Raft(), seed, 0.01).state_dict()
+    named = dict(tensors)
+    for name, tensor in tensors.items():
+        if ".downsample.1." in name:
+            named[name.replace("downsample.1", "norm3")] = tensor  # the release lists it under both
+    return {f"module.{name}": tensor for name, tensor in named.items()}
+
+
 # ------------------------------------------------------------------------------------------------- editing models
 
 

@@ -56,7 +56,7 @@ def save_qwen_vl(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     stir(Qwen2_5_VLForConditionalGeneration(config), seed, 0.1).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "processor")
-    Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}).save_pretrained(
+    Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112}).save_pretrained(
         folder / "processor"
     )
     return folder
@@ -117,7 +117,8 @@ def save_e1(folder: Path, seed: int = 0) -> Path:
     save_flux_vae(folder / "vae", seed)
     save_siglip(folder / "image_encoder", seed)
     torch.manual_seed(seed)
-    stir(FluxTransformer2DModel(**{**FLUX, "guidance_embeds": True}), seed, 0.05).save_pretrained(folder / "transformer")
+    transformer = FluxTransformer2DModel(**{**FLUX, "guidance_embeds": True})
+    stir(transformer, seed, 0.05).save_pretrained(folder / "transformer")
     projectors = stir(Projectors(WIDTH, 16, 24, FLUX["joint_attention_dim"], FLUX["pooled_projection_dim"]), seed, 0.05)
     (folder / "projectors").mkdir()
     (folder / "projectors" / "config.json").write_text(json.dumps(projectors.config))

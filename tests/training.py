@@ -49,7 +49,7 @@ class MemoryRows:
     def __getitem__(self, index):
         return self.rows[index][0]
 
-    def picture(self, index, which):
+    def picture(self, index, which, shape=None):
         if index == self.bad:
             raise RuntimeError("unreadable")
         return self.rows[index][1][which]

@@ -114,6 +114,12 @@ from edittools.errors import UsageError
 @options.model_options
 @options.option("--revision", metavar="NAME", group="Model", help="Of a model on the hub.")
 @options.option(
+    "--square",
+    is_flag=True,
+    group="Model",
+    help="sscd: pictures skewed to 320x320, which batches well, not scaled to a short edge of 288.",
+)
+@options.option(
     "--against",
     metavar="DIR",
     setting=False,
@@ -266,6 +272,7 @@ def _rule(given: dict[str, Any]) -> Any:
         centroids=given["clusters"],
         keep=given["keep"] or "hard",
         of=given["of"] or "image",
+        square=given["square"],
         **chosen,
     )
 
@@ -275,7 +282,7 @@ def _check_prints(nodes: tuple[dict, ...], settings: dict[str, Any]) -> dict[str
     made = [node["settings"] for node in nodes if node["settings"].get("step") == "fingerprint"]
     if not made:
         raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
-    for name in ("method", "level", "space", "of"):
+    for name in ("method", "level", "space", "of", "square"):
         if made[-1].get(name) != settings.get(name):
             raise UsageError(
                 f"--{name}: the fingerprints were made with {made[-1].get(name)}, not {settings.get(name)}",

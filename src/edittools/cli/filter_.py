@@ -36,6 +36,9 @@ def _model_names(function: Callable) -> Callable:
         ("--aesthetic-head", "FOLDER|NAME", "The predictor behind --aesthetic. Default: sac+logos+ava1-l14-linearMSE."),
         ("--classifier", "FOLDER|NAME", "An image-classification checkpoint, for --max."),
         ("--label", "LABEL", "Which of the classifier's labels."),
+        ("--raft", "FOLDER|NAME", "RAFT's weights, for --motion and --camera-motion; without them the flow is DIS."),
+        ("--foreground", "FOLDER|NAME", "A semantic-segmentation checkpoint: the foreground of rows without a mask."),
+        ("--foreground-label", "LABEL,...", "Which of its labels. Default: all but `background`."),
         ("--text", "COLUMN", "The picture's text: `caption`, `instruction`, any column. Default: caption."),
         ("--source-text", "COLUMN", "The text of a pair's source. Default: source_caption."),
     )
@@ -60,7 +63,7 @@ def _filter_options(function: Callable) -> Callable:
 @options.command(
     "filter",
     cost="Reads once and streams; decodes a picture once per raster (all filters with models share one), and "
-    "only for scores its row does not have yet. "
+    "only for scores its row does not have yet; --fix-rotation decodes once more and takes about 30 ms. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
     "references are kept in TMPDIR (about 100 bytes a row; pictures sent --inline are kept too).",
     examples=(
@@ -87,6 +90,12 @@ def _filter_options(function: Callable) -> Callable:
     help="SQL expression over each of `objects` that must be true: name, score (the detector's), area and box_area "
     "(shares of the picture), and of its crop clip (cosine to the name), match (its share against `not NAME`), "
     "aesthetic. Others are taken out of the list; a row without any left is dropped.",
+)
+@options.option(
+    "--fix-rotation",
+    is_flag=True,
+    help="First turn upright, as new pixels, pictures whose lines are surely 2 to 10 degrees off, in rows of one "
+    "picture; the rest keep their bytes. The scores `rotation` and `orientation` say what was done.",
 )
 @options.option("--where", metavar="EXPR", help="SQL expression over the row's columns that must be true (DuckDB).")
 @options.option(
@@ -117,6 +126,13 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     two. `..` bounds nothing: the score is measured and stored in the column `scores`, where later commands find
     it without decoding anything. What is dropped goes to the rejects with its reason and measured value.
 
+    With --fix-rotation the picture is turned by the angle of its straight lines (horizon, buildings, lines of text) and
+    cut to its own aspect ratio, before anything is measured; scores that it has already become null, as they are of
+    another picture. `rotation` is in degrees counter-clockwise, 0 where the picture stays as it is; where it is null
+    nobody looked: at edit rows, whose source and target would no longer fit, and at rows with a mask, objects or a
+    result. Of photographs of nature few are turned; most crooked ones stay. EXIF orientation needs no fixing: every
+    command applies it.
+
     A model is a folder, a name below the folder that EDITTOOLS_WEIGHTS names, or OWNER/NAME on the Hugging Face hub.
     Weights are safetensors; `python -m edittools.models.convert FILE FOLDER` makes them of releases in other formats.
     The score of a model or text that is not the default has its name in it, such as clip_score_instruction.
@@ -125,6 +141,7 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     from edittools.filters.models import Models
     from edittools.filters.regions import RegionStage
     from edittools.filters.stage import FilterStage
+    from edittools.filters.straighten import StraightenStage
     from edittools.stream.batch import Stage
     from edittools.stream.run import open_input, run
 
@@ -135,9 +152,11 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         if ctx.params[name] is not None
     ]
     region = ctx.params["region"]
-    if not wanted and where is None and region is None:
+    fix_rotation = ctx.params["fix_rotation"]
+    if not wanted and where is None and region is None and not fix_rotation:
         raise UsageError("no filter given", hint="see `edit filter --help` for what can be bounded")
-    named = "clip dino classifier label text source_text language device dtype batch_size".split()
+    named = "clip dino classifier label raft foreground foreground_label text source_text language".split()
+    named += ["device", "dtype", "batch_size"]
     models = Models(aesthetic=ctx.params["aesthetic_head"], **{name: ctx.params[name] for name in named})
     stage = FilterStage(
         wanted,
@@ -149,6 +168,15 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
         models=models,
     )
     stages: list[Stage] = [stage]
+    if fix_rotation:
+        if stage.verdict_digest is None or ctx.params["step"]:
+            raise UsageError(
+                "--fix-rotation makes other pictures than those whose quantiles would be found",
+                hint="two commands: edit filter --fix-rotation, then edit filter with the quantiles",
+            )
+        if stage.image != "target":
+            raise UsageError(f"--fix-rotation turns rows of one picture, their target; --image says {stage.image}")
+        stages.insert(0, StraightenStage(max_pixels=stage.max_pixels, jobs=stage.jobs))
     source = open_input(list(input), run_options)
     roles = stage.roles(source.schema, stored=False)
     if region is not None:

@@ -43,12 +43,15 @@ class Rule:
     centroids: int | None = None
     keep: str = "hard"
     of: str = "image"
+    square: bool = False  # SSCD's other preprocessing
 
     def __post_init__(self) -> None:
         if self.eps is not None and (not self.by_vectors or self.level != "rows"):
             raise UsageError("--semantic needs --method MODEL, and --level rows")
         if self.of != "image" and self.eps is None:
             raise UsageError(f"--of {self.of} is for --semantic")
+        if self.square and not self.by_vectors:
+            raise UsageError("--square is for --method sscd")
 
     @property
     def by_vectors(self) -> bool:
@@ -81,7 +84,9 @@ def load_models(rule: Rule, given: dict[str, str], *, device: str, dtype: str, r
         return {}
     from edittools.models.embedders import load_embedder
 
-    return {
-        name: load_embedder(MODELS.get(given[name], (given[name],))[0], device=device, dtype=dtype, revision=revision)
-        for name in rule.models
-    }
+    def load(name: str) -> Any:
+        more = {"square": True} if rule.square and name == rule.method else {}
+        found = MODELS.get(given[name], (given[name],))[0]
+        return load_embedder(found, device=device, dtype=dtype, revision=revision, **more)
+
+    return {name: load(name) for name in rule.models}

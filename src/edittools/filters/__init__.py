@@ -1,8 +1,8 @@
 """Filters: one measurement per file. The file name is the registry; a new filter is one new file here.
 
 A file declares `FILTER`, a Filter. Its option, help text, line in the manual, score column and reject reason all
-come from that. What it measures is one of three: width and height, a raster of the picture, or what models make of
-the row.
+come from that. What it measures is one of four: width and height, the file's header, a raster of the picture, or what
+models make of the row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from edittools.errors import UsageError
 from edittools.rounding import significant
-from edittools.stream.images import Raster
+from edittools.stream.images import Header, Raster
 
 # The raster of the photometric measures. Filters of equal rasters share one decode.
 PHOTOMETRIC = Raster(short_side=256)
@@ -36,10 +36,10 @@ class Filter:
     """One measurement of a picture, and how a bound on it is spelled.
 
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
-    width and height (arrays, pixels) and has `from_size` instead. A filter with a model names its `inputs`; `score`
-    takes the models and, for each input, the vectors of n rows (n, size), and returns n numbers. Filters of equal
-    inputs share them. `measure_pair` takes the rasters of the first source and of the target, and of the mask where
-    the row has one.
+    width and height (arrays, pixels) and has `from_size` instead, or what else the header says and has `from_header`.
+    A filter with a model names its `inputs`; `score` takes the models and, for each input, the vectors of n rows
+    (n, size), and returns n numbers. Filters of equal inputs share them. `measure_flow` takes the motion from the first
+    source to the target (HxWx2, per cent of the diagonal) and the source's foreground (bool HxW).
     """
 
     name: str  # of the score and of the reject reason
@@ -47,23 +47,26 @@ class Filter:
     unit: str
     source: str  # the paper or definition
     bare: Literal["min", "max"] = "min"  # what a single number on the command line bounds
+    cost: float | None = None  # CPU milliseconds for a JPEG of 1.5 megapixels, decoding too: benchmarks/cost.py
     option: str | None = None  # if it differs from --NAME
     raster: Raster | None = None
     measure: Callable[[np.ndarray], float] | None = None
     from_size: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    from_header: Callable[[Header], float] | None = None
     inputs: tuple[Input, ...] = ()
     score: Callable[..., np.ndarray] | None = None
     heads: tuple[str, ...] = ()  # models that `score` itself uses
-    measure_pair: Callable[[np.ndarray, np.ndarray, np.ndarray | None], float] | None = None
+    measure_flow: Callable[[np.ndarray, np.ndarray], float] | None = None
 
     @property
     def roles(self) -> list[str]:
-        """The models it needs."""
+        """The models it cannot do without."""
         return list(dict.fromkeys([*(item.model for item in self.inputs), *self.heads]))
 
     @property
-    def decodes(self) -> bool:
-        return any(how is not None for how in (self.measure, self.score, self.measure_pair))
+    def stored(self) -> bool:
+        """Whether its value is kept as a score: sizes stand in columns of their own."""
+        return self.from_size is None
 
     @property
     def flag(self) -> str:

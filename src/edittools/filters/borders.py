@@ -23,6 +23,7 @@ FILTER = Filter(
     name="borders",
     help=f"Share under uniform borders at most this; {BOUND} drops letterboxes and frames.",
     unit="share of the picture, 0 to 1",
+    cost=22,
     source="FireRed 2.2.3 (which names no method: ours)",
     bare="max",
     raster=CONTENT,

@@ -14,6 +14,7 @@ FILTER = Filter(
     name="brightness",
     help="Mean luma between bounds, such as 20..235.",
     unit="0 to 255",
+    cost=5.5,
     source="FireRed 2.2.2; Rec. 601 luma",
     raster=PHOTOMETRIC,
     measure=measure,

@@ -80,6 +80,7 @@ FILTER = Filter(
     name="brisque",
     help="BRISQUE at most this, such as 50; blurred, noisy and over-compressed pictures are high.",
     unit="about 0 to 100",
+    cost=73,
     source="Mittal 2012; the LIVE model as the package `brisque` ships it",
     bare="max",
     raster=RASTER,

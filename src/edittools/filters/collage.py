@@ -46,6 +46,7 @@ FILTER = Filter(
     name="collage",
     help=f"Completeness of the straightest full-span seam at most this; {BOUND} drops collages.",
     unit="0 to 1",
+    cost=37,
     source="FireRed 2.2.3 (which names no method: ours)",
     bare="max",
     raster=CONTENT,

@@ -27,6 +27,7 @@ FILTER = Filter(
     name="corner_mark",
     help="Share under text in the corners at most this; 0 drops signatures, addresses and dates.",
     unit="share of the picture, 0 to 1",
+    cost=210,
     source="FireRed 2.2.3; the PP-OCR detector through RapidOCR",
     bare="max",
     raster=RASTER,

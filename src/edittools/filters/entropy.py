@@ -19,6 +19,7 @@ FILTER = Filter(
     name="entropy",
     help="RGB entropy between bounds; flat pictures are low.",
     unit="bits, 0 to 8",
+    cost=6.6,
     source="FireRed 2.2.2; Shannon 1948",
     raster=PHOTOMETRIC,
     measure=measure,

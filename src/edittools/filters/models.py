@@ -24,7 +24,10 @@ DEFAULTS = {
     "dino": "facebook/dinov2-base",
     "aesthetic": aesthetic.NAME,
     "classifier": None,
+    "raft": None,  # optional, as is the next
+    "foreground": None,
 }
+_OPTIONAL = ("raft", "foreground")
 TEXT, SOURCE_TEXT, LANGUAGE = "caption", "source_caption", "en"
 
 
@@ -39,6 +42,9 @@ class Models:
         aesthetic: str | None = None,
         classifier: str | None = None,
         label: str | None = None,
+        raft: str | None = None,
+        foreground: str | None = None,
+        foreground_label: str | None = None,
         text: str | None = None,
         source_text: str | None = None,
         language: str | None = None,
@@ -47,8 +53,10 @@ class Models:
         batch_size: int | None = None,
     ) -> None:
         given = {"clip": clip, "dino": dino, "aesthetic": aesthetic, "classifier": classifier}
+        given |= {"raft": raft, "foreground": foreground}
         self.names = {role: name or DEFAULTS[role] for role, name in given.items()}
         self.label, self.language = label, language or LANGUAGE
+        self.foreground_labels = foreground_label.split(",") if foreground_label else []
         self.columns = {"text": text or TEXT, "source_text": source_text or SOURCE_TEXT}
         self.device, self.dtype, self.batch_size = device or "cpu", dtype or "float32", batch_size or 32
         self._loaded: dict[str, Any] = {}
@@ -70,6 +78,14 @@ class Models:
         name = self._name(role)
         if role == "aesthetic":
             return load_aesthetic(name)
+        if role == "raft":
+            from edittools.models.raft import load_raft
+
+            return load_raft(name, device=self.device, dtype=self.dtype)
+        if role == "foreground":
+            from edittools.models.segmenter import load_segmenter
+
+            return load_segmenter(name, self.foreground_labels, device=self.device, dtype=self.dtype)
         load = load_classifier if role == "classifier" else load_embedder
         model = load(name, device=self.device, dtype=self.dtype)
         if role == "classifier":
@@ -84,6 +100,11 @@ class Models:
             raise UsageError("--max bounds what a classifier says: name it with --classifier and --label")
         return name
 
+    def roles(self, item: Filter) -> list[str]:
+        """The models that a filter asks: those it needs, and those that were given for what it measures."""
+        given = [role for role in _OPTIONAL if self.names[role] is not None]
+        return item.roles + (given if item.measure_flow is not None else [])
+
     def settings(self, roles: Iterable[str], stored: Iterable[str] = ()) -> dict[str, Any]:
         """What decides the scores of these models, for the history: the content of the weights, not where they lie.
 
@@ -93,7 +114,7 @@ class Models:
         found = {role: Path(self._name(role)).name for role in stored}
         for role in dict.fromkeys(roles):
             name = self._name(role)
-            folder = find_weights(name, release=aesthetic.RELEASE if role == "aesthetic" else RELEASES.get(name))
+            folder = find_weights(name, release=_release(role, name))
             found[role] = f"{Path(name).name}@{folder_digest(folder)}"
         if not found:
             return {}
@@ -103,12 +124,14 @@ class Models:
         """What the score is called: the filter's name, and whatever is not the default, so that scores of two models
         or of two texts do not pass for one another."""
         parts = [item.name]
-        for role in item.roles:
+        for role in self.roles(item):
             name = self._name(role)
             if role == "classifier":
                 parts.append(str(self.label))
             if Path(name).name != Path(DEFAULTS[role] or "").name:
                 parts.append(Path(name).name)
+            if role == "foreground":
+                parts += self.foreground_labels
         asked = {one.of for one in item.inputs}
         parts += [
             self.columns[of] for of, usual in (("text", TEXT), ("source_text", SOURCE_TEXT))
@@ -141,6 +164,15 @@ class Models:
         """One batch: prepared pictures, or texts."""
         model = self[asked.model]
         return model.texts(given) if asked.of in self.columns else model.infer(given)
+
+
+def _release(role: str, name: str) -> str | None:
+    """Where the weights are published that are on no hub."""
+    if role == "raft":
+        from edittools.models.raft import RELEASE
+
+        return RELEASE
+    return aesthetic.RELEASE if role == "aesthetic" else RELEASES.get(name)
 
 
 def is_text(kind: pa.DataType) -> bool:

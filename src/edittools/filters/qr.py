@@ -47,6 +47,7 @@ FILTER = Filter(
     name="qr",
     help="Share under QR codes and barcodes at most this; 0 drops every picture with one.",
     unit="share of the picture, 0 to 1",
+    cost=44,
     source="FireRed 2.2.3; the ZXing decoder",
     bare="max",
     raster=CONTENT,

@@ -20,6 +20,7 @@ FILTER = Filter(
     name="saturation",
     help="Mean HSV saturation between bounds.",
     unit="0 to 1",
+    cost=6.7,
     source="FireRed 2.2.2; Smith 1978",
     raster=PHOTOMETRIC,
     measure=measure,

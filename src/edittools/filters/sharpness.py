@@ -19,6 +19,7 @@ FILTER = Filter(
     name="sharpness",
     help="Variance of the Laplacian between bounds; blurred pictures are low.",
     unit="squared levels, 0 and more",
+    cost=6.2,
     source="FireRed 2.2.2; Pech-Pacheco 2000",
     raster=PHOTOMETRIC,
     measure=measure,

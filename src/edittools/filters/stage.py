@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, RowError, UsageError
-from edittools.filters import Bounds, Filter, Input
+from edittools.filters import Bounds, Filter, Input, flow
 from edittools.filters.expression import Expression
 from edittools.filters.models import Models
 from edittools.rounding import significant
@@ -56,7 +56,7 @@ class FilterStage:
         self.max_pixels, self.jobs = max_pixels, jobs
         self.models = models or Models()
         self.sized = [item for item in wanted if item[0].from_size is not None]
-        self.measured = [item for item in wanted if item[0].decodes]
+        self.measured = [item for item in wanted if item[0].stored]
         self.fetcher = Fetcher()
         empirical = any(bounds.empirical for _, bounds in wanted)
         # A stage without quantiles has decided before it starts.
@@ -65,16 +65,21 @@ class FilterStage:
 
     def _key(self, item: Filter) -> str:
         """The name of the score: a row has scores of its target and of its source side by side."""
-        name = self.models.key(item) if item.score is not None else item.name
+        name = self.models.key(item)
         of_one = item.measure is not None or any(asked.of == "picture" for asked in item.inputs)
-        of_one = of_one or item.from_size is not None
+        of_one = of_one or item.from_size is not None or item.from_header is not None
         return f"{self.image}_{name}" if of_one and self.image != "target" else name
 
     def roles(self, schema: pa.Schema, stored: bool) -> list[str]:
         """The models of the scores that the rows have already (`stored`), or have not."""
         scores = schema.field("scores").type if "scores" in schema.names else pa.null()
         names = {field.name for field in scores} if pa.types.is_struct(scores) else set()
-        return [role for item, _ in self.measured for role in item.roles if (self._key(item) in names) == stored]
+        return [
+            role
+            for item, _ in self.measured
+            for role in self.models.roles(item)
+            if (self._key(item) in names) == stored
+        ]
 
     # ------------------------------------------------------------ columns
 
@@ -125,7 +130,7 @@ class FilterStage:
     def _set_bounds(self, resolved: list[tuple[Filter, Bounds]]) -> None:
         self.wanted = resolved
         self.sized = [item for item in resolved if item[0].from_size is not None]
-        self.measured = [item for item in resolved if item[0].decodes]
+        self.measured = [item for item in resolved if item[0].stored]
         self.verdict_digest = digest(self.verdict_text())
 
     def verdict_text(self) -> str:
@@ -254,7 +259,7 @@ class FilterStage:
             yield batch.replace(self._with_scores(batch.rows, {}))
             return
         schema = self._with_scores(batch.rows.slice(0, 0), {n: np.zeros(0) for n in names}).schema
-        asked = [role for item, _ in self.measured for role in item.roles]
+        asked = [role for item, _ in self.measured for role in self.models.roles(item)]
         for role in dict.fromkeys(asked):
             self.models[role]  # loaded before the threads ask for it
         rows = self.models.batch_size if asked else CHUNK_ROWS
@@ -292,12 +297,14 @@ class FilterStage:
             pictures: Decoded = {}
             try:
                 for item in missing:
+                    if item.from_header is not None:
+                        values[self._key(item)][row] = item.from_header(view.header(row, self.image))
                     if item.measure is not None:
                         assert item.raster is not None
                         pixels = view.picture(row, self.image, item.raster, pictures)
                         values[self._key(item)][row] = significant(item.measure(pixels))
-                    if item.measure_pair is not None:
-                        values[self._key(item)][row] = significant(item.measure_pair(*view.pair(row, item, pictures)))
+                    if item.measure_flow is not None:
+                        values[self._key(item)][row] = significant(item.measure_flow(*view.motion(row, pictures)))
                 found = {asked: view.given(row, asked, pictures) for item in missing for asked in self._inputs(item)}
             except RowError as error:
                 failed[row] = error
@@ -387,7 +394,7 @@ class FilterStage:
     def _with_kept(self, batch: Batch, kept: _ScoreFile) -> Batch:
         """The batch with the scores of the first pass, so that nothing is decoded twice."""
         matrix = kept.next_rows(batch.shard.index, batch.rows.num_rows)
-        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.decodes}
+        columns = {self._key(item): k for k, (item, _) in enumerate(self.wanted) if item.stored}
         known = self._known(batch.rows)
         values = {}
         for name, k in columns.items():
@@ -422,31 +429,54 @@ class _View:
         self.stage = stage
         asked = dict.fromkeys(of for item in items for _, of in stage._inputs(item))
         which = {of for of in asked if of in ("source", "target", stage.image)}
-        if any(item.measure is not None for item in items):
+        if any(item.measure is not None or item.from_header is not None for item in items):
             which.add(stage.image)
-        if any(item.measure_pair is not None for item in items):
+        if any(item.measure_flow is not None for item in items):
             which |= {"source", "target", *(["mask"] if "mask" in rows.schema.names else [])}
         self.references = {name: list(leaf_references(row_pictures(rows, name))) for name in which}
         self.texts = {of: stage.models.texts(rows, of) for of in asked if of not in which}
         self.fetched: tuple[tuple[int, str], Buffer] | None = None
+        self.moved: tuple[int, np.ndarray, np.ndarray] | None = None  # of the last row: two filters ask for it
 
     def picture(self, row: int, which: str, raster: Raster, decoded: Decoded) -> np.ndarray:
         """The raster of a picture, from those that were decoded for this row or by decoding it."""
         if (which, raster) not in decoded:
-            reference = self.references[which][row]
-            if reference is None:
-                raise RowError(f"no {which} picture")
-            if self.fetched is None or self.fetched[0] != (row, which):
-                self.fetched = (row, which), self.stage.fetcher.get(reference)
-            decoded[which, raster] = images.decode(self.fetched[1], raster, self.stage.max_pixels)
+            decoded[which, raster] = images.decode(self._fetch(row, which), raster, self.stage.max_pixels)
         return decoded[which, raster]
 
-    def pair(self, row: int, item: Filter, decoded: Decoded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Source, target and, where the row has one, mask, in the filter's raster."""
-        assert item.raster is not None
-        masked = "mask" in self.references and self.references["mask"][row] is not None
-        source, target = (self.picture(row, name, item.raster, decoded) for name in ("source", "target"))
-        return source, target, self.picture(row, "mask", item.raster, decoded) if masked else None
+    def header(self, row: int, which: str) -> images.Header:
+        return images.probe(self._fetch(row, which), self.stage.max_pixels)
+
+    def _fetch(self, row: int, which: str) -> Buffer:
+        reference = self.references[which][row]
+        if reference is None:
+            raise RowError(f"no {which} picture")
+        if self.fetched is None or self.fetched[0] != (row, which):
+            self.fetched = (row, which), self.stage.fetcher.get(reference)
+        return self.fetched[1]
+
+    def motion(self, row: int, decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
+        """The motion from source to target (HxWx2, per cent of the diagonal) and the source's foreground (bool HxW)."""
+        if self.moved is None or self.moved[0] != row:
+            models = self.stage.models
+            by_model = models.names["raft"] is not None
+            raster = flow.COLOUR if by_model else flow.RASTER
+            source, target = (self.picture(row, name, raster, decoded) for name in ("source", "target"))
+            foreground = self._foreground(row, source, decoded)
+            flow.same_size(source, target, "target")
+            found = models["raft"].flow(source, target) if by_model else flow.dis(source, target)
+            self.moved = row, flow.per_cent(found), foreground
+        return self.moved[1], self.moved[2]
+
+    def _foreground(self, row: int, source: np.ndarray, decoded: Decoded) -> np.ndarray:
+        """Where the row's mask is white; of a row without one, what the model says."""
+        if "mask" in self.references and self.references["mask"][row] is not None:
+            mask = self.picture(row, "mask", flow.RASTER, decoded)
+            flow.same_size(source, mask, "mask")
+            return mask > 127
+        if self.stage.models.names["foreground"] is None:
+            raise RowError("no mask picture")
+        return self.stage.models["foreground"].foreground(self.picture(row, "source", flow.COLOUR, decoded))
 
     def given(self, row: int, asked: Input, decoded: Decoded) -> Any:
         """What a model is given: a text, or a picture after the model's preprocessing."""

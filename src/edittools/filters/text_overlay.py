@@ -69,6 +69,7 @@ FILTER = Filter(
     name="text_overlay",
     help=f"Share under lines of text at most this; {BOUND} drops captions and banners.",
     unit="share of the picture, 0 to 1",
+    cost=250,
     source="FireRed 2.2.3; the PP-OCR detector through RapidOCR",
     bare="max",
     raster=RASTER,

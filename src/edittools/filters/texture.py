@@ -21,6 +21,7 @@ FILTER = Filter(
     name="texture",
     help="Mean local contrast of 8×8 blocks between bounds.",
     unit="levels, 0 to 127.5",
+    cost=6.9,
     source="FireRed 2.2.2 (which names no formula: ours)",
     raster=PHOTOMETRIC,
     measure=measure,

@@ -74,6 +74,7 @@ FILTER = Filter(
     name="watermark",
     help=f"Strength of a mark tiled over the picture at most this; {BOUND} drops most.",
     unit="standard deviations, 0 to about 40",
+    cost=58,
     source="FireRed 2.2.3 (which names no method: ours)",
     bare="max",
     raster=RASTER,

@@ -1,6 +1,6 @@
 """`python -m edittools.models.convert FILE FOLDER`: a released checkpoint as safetensors, once.
 
-What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), the aesthetic predictor (`*.pth`), or
+What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), RAFT or the aesthetic predictor (`*.pth`), or
 Step1X-Edit: the official `*.safetensors`, or the folder that is made for the fork of diffusers. The way back is
 `--to official` and `--to fork`.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from edittools.errors import EditError
-from edittools.models import aesthetic, step1x_weights
+from edittools.models import aesthetic, raft, step1x_weights
 from edittools.models.embedders import isc21, sscd
 from edittools.models.weights import read_released
 
@@ -22,15 +22,14 @@ def convert(path: str | Path, target: str | Path, layout: str = "ours") -> str:
     if Path(path).is_dir() or Path(path).suffix == ".safetensors":
         return step1x_weights.convert(path, target, layout)
     released = read_released(path)
-    for module in (aesthetic, sscd, isc21):
+    for module in (aesthetic, raft, sscd, isc21):
         if module.recognises(released):
             if layout != "ours":
                 raise EditError(f"{path}: only Step1X-Edit is written in the layout `{layout}`")
             module.save_released(released, target, str(path))
             return module.__name__.rpartition(".")[2]
-    raise EditError(
-        f"{path}: no released checkpoint that is known", hint="SSCD, ISC21, the aesthetic predictor or Step1X-Edit"
-    )
+    hint = "SSCD, ISC21, RAFT, the aesthetic predictor or Step1X-Edit"
+    raise EditError(f"{path}: no released checkpoint that is known", hint=hint)
 
 
 def main(arguments: list[str]) -> int:

@@ -57,6 +57,9 @@ class EditorOptions:
                 raise UsageError(f"--{name.replace('_', '-')}: {model} has no such option")
 
 
+DEFAULTS = EditorOptions()
+
+
 @dataclass
 class Work:
     """What an editor has done so far."""

@@ -35,21 +35,18 @@ def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> None:
     except ImportError:
         raise missing_extra("peft", "lora", "training adapters") from None
     transformer.requires_grad_(False)
-    dead = []
+    dead: tuple[str, ...] = ()
     if type(transformer).__name__ == "QwenImageTransformer2DModel":  # nothing reads its last block's text output
         last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}."
-        dead = [last + name for name in ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")]
-    modules = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+        dead = (last + "attn.add_q_proj", last + "attn.to_add_out", last + "txt_mlp.")
+    modules = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
+    found = []
     for target in chosen.targets:
-        if not any(name == target or name.endswith("." + target) for name in modules):
+        matched = [name for name in modules if name == target or name.endswith("." + target)]
+        if not matched:
             raise UsageError(f"recipe: `lora`: no module of the transformer is called `{target}`")
-    config = LoraConfig(
-        r=chosen.rank,
-        lora_alpha=chosen.alpha or chosen.rank,
-        target_modules=chosen.targets,
-        exclude_modules=dead or None,
-        init_lora_weights=True,
-    )
+        found += [name for name in matched if not name.startswith(dead)]
+    config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha or chosen.rank, target_modules=found)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config)

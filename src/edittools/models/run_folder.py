@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edittools.errors import EditError
 from edittools.models.batched import BatchedEditor, Prepared
-from edittools.models.editors import EditorOptions, EditRequest
+from edittools.models.editors import DEFAULTS, EditorOptions, EditRequest
 from edittools.models.flow import shift_factor
 from edittools.models.pictures import fit, resize, to_picture, to_tensor
 from edittools.models.sampling import euler
@@ -29,7 +29,7 @@ def recognises(folder: Path) -> bool:
     return config.is_file() and json.loads(config.read_text()).get("format") == "edittools run 1"
 
 
-def load(spec: str, device: str, dtype: str, options: EditorOptions) -> RunFolderEditor:
+def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEFAULTS) -> RunFolderEditor:
     """Open a finished run; EditError if it is not finished. `steps` and `guidance` replace the recipe's."""
     folder = Path(spec)
     if not (folder / "_end.json").is_file():

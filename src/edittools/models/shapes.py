@@ -14,44 +14,39 @@ import numpy as np
 Shape = tuple[int, int]  # height, width in pixels
 
 SLACK = 0.06  # a shape may have so much less than the wanted area, to come nearer to its ratio
-STEP = math.sqrt(2)  # between the sides of two sizes, where pictures keep their own size
+NEARBY = 0.15  # of areas whose logarithms differ by less, the ratio decides
 
 
 def shapes(ratios: Sequence[str], sides: Sequence[int], multiple: int) -> list[Shape]:
-    """All shapes for W:H ratios and their inverses, for areas from sides[0]² to sides[1]², the largest first.
+    """All shapes for W:H ratios and their inverses, for areas from sides[1]² down to sides[0]², the largest first.
 
-    Areas halve from one to the next.
-
-    Height and width are multiples of `multiple`; no shape has a larger area than asked for, so that a budget of tokens
-    that is made for the area fits.
+    The areas between are evenly spaced, each at least half the one before. Height and width are multiples of
+    `multiple`; no shape has a larger area than asked for, so that a budget of tokens that is made for the area fits.
     """
-    areas = [sides[1] ** 2]
-    while areas[-1] / STEP**2 >= sides[0] ** 2 * 0.999:
-        areas.append(int(areas[-1] / STEP**2))
+    smallest, largest = sides[0] ** 2, sides[1] ** 2
+    steps = math.ceil(math.log2(largest / smallest))
+    areas = [round(largest * (smallest / largest) ** (k / max(1, steps))) for k in range(steps + 1)]
     both = []
     for ratio in ratios:
         w, h = map(int, ratio.split(":"))
         both += [w / h] if w == h else [w / h, h / w]
-    found: list[Shape] = []
-    for area in areas:
-        for wanted in both:
-            shape = nearest(wanted, area, multiple)
-            if shape not in found:
-                found.append(shape)
-    return found
+    return list(dict.fromkeys(nearest(wanted, area, multiple) for area in areas for wanted in both))
 
 
 def nearest(ratio: float, area: int, multiple: int) -> Shape:
-    """The shape of a ratio W/H with at most `area` pixels and at most SLACK less: the best ratio, then the largest."""
+    """The shape of a ratio W/H with at most `area` pixels: the best ratio of those with at most SLACK less.
+
+    Where a network's patches are so large that no such shape is near the ratio, one with a smaller area.
+    """
     units = max(1, area // multiple**2)
     best = (math.inf, 0, (1, 1))
     for rows in range(1, units + 1):
-        for columns in {int(rows * ratio), int(rows * ratio) + 1, units // rows}:
+        fewest = math.ceil(units * (1 - SLACK) / rows)
+        for columns in {int(rows * ratio), int(rows * ratio) + 1, fewest, units // rows}:
             used = rows * columns
             if columns < 1 or used > units:
                 continue
             off = abs(math.log(columns / rows / ratio))
-            # the area counts only once it is too small by more than the slack
             lost = max(0.0, 1 - SLACK - used / units)
             best = min(best, (off + 10 * lost, -used, (rows, columns)))
     rows, columns = best[2]
@@ -60,10 +55,14 @@ def nearest(ratio: float, area: int, multiple: int) -> Shape:
 
 def cropped(sizes: np.ndarray, choices: Sequence[Shape]) -> np.ndarray:
     """The share cut away from pictures (N, 2) height and width by a cover of each shape: (N, S)."""
-    ratio = np.log(sizes[:, 1] / sizes[:, 0])[:, None]
-    wanted = np.log([w / h for h, w in choices])[None]
+    return cropped_by(sizes[:, None], np.array(choices)[None])
+
+
+def cropped_by(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """The share cut away from pictures (..., 2) by a cover of shapes (..., 2)."""
     # what a cover keeps is the ratio of the two aspect ratios, the smaller over the larger
-    return -np.expm1(-np.abs(ratio - wanted))
+    ratio = np.log(sizes[..., 1] / sizes[..., 0]) - np.log(shapes[..., 1] / shapes[..., 0])
+    return -np.expm1(-np.abs(ratio))
 
 
 def choose(sizes: np.ndarray, choices: Sequence[Shape]) -> np.ndarray:
@@ -72,7 +71,7 @@ def choose(sizes: np.ndarray, choices: Sequence[Shape]) -> np.ndarray:
     A picture larger than all shapes gets the largest area, a smaller one the smallest: it is enlarged to that.
     """
     areas = np.array([h * w for h, w in choices], dtype=float)
-    own = sizes.prod(1).astype(float)[:, None]
-    distance = np.abs(np.log(np.clip(own, areas.min(), areas.max()) / areas[None]))
-    nearby = distance <= distance.min(1, keepdims=True) + np.log(1 / (1 - SLACK)) + 1e-9
+    own = np.clip(sizes.astype(float).prod(1), areas.min(), areas.max())[:, None]
+    distance = np.abs(np.log(own / areas))
+    nearby = distance <= distance.min(1, keepdims=True) + NEARBY
     return np.where(nearby, cropped(sizes, choices), np.inf).argmin(1)

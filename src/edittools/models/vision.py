@@ -92,6 +92,7 @@ def pretrained(kind: Any, folder: Path, dtype: str) -> Any:
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,  # left open, transformers asks on a terminal
                 output_loading_info=True,
             )
     except Exception as error:  # damaged and foreign files: transformers raises what it meets

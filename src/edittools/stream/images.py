@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,14 @@ class Header:
 class Raster:
     """A size and colour to decode to.
 
-    `short_side` keeps the aspect ratio and never enlarges; `square` (side, side) does not keep it. With neither
-    the picture keeps its own size. `gray` is Rec. 601 luma.
+    `short_side` keeps the aspect ratio and never enlarges; `square` (side, side) does not keep it. `cover` (height,
+    width) is any size that covers that much, or the picture's own: a JPEG comes at the least of libjpeg's scales that
+    does. With none the picture keeps its own size. `gray` is Rec. 601 luma.
     """
 
     short_side: int | None = None
     square: int | None = None
+    cover: tuple[int, int] | None = None
     gray: bool = False
 
 
@@ -209,6 +212,10 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
             orientation = _orientation(picture, data)
     # The size comes from the whole picture: that of a scaled one is rounded, and would give another aspect ratio.
     size = _raster_size(width, height, raster)
+    if raster.cover is not None:
+        tall, wide = raster.cover if orientation not in _SWAPS_SIDES else raster.cover[::-1]
+        scale = max(tall / height, wide / width)
+        size = math.ceil(scale * width), math.ceil(scale * height)
     # For a square, twice as many pixels as asked for, so that every pixel of the raster is an average.
     enough = 2 if raster.square is not None else 1
     # A gray raster of a JPEG is its luma plane, which is Rec. 601 luma by definition.
@@ -228,8 +235,10 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
         raise RowError("damaged image", _first_line(error)) from None
     if raster.gray:
         pixels = pixels[:, :, 0]
-    if orientation == 1 and raster == FULL:
+    if orientation == 1 and (raster == FULL or raster.cover is not None):
         return pixels
+    if raster.cover is not None:
+        size = pixels.shape[1], pixels.shape[0]
     if orientation in _SWAPS_SIDES:
         size = size[1], size[0]
     return np.asarray(_resize(_orient(_pillow().fromarray(pixels), orientation), size))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Encoder:
 
     def latents(self, row: int, which: int, shape: Shape) -> Tensor:
         def compute() -> Conditions:
-            picture = fit(self.rows.picture(row, which), *shape)
+            picture = fit(self.rows.picture(row, which, shape), *shape)
             return {"latents": self.system.latents(to_tensor(picture)[None])[0]}
 
         return self._once((row, which, shape), compute)["latents"]
@@ -67,7 +68,8 @@ class Encoder:
 
         def compute() -> Conditions:
             shown = [
-                fit(self.rows.picture(sample.row, r), *shape) for r, shape in zip(sample.references, sample.shapes[1:])
+                fit(self.rows.picture(sample.row, r, shape), *shape)
+                for r, shape in zip(sample.references, sample.shapes[1:])
             ]
             try:
                 return self.system.conditions(shown, sample.text)
@@ -132,43 +134,46 @@ class Store:
         self.folder = Path(folder)
         self.entries: dict[str, list[tuple[str, int, str, tuple[int, ...], int, int]]] = {}
         self.contents: dict[str, str] = {}
-        self._maps: list[np.memmap] = []
+        self._maps: list[np.ndarray] = []
         self._files: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
         """Take in what other processes have added."""
-        for path in sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []:
-            if path.name not in self._files:
-                self._open(path)
-        for path in sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []:
-            if path.name not in self._files:
-                self._files.add(path.name)
-                table = pq.read_table(path)
-                self.contents.update(zip(table["place"].to_pylist(), table["content"].to_pylist()))
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            # what another process is writing has a name that begins with a dot
+            if path.name.startswith(".") or path.name in self._files:
+                continue
+            try:
+                if path.suffix == ".safetensors":
+                    self._open(path)
+                elif path.suffix == ".parquet":
+                    table = pq.read_table(path, columns=["place", "content"])
+                    self.contents.update(zip(table["place"].to_pylist(), table["content"].to_pylist()))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+                raise EditError(
+                    f"{path}: damaged features: {error}", hint="remove the file and precompute again"
+                ) from error
+            self._files.add(path.name)
 
     def _open(self, path: Path) -> None:
-        try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if not 0 < length <= size - 8:
-                    raise ValueError("the header is cut off")
-                header = json.loads(file.read(length))
-            found = []
-            for name, entry in header.items():
-                if name == "__metadata__":
-                    continue
-                start, end = entry["data_offsets"]
-                if end > size - 8 - length:
-                    raise ValueError("the data is cut off")
-                found.append((name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + end))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditError(
-                f"{path}: damaged features: {error}", hint="remove the file and precompute again"
-            ) from error
-        self._files.add(path.name)
-        self._maps.append(np.memmap(path, np.uint8, "r"))
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= size - 8:
+                raise ValueError("the header is cut off")
+            header = json.loads(file.read(length))
+        found = []
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            (start, end), kind, shape = entry["data_offsets"], entry["dtype"], tuple(entry["shape"])
+            if end > size - 8 - length:
+                raise ValueError("the data is cut off")
+            if kind not in _TYPES or end - start != math.prod(shape) * _TYPES[kind].itemsize:
+                raise ValueError(f"{name} is no tensor that is stored here")
+            found.append((name, kind, shape, 8 + length + start, 8 + length + end))
+        self._maps.append(np.asarray(np.memmap(path, np.uint8, "r")))
         for name, kind, shape, start, end in found:
             key, _, part = name.partition("/")
             self.entries.setdefault(key, []).append((part, len(self._maps) - 1, kind, shape, start, end))
@@ -278,19 +283,21 @@ def precompute(encoder: Encoder, keys: Keys, samples: list[Sample], store: Store
     """Compute what the store lacks for these samples; yields how many features each sample added."""
     known = set(keys.contents)
     done: set[str] = set()
-    for sample in samples:
-        added = 0
-        for which, shape in [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]:
-            key = keys.latents(sample.row, which, shape)
+    try:
+        for sample in samples:
+            added = 0
+            for which, shape in [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]:
+                key = keys.latents(sample.row, which, shape)
+                if key not in store and key not in done:
+                    writer.add(key, {"latents": encoder.latents(sample.row, which, shape)})
+                    done.add(key)
+                    added += 1
+            key = keys.conditions(sample)
             if key not in store and key not in done:
-                writer.add(key, {"latents": encoder.latents(sample.row, which, shape)})
+                writer.add(key, encoder.conditions(sample))
                 done.add(key)
                 added += 1
-        key = keys.conditions(sample)
-        if key not in store and key not in done:
-            writer.add(key, encoder.conditions(sample))
-            done.add(key)
-            added += 1
-        yield added
-    writer.flush()
-    writer.remember({place: content for place, content in keys.contents.items() if place not in known})
+            yield added
+    finally:  # what is done stays done, whatever stops the rest
+        writer.flush()
+        writer.remember({place: content for place, content in keys.contents.items() if place not in known})

@@ -1,14 +1,17 @@
 """Which rows meet in which batch: a pure function of (rows, recipe, step), the same for every number of devices.
 
 A row is drawn as one of a few samples: its variants, which differ in wording, language, and in the references that
-are kept and their order. A sample has a shape for each of its pictures; samples of equal shapes share a bucket, and
-a batch is as many samples of one bucket as fit into the budget of tokens [SPEC T3]. An epoch draws every row as often
-as its weight says; what does not fill a batch waits for the next epoch, nothing is left out.
+are kept and their order; they take turns. A sample has a shape for each of its pictures; samples of equal shapes share
+a bucket, and a batch is as many samples of one bucket as fit into the budget of tokens [SPEC T3]. An epoch draws every
+row as often as its weight says; what does not fill a batch waits for the next epoch, nothing is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import array
+import bisect
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +24,13 @@ from edittools.train.alignment import align
 from edittools.train.config import Recipe
 from edittools.train.rows import CAPTIONS, Row, Rows
 
-MERGED_CROP = 0.1  # the share of a picture more that a sample of a rare bucket may lose by going into a common one
+MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
+FEWEST = 2  # batches an epoch that make a bucket worth having
+_AT_ONCE = 1 << 16  # pictures
+_LOOKED_AT = 64  # samples of a bucket among which those to move are looked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One way to use a row."""
 
@@ -34,7 +40,7 @@ class Sample:
     shapes: tuple[Shape, ...]  # of the target and of every reference
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """A sample's turn: what its noise is keyed by."""
 
@@ -53,167 +59,252 @@ class Use:
     buckets: int
 
 
+@dataclass(frozen=True)
+class _Epoch:
+    """Draws as columns (sample, epoch, turn), batch after batch; ends[k] is the end of batch k."""
+
+    draws: np.ndarray  # (3, N)
+    ends: np.ndarray
+    order: np.ndarray  # of the batches
+    waiting: np.ndarray  # (3, M): draws for the next epoch
+
+    def batch(self, k: int) -> list[Draw]:
+        number = self.order[k]
+        start = self.ends[number - 1] if number else 0
+        return [Draw(*draw) for draw in self.draws[:, start : self.ends[number]].T.tolist()]
+
+
 class Plan:
     """The samples of the rows, and the batches of every step."""
 
     def __init__(self, recipe: Recipe, rows: Rows, patch: int, multiple: int, one_row: bool = False) -> None:
         self.recipe, self.rows = recipe, rows
         self.shapes = known.shapes(recipe.ratios, recipe.sides, multiple)
-        self.samples: list[Sample] = []
-        self.variants: list[list[int]] = []  # of every row: its samples
-        numbers: list[list[int]] = []  # of every sample: its shapes' numbers
-        sizes: list[list[tuple[int, int]]] = []
-        seen: dict[tuple[str, tuple[int, ...]], int]
-        for k in range(len(rows)):
-            row, seen, mine = rows[k], {}, []
-            for variant in range(recipe.variants):
-                random = np.random.default_rng([recipe.seed, variant, xxhash.xxh64_intdigest(row.id.encode())])
-                text, references = choose_text(recipe, row, random)
-                if (text, references) not in seen:
-                    seen[text, references] = len(self.samples)
-                    self.samples.append(Sample(k, text, references, ()))
-                    sizes.append([row.target, *(row.sources[r] for r in references)])
-                mine.append(seen[text, references])
-            self.variants.append(mine)
-        flat = known.choose(np.array([size for each in sizes for size in each]), self.shapes).tolist()
-        at = 0
-        for each in sizes:
-            numbers.append(flat[at : at + len(each)])
-            at += len(each)
         self.weights = row_weights(recipe, rows)
+        # sample v * len(rows) + k is variant v of row k
+        said: list[tuple[str, tuple[int, ...]]] = []
+        sizes = array.array("q")
+        offers: _Offers = {}
+        for variant in range(recipe.variants):
+            for k in range(len(rows)):
+                row = rows[k]
+                text, references = choose_text(recipe, row, variant, offers)
+                said.append((text, references))
+                sizes.extend(row.target)
+                for r in references:
+                    sizes.extend(row.sources[r])
+        self._sizes = np.array(sizes).reshape(-1, 2)
+        self._ends = np.cumsum([1 + len(references) for _, references in said])
+        self._best = np.concatenate(
+            [known.choose(self._sizes[k : k + _AT_ONCE], self.shapes) for k in range(0, len(self._sizes), _AT_ONCE)]
+        )
+        self._numbers = self._best.copy()  # of the shape of every picture
         tokens = [h * w // patch**2 for h, w in self.shapes]
-        cost = {key: sum(tokens[k] for k in key) for key in map(tuple, numbers)}
-        if too_long := [key for key, used in cost.items() if used > recipe.batch_tokens]:
-            raise UsageError(
-                f"a row of {len(too_long[0]) - 1} references has {cost[too_long[0]]} image tokens, "
-                f"and `batch_tokens` is {recipe.batch_tokens}"
-            )
-        self.fits = {key: 1 if one_row else recipe.batch_tokens // used for key, used in cost.items()}
-        self.cost = cost
-        self._merge(numbers, sizes)
-        self.keys = [tuple(each) for each in numbers]
+        keys: dict[tuple[int, ...], int] = {}
+        self._code = self._codes(keys)
+        self._fit = np.empty(len(keys), int)
+        for key, code in keys.items():
+            used = sum(tokens[k] for k in key)
+            if used > recipe.batch_tokens:
+                raise UsageError(
+                    f"a row of {len(key) - 1} references has {used} image tokens, "
+                    f"and `batch_tokens` is {recipe.batch_tokens}"
+                )
+            self._fit[code] = 1 if one_row else recipe.batch_tokens // used
+        self._tokens = np.array([sum(tokens[k] for k in key) for key in keys])
+        # where the variant begins that a row has in epoch 0
+        self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows))
+        self._even_out(keys)
+        each = {code: tuple(self.shapes[k] for k in key) for key, code in keys.items()}
         self.samples = [
-            Sample(s.row, s.text, s.references, tuple(self.shapes[k] for k in key))
-            for s, key in zip(self.samples, self.keys)
+            Sample(k % len(rows), *words, each[code]) for k, (words, code) in enumerate(zip(said, self._code.tolist()))
         ]
-        codes = {key: code for code, key in enumerate(dict.fromkeys(self.keys))}
-        self._code = np.array([codes[key] for key in self.keys])
-        self._fit = np.array([self.fits[key] for key in codes])
-        self._sizes = sizes
 
-    def _merge(self, numbers: list[list[int]], sizes: list[list[tuple[int, int]]]) -> None:
-        """Move samples of buckets that do not fill a batch an epoch into the common bucket that crops them least."""
-        count: dict[tuple[int, ...], float] = {}
-        for row, mine in enumerate(self.variants):
-            for k in mine:
-                key = tuple(numbers[k])
-                count[key] = count.get(key, 0.0) + self.weights[row] / len(mine)
-        common: dict[int, list[tuple[int, ...]]] = {}
-        for key, expected in count.items():
-            if expected >= 2 * self.fits[key]:
-                common.setdefault(len(key), []).append(key)
-        for k, number in enumerate(numbers):
-            key = tuple(number)
-            choices = common.get(len(key), [])
-            if not choices or count[key] >= 2 * self.fits[key]:
-                continue
-            lost = known.cropped(np.array(sizes[k]), self.shapes)  # (pictures, shapes)
-            wanted = np.array(choices)
-            crops = np.stack([lost[j, wanted[:, j]] for j in range(len(key))])
-            more = crops - np.array([lost[j, key[j]] for j in range(len(key))])[:, None]
-            best = int(np.where((more <= MERGED_CROP).all(0), crops.sum(0), np.inf).argmin())
-            if (more[:, best] <= MERGED_CROP).all():
-                numbers[k] = list(choices[best])
+    def _codes(self, keys: dict[tuple[int, ...], int]) -> np.ndarray:
+        """The bucket of every sample, its number in `keys`; new ones are added."""
+        flat, start, found = self._numbers.tolist(), 0, []
+        for end in self._ends.tolist():
+            found.append(keys.setdefault(tuple(flat[start:end]), len(keys)))
+            start = end
+        return np.array(found)
+
+    # ---------------------------------------------------------------------------------------------- buckets
+
+    def _even_out(self, keys: dict[tuple[int, ...], int]) -> None:
+        """Move samples to other buckets, so that few of an epoch are left when batches are full.
+
+        Bucket after bucket, the smallest first, gives what does not fill its batches to the larger ones: those samples
+        that lose least by it. Where rows are drawn by weight the buckets of an epoch differ from those of the next, and
+        only rare buckets are emptied.
+        """
+        even = bool(np.ptp(self.weights) == 0)
+        shapes = list(keys)
+        rows, starts = len(self.rows), self._ends - np.diff(self._ends, prepend=0)
+        variants = self.recipe.variants
+        expected = np.ones(len(self._code)) if even else np.tile(self.weights, variants) / variants
+        # the samples that one epoch draws, for each of the `variants` epochs that differ
+        for epoch in range(variants if even else 1):
+            if even:
+                drawn = (self._offset + epoch) % variants * rows + np.arange(rows)
+            else:
+                drawn = np.flatnonzero(expected)
+            codes = self._code[drawn]
+            count = np.bincount(codes, expected[drawn], len(shapes))
+            ends = np.cumsum(np.bincount(codes, minlength=len(shapes)))
+            sorted_ = np.split(drawn[np.argsort(codes, kind="stable")], ends[:-1])
+            members = {code: mine.tolist() for code, mine in enumerate(sorted_) if len(mine)}
+            order = sorted(members, key=lambda code: (count[code], shapes[code]))
+            larger = {shapes[code]: code for code in order}
+            for code in order:
+                del larger[shapes[code]]
+                fit, mine = int(self._fit[code]), members[code]
+                rare = count[code] < FEWEST * fit
+                if not (rare or even):
+                    continue
+                give = len(mine) if rare else len(mine) % fit
+                moves = self._moves(mine if rare else mine[:_LOOKED_AT], starts, shapes[code], larger)
+                for _, sample, to in sorted(moves)[:give]:
+                    members[to].append(sample)
+                    count[to] += expected[sample]
+                    self._code[sample] = to
+                    self._numbers[starts[sample] : self._ends[sample]] = shapes[to]
+
+    def _moves(
+        self, samples: Sequence[int], starts: np.ndarray, now: tuple[int, ...], larger: dict[tuple[int, ...], int]
+    ) -> list[tuple[float, int, int]]:
+        """For every sample the other bucket that crops least, if one is near: (cost, sample, bucket)."""
+        pictures = len(now)
+        at = starts[np.array(samples, int)][:, None] + np.arange(pictures)
+        lost = known.cropped(self._sizes[at].reshape(-1, 2), self.shapes)
+        best = self._best[at].reshape(-1, 1)
+        areas = np.array([h * w for h, w in self.shapes], float)
+        more = lost - np.take_along_axis(lost, best, 1)
+        # neither much smaller nor larger than the picture's best shape
+        more[(more > MOVED_CROP) | (np.abs(np.log(areas / areas[best])) > known.NEARBY)] = np.inf
+        found = []
+        for sample, each in zip(samples, more.reshape(len(samples), pictures, -1)):
+            choices = [[(cost, k) for k, cost in enumerate(costs.tolist()) if cost < np.inf] for costs in each]
+            options = [
+                (sum(cost for cost, _ in option), larger[key])
+                for option in itertools.product(*choices)
+                if (key := tuple(k for _, k in option)) in larger
+            ]
+            if options:
+                cost, to = min(options)
+                found.append((cost, sample, to))
+        return found
 
     # ------------------------------------------------------------------------------------------------ steps
 
     def epochs(self) -> Iterator[tuple[list[list[Draw]], int]]:
         """Epoch after epoch: its batches in their order, and how many draws wait for the next epoch."""
-        waiting: dict[int, list[Draw]] = {}
-        epoch = 0
-        while True:
-            draws = self._draws(epoch)
-            queues: dict[int, list[Draw]] = {code: list(queue) for code, queue in waiting.items()}
-            for draw in draws:
-                queues.setdefault(int(self._code[draw.sample]), []).append(draw)
-            batches: list[list[Draw]] = []
-            waiting = {}
-            for code in sorted(queues):
-                queue, fit = queues[code], int(self._fit[code])
-                full = len(queue) // fit * fit
-                batches += [queue[k : k + fit] for k in range(0, full, fit)]
-                if queue[full:]:
-                    waiting[code] = queue[full:]
-            order = np.random.default_rng([self.recipe.seed, epoch, 2]).permutation(len(batches))
-            yield [batches[k] for k in order], sum(map(len, waiting.values()))
-            epoch += 1
+        for epoch in self._epochs():
+            yield [epoch.batch(k) for k in range(len(epoch.order))], epoch.waiting.shape[1]
 
-    def _draws(self, epoch: int) -> list[Draw]:
-        """Every row as often as its weight says, in a random order, each time as one of its variants."""
+    def _epochs(self) -> Iterator[_Epoch]:
+        draws = np.empty((3, 0), int)
+        for epoch in itertools.count():
+            # those that wait come first in their bucket
+            draws = np.concatenate([draws, self._draws(epoch)], 1)
+            code = self._code[draws[0]]
+            count = np.bincount(code, minlength=len(self._fit))
+            full = count // self._fit * self._fit
+            by_code = np.argsort(code, kind="stable")
+            place = np.arange(len(code)) - np.repeat(np.cumsum(count) - count, count)  # within the bucket
+            batched = place < full[code[by_code]]
+            ends = np.cumsum(np.repeat(self._fit, full // self._fit))
+            order = np.random.default_rng([self.recipe.seed, epoch, 2]).permutation(len(ends))
+            waiting = draws[:, by_code[~batched]]
+            yield _Epoch(draws[:, by_code[batched]], ends, order, waiting)
+            draws = waiting
+
+    def _draws(self, epoch: int) -> np.ndarray:
+        """Every row as often as its weight says, in a random order: (sample, epoch, turn) as columns."""
         random = np.random.default_rng([self.recipe.seed, epoch, 1])
-        # systematic sampling: row i is drawn floor(w_i) or ceil(w_i) times, w_i on average
-        edges = np.concatenate([[0.0], np.cumsum(self.weights)]) + random.random()
-        times = np.floor(edges[1:]) - np.floor(edges[:-1])
-        rows = np.repeat(np.arange(len(times)), times.astype(int))
-        turns = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times.astype(int))
-        chosen = random.integers(0, self.recipe.variants, len(rows))
-        order = random.permutation(len(rows))
-        return [Draw(self.variants[rows[k]][chosen[k]], epoch, int(turns[k])) for k in order]
+        # Systematic sampling: row i is drawn floor(w_i) or ceil(w_i) times, w_i on average. Rows of equal weight lie
+        # together, so that each epoch draws as many of them as it should, in whatever order the data has them.
+        order = random.permutation(len(self.rows))
+        order = order[np.argsort(self.weights[order], kind="stable")]
+        edges = np.floor(np.concatenate([[0.0], np.cumsum(self.weights[order])]) + random.random())
+        times = np.diff(edges).astype(int)
+        rows = np.repeat(order, times)
+        turns = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+        variant = (self._offset[rows] + epoch + turns) % self.recipe.variants
+        draws = np.stack([variant * len(self.rows) + rows, np.full(len(rows), epoch), turns])
+        return draws[:, random.permutation(len(rows))]
 
     def steps(self, first: int) -> Iterator[list[list[Draw]]]:
         """The batches of step `first` and of every step after it: `recipe.batches` of them each."""
         need, skip = self.recipe.batches, first * self.recipe.batches
         held: list[list[Draw]] = []
         empty = 0
-        for batches, _ in self.epochs():
-            empty = 0 if batches else empty + 1
-            if empty > max(self.fits.values()):
+        for epoch in self._epochs():
+            empty = 0 if len(epoch.order) else empty + 1
+            if empty > max(self._fit):
                 raise UsageError("no bucket ever fills a batch", hint="fewer `batch_tokens`")
-            if skip >= len(batches):
-                skip -= len(batches)
-                continue
-            held += batches[skip:]
-            skip = 0
-            while len(held) >= need:
-                yield held[:need]
-                held = held[need:]
+            for k in range(skip, len(epoch.order)):
+                held.append(epoch.batch(k))
+                if len(held) == need:
+                    yield held
+                    held = []
+            skip = max(0, skip - len(epoch.order))
 
     def use(self) -> Use:
         """How well the first epoch's batches are filled."""
-        batches, waiting = next(self.epochs())
-        drawn = [draw for batch in batches for draw in batch]
-        budget = len(batches) * self.recipe.batch_tokens
-        used = sum(self.cost[self.keys[draw.sample]] for draw in drawn)
-        lost, pixels = 0.0, 0
-        for draw in drawn:
-            for size, number in zip(self._sizes[draw.sample], self.keys[draw.sample]):
-                share = float(known.cropped(np.array([size]), [self.shapes[number]])[0, 0])
-                lost, pixels = lost + share * size[0] * size[1], pixels + size[0] * size[1]
+        epoch = next(self._epochs())
+        drawn, waiting = epoch.draws[0], epoch.waiting.shape[1]
+        budget = len(epoch.order) * self.recipe.batch_tokens
+        times = np.bincount(drawn, minlength=len(self._ends))  # of every sample
+        pixels = self._sizes.prod(1) * np.repeat(times, np.diff(self._ends, prepend=0))
+        lost = pixels * known.cropped_by(self._sizes, np.array(self.shapes)[self._numbers])
         return Use(
-            1 - used / budget if budget else 0.0,
-            lost / pixels if pixels else 0.0,
+            1 - float(self._tokens[self._code[drawn]].sum()) / budget if budget else 0.0,
+            float(lost.sum() / max(1, pixels.sum())),
             waiting / max(1, waiting + len(drawn)),
-            len(self._fit),
+            len(np.unique(self._code)),
         )
 
 
-def choose_text(recipe: Recipe, row: Row, random: np.random.Generator) -> tuple[str, tuple[int, ...]]:
-    """A text of the row and its references: what the recipe's shares, and chance, make of them."""
-    languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
-    shares = text_shares(recipe, bool(row.sources))
-    kinds = [kind for kind in shares if shares[kind] > 0 and any((kind, lang) in row.texts for lang in languages)]
-    # every row draws the same number of times, so that one setting does not change what another one draws
-    which, language, dropped = random.random(3)
-    if not kinds:  # none of the wanted kinds: any that there is
-        kinds = sorted({kind for kind, lang in row.texts if lang in languages})
-    weights = np.cumsum([shares.get(kind) or 1.0 for kind in kinds])
-    kind = kinds[int(np.searchsorted(weights, which * weights[-1], side="right"))]
-    spoken = [lang for lang in languages if (kind, lang) in row.texts]
-    text = row.texts[kind, spoken[int(language * len(spoken))]]
-    text, references = align(
-        text, len(row.sources), shuffle=recipe.shuffle_references, drop=recipe.drop_references, random=random
-    )
+_LOW = 0xFFFFFFFF
+_Offers = dict[tuple[bool, tuple[tuple[str, str], ...]], tuple[list[float], list[list[tuple[str, str]]]]]
+
+
+def choose_text(recipe: Recipe, row: Row, variant: int, offers: _Offers | None = None) -> tuple[str, tuple[int, ...]]:
+    """A text of the row and its references: what the recipe's shares, and chance, make of them.
+
+    A pure function of (seed, variant, id). `offers` keeps what rows with the same kinds of text have in common.
+    """
+    offers = {} if offers is None else offers
+    about = bool(row.sources), tuple(row.texts)
+    if about not in offers:
+        offers[about] = _offered(recipe, *about)
+    shares, texts = offers[about]
+    # every row has the same numbers, so that one setting does not change what another one draws
+    chance = xxhash.xxh3_128_intdigest(f"{recipe.seed} {variant} {row.id}".encode())
+    which, language, dropped = (chance & _LOW) / 2**32, (chance >> 32 & _LOW) / 2**32, (chance >> 64 & _LOW) / 2**32
+    spoken = texts[bisect.bisect_right(shares, which * shares[-1])]
+    text = row.texts[spoken[int(language * len(spoken))]]
+    references: Sequence[int] = range(len(row.sources))
+    if len(row.sources) > 1 and (recipe.shuffle_references or recipe.drop_references):
+        text, references = align(
+            text, len(row.sources), shuffle=recipe.shuffle_references, drop=recipe.drop_references,
+            random=np.random.default_rng(chance),
+        )  # fmt: skip
     return ("" if dropped < recipe.drop_text else text), tuple(references)
+
+
+def _offered(
+    recipe: Recipe, edits: bool, texts: tuple[tuple[str, str], ...]
+) -> tuple[list[float], list[list[tuple[str, str]]]]:
+    """The kinds of text to choose from: the running sum of their shares, and the (kind, language) of each."""
+    languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
+    wanted = text_shares(recipe, edits)
+    known = sorted({kind for kind, language in texts if language in languages})
+    shares = {kind: wanted[kind] for kind in known if wanted.get(kind)} or dict.fromkeys(known, 1.0)
+    return (
+        list(itertools.accumulate(shares.values())),
+        [[(kind, language) for language in languages if (kind, language) in texts] for kind in shares],
+    )
 
 
 def text_shares(recipe: Recipe, edits: bool) -> dict[str, float]:
@@ -239,9 +330,8 @@ def row_weights(recipe: Recipe, rows: Rows) -> np.ndarray:
         weights *= [1.0 if c is None else sizes[c] ** -recipe.balance_power for c in clusters]
     if recipe.t2i_share >= 0:
         t2i = np.array([not rows[k].sources for k in range(len(rows))])
-        for kind, share in ((t2i, recipe.t2i_share), (~t2i, 1 - recipe.t2i_share)):
+        for kind, share, what in ((t2i, recipe.t2i_share, "text-to-image rows"), (~t2i, 1 - recipe.t2i_share, "edits")):
             if share and not weights[kind].sum():
-                what = "text-to-image rows" if share == recipe.t2i_share else "edits"
                 raise UsageError(f"`t2i_share` asks for {what}, and the data has none")
             weights[kind] *= share / weights[kind].sum() if weights[kind].sum() else 0
     if not weights.sum():

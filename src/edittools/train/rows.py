@@ -10,6 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from edittools.errors import EditError, RowError, UsageError
+from edittools.models.shapes import Shape
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
@@ -51,8 +52,8 @@ class Rows(Protocol):
 
     def __getitem__(self, index: int) -> Row: ...
 
-    def picture(self, index: int, which: int) -> np.ndarray:
-        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET."""
+    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
+        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET; large enough to cover `shape`."""
         ...
 
     def place(self, index: int, which: int) -> str:
@@ -116,7 +117,8 @@ class ShardRows:
             if target is None or not said:
                 self.skipped += 1
                 continue
-            origin, pictures = origins[k] or {}, [kept_reference(item) for item in [*sources, target]]
+            origin = origins[k] or {}
+            pictures = [kept for item in [*sources, target] if (kept := kept_reference(item)) is not None]
             sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
@@ -141,11 +143,14 @@ class ShardRows:
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
-    def picture(self, index: int, which: int) -> np.ndarray:
-        """Raises EditError for a picture that cannot be decoded: training data has to be whole."""
+    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
+        """At the least of libjpeg's scales that covers the shape.
+
+        Raises EditError for a picture that cannot be decoded: training data has to be whole.
+        """
         try:
             data = self.fetcher.get(self.pictures[index][which])
-            return images.decode(data, images.FULL, self.max_pixels)
+            return images.decode(data, images.Raster(cover=shape), self.max_pixels)
         except RowError as error:
             raise unusable(self.rows[index].id, error) from error
 

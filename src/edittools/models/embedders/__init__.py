@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edittools.errors import EditError
+from edittools.errors import EditError, UsageError
 from edittools.models.weights import find_weights, read_config
 
 if TYPE_CHECKING:
@@ -78,13 +79,15 @@ def load_embedder(
     revision        of a model on the hub: a branch, tag or commit
     options         the backend's own, such as sscd's `square`
 
-    Raises EditError that says what to fetch and where to put it.
+    Raises EditError that says what to fetch and where to put it, and UsageError for options that the backend has not.
     """
     folder = find_weights(name_or_folder, revision=revision, release=RELEASES.get(name_or_folder))
     kind = read_config(folder).get("model_type")
     backend = _backends().get(str(kind))
     if backend is None:
         raise EditError(f"{name_or_folder}: no embedder for a model of type `{kind}`", hint=", ".join(_backends()))
+    for option in options.keys() - inspect.signature(backend.load).parameters.keys():
+        raise UsageError(f"--{option}: {name_or_folder}, a model of type `{kind}`, has no such option")
     return backend.load(folder, Path(name_or_folder).name, device, dtype, **options)
 
 

@@ -1,0 +1,225 @@
+"""Training's data path: how well batches are filled, how fast they are planned and read. One table against its bars.
+
+    python benchmarks/train.py [--json FILE] [--only NAME ...] [--repeats N] [--photos DIR]
+
+`buckets` plans a log-normal mix of sizes and ratios with one to three references; `loader` reads pictures and stored
+features. Times are CPU seconds (see stream.py); everything is made in a temporary folder and removed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from stream import Report, make_batch, make_facts, make_pictures, rates, take_turns, write_set
+
+from edittools.models.pictures import fit, to_tensor
+from edittools.stream.images import MAX_PIXELS
+from edittools.stream.source import open_source
+from edittools.train import load_recipe
+from edittools.train.features import Keys, Store, Stored, Writer
+from edittools.train.plan import Plan, Sample
+from edittools.train.rows import TARGET, Row, ShardRows
+
+RATIOS = ["2:1", "16:9", "3:2", "4:3", "1:1"]  # SPEC T3
+SIDE, MULTIPLE, BUDGET = 512, 16, 12288
+
+
+# ---------------------------------------------------------------- buckets
+
+
+class SizedRows:
+    """Rows of which only the sizes are known."""
+
+    data_id = "sizes"
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+
+def log_normal_mix(count: int) -> SizedRows:
+    """Sides about 1024 (deviation of the logarithm 0.5), ratios about 1 (0.35); the first reference like the target."""
+    random = np.random.default_rng(0)
+    side = np.exp(random.normal(np.log(1024), 0.5, (count, 3)))
+    ratio = np.exp(random.normal(0, 0.35, (count, 3)))
+    h = np.maximum(64, np.rint(side * np.sqrt(ratio))).astype(int).tolist()
+    w = np.maximum(64, np.rint(side / np.sqrt(ratio))).astype(int).tolist()
+    texts = {("instruction", "en"): "change it"}
+    references = random.integers(1, 4, count).tolist()
+    return SizedRows(
+        [
+            Row(
+                f"{k:08d}",
+                "edit",
+                "edit",
+                texts,
+                [(h[k][j], w[k][j]) for j in range(references[k])],
+                (h[k][0], w[k][0]),
+            )
+            for k in range(count)
+        ]
+    )
+
+
+def buckets(report: Report, folder: Path) -> None:
+    overrides = {"sides": [SIDE, SIDE], "ratios": RATIOS, "batch_tokens": BUDGET}
+    recipe = load_recipe("demo", overrides)
+    for count in (20_000, 100_000, 1_000_000):
+        rows = log_normal_mix(count)
+        cpu, wall = time.process_time(), time.perf_counter()
+        plan = Plan(recipe, rows, MULTIPLE, MULTIPLE)  # type: ignore[arg-type]  # no pictures
+        planned, waited = time.process_time() - cpu, time.perf_counter() - wall
+        cpu = time.process_time()
+        use = plan.use()
+        numbers = {
+            **asdict(use),
+            "plan_cpu_s": planned,
+            "plan_wall_s": waited,
+            "epoch_cpu_s": time.process_time() - cpu,
+        }
+        report.numbers[f"buckets {count}"] = numbers
+        report.add(f"{count:,} rows: tokens of the budget not used", 100 * use.unused, 5, "%", least=False)
+        report.add(f"{count:,} rows: pixels cropped", 100 * use.cropped, 6, "%", least=False)
+        report.add(f"{count:,} rows: rows that wait for the next epoch", 100 * use.waiting, 1, "%", least=False)
+        report.add(f"{count:,} rows: CPU of planning", planned, 30, "s", least=False)
+        report.add(f"{count:,} rows: CPU of drawing an epoch", numbers["epoch_cpu_s"], 5, "s", least=False)
+
+
+# ---------------------------------------------------------------- loader
+
+
+def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
+    """Rows of one picture, cut to 512 x 512, from one shard set; of two sizes."""
+    import webdataset
+
+    count = 200
+    for size in (150_000, 400_000):  # bytes of a JPEG: about 650 x 650 and 1300 x 1300
+        made = make_pictures(photos, size, 50)
+        name = f"set-{size}"
+        write_set(str(folder / name), [make_batch(make_facts(count), made * (count // 50), None)])
+
+        def ours(name: str = name) -> None:
+            rows = ShardRows(open_source([str(folder / name)]), {"original": "caption"}, ("en",), "", MAX_PIXELS)
+            assert len(rows) == count
+            for k in range(count):
+                to_tensor(fit(rows.picture(k, TARGET, (SIDE, SIDE)), SIDE, SIDE))
+
+        def theirs(name: str = name) -> None:
+            tar, found = str(folder / name / "00000.tar"), 0
+            for sample in webdataset.WebDataset(tar, shardshuffle=False).decode("pil"):
+                to_tensor(fit(np.asarray(sample["target.jpg"]), SIDE, SIDE))
+                found += 1
+            assert found == count
+
+        times = take_turns({"ours": ours, "webdataset": theirs}, repeats)
+        found = rates(times, count)
+        sizes = [(p.width, p.height, len(p.data)) for p in made]
+        side = int(np.mean([(w * h) ** 0.5 for w, h, _ in sizes]))
+        report.numbers[f"pixels {size}"] = {"rows_per_cpu_s": found, "times": times, "pictures": sizes}
+        ratio = found["ours"] / found["webdataset"]
+        report.add(f"pictures of {side}² cut to 512²: x webdataset with Pillow", ratio, 2, "x")
+
+
+def cached(report: Report, folder: Path, repeats: int) -> None:
+    """Stored features of 512 x 512 pairs with 300 tokens of a language model's states, against a bare read."""
+    count, batch = 400, 6
+    random = torch.Generator().manual_seed(0)
+    target, reference = torch.randn(2, 16, 64, 64, generator=random)
+    states = torch.randn(300, 3584, generator=random)
+    texts = {("instruction", "en"): "change it"}
+    rows = SizedRows([Row(f"{k:08d}", "edit", "edit", texts, [(SIDE, SIDE)], (SIDE, SIDE)) for k in range(count)])
+    rows.place = lambda index, which: f"{index} {which}"  # type: ignore[attr-defined]
+    rows.content = rows.place  # type: ignore[attr-defined]
+    keys = Keys({"latents": "vae", "conditions": "vlm"}, rows, {})  # type: ignore[arg-type]
+    samples = [Sample(k, "change it", (0,), ((SIDE, SIDE), (SIDE, SIDE))) for k in range(count)]
+    writer = Writer(folder / "features", torch.bfloat16)
+    for sample in samples:
+        made, source, goal = keys.all(sample)[0], *keys.all(sample)[:0:-1]
+        writer.add(made, {"states": states})
+        writer.add(source, {"latents": reference})
+        writer.add(goal, {"latents": target})
+    writer.flush()
+    store = Store(folder / "features")
+    stored = Stored(store, keys)
+    paths = sorted((folder / "features").glob("*.safetensors"))
+    total = sum(path.stat().st_size for path in paths)
+    order = np.random.default_rng(0).permutation(count)
+
+    def read() -> None:
+        for start in range(0, count, batch):
+            found = [stored(samples[k]) for k in order[start : start + batch]]
+            torch.stack([each.target for each in found])
+            torch.stack([each.references[0] for each in found])
+            torch.stack([each.conditions["states"] for each in found])
+
+    buffer = bytearray(total // count * batch)
+
+    def raw() -> None:
+        # as large pieces, and into memory that is there already: the limit
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+    read(), raw()
+    times = take_turns({"ours": read, "raw": raw}, 3 * repeats)
+    found = {name: total / 1e9 * rate for name, rate in rates(times, 1).items()}
+    report.numbers["cached"] = {"bytes": total, "gb_per_cpu_s": found, "times": times}
+    report.add("stored features into batches: share of a bare read", 100 * found["ours"] / found["raw"], 70, "%")
+
+
+def loader(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
+    pixels(report, folder, photos, repeats)
+    cached(report, folder, repeats)
+
+
+# ---------------------------------------------------------------- the run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
+    parser.add_argument("--json", type=Path, help="write every measured number there")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
+    parser.add_argument("--only", nargs="*", choices=["buckets", "loader"], help="a part of the benchmark")
+    given = parser.parse_args()
+    report = Report()
+    parts: dict[str, Callable[[Path], None]] = {
+        "buckets": functools.partial(buckets, report),
+        "loader": functools.partial(loader, report, photos=given.photos, repeats=given.repeats),
+    }
+    torch.set_num_threads(1)
+    for name, part in parts.items():
+        if not given.only or name in given.only:
+            with tempfile.TemporaryDirectory(prefix="edittools-benchmark-") as folder:
+                part(Path(folder))
+    if given.json is not None:
+        machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+        lines = [{**asdict(line), "met": line.met} for line in report.lines]
+        given.json.write_text(
+            json.dumps({"machine": machine, "lines": lines, "numbers": report.numbers}, indent=1) + "\n"
+        )
+    missed = sum(not line.met for line in report.lines)
+    print(f"{len(report.lines) - missed} of {len(report.lines)} bars met")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Stored features: keys, bits, completion, damage, several writers."""
+
+import itertools
+import json
+import multiprocessing
+import struct
+
+import numpy as np
+import pytest
+import torch
+from training import TARGET, MemoryRows, edit_row, tiny
+
+from edittools.errors import EditError
+from edittools.models.systems import load_system
+from edittools.train.data import Loader
+from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
+from edittools.train.plan import Plan, Sample
+
+ENCODING = {"latents": "vae 1", "conditions": "vlm 1"}
+
+
+def picture(seed, h=16, w=16):
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+class Counting:
+    """Encoders whose features say what they were made of; every call is kept."""
+
+    def __init__(self, rows):
+        self.rows, self.calls = rows, []
+
+    def latents(self, row, which, shape):
+        self.calls.append(("latents", row, which, shape))
+        mean = float(self.rows.picture(row, which).mean())
+        return torch.full((2, shape[0] // 8, shape[1] // 8), mean)
+
+    def conditions(self, sample):
+        self.calls.append(("conditions", sample))
+        return {
+            "states": torch.randn(3, 4, generator=torch.Generator().manual_seed(len(sample.text))),
+            "ids": torch.tensor([[0.5, 1e-3]]),
+        }
+
+
+def one_target_two_sources():
+    shared = picture(0)
+    return MemoryRows([edit_row("a", [picture(1)], shared, "go"), edit_row("b", [picture(2)], shared, "go")])
+
+
+S = (16, 16)
+
+
+def sample(row, text="go", references=(0,), shapes=None):
+    return Sample(row, text, references, shapes or (S,) * (1 + len(references)))
+
+
+# --------------------------------------------------------------------------------------------------------- keys
+
+
+def test_one_target_with_several_references_shares_latents_and_nothing_else():
+    keys = Keys(ENCODING, one_target_two_sources(), {})
+    first, second = keys.all(sample(0)), keys.all(sample(1))
+    assert first[1] == second[1]  # the target's latents
+    assert len({*first, *second}) == 5
+
+
+def test_keys_are_apart_where_anything_differs():
+    one, two = picture(1), picture(2)
+    rows = MemoryRows([edit_row("a", [one, two, one], picture(0), "go"), edit_row("b", [], picture(0), "go")])
+    keys = Keys(ENCODING, rows, {})
+    apart = [
+        sample(0),
+        sample(0, references=(1,)),
+        sample(0, references=(0, 1)),
+        sample(0, references=(1, 0)),
+        sample(0, references=()),
+        sample(0, text="go "),
+        sample(0, text=""),
+        sample(0, shapes=(S, (8, 32))),
+        sample(0, shapes=(S, (32, 8))),
+        sample(0, references=(0, 1), shapes=(S, (8, 32), S)),
+        sample(0, references=(0, 1), shapes=(S, S, (8, 32))),
+    ]
+    found = [keys.conditions(each) for each in apart]
+    assert len(set(found)) == len(apart)
+    # the same picture in another place, the same target in another shape, and a row without references
+    assert keys.conditions(sample(0, references=(2,))) == found[0]
+    assert keys.conditions(sample(0, shapes=((8, 32), S))) == found[0]
+    assert keys.conditions(sample(1, references=())) == found[4]
+    latents = {keys.latents(0, which, shape) for which in (0, 1, TARGET) for shape in (S, (8, 32), (32, 8))}
+    assert len(latents) == 9 and not latents & set(found)
+    assert keys.latents(0, 2, S) == keys.latents(0, 0, S)
+
+
+def test_a_text_that_spells_a_picture_is_no_picture():
+    rows = one_target_two_sources()
+    keys = Keys(ENCODING, rows, {})
+    content = keys.content(0, 0)
+    spelt = [f"{content} 16 16", f"{content} 16 162:go", f"{len(content) + 6}:{content} 16 16", "2:go", "0:"]
+    texts = [keys.conditions(sample(0, text, ())) for text in spelt]
+    assert len({*texts, keys.conditions(sample(0)), keys.conditions(sample(0, "", ()))}) == len(spelt) + 2
+
+
+def test_keys_say_which_encoders_made_the_features():
+    rows = one_target_two_sources()
+    one = Keys(ENCODING, rows, {}).all(sample(0))
+    other_vae = Keys({**ENCODING, "latents": "vae 2"}, rows, {}).all(sample(0))
+    other_vlm = Keys({**ENCODING, "conditions": "vlm 2"}, rows, {}).all(sample(0))
+    assert [a == b for a, b in zip(one, other_vae)] == [True, False, False]
+    assert [a == b for a, b in zip(one, other_vlm)] == [False, True, True]
+
+
+# --------------------------------------------------------------------------------------------------------- bits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_stored_is_read_back_bit_for_bit(tmp_path, dtype):
+    random = torch.Generator().manual_seed(0)
+    wanted = {
+        "a": {
+            "states": torch.randn(7, 5, generator=random),
+            "mask": torch.tensor([True, False, True]),
+            "numbers": torch.tensor([2**62 + 1, -3]),
+            "none": torch.empty(0, 5),
+            "no_numbers": torch.empty((3, 0), dtype=torch.int64),
+            "scalar": torch.tensor(1.5),
+            "ids": torch.tensor([[0.1, 4096.3]]),  # positions keep their precision
+        },
+        "b": {"latents": torch.randn(3, 4, 2, generator=random).transpose(0, 1)},
+        "c": {"states": torch.tensor([float("inf"), -0.0, float("nan"), 1e-40])},
+    }
+    writer = Writer(tmp_path / "store", dtype)
+    for key, values in wanted.items():
+        writer.add(key, values)
+    writer.flush()
+    store = Store(tmp_path / "store")
+    assert all(key in store for key in wanted) and "d" not in store
+    for key, values in wanted.items():
+        found = store.get(key)
+        assert set(found) == set(values)
+        for name, value in values.items():
+            expected = value.to(dtype) if value.is_floating_point() and name != "ids" else value
+            assert found[name].dtype == expected.dtype and found[name].shape == expected.shape, name
+            raw = expected.contiguous().reshape(-1).view(torch.uint8)
+            assert torch.equal(found[name].reshape(-1).view(torch.uint8), raw), name
+
+
+def test_training_reads_the_features_that_the_encoder_makes(tmp_path):
+    rows = MemoryRows(
+        [
+            edit_row(f"r{k}", [picture(k)] * (1 + k % 2), picture(90 + k), f"word {'again ' * (k % 3)}")
+            for k in range(12)
+        ]
+    )
+    recipe = tiny(steps=4)
+    system = load_system("small", recipe.model, seed=0, texts=lambda: ["word again"])
+    plan = Plan(recipe, rows, system.patch, system.multiple)
+    encoder = Encoder(system, rows)
+    writer = Writer(tmp_path, torch.float32)
+    list(precompute(encoder, Keys(system.encoding(), rows, {}), plan.samples, Store(tmp_path), writer))
+    store = Store(tmp_path)
+    stored = Stored(store, Keys(system.encoding(), rows, store.contents))
+    stored.check(plan.samples)
+
+    def steps(features):
+        with Loader(recipe, plan, system, features, first=0, threads=2) as loader:
+            return [batch for step in loader for batch in step.batches]
+
+    for a, b in zip(steps(encoder), steps(stored), strict=True):
+        assert [row.id for row in a.rows] == [row.id for row in b.rows]
+        for x, y in zip([a.target, *a.references, a.noise, a.t], [b.target, *b.references, b.noise, b.t], strict=True):
+            assert torch.equal(x, y)
+        assert a.conditions.keys() == b.conditions.keys()
+        assert all(torch.equal(a.conditions[name], b.conditions[name]) for name in a.conditions)
+
+
+# --------------------------------------------------------------------------------------------------- completion
+
+
+def many_rows(count=6):
+    target = picture(100)
+    return MemoryRows([edit_row(f"r{k}", [picture(k)], target, f"text {k}") for k in range(count)])
+
+
+def fill(folder, rows, samples):
+    store, encoder = Store(folder), Counting(rows)
+    keys = Keys(ENCODING, rows, store.contents)
+    added = list(precompute(encoder, keys, samples, store, Writer(folder, torch.float32)))
+    assert sum(added) == len(encoder.calls)
+    return encoder.calls, added
+
+
+def test_a_store_that_covers_a_part_is_completed(tmp_path):
+    rows = many_rows()
+    samples = [sample(k, f"text {k}") for k in range(6)]
+    calls, added = fill(tmp_path, rows, samples[:2])
+    assert added == [3, 2]  # target, source and text; the target again is no work
+    calls, added = fill(tmp_path, rows, samples)
+    assert added == [0, 0, 2, 2, 2, 2]
+    assert {call[1] if call[0] == "latents" else call[1].row for call in calls} == {2, 3, 4, 5}
+    assert fill(tmp_path, rows, samples) == ([], [0] * 6)
+    # another text, another shape: only what is new
+    calls, _ = fill(tmp_path, rows, [sample(0, "other"), sample(1, "text 1", shapes=((8, 32), S))])
+    assert [call[0] for call in calls] == ["conditions", "latents"]
+
+
+def test_what_was_done_before_an_error_is_kept(tmp_path):
+    rows = many_rows()
+    rows.bad = 3
+    samples = [sample(k, f"text {k}") for k in range(6)]
+    with pytest.raises(RuntimeError, match="unreadable"):
+        fill(tmp_path, rows, samples)
+    rows.bad = None
+    _, added = fill(tmp_path, rows, samples)
+    assert added[:3] == [0, 0, 0] and sum(added) == 6
+
+
+def test_a_missing_feature_is_counted_before_training(tmp_path):
+    rows = many_rows(3)
+    samples = [sample(k, f"text {k}") for k in range(3)]
+    fill(tmp_path, rows, samples[:2])
+    store = Store(tmp_path)
+    stored = Stored(store, Keys(ENCODING, rows, store.contents))
+    stored.check(samples[:2])
+    with pytest.raises(EditError, match="lacks 2 of 9 features") as caught:
+        stored.check(samples)
+    assert "--precompute" in caught.value.hint
+
+
+def test_pictures_are_hashed_once(tmp_path):
+    rows = many_rows(3)
+    samples = [sample(k, f"text {k}") for k in range(3)]
+    fill(tmp_path, rows, samples)
+    read, rows.content = [], lambda index, which: read.append((index, which)) or "x"
+    store = Store(tmp_path)
+    Stored(store, Keys(ENCODING, rows, store.contents)).check(samples)
+    assert not read
+
+
+# ------------------------------------------------------------------------------------------------------- damage
+
+
+def damaged(tmp_path, how):
+    rows = many_rows(2)
+    fill(tmp_path, rows, [sample(0, "text 0")])
+    (path,) = tmp_path.glob("*.safetensors")
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+
+    def with_header(new):
+        text = json.dumps(new).encode()
+        return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+    name = next(iter(header.keys() - {"__metadata__"}))
+    if how == "parquet":
+        (path,) = tmp_path.glob("*.parquet")
+        path.write_bytes(path.read_bytes()[:-20])
+        return path
+    path.write_bytes(
+        {
+            "empty": b"",
+            "header cut": data[: 8 + length // 2],
+            "data cut": data[:-1],
+            "no json": data[:8] + b"\xff" * length + data[8 + length :],
+            "a list": with_header([1, 2]),
+            "no fields": with_header({name: {"dtype": "F32"}}),
+            "a type of its own": with_header({name: {**header[name], "dtype": "U4"}}),
+            "another shape": with_header({name: {**header[name], "shape": [77]}}),
+        }[how]
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "empty",
+        "header cut",
+        "data cut",
+        "no json",
+        "a list",
+        "no fields",
+        "a type of its own",
+        "another shape",
+        "parquet",
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(tmp_path, how):
+    path = damaged(tmp_path, how)
+    with pytest.raises(EditError) as caught:
+        Store(tmp_path)
+    assert str(caught.value).startswith(f"{path}: damaged features: ") and "\n" not in str(caught.value)
+    assert caught.value.hint == "remove the file and precompute again"
+    path.unlink()
+    rows = many_rows(2)
+    fill(tmp_path, rows, [sample(0, "text 0")])
+    Stored(store := Store(tmp_path), Keys(ENCODING, rows, store.contents)).check([sample(0, "text 0")])
+
+
+def test_what_another_process_is_writing_is_not_read(tmp_path):
+    (tmp_path / ".tmp-1-aa.safetensors").write_bytes(b"half of a")
+    (tmp_path / ".tmp-1-aa.parquet").write_bytes(b"half of a")
+    rows = many_rows(1)
+    fill(tmp_path, rows, [sample(0, "text 0")])
+    assert len(Store(tmp_path).entries) == 3
+
+
+# ---------------------------------------------------------------------------------------------- several writers
+
+
+def _write(folder, part, barrier):
+    rows = many_rows(8)
+    samples = [sample(k, f"text {k}") for k in (range(0, 6) if part else range(2, 8))]
+    store, encoder = Store(folder), Counting(rows)
+    barrier.wait()  # neither sees what the other writes
+    for _ in precompute(encoder, Keys(ENCODING, rows, {}), samples, store, Writer(folder, torch.float32)):
+        pass
+
+
+def test_two_writers_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    workers = [context.Process(target=_write, args=(tmp_path, part, barrier)) for part in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    rows = many_rows(8)
+    store = Store(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    stored = Stored(store, Keys(ENCODING, rows, store.contents))
+    samples = [sample(k, f"text {k}") for k in range(8)]
+    stored.check(samples)
+    counting = Counting(rows)
+    for each in samples:
+        found = stored(each)
+        assert torch.equal(found.target, counting.latents(each.row, TARGET, S))
+        assert torch.equal(found.references[0], counting.latents(each.row, 0, S))
+        wanted = counting.conditions(each)
+        assert all(torch.equal(found.conditions[name], wanted[name]) for name in wanted)
+    assert fill(tmp_path, rows, samples)[0] == []
+
+
+def test_a_store_takes_in_what_was_added_later(tmp_path):
+    store = Store(tmp_path / "new")
+    writer = Writer(tmp_path / "new", torch.float32)
+    for key in itertools.islice(map(str, itertools.count()), 3):
+        writer.add(key, {"x": torch.ones(2)})
+        writer.flush()
+        assert key not in store
+        store.refresh()
+        assert key in store

@@ -1,0 +1,117 @@
+"""`edit train` as it is called: shard sets in, features beforehand, several processes, one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import picture
+from tiny_systems import save_firered
+
+SMALL = ["--set", "sides=[64,64]", "--set", "batch_tokens=64", "--set", "variants=3", "--encoder-dtype", "float32"]
+QUICK = ["--set", "steps=4", "--set", "dtype=float32", "--set", "compile=false", "--set", "model.transformer={}"]
+DEMO = ["--recipe", "demo", "--set", "steps=4", "--set", "batches=2", "--set", "batch_tokens=72"]
+
+
+def edit(*arguments: str, launcher: tuple[str, ...] = (), cwd: Path, status: int = 0) -> str:
+    """Standard error of `edit ARGUMENTS`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    module = [*launcher, "-m", "edittools"] if launcher else [sys.executable, "-m", "edittools"]
+    done = subprocess.run([*module, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with `pairs/`, 36 edits of synthesised pictures, and `model/`, a tiny pipeline."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "crawl").mkdir()
+    for k in range(12):
+        (folder / "crawl" / f"{k}.jpg").write_bytes(picture(k, "JPEG", 96, 128))
+    edit("shard", "crawl", "-o", "raw/", "-q", cwd=folder)
+    edit("synth", "raw/", "--size", "64", "--kinds", "gray,invert,flip", "--per-row", "3", "-o", "pairs/", "-q",
+         cwd=folder)  # fmt: skip
+    save_firered(folder / "model")
+    return folder
+
+
+def test_tasks_unite_to_the_whole_and_training_reads_them(work):
+    recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL]
+    parts = [edit("train", *recipe, "--precompute", "--task", f"{k}/2", "-o", "parts/", cwd=work) for k in range(2)]
+    assert "0 features computed" in edit("train", *recipe, "--precompute", "-o", "parts/", cwd=work)
+    edit("train", *recipe, "--precompute", "-o", "whole/", cwd=work)
+    from edittools.train.features import Store
+
+    parted, whole = Store(work / "parts"), Store(work / "whole")
+    assert parted.entries.keys() == whole.entries.keys() and len(whole.entries) > 36
+    assert all("features computed" in line for line in parts)
+    for key in whole.entries:
+        a, b = parted.get(key), whole.get(key)
+        assert a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+    cached = edit("train", *recipe, *QUICK, "--cache", "whole/", "-o", "cached/", cwd=work)
+    assert "36 rows" in cached and "data-wait" in cached and "of the token budget used" in cached
+    # what is computed on the way is the same
+    edit("train", *recipe, *QUICK, "-o", "online/", cwd=work)
+    losses = [
+        [json.loads(line)["loss"] for line in (work / run / "log.jsonl").read_text().splitlines()]
+        for run in ("cached", "online")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_store_that_covers_a_part_is_named_and_completed(work):
+    recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL]
+    edit("train", *recipe, "--precompute", "--limit", "5", "-o", "some/", cwd=work)
+    said = edit("train", *recipe, *QUICK, "--cache", "some/", "-o", "never/", cwd=work, status=1)
+    assert "some lacks" in said and "--precompute" in said and "Traceback" not in said
+    line = edit("train", *recipe, "--precompute", "-o", "some/", cwd=work)
+    added = int(line.partition(" rows: ")[2].partition(" features")[0])
+    from edittools.train.features import Store
+
+    assert 0 < added < len(Store(work / "some").entries)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_launchers(work, launcher):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    # --multi_gpu is how accelerate is told to start several processes; that there is no GPU does not stop it
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
+    chosen = torchrun if launcher == "torchrun" else accelerate
+    said = edit("train", "pairs/", *DEMO, "--processes", "2", "-o", f"{launcher}/", launcher=chosen, cwd=work)
+    assert "on 2 processes (fsdp)" in said
+    edit("train", "pairs/", *DEMO, "-o", "single/", cwd=work)
+    logs = [(work / run / "log.jsonl").read_text() for run in (launcher, "single")]
+    losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_accelerate_that_starts_one_process_is_an_error(work):
+    """`accelerate launch --cpu --num_processes 2` silently starts one."""
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+                "1", "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
+    done = subprocess.run(
+        [*launcher, "-m", "edittools", "train", "pairs/", *DEMO, "--processes", "2", "-o", "one/"],
+        cwd=work, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0 and "2 processes were asked for, and the launcher started 1" in done.stderr
+    assert not (work / "one").exists()
+
+
+def test_mistakes_are_one_line(work):
+    def fails(*arguments: str, status: int) -> str:
+        said = edit("train", "pairs/", *arguments, cwd=work, status=status)
+        assert "Traceback" not in said
+        return said.splitlines()[-2 if "hint:" in said else -1]
+
+    assert "precompute" in fails("--recipe", "demo", "--task", "0/2", "-o", "x/", status=2)
+    assert "no frozen encoders" in fails("--recipe", "demo", "--precompute", "-o", "x/", status=2)
+    assert "stepz" in fails("--recipe", "demo", "--set", "stepz=1", "-o", "x/", status=2)
+    assert "cannot download" in fails("--recipe", "lora", "--set", "model.weights=o/n", "-o", "x/", status=1)
+    assert "token" in fails("--recipe", "demo", "--set", "batch_tokens=4", "-o", "y/", status=2)
+    assert "wordings" in fails("--recipe", "demo", "--set", 'wordings={user="many"}', "-o", "x/", status=2)
