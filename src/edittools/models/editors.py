@@ -99,6 +99,9 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
     chosen = EditorOptions(**options)
     # After the checks: importing these takes seconds.
     from edittools.models import diffusers_pipeline, run_folder, system_editor
+    from edittools.models.quiet import no_bars
+
+    no_bars("transformers", "diffusers")
 
     if path.is_dir():
         for backend in (run_folder, system_editor):

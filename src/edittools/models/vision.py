@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from edittools.errors import EditError, UsageError, describe
+from edittools.models.quiet import no_bars
 
 Picture = np.ndarray | Image.Image
 DTYPES = ("float32", "bfloat16", "float16")
@@ -85,16 +84,16 @@ def pretrained(kind: Any, folder: Path, dtype: str) -> Any:
     """A transformers model out of a folder; none of its weights may be missing. Raises EditError."""
     if dtype not in DTYPES:
         raise UsageError(f"no dtype `{dtype}`", hint=", ".join(DTYPES))
+    no_bars("transformers")
     try:
-        with _no_bar():
-            network, report = kind.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,  # left open, transformers asks on a terminal
-                output_loading_info=True,
-            )
+        network, report = kind.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,  # left open, transformers asks on a terminal
+            output_loading_info=True,
+        )
     except Exception as error:  # damaged and foreign files: transformers raises what it meets
         raise EditError(f"{folder}: cannot be loaded: {describe(error)}") from error
     # Without this, transformers would go on with random numbers in their place.
@@ -102,20 +101,6 @@ def pretrained(kind: Any, folder: Path, dtype: str) -> Any:
     if lacking:
         raise EditError(f"{folder}: {len(lacking)} weights are missing, such as {sorted(lacking)[0]}")
     return network
-
-
-@contextlib.contextmanager
-def _no_bar() -> Iterator[None]:
-    """A pipeline draws one progress bar: not transformers' as well."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def image_processor(folder: Path) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edittools.errors import UsageError
+from edittools.models.quiet import no_bars
 from edittools.models.systems import load_system
 from edittools.stream.source import Source
 from edittools.train.config import Recipe
@@ -72,6 +73,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         if not quiet:
             say(f"finished before; {finished.steps} steps, loss {finished.loss:.4f}")
         return
+    no_bars("transformers", "diffusers")
     system = load_system(
         recipe.system,
         recipe.model,
@@ -162,6 +164,7 @@ def precompute_with_progress(
 ) -> None:
     """Store what the frozen encoders say about the rows that training will draw; of a part I of N with `task`."""
     rows = open_rows(recipe, source, options.max_pixels)
+    no_bars("transformers", "diffusers")
     system = load_system(recipe.system, recipe.model, network=False, device=options.device, dtype=options.encoder_dtype)
     if system.autoencoder is None:
         raise UsageError(f"the system `{recipe.system}` has no frozen encoders: nothing to precompute")

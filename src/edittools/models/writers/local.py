@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.describe import describe_model
+from edittools.models.quiet import no_bars
 from edittools.models.writers import Picture, Reply, Request
 
 _GATHER = 0.005  # seconds to wait for more requests before a batch is started
@@ -48,9 +49,8 @@ class LocalWriter:
         checkpoint's own bounds. Raises EditError that names what is missing.
         """
         from transformers import AutoModelForImageTextToText
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # the command has its own
+        no_bars("transformers")
         if dtype not in ("float32", "bfloat16"):
             raise UsageError(f"no dtype `{dtype}`", hint="float32 or bfloat16")
         folder = Path(spec)
