@@ -119,13 +119,13 @@ def test_attention_backends(qwen, rows):
     other = load_editor(str(qwen), steps=2, attention="_native_math")
     assert not other.same_length
     assert apart(unrounded(other, rows, 3), plain) < 1e-5
-    with pytest.raises(UsageError, match="--attention nonsense"):
+    with pytest.raises(UsageError, match="attention `nonsense`"):
         load_editor(str(qwen), attention="nonsense")
     if importlib.util.find_spec("flash_attn") is None:
-        with pytest.raises(UsageError, match=r"--attention flash.*flash"):
+        with pytest.raises(UsageError, match=r"attention `flash`.*flash"):
             load_editor(str(qwen), attention="flash")
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="--attention _native_cudnn"):  # there, but not on this device
+        with pytest.raises(UsageError, match="attention `_native_cudnn`"):  # there, but not on this device
             load_editor(str(qwen), attention="_native_cudnn")
 
 

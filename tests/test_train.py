@@ -338,6 +338,22 @@ def test_an_error_while_loading_reaches_the_caller(tmp_path):
         run(tiny(), MemoryRows(pairs(), bad=5), tmp_path / "run")
 
 
+def test_attention_backends(tmp_path):
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    rows = MemoryRows(pairs(8))
+    before = _AttentionBackendRegistry.get_active_backend()[0]
+    try:
+        run(tiny(steps=2, log_every=1, attention="_native_math"), rows, tmp_path / "math")
+    finally:
+        _AttentionBackendRegistry.set_active_backend(AttentionBackendName(before))
+    run(tiny(steps=2, log_every=1), rows, tmp_path / "own")
+    losses = [[json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").open()] for name in ("math", "own")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    with pytest.raises(UsageError, match="attention `nonsense`"):
+        run(tiny(attention="nonsense"), rows, tmp_path / "none")
+
+
 def test_rows_without_and_with_two_references_train(tmp_path):
     data = MemoryRows(pairs(60, references=lambda k: k % 3))
     for clean in (False, True):

@@ -82,7 +82,7 @@ def set_attention(transformer: Any, name: str, device: torch.device, dtype: torc
             dispatch_attention_fn(q, q, q)
         transformer.set_attention_backend(name)  # of this model, and of every other one in this process
     except (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError, TypeError) as error:
-        raise UsageError(f"--attention {name}: {describe(error)}") from error
+        raise UsageError(f"attention `{name}`: {describe(error)}") from error
     try:
         mask = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bool)
         dispatch_attention_fn(q, q, q, attn_mask=mask)

@@ -70,6 +70,7 @@ class Recipe:
     dtype: str = "float32"  # of the network's arithmetic; the weights that are trained stay in float32
     checkpointing: str = "none"  # activations that are computed again: "none", "selective" or "full"
     compile: bool = False  # compile the repeated blocks
+    attention: str = ""  # a backend of diffusers that takes masks, such as "_native_cudnn"; empty: torch's own choice
     checkpoint_every: int = 1000  # steps
     log_every: int = 10  # steps
     sample_every: int = 0  # steps between sample pictures; 0: none

@@ -90,6 +90,8 @@ def train(
 
     # The network, its average and its optimisers: new, or as the newest checkpoint has them.
     checkpoint_activations(system, recipe.checkpointing)
+    if recipe.attention:
+        choose_attention(system, recipe.attention, parallel.device, dtype)
     if recipe.compile:
         for block in system.blocks():
             block.compile()
@@ -217,6 +219,14 @@ def forward_backward(
             (rows.sum() * (parallel.world / work.rows)).backward()
         losses.append(rows.detach())
     return [rows.cpu() for rows in losses]  # the only place that waits for the device
+
+
+def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises UsageError for a backend that is not there or takes no masks: texts of a batch may differ in length."""
+    from edittools.models.speed import set_attention
+
+    if set_attention(system.network.transformer, name, device, dtype):
+        raise UsageError(f"`attention`: {name} takes no masks, which texts of different lengths need")
 
 
 def placed_boxes(row: Row, shape: tuple[int, int]) -> list[consistency.Box]:
