@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from edittools.dedup.background import Background
 from edittools.dedup.decide import decide
 from edittools.dedup.fingerprint import FINGERPRINT, Fingerprint
 from edittools.dedup.prints import Prints
@@ -37,9 +38,10 @@ class DedupStage:
         jobs: int = 1,
         fingerprint: Callable[[], Fingerprint] | None = None,
         against: Store | None = None,
+        background: Background | None = None,
     ) -> None:
         self.rule, self.mark, self.jobs = rule, mark, jobs
-        self.fingerprint, self.against = fingerprint, against
+        self.fingerprint, self.against, self.background = fingerprint, against, background
         self.prints = Prints()
         self.verdict_digest: str | None = None
         self.verdict: pa.Table | None = None
@@ -79,7 +81,7 @@ class DedupStage:
     def decide(self) -> None:
         if self.against is not None:
             self.against.load(self.prints)
-        verdict = decide(self.prints, self.rule, self.jobs)
+        verdict = decide(self.prints, self.rule, self.jobs, self.background)
         if self.against is not None:
             self.against.save(verdict)
         self._set(verdict.table())
