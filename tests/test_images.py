@@ -378,3 +378,21 @@ def test_full_jpeg_decode_is_pillows() -> None:
         with Image.open(io.BytesIO(data)) as image:
             truth = np.asarray(image.convert("RGB"), np.int16)
         assert np.abs(decode(data, FULL) - truth).max() <= JPEG_STEP
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_covering_raster_is_the_least_of_libjpegs_scales(orientation):
+    """Eighths of the picture's size, as small as still covers; other formats keep their size."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(pixels(3, 240, 320), "JPEG", quality=95, exif=exif)
+    full = decode(data)
+    for wanted in ((60, 80), (61, 80), (100, 30), (239, 320), (1000, 1000)):
+        made = decode(data, Raster(cover=wanted))
+        sizes = [tuple(-(-side * k // 8) for side in full.shape[:2]) for k in range(1, 9)]  # rounded up
+        least = next((size for size in sizes if size[0] >= wanted[0] and size[1] >= wanted[1]), full.shape[:2])
+        assert made.shape[:2] == least, wanted
+        shrunk = np.asarray(Image.fromarray(full).resize(made.shape[1::-1], Image.Resampling.BOX))
+        assert np.abs(shrunk.astype(float) - made).mean() < 3
+    png = encode(pixels(3, 24, 32), "PNG")
+    assert decode(png, Raster(cover=(6, 8))).shape == (24, 32, 3)
