@@ -127,6 +127,10 @@ class Cosine:
         for start in range(0, len(rows), 4096):
             halves = np.ascontiguousarray(self.vectors[rows[start : start + 4096]]).view(np.uint16)
             made[start : start + 4096] = (halves * factors).sum(axis=1, dtype=np.uint64)
+        if self.offsets is not None:
+            # A normalised score may be below the limit even of equal vectors: such a row stands for no other.
+            alone = ~self.near(rows, rows)
+            made[alone] = rows[alone].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return made
 
     def pairs(self, rows: np.ndarray) -> Blocks:

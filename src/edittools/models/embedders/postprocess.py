@@ -64,7 +64,7 @@ class Whitening:
 def score_offsets(
     queries: np.ndarray, background: np.ndarray, *, weight: float = 1.0, first: int = 0, last: int = 2
 ) -> np.ndarray:
-    """What to take from every similarity of a query (SSCD, equation 8): `weight` times the mean similarity of its
+    """What to take from every cosine of a query (SSCD, equation 8): `weight` times the mean cosine with its
     `first`-th to `last`-th nearest background vectors, both included, counted from 0. One threshold then fits all
     queries. The defaults are those of the authors' evaluation."""
     if last >= len(background):
