@@ -157,12 +157,8 @@ def connector(
     c = two(w, "S.t_embedder.mlp.0", "S.t_embedder.mlp.2", waves(1000 * t))
     c = c + two(w, "S.c_embedder.linear_1", "S.c_embedder.linear_2", mean)
     h = affine(w, "S.input_embedder", x)
-    count = mask.shape[1]
-    allowed = torch.zeros(len(mask), count, count, dtype=torch.bool)
-    for b in range(len(mask)):
-        for i in range(count):
-            for j in range(count):
-                allowed[b, i, j] = j == 0 or bool(mask[b, i] and mask[b, j])
+    allowed = mask.bool()[:, :, None] & mask.bool()[:, None, :]
+    allowed[:, :, 0] = True
     for k in range(size.refiners):
         prefix = f"S.individual_token_refiner.blocks.{k}."
         gates = affine(w, f"{prefix}adaLN_modulation.1", silu(c))[:, None]

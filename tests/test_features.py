@@ -174,6 +174,16 @@ def test_training_reads_the_features_that_the_encoder_makes(tmp_path):
         assert all(torch.equal(a.conditions[name], b.conditions[name]) for name in a.conditions)
 
 
+def test_lengths_are_those_of_the_stored_texts(tmp_path):
+    rows = many_rows(3)
+    samples = [sample(k, f"text {k}") for k in range(3)]
+    keys, writer = Keys(ENCODING, rows, {}), Writer(tmp_path, torch.bfloat16)
+    for each, length in zip(samples, (7, 3, 12)):
+        writer.add(keys.conditions(each), {"pooled": torch.zeros(5), "states": torch.zeros(length, 4)})
+    writer.flush()
+    assert Stored(Store(tmp_path), keys).lengths([samples[2], *samples]).tolist() == [12, 7, 3, 12]
+
+
 # --------------------------------------------------------------------------------------------------- completion
 
 

@@ -339,6 +339,27 @@ def test_a_steps_batches_are_a_function_of_seed_and_step():
     assert [batch for step in whole for batch in step] == epochs[:600]
 
 
+def test_texts_of_a_batch_are_equally_long_where_lengths_are_known():
+    rows = sized([((64, 64), (64, 64))] * 400)
+    random = np.random.default_rng(0)
+    plain, known = plan_of(rows, batch_tokens=512), plan_of(rows, batch_tokens=512)  # four rows
+    known.lengths = random.choice([9, 12, 20, 31, 40], 400)
+    drawn = {name: collections.Counter() for name in ("plain", "known")}
+    mixed = 0
+    for (plain_batches, waiting), (batches, too) in itertools.islice(zip(plain.epochs(), known.epochs()), 5):
+        assert waiting == too
+        drawn["plain"].update(itertools.chain(*plain_batches))
+        drawn["known"].update(itertools.chain(*batches))
+        lengths = [{known.lengths[draw.sample] for draw in batch} for batch in batches]
+        # five lengths in one bucket: at most four batches of an epoch have two of them
+        assert sum(len(each) > 1 for each in lengths) <= 4
+        mixed += sum(len({known.lengths[draw.sample] for draw in batch}) > 1 for batch in plain_batches)
+        # neither are the short ones first
+        means = [np.mean([known.lengths[draw.sample] for draw in batch]) for batch in batches]
+        assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.4
+    assert drawn["plain"] == drawn["known"] and mixed > 400  # of 500
+
+
 def frequencies(plan, of, epochs):
     """How often rows were drawn, by a property of the row."""
     found = collections.Counter()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edittools.models.pictures import to_tensor
 
 
 def teach(vae: Any, pictures: Tensor, steps: int = 400, seed: int = 0) -> Any:
@@ -33,3 +38,23 @@ def teach(vae: Any, pictures: Tensor, steps: int = 400, seed: int = 0) -> Any:
     else:
         vae.register_to_config(shift_factor=z.mean().item(), scaling_factor=1 / z.std().item())
     return vae
+
+
+def save_taught(folder: Path, pictures: list[np.ndarray]) -> None:
+    """Put an autoencoder that knows these pictures in place of the one in a folder, of the same class."""
+    from diffusers import AutoencoderKL, AutoencoderKLQwenImage
+
+    name = json.loads((folder / "config.json").read_text())["_class_name"]
+    torch.manual_seed(0)
+    if name == "AutoencoderKL":
+        vae: Any = AutoencoderKL(
+            block_out_channels=(16,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=4, layers_per_block=1,
+            shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False,
+        )  # fmt: skip
+    else:
+        vae = AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        )  # fmt: skip
+    teach(vae, torch.stack([to_tensor(picture) for picture in pictures])).save_pretrained(folder)

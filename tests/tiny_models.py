@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,120 @@ def released_raft(seed: int = 0) -> dict[str, torch.Tensor]:
         if ".downsample.1." in name:
             named[name.replace("downsample.1", "norm3")] = tensor  # the release lists it under both
     return {f"module.{name}": tensor for name, tensor in named.items()}
+
+
+# ------------------------------------------------------------------------------------------------- editing models
+
+
+def flux_transformer(guidance: bool = True, joint: int = 16, pooled: int = 16, seed: int = 0) -> Any:
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(seed)
+    return stir(
+        FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=joint,
+            pooled_projection_dim=pooled,
+            guidance_embeds=guidance,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        seed,
+        0.05,
+    )
+
+
+def save_qwen_edit(folder: Path, seed: int = 0) -> Path:
+    """A QwenImageEditPlusPipeline; a latent covers 8 x 8 pixels and has 4 channels."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImageEditPlusPipeline,
+        QwenImageTransformer2DModel,
+    )
+    from tiny_systems import save_qwen_vl
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from edittools.models.diffusers_pipeline import qwen_processor
+
+    folder = Path(folder)
+    save_qwen_vl(folder, seed)
+    processor = qwen_processor(folder / "processor")
+    torch.manual_seed(seed)
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    )
+    pipe = QwenImageEditPlusPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, base_image_seq_len=256, max_image_seq_len=8192,
+            shift_terminal=0.02, time_shift_type="exponential",
+        ),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+            latents_mean=[0.1, -0.2, 0.05, 0.0],
+            latents_std=[0.8, 1.1, 0.9, 1.3],
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "text_encoder"),
+        tokenizer=processor.tokenizer,
+        processor=processor,
+        transformer=stir(transformer, seed, 0.05),
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
+    _name_processor(folder, "Qwen2VLProcessor")
+    return folder
+
+
+def _name_processor(folder: Path, name: str) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index["processor"] = ["transformers", name]  # what a published folder says
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def save_kontext(folder: Path, seed: int = 0, guidance: bool = True) -> Path:
+    """A FluxKontextPipeline; a latent covers 8 x 8 pixels and has 4 channels. `guidance`: guidance-distilled."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+    from tiny_systems import save_flux_vae
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+    folder = Path(folder)
+    pieces = [*ALPHABET, *(c + "</w>" for c in ALPHABET), "<|startoftext|>", "<|endoftext|>"]
+    t5_pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
+    t5_pieces += [(chr(c), -2.0) for c in range(33, 127)]
+    torch.manual_seed(seed)
+    clip = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(pieces),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            projection_dim=16,
+            bos_token_id=len(pieces) - 2,
+            eos_token_id=len(pieces) - 1,
+        )
+    )
+    t5 = T5EncoderModel(T5Config(vocab_size=len(t5_pieces), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=AutoencoderKL.from_pretrained(save_flux_vae(folder / "vae", seed)),
+        text_encoder=clip,
+        tokenizer=CLIPTokenizer(vocab={c: k for k, c in enumerate(pieces)}, merges=[], model_max_length=77),
+        text_encoder_2=t5,
+        tokenizer_2=T5Tokenizer(vocab=t5_pieces, extra_ids=0),
+        transformer=flux_transformer(guidance, seed=seed),
+    ).save_pretrained(folder)
+    return folder

@@ -166,3 +166,15 @@ def save_firered(folder: Path, seed: int = 0) -> Path:
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
+
+
+# New networks for recipes, a little wider than those in the folders.
+FIRERED_NEW = {**QWEN, "num_attention_heads": 4}
+STEP1X_NEW = {
+    "transformer": {**FLUX, "num_attention_heads": 4},
+    "connector": {"states_width": WIDTH, "width": 32, "heads": 2, "depth": 2, "pooled_width": 24},
+}
+E1_NEW = {
+    "transformer": {**FLUX, "num_attention_heads": 4},
+    "projectors": {"states_width": WIDTH, "features_width": 16, "hidden": 32, "width": 32, "pooled_width": 24},
+}

@@ -19,7 +19,7 @@ from edittools.stream import files, images
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import History, digest
-from edittools.stream.pictures import row_pictures
+from edittools.stream.pictures import list_references, row_pictures
 from edittools.stream.source import Source
 from edittools.stream.units import reference
 
@@ -139,7 +139,8 @@ def expected_counts(cases: list[Case]) -> dict[str, dict[str, int]]:
 def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, list[str]]:
     """Write the results of cases into the official layout, so that the released judge script finds them.
 
-    Pictures become PNG, where they are not already; sources go beside the results where the layout has them.
+    Pictures become PNG, where they are not already; sources go beside the results where the layout has them. Of a
+    dialogue there is a picture per turn, ID.turn.1.png, ID.turn.2.png, ..., as `edit eval study` reads them.
     Returns how many were written and the ids of the rows without a readable result.
     """
     for name in ("case", "result"):
@@ -152,11 +153,17 @@ def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, 
         facts = rows.column("case").to_pylist()
         results = leaf_references(row_pictures(rows, "result"))
         first = leaf_references(row_pictures(rows, "source"))
-        for identity, case, result, source_picture in zip(rows.column("id").to_pylist(), facts, results, first):
+        dialogues = list_references(rows, "result_turns")
+        ids = rows.column("id").to_pylist()
+        for identity, case, result, turns, source_picture in zip(ids, facts, results, dialogues, first):
             try:
                 if result is None:
                     raise RowError("no result")
-                _write(folder / case["result_path"], _as_png(fetcher.get(result)), overwrite)
+                for number, picture in enumerate(turns, 1):
+                    name = f"{identity}.turn.{number}.png" if len(turns) > 1 else f"{identity}.png"
+                    _write(folder / name, _as_png(fetcher.get(picture)), overwrite)
+                if not turns:
+                    _write(folder / case["result_path"], _as_png(fetcher.get(result)), overwrite)
                 if case["source_path"] and source_picture is not None:
                     _write(folder / case["source_path"], _as_png(fetcher.get(source_picture)), overwrite)
                 written += 1

@@ -42,9 +42,7 @@ def read_csv(path: Path) -> dict[str, list[Any]]:
     for number, row in enumerate(body, 2):
         if len(row) > len(header):
             raise ParserError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")
-    return {
-        name: _typed([row[k] if k < len(row) else "" for row in body]) for k, name in enumerate(header)
-    }
+    return {name: _typed([row[k] if k < len(row) else "" for row in body]) for k, name in enumerate(header)}
 
 
 def _typed(cells: list[str]) -> list[Any]:

@@ -176,5 +176,3 @@ def _coverage(expected: Counts | None, failed: Counts, generated: int, judged: i
 
 def _total(counts: Counts) -> int:
     return sum(counts.values()) if isinstance(counts, Mapping) else counts
-
-

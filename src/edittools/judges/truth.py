@@ -89,5 +89,3 @@ def _distances(image: np.ndarray, truth: np.ndarray, inside: np.ndarray | None) 
             scores[f"psnr_{side}"] = pixels.psnr(image, truth, where)
             scores[f"l1_{side}"] = pixels.l1(image, truth, where)
     return scores
-
-

@@ -1,10 +1,11 @@
-"""The editor of any diffusers pipeline that takes a picture and a prompt: Qwen-Image-Edit, FLUX Kontext, ..."""
+"""Pipelines of diffusers, and the editor of any of them that takes a picture and a prompt, one row at a time."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from edittools.errors import EditError, RowError
-from edittools.models.editors import EditRequest
+from edittools.errors import EditError, RowError, UsageError
+from edittools.models.editors import EditorOptions, EditRequest, Work
 
 # Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch.
 SEVERAL_REFERENCES = ("QwenImageEditPlusPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+# What a pipeline calls an option of EditorOptions.
+CALL = {
+    "steps": "num_inference_steps",
+    "guidance": "true_cfg_scale",
+    "distilled_guidance": "guidance_scale",
+    "negative": "negative_prompt",
+}
 QWEN_PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
 
 
@@ -25,31 +33,52 @@ def recognises(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def load(
-    spec: str,
-    device: str,
-    dtype: str,
-    *,
-    steps: int | None = None,
-    legacy_positions: bool = False,
-    **call: Any,
-) -> DiffusersEditor:
+def load(spec: str, device: str, dtype: str, options: EditorOptions) -> DiffusersEditor:
     """Load a pipeline from a folder or by its hub name; safetensors only, no code out of the repository.
 
-    steps              denoising steps; None: the pipeline's own default
-    legacy_positions   see three_axis_positions()
-    call               further arguments of the pipeline's call, such as true_cfg_scale=4.0
-
-    EditError names the part or the download that is missing.
+    EditError names the part or the download that is missing, UsageError the option that the pipeline does not take.
     """
-    pipe = open_pipeline(locate_pipeline(spec), dtype, legacy_positions=legacy_positions)
-    accepted = inspect.signature(pipe.__call__).parameters
+    import diffusers
+
+    from edittools.models.lora import add_adapters
+    from edittools.models.speed import compile_blocks, quantization, set_attention, set_cache
+
+    folder = locate_pipeline(spec)
+    class_name = pipeline_class(folder)
+    kind = getattr(diffusers, class_name, None)
+    accepted = inspect.signature(kind.__call__).parameters if kind is not None else {}
     if not {"image", "prompt", "generator"} <= set(accepted):
-        raise EditError(f"{spec}: a {type(pipe).__name__} does not edit pictures by instruction")
-    if steps is not None:
-        call["num_inference_steps"] = steps
-    if unknown := sorted(set(call) - set(accepted)):
-        raise EditError(f"a {type(pipe).__name__} takes no `{unknown[0]}`")
+        raise EditError(f"{spec}: a {class_name} does not edit pictures by instruction")
+    call: dict[str, Any] = {}
+    for option, name in CALL.items():
+        value = getattr(options, option)
+        if value is not None and name not in accepted:
+            raise UsageError(f"--{option.replace('_', '-')}: a {class_name} takes no `{name}`")
+        if value is not None:
+            call[name] = value
+    options.refuse(f"a {class_name}", "side")
+    extra: dict[str, Any] = {}
+    if options.quantize is not None:
+        mapping = {"transformer": quantization(options.quantize, device)}
+        extra["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=mapping)
+    pipe = open_pipeline(folder, dtype, legacy_positions=options.legacy_positions, **extra)
+    if options.lora:
+        add_adapters(pipe, options.lora, merge=options.quantize is None)
+    network = getattr(pipe, "transformer", None)
+    for name in ("attention", "cache", "compile"):
+        if getattr(options, name) and network is None:
+            raise UsageError(f"--{name}: a {class_name} has no transformer")
+    if options.attention:
+        set_attention(network, options.attention, torch.device(device), getattr(torch, dtype))
+    if options.cache:
+        set_cache(network, options)
+    if options.compile:
+        compile_blocks(network)
+    if options.offload:
+        if device == "cpu":
+            raise UsageError("--offload needs an accelerator beside the main memory", hint="--device cuda")
+        pipe.enable_model_cpu_offload(device=device)
+        return DiffusersEditor(pipe, call)
     return DiffusersEditor(pipe.to(device), call)
 
 
@@ -147,17 +176,29 @@ def three_axis_positions(pipe: Any) -> None:
 class DiffusersEditor:
     """A pipeline that is called once per request, since most edit pipelines take one row at a time."""
 
+    batch_size = 1
+
     def __init__(self, pipe: Any, call: dict[str, Any]) -> None:
         self.pipe, self.call = pipe, call
+        self.work = Work()
 
-    def edit(self, requests: list[EditRequest]) -> list[np.ndarray]:
+    def edit(self, requests: list[EditRequest]) -> list[np.ndarray | RowError]:
         """The pipeline's own resolution applies unless a request names height and width."""
-        return [self._edit(request) for request in requests]
+        began = time.perf_counter()
+        results: list[np.ndarray | RowError] = []
+        for request in requests:
+            try:
+                results.append(self._edit(request))
+                self.work.pictures += 1
+            except RowError as error:
+                results.append(error)
+        self.work.seconds += time.perf_counter() - began
+        return results
 
     def _edit(self, request: EditRequest) -> np.ndarray:
         several = type(self.pipe).__name__ in SEVERAL_REFERENCES
         if not request.sources:
-            raise RowError("the row has no source picture")
+            raise RowError("no source picture")
         if len(request.sources) > 1 and not several:
             raise RowError(f"{type(self.pipe).__name__} takes one source picture", len(request.sources))
         pictures = [Image.fromarray(source) for source in request.sources]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from edittools.errors import EditError, UsageError
-from edittools.models.editors import EditRequest
+from edittools.errors import EditError
+from edittools.models.batched import BatchedEditor, Prepared
+from edittools.models.editors import DEFAULTS, EditorOptions, EditRequest
 from edittools.models.flow import shift_factor
 from edittools.models.pictures import fit, resize, to_picture, to_tensor
 from edittools.models.sampling import euler
 from edittools.models.shapes import Shape, choose, shapes
+from edittools.models.speed import speed_up
 from edittools.models.systems import load_system
-from edittools.models.systems.base import System
+from edittools.models.systems.base import Conditions, System
+
+BATCH_SIZE = 32
 
 
 def recognises(folder: Path) -> bool:
@@ -26,87 +29,75 @@ def recognises(folder: Path) -> bool:
     return config.is_file() and json.loads(config.read_text()).get("format") == "edittools run 1"
 
 
-def load(
-    folder: Path, device: str, dtype: str, steps: int | None = None, guidance: float | None = None
-) -> RunFolderEditor:
+def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEFAULTS) -> RunFolderEditor:
     """Open a finished run; EditError if it is not finished. `steps` and `guidance` replace the recipe's."""
+    folder = Path(spec)
     if not (folder / "_end.json").is_file():
         raise EditError(
             f"{folder}: this training run is not finished (no _end.json)",
             hint="run `edit train` again with the same settings: it resumes",
         )
     recipe = json.loads((folder / "config.json").read_text())["recipe"]
-    if steps is not None and steps < 1:
-        raise UsageError("`steps` must be at least 1")
     model = recipe["model"]
     if model.get("lora"):
         raise EditError(f"{folder} holds adapters, not a model", hint=f"--model {model['weights']} --lora {folder}")
+    options.refuse("a run of `edit train`", "lora", "side", "legacy_positions", "quantize", "distilled_guidance")
     # What the recipe made anew is in the folder now, and the frozen parts beside it.
     kept = {name: value for name, value in model.items() if name not in ("transformer", "connector", "projectors")}
     system = load_system(recipe["system"], {**kept, "weights": str(folder)}, device=device, dtype=dtype)
-    system.network.to(device, getattr(torch, dtype)).eval()
-    return RunFolderEditor(system, recipe, steps or recipe["sample_steps"], guidance or recipe["sample_guidance"])
+    editor = RunFolderEditor(system, recipe, device, dtype, options)
+    system.network.to(editor.dtype).eval()
+    speed_up(editor, options)
+    return editor
 
 
-class RunFolderEditor:
-    """Euler's method on the trained flow, at the shapes it was trained at."""
+class RunFolderEditor(BatchedEditor):
+    """Euler's method on the trained flow, at the shapes it was trained at.
 
-    def __init__(self, system: System, recipe: dict[str, Any], steps: int, guidance: float) -> None:
-        self.system, self.recipe, self.steps, self.guidance = system, recipe, steps, guidance
+    Pictures are resized to the nearest shapes that the model knows, results to what was asked, or to the first source's
+    size.
+    """
+
+    def __init__(self, system: System, recipe: dict[str, Any], device: str, dtype: str, options: EditorOptions) -> None:
+        super().__init__(system, device, dtype, options.batch_size or BATCH_SIZE)
+        self.recipe = recipe
+        self.steps = options.steps or recipe["sample_steps"]
+        self.guidance = recipe["sample_guidance"] if options.guidance is None else options.guidance
+        self.negative = options.negative or ""
         self.shapes = shapes(recipe["ratios"], recipe["sides"], system.multiple)
 
-    def edit(self, requests: list[EditRequest]) -> list[np.ndarray]:
-        """Edit requests of any shapes: pictures are resized to the nearest the model knows, results to what was asked.
+    def prepare(self, request: EditRequest) -> Prepared:
+        sizes = [wanted_size(request, self.shapes[0]), *(source.shape[:2] for source in request.sources)]
+        target, *cut = [self.shapes[n] for n in choose(np.array(sizes), self.shapes)]
+        sources = [fit(source, *shape) for source, shape in zip(request.sources, cut)]
+        return Prepared(
+            request,
+            target,
+            [to_tensor(source) for source in sources],
+            self.system.conditions(sources, request.instruction),
+            self.system.conditions(sources, self.negative) if self.guidance != 1 else None,
+        )
 
-        Requests whose pictures have equal shapes go through the network together.
-        """
-        groups: dict[tuple[Shape, ...], list[int]] = defaultdict(list)
-        for k, request in enumerate(requests):
-            sizes = [wanted_size(request, self.shapes[0]), *(source.shape[:2] for source in request.sources)]
-            numbers = choose(np.array(sizes), self.shapes)
-            groups[tuple(self.shapes[n] for n in numbers)].append(k)
-        results: dict[int, np.ndarray] = {}
-        for group, rows in groups.items():
-            for few in [[k] for k in rows] if self.system.one_row else [rows]:
-                made = self.sample([requests[k] for k in few], group)
-                results |= {k: resize(to_picture(x), *wanted_size(requests[k], group[0])) for k, x in zip(few, made)}
-        return [results[k] for k in range(len(requests))]
-
-    @torch.no_grad()
-    def sample(self, requests: list[EditRequest], group: tuple[Shape, ...]) -> torch.Tensor:
-        """Requests whose pictures are cut to the same shapes -> pictures (B, 3, H, W) about [-1, 1] on the CPU."""
-        parameter = next(self.system.network.parameters())
-        place: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
-        sources = [[fit(s, *shape) for s, shape in zip(request.sources, group[1:])] for request in requests]
-        references = [
-            self.system.latents(torch.stack([to_tensor(row[k]) for row in sources])).to(**place)
-            for k in range(len(group) - 1)
-        ]
-
-        def conditions(texts: list[str]) -> dict[str, torch.Tensor]:
-            made = self.system.collate([self.system.conditions(row, text) for row, text in zip(sources, texts)])
-            return {k: v.to(parameter.device) if not v.is_floating_point() else v.to(**place) for k, v in made.items()}
-
-        shape = self.system.latent_shape(*group[0])
-        # Each row's noise comes from its own seed, on the CPU: not from the batch, not from the device.
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests]
-        tokens = (group[0][0] // self.system.patch) * (group[0][1] // self.system.patch)
-
-        def network(x: torch.Tensor, *rest: Any) -> torch.Tensor:
-            return self.system.network(x.to(parameter.dtype), *rest)
-
-        latents = euler(
+    def denoise(
+        self, rows: list[Prepared], noise: Tensor, references: list[Tensor], conditions: Conditions,
+        negative: Conditions | None,
+    ) -> Tensor:  # fmt: skip
+        self.count(rows, self.steps)
+        tokens = rows[0].target[0] * rows[0].target[1] // self.system.patch**2
+        return euler(
             self.system,
-            network,
-            torch.stack(noise).to(parameter.device),
+            self.network,
+            noise,
             references,
-            conditions([r.instruction for r in requests]),
+            conditions,
             steps=self.steps,
             shift=shift_factor(self.recipe["shift"], self.recipe["shift_by_tokens"], tokens),
             guidance=self.guidance,
-            negative=conditions([""] * len(requests)) if self.guidance != 1 else None,
+            negative=negative,
         )
-        return self.system.pictures(latents).float().cpu()
+
+    def finish(self, row: Prepared, picture: Tensor) -> np.ndarray:
+        return resize(to_picture(picture), *wanted_size(row.request, row.target))
 
 
 def wanted_size(request: EditRequest, default: Shape) -> Shape:

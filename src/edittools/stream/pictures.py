@@ -40,7 +40,12 @@ def target_references(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
 
 def source_references(rows: pa.RecordBatch) -> list[list[dict[str, Any]]]:
     """The sources of every row; none where there is no such column."""
-    index = rows.schema.get_field_index("source")
+    return list_references(rows, "source")
+
+
+def list_references(rows: pa.RecordBatch, name: str) -> list[list[dict[str, Any]]]:
+    """The pictures of every row in a column of lists; none where there is no such column."""
+    index = rows.schema.get_field_index(name)
     if index < 0:
         return [[] for _ in range(rows.num_rows)]
     column = rows.column(index)

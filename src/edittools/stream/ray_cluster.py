@@ -88,9 +88,7 @@ def run_tasks(cluster: RayCluster, command: str, output: str, shards: int, *, sh
         # The caller judges the failed rows of all tasks together.
         common = [*cluster.arguments, *more, "--quiet", "--max-errors", "100%", "-j", str(threads)]
         work = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, scheduling_strategy="SPREAD")(_run_task)
-        waiting = {
-            work.remote([*common, "--task", f"{index}/{count}"], os.getcwd()): index for index in range(count)
-        }
+        waiting = {work.remote([*common, "--task", f"{index}/{count}"], os.getcwd()): index for index in range(count)}
         progress = Progress(f"{command}, {count} tasks on Ray", shards, shown=shown, unit="shard")
         seen = 0
         try:

@@ -65,7 +65,8 @@ def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -
 def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Parallel) -> None:
     quiet = options.quiet or not parallel.is_main
     rows = open_rows(recipe, source, options.max_pixels)
-    finished = open_run(options.output, recipe, rows.data_id, options.overwrite) if parallel.is_main else None
+    data_id = rows.data_id if options.cache is None else f"{rows.data_id}, stored features"  # batched otherwise
+    finished = open_run(options.output, recipe, data_id, options.overwrite) if parallel.is_main else None
     finished = parallel.gather(finished)[0]
     if finished:
         if not quiet:
@@ -86,6 +87,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         store = Store(options.cache)
         features = Stored(store, Keys(system.encoding(), rows, store.contents))
         features.check(plan.samples)
+        plan.lengths = features.lengths(plan.samples)
     if not quiet:
         describe(recipe, plan, rows, parallel)
     with progress(recipe.steps, quiet) as tell:

@@ -181,6 +181,10 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return key in self.entries
 
+    def length(self, key: str) -> int:
+        """Tokens of the states of a key, as the files' headers say; 0 if it has none."""
+        return next((shape[0] for part, _, _, shape, _, _ in self.entries[key] if part == "states"), 0)
+
     def get(self, key: str) -> Conditions:
         """The tensors of a key by name, as views of the mapped file: do not write to them."""
         found = {}
@@ -267,6 +271,10 @@ class Stored:
                 f"{self.store.folder} lacks {missing} of {total} features of these rows",
                 hint="`edit train --precompute` with the same recipe and data completes it",
             )
+
+    def lengths(self, samples: Iterable[Sample]) -> np.ndarray:
+        """Tokens of every sample's text, (N,); zeros where the conditions are no sequence."""
+        return np.array([self.store.length(self.keys.conditions(sample)) for sample in samples])
 
     def __call__(self, sample: Sample) -> Features:
         def latents(which: int, shape: Shape) -> Tensor:

@@ -86,7 +86,7 @@ class Log:
         for batch, values in zip(work.batches, losses):
             count = len(batch.rows)
             sizes = [h * w // system.patch**2 for h, w in batch.samples[0].shapes]
-            key = (sum(sizes), sizes[0], batch.text_tokens // count)
+            key = (sum(sizes), sizes[0], (batch.text_tokens - batch.padding) // count)  # padding is no work done
             if key not in self._flops_of:
                 self._flops_of[key] = system.flops(*key)
             self.flops += 3 * count * self._flops_of[key]  # the backward pass costs twice the forward pass

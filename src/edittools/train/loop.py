@@ -215,8 +215,8 @@ def forward_backward(
                 rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, boxes, recipe.consistency)
             # gradients are averaged over processes, and the loss is the mean over all their rows
             (rows.sum() * (parallel.world / work.rows)).backward()
-        losses.append(rows.detach().cpu())
-    return losses
+        losses.append(rows.detach())
+    return [rows.cpu() for rows in losses]  # the only place that waits for the device
 
 
 def placed_boxes(row: Row, shape: tuple[int, int]) -> list[consistency.Box]:
@@ -260,7 +260,7 @@ def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool
     if path.exists():
         if json.loads(path.read_text()) != json.loads(json.dumps(config)):
             raise UsageError(
-                f"{out} holds another run (its recipe or its data differ)",
+                f"{out} holds another run (its recipe, its data, or --cache or not)",
                 hint="another folder, or --overwrite to replace it",
             )
         if (out / "_end.json").exists():

@@ -4,6 +4,9 @@ A row is drawn as one of a few samples: its variants, which differ in wording, l
 are kept and their order; they take turns. A sample has a shape for each of its pictures; samples of equal shapes share
 a bucket, and a batch is as many samples of one bucket as fit into the budget of tokens [SPEC T3]. An epoch draws every
 row as often as its weight says; what does not fill a batch waits for the next epoch, nothing is left out.
+
+Where the texts' lengths in tokens are known, as they are with stored features, the texts of a batch are equally long
+if possible: without padding there is no mask, and faster attention kernels run.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class Plan:
 
     def __init__(self, recipe: Recipe, rows: Rows, patch: int, multiple: int, one_row: bool = False) -> None:
         self.recipe, self.rows = recipe, rows
+        self.lengths: np.ndarray | None = None  # tokens of every sample's text; set before the first step or not at all
         self.shapes = known.shapes(recipe.ratios, recipe.sides, multiple)
         self.weights = row_weights(recipe, rows)
         # sample v * len(rows) + k is variant v of row k
@@ -215,7 +219,11 @@ class Plan:
             ends = np.cumsum(np.repeat(self._fit, full // self._fit))
             order = np.random.default_rng([self.recipe.seed, epoch, 2]).permutation(len(ends))
             waiting = draws[:, by_code[~batched]]
-            yield _Epoch(draws[:, by_code[batched]], ends, order, waiting)
+            chosen = by_code[batched]
+            if self.lengths is not None:
+                # which wait is decided already: not always the longest
+                chosen = chosen[np.lexsort((self.lengths[draws[0, chosen]], code[chosen]))]
+            yield _Epoch(draws[:, chosen], ends, order, waiting)
             draws = waiting
 
     def _draws(self, epoch: int) -> np.ndarray:

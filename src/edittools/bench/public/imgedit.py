@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -177,8 +178,9 @@ def _dialogues(path: Path) -> list[Case]:
                 turns = tuple(item[name] for name in ("turn1", "turn2", "turn3") if item.get(name))
                 beside = [folder / item["id"] for folder in (file.parent, file.parent / file.stem, file.parent.parent)]
                 picture = next((place for place in beside if place.exists()), beside[0])
-                last = f"{kind}/{key}.turn.{len(turns)}.png"
-                made.append(Case(key, kind, turns[0], "en", [loose_picture(picture)], last, turns=turns))
+                case = Case(key, kind, turns[0], "en", [loose_picture(picture)], "", turns=turns)
+                # no script reads them: one picture per turn, where `edit eval study` looks
+                made.append(replace(case, result_path=f"{case.id}.turn.{len(turns)}.png"))
             except (AttributeError, TypeError, KeyError, IndexError) as error:
                 raise EditError(f"{file}: {key} is no dialogue of ImgEdit-Bench: {error!r}") from error
     if not made:

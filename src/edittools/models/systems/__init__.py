@@ -48,6 +48,7 @@ def load_system(
     texts: Callable[[], Sequence[str]] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    loading: dict[str, Any] | None = None,
 ) -> System:
     """Load a system by its name.
 
@@ -57,6 +58,7 @@ def load_system(
     seed      of the random weights of what is new
     texts     the instructions of the data, for a system that builds its vocabulary from them
     device, dtype   of the encoders; the network stays in float32 on the CPU until the caller moves it
+    loading   how a published transformer is read instead: arguments of its from_pretrained(), such as dtype
 
     The name "auto" is the system that the weights are of. Raises UsageError for an unknown system or setting, EditError
     for weights that are missing or damaged.
@@ -74,4 +76,5 @@ def load_system(
         texts=texts,
         device=device,
         dtype=dtype,
+        loading=loading,
     )

@@ -38,7 +38,10 @@ class Settings:
     legacy_positions: bool = False  # picture tokens with text positions, as diffusers up to 0.42 has them
 
 
-def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> FireRed:
+def load(
+    settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str,
+    loading: dict[str, Any] | None = None, **_: Any,
+) -> FireRed:  # fmt: skip
     """Raises EditError that names what is missing."""
     from diffusers import QwenImageTransformer2DModel
 
@@ -51,7 +54,7 @@ def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device
         start_at_zero(transformer)
     elif network:
         transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True, dtype=torch.float32
+            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {"dtype": torch.float32})
         )
     pipe = None
     if encoders:

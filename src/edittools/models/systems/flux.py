@@ -83,13 +83,16 @@ class FluxSystem(System):
         return flux_flops(self.network.transformer.config, image_tokens, target_tokens, text_tokens)
 
 
-def make_transformer(folder: Any, config: dict[str, Any], seed: int) -> Any:
-    """`FluxTransformer2DModel`: with random weights where a configuration is given, else a folder's `transformer`."""
+def make_transformer(folder: Any, config: dict[str, Any], seed: int, loading: dict[str, Any] | None = None) -> Any:
+    """`FluxTransformer2DModel`: with random weights where a configuration is given, else a folder's `transformer`.
+
+    loading   arguments of its from_pretrained(); float32 without
+    """
     from diffusers import FluxTransformer2DModel
 
     if not config:
         return FluxTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True, dtype=torch.float32
+            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {"dtype": torch.float32})
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -81,7 +81,10 @@ class Projectors(nn.Module):
         load_strictly(self.features, tensors, folder)
 
 
-def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> E1:
+def load(
+    settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str,
+    loading: dict[str, Any] | None = None, **_: Any,
+) -> E1:  # fmt: skip
     """Raises EditError that names what is missing."""
     if settings.stage not in STAGES:
         raise UsageError(f"recipe: no `stage` {settings.stage!r}", hint=", ".join(map(repr, STAGES)))
@@ -92,7 +95,7 @@ def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device
         raise EditError(f"no folder {settings.weights}", hint="transformer/, projectors/, vae/, text_encoder/, ...")
     net = None
     if network:
-        transformer = make_transformer(folder, settings.transformer, seed)
+        transformer = make_transformer(folder, settings.transformer, seed, loading)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             projectors = Projectors(**(settings.projectors or read_config(folder / "projectors")))

@@ -29,10 +29,13 @@ class Settings:
     guidance: float = 1.0  # what the guidance-distilled model is told while it trains
 
 
-def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> Kontext:
+def load(
+    settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str,
+    loading: dict[str, Any] | None = None, **_: Any,
+) -> Kontext:  # fmt: skip
     """Raises EditError that names what is missing."""
     folder = locate_pipeline(settings.weights, PIPELINES)
-    transformer = make_transformer(folder, settings.transformer, seed) if network else None
+    transformer = make_transformer(folder, settings.transformer, seed, loading) if network else None
     pipe = open_pipeline(folder, dtype, transformer=None).to(device) if encoders else None
     return Kontext(settings, folder, transformer, pipe, seed)
 

@@ -89,7 +89,10 @@ class Settings:
     dropped: int = 0  # tokens of the request; 0: the version's, 217 or 90 with Qwen2.5-VL's own vocabulary
 
 
-def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str, **_: Any) -> Step1X:
+def load(
+    settings: Settings, *, encoders: bool, network: bool, seed: int, device: str, dtype: str,
+    loading: dict[str, Any] | None = None, **_: Any,
+) -> Step1X:  # fmt: skip
     """Raises EditError that names what is missing."""
     folder = Path(settings.weights)
     if not folder.is_dir():
@@ -108,7 +111,7 @@ def load(settings: Settings, *, encoders: bool, network: bool, seed: int, device
     release = VERSIONS[number]
     net = None
     if network:
-        transformer = make_transformer(folder, settings.transformer, seed)
+        transformer = make_transformer(folder, settings.transformer, seed, loading)
         if settings.connector:
             values = {"pooled_scale": release.pooled_scale, "quoted_text": release.quoted_text, **settings.connector}
             with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,142 @@
+"""What makes sampling faster or smaller, by diffusers' own switches: attention backends, compiled blocks, weights in 8
+bits, cached steps, weights that wait in the main memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+
+from edittools.errors import UsageError, describe, missing_extra
+from edittools.models.editors import EditorOptions
+
+FP8_CAPABILITY = (8, 9)  # the first CUDA devices that multiply in fp8: Ada and Hopper
+
+
+def loading(options: EditorOptions, device: str, dtype: str) -> dict[str, Any]:
+    """Arguments of a diffusers model's from_pretrained(). Raises UsageError or EditError where 8 bits cannot be."""
+    arguments: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if options.quantize is not None:
+        arguments["quantization_config"] = quantization(options.quantize, device)
+    return arguments
+
+
+def quantization(name: str, device: str) -> Any:
+    """diffusers' configuration for weights and activations in 8 bits, by torchao.
+
+    Both scale every row of activations by itself, so that a row's result does not depend on its batch.
+    """
+    if name not in ("int8", "fp8"):
+        raise UsageError(f"--quantize {name}: int8 or fp8")
+    if name == "fp8":
+        if not device.startswith("cuda"):
+            raise UsageError(f"--quantize fp8 needs a CUDA device, not {device}", hint="--quantize int8")
+        if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+            raise UsageError(f"--quantize fp8: {torch.cuda.get_device_name(device)} has none", hint="--quantize int8")
+    if importlib.util.find_spec("torchao") is None:
+        raise missing_extra("torchao", "quantize", f"--quantize {name}")
+    with redirect_stdout(sys.stderr):  # torchao prints when it is imported, and standard output is data
+        from diffusers import TorchAoConfig
+        from torchao.quantization import (
+            Float8DynamicActivationFloat8WeightConfig,
+            Int8DynamicActivationInt8WeightConfig,
+            PerRow,
+        )
+
+        if name == "fp8":
+            return TorchAoConfig(Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+        return TorchAoConfig(Int8DynamicActivationInt8WeightConfig())
+
+
+def speed_up(editor: Any, options: EditorOptions) -> None:
+    """Move an editor's network to its device, with what the options ask for.
+
+    Sets `same_length` where the attention takes no mask and `batch_size` where rows of a batch would not be
+    independent. Raises UsageError.
+    """
+    transformer = editor.system.network.transformer
+    if options.attention is not None:
+        editor.same_length = set_attention(transformer, options.attention, editor.device, editor.dtype)
+    if options.cache is not None:
+        set_cache(transformer, options)
+        editor.batch_size = 1  # whether a step is skipped is decided for a whole batch
+    if options.compile:
+        compile_blocks(transformer)
+    for name, child in editor.system.network.named_children():
+        if name != "transformer":
+            child.to(editor.device)
+    place(transformer, editor.device, options.offload)
+
+
+def set_attention(transformer: Any, name: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Choose a backend of diffusers' attention; returns whether it takes no mask. Raises UsageError."""
+    from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
+
+    try:
+        # A backend may be installed and still not run on this device in this precision.
+        q = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)
+        with attention_backend(name.lower()):
+            dispatch_attention_fn(q, q, q)
+        transformer.set_attention_backend(name)  # of this model, and of every other one in this process
+    except (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError, TypeError) as error:
+        raise UsageError(f"--attention {name}: {describe(error)}") from error
+    try:
+        mask = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bool)
+        dispatch_attention_fn(q, q, q, attn_mask=mask)
+    except (ValueError, RuntimeError, NotImplementedError, TypeError):
+        return True
+    return False
+
+
+def set_cache(transformer: Any, options: EditorOptions) -> None:
+    """Cached steps; reset() between two pictures. Raises UsageError."""
+    from diffusers import FirstBlockCacheConfig
+
+    if options.cache != "first-block":
+        raise UsageError(f"--cache {options.cache}: first-block is the one there is")
+    if not hasattr(transformer, "enable_cache"):
+        raise UsageError(f"--cache: a {type(transformer).__name__} has none")
+    blocks = sum(len(module) for _, module in transformer.named_children() if isinstance(module, torch.nn.ModuleList))
+    if blocks < 2:
+        raise UsageError(f"--cache first-block: the model has {blocks} block")
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=options.cache_threshold))
+
+
+def reset_cache(transformer: Any) -> None:
+    """Forget the steps of the picture before."""
+    if getattr(transformer, "is_cache_enabled", False):
+        transformer._reset_stateful_cache()
+
+
+def compile_blocks(transformer: Any) -> None:
+    """Compile the blocks that repeat, once for all of them; the first picture of a shape takes longer."""
+    if not getattr(transformer, "_repeated_blocks", None):
+        raise UsageError(f"--compile: a {type(transformer).__name__} names no repeated blocks")
+    transformer.compile_repeated_blocks()
+
+
+def place(transformer: Any, device: torch.device, offload: bool) -> None:
+    """Put the weights on the device, or let them wait in the main memory until their block runs."""
+    if not offload:
+        transformer.to(device)
+        return
+    if device.type == "cpu":
+        raise UsageError("--offload needs an accelerator beside the main memory", hint="--device cuda")
+    try:
+        transformer.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=device.type == "cuda",  # the next block is fetched while one computes
+        )
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"--offload: a {type(transformer).__name__} cannot: {describe(error)}") from error
+
+
+def peak_memory(device: str) -> int | None:
+    """Bytes that a CUDA device has held at most; None elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
