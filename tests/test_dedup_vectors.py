@@ -158,7 +158,7 @@ def components(count: int, pairs: set[tuple[int, int]]) -> list[int]:
 
 
 @pytest.mark.parametrize("small", [0, 4, 32])
-@pytest.mark.parametrize("kind", ["hamming", "cosine", "equal"])
+@pytest.mark.parametrize("kind", ["hamming", "cosine", "score", "equal"])
 @pytest.mark.parametrize("second", [True, False])
 def test_near_rows_is_brute_force(small: int, kind: str, second: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edittools.dedup.near._SMALL", small)
@@ -168,8 +168,12 @@ def test_near_rows_is_brute_force(small: int, kind: str, second: bool, monkeypat
     valid = rng.random(count) > 0.05
     sides: list[Any] = []
     for seed in (1, 2):
-        if kind == "cosine":
-            sides.append(Cosine(planted(count, 12, seed)[rng.integers(0, count, count)], valid, 0.9, 1))
+        if kind in ("cosine", "score"):
+            chosen = rng.integers(0, count, count)
+            # Some are so near to the background that not even equal ones are copies.
+            offsets = rng.uniform(0, 0.4, count)[chosen] if kind == "score" else None
+            limit = 0.9 if kind == "cosine" else 0.7
+            sides.append(Cosine(planted(count, 12, seed)[chosen], valid, limit, 1, offsets=offsets))
         else:
             words = rng.integers(0, 1 << 62, (12, 1), dtype=np.uint64)[rng.integers(0, 12, count)]
             if kind == "hamming":

@@ -248,13 +248,13 @@ def test_whitening_is_kept(tmp_path: Path) -> None:
 
 
 def test_score_offsets_by_hand() -> None:
-    background = np.eye(4, dtype=np.float32)
-    query = np.array([[0.1, 0.7, 0.3, 0.5]], np.float32)
-    assert score_offsets(query, background)[0] == pytest.approx((0.7 + 0.5 + 0.3) / 3)
+    background = 2 * np.eye(5, dtype=np.float32)  # of whatever length
+    query = np.array([[0.1, 0.8, 0.3, 0.5, 0.1]], np.float32)
+    assert score_offsets(query, background)[0] == pytest.approx((0.8 + 0.5 + 0.3) / 3)
     assert score_offsets(query, background, weight=0.5, first=1, last=2)[0] == pytest.approx(0.5 * (0.5 + 0.3) / 2)
-    assert score_offsets(query, background, last=0)[0] == pytest.approx(0.7)
+    assert score_offsets(query, background, last=0)[0] == pytest.approx(0.8)
     with pytest.raises(ValueError, match="too few"):
-        score_offsets(query, background, last=4)
+        score_offsets(query, background, last=5)
 
 
 # ---------------------------------------------------------------- the aesthetic head, the classifier

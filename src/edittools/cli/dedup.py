@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from edittools.cli import options
 from edittools.errors import UsageError
+
+_LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone asks for
 
 
 @options.command(
@@ -24,6 +27,11 @@ from edittools.errors import UsageError
         ("edit dedup raw/ --method sscd -o unique/", "by a copy-detection model: finds crops and overlays too"),
         ("edit dedup pairs/ --level fine --method sscd --space clip --space dinov2 -o clean/", "edit pairs"),
         ("edit dedup raw/ --method clip --semantic 0.05 -o diverse/", "thin out pictures that mean the same"),
+        ("edit dedup others/ --method sscd --step fingerprint -o bg/", "pictures that are no copies, for the next"),
+        (
+            "edit dedup raw/ --method sscd --background bg/ --whiten all --normalize-scores --cosine X -o unique/",
+            "by whitened vectors and normalised scores",
+        ),
         ("edit dedup raw/ --step fingerprint --task 3/64 -o prints/", "the first of three steps, as an array task"),
         ("edit dedup prints/ --step verdict -o verdict.parquet", "the second, once"),
         ("edit dedup raw/ --verdict verdict.parquet --task 3/64 -o unique/", "the third"),
@@ -51,7 +59,26 @@ from edittools.errors import UsageError
     "--cosine",
     type=click.FloatRange(-1, 1),
     metavar="X",
-    help="Models: near copies have at least this cosine. Default: 0.75 for sscd, 0.604 for isc21, else 0.94.",
+    help="Models: near copies have at least this cosine. Default: 0.75 for sscd, 0.604 for isc21, else 0.94; none with "
+    "--whiten or --normalize-scores, which need their own.",
+)
+@options.option(
+    "--background",
+    metavar="DIR",
+    help="Models: what --step fingerprint wrote of pictures of the same kind that are no copies of the searched ones. "
+    "--whiten and --normalize-scores learn from it, of rows with a target from the targets.",
+)
+@options.option(
+    "--whiten",
+    metavar="all|N|centre",
+    help="Models: compare vectors whitened by the --background's principal directions, all or the strongest N; "
+    "centre: only take its mean away. Needs more pictures than directions. Vectors of a --space stay as they are.",
+)
+@options.option(
+    "--normalize-scores",
+    is_flag=True,
+    help="Models: the score of two pictures is their cosine, less the mean cosine of each with the three of the "
+    "--background nearest to it (SSCD, equation 8, averaged over the two). --cosine is then the least score.",
 )
 @options.option(
     "--rotations/--no-rotations",
@@ -165,6 +192,7 @@ def command(
     its source, target and instruction all repeat; --level says what else is superfluous. Flat pictures have no
     perceptual signature and are compared exactly.
     """
+    from edittools.dedup.background import Background
     from edittools.dedup.fingerprint import Fingerprint
     from edittools.dedup.rule import load_models, short_name
     from edittools.dedup.sheet import write_sheet
@@ -180,6 +208,9 @@ def command(
     jobs = options.jobs(ctx)
     if against and rule.eps is not None:
         raise UsageError("--against with --semantic: its clusters are of one set only")
+    background = Background(given["background"], rule) if rule.background is not None else None
+    if background is not None:
+        rule = replace(rule, background=background.content)  # not where it lies
     if report:
         if step or run_options.task or run_options.ray:
             raise UsageError("--report is for a run over all shards", hint="edit dedup INPUT --verdict FILE --report …")
@@ -187,7 +218,16 @@ def command(
     source = open_input(list(input), run_options)
     # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
     compared = against.rstrip("/").rsplit("/", 1)[-1] if against else None
-    settings = options.settings(ctx, method=rule.method, space=rule.spaces, against=compared)
+    settings = options.settings(
+        ctx,
+        method=rule.method,
+        space=rule.spaces,
+        against=compared,
+        background=rule.background,
+        whiten=rule.whiten,
+    )
+    if step == "fingerprint":  # which none of these changes
+        settings = {name: value for name, value in settings.items() if name not in _LEARNT}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
@@ -201,6 +241,8 @@ def command(
             revision=given["revision"],
         )
         identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
+        if background is not None:
+            background.check_models(identities)
         return Fingerprint(
             rule, max_pixels=given["max_pixels"], jobs=jobs, models=models, batch_size=given["batch_size"] or 32
         )
@@ -216,18 +258,23 @@ def command(
             raise UsageError("--step verdict writes a file: name it with -o FILE.parquet")
         options.refuse_existing(run_options.output, run_options.overwrite)
         identities.update(_check_prints(source.history.nodes, settings))
+        if background is not None:
+            background.check_models(identities)
+            background.check_apart(source)
         store = Store(against, rule, name, identities) if against else None
-        deduper = DedupStage(rule, jobs=jobs, against=store)
+        deduper = DedupStage(rule, jobs=jobs, against=store, background=background)
         deduper.gather(source.batches(lambda shard: True))
         deduper.decide()
         deduper.save_verdict(run_options.output)
         return
     if against and run_options.ray and rule.models:
         raise UsageError("--against with --ray and a model", hint="run the three steps: --step, then --verdict")
+    if background is not None and run_options.ray and not verdict:
+        raise UsageError("--background with --ray", hint="run the three steps: --step, then --verdict")
     store = Store(against, rule, name, identities) if against and not verdict and not run_options.task else None
     if store is not None and store.empty and not run_options.quiet:
         click.echo(f"edit dedup: {against}: nothing there yet: these rows are its first", err=True)
-    deduper = DedupStage(rule, mark=mark, jobs=jobs, fingerprint=fingerprint, against=store)
+    deduper = DedupStage(rule, mark=mark, jobs=jobs, fingerprint=fingerprint, against=store, background=background)
     if verdict:
         deduper.load_verdict(verdict)
     if report and not source.rewindable:
@@ -262,7 +309,7 @@ def _rule(given: dict[str, Any]) -> Any:
             raise UsageError(f"--cosine is for the vectors of a model, not for --method {method}")
         limit = given["cosine"]
     chosen = {name: given[name] for name in pair_options[1:] if given[name] is not None}
-    return Rule(
+    rule = Rule(
         method=method,
         limit=limit,
         rotations=given["rotations"],
@@ -273,19 +320,38 @@ def _rule(given: dict[str, Any]) -> Any:
         keep=given["keep"] or "hard",
         of=given["of"] or "image",
         square=given["square"],
+        background=given["background"],
+        whiten=_whiten(given["whiten"]),
+        normalize=given["normalize_scores"],
         **chosen,
     )
+    if rule.background is not None and given["cosine"] is None and rule.eps is None:
+        raise UsageError(
+            "--whiten and --normalize-scores need a --cosine: the models' defaults are for vectors as they come",
+            hint="--report shows the pictures near a threshold",
+        )
+    return rule
+
+
+def _whiten(text: str | None) -> str | int | None:
+    if text in (None, "all", "centre"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--whiten {text}: expected all, centre, or a number of dimensions")
+    return int(text)
 
 
 def _check_prints(nodes: tuple[dict, ...], settings: dict[str, Any]) -> dict[str, str]:
     """The models that the fingerprints were made with. Raises UsageError where they are not for these options."""
-    made = [node["settings"] for node in nodes if node["settings"].get("step") == "fingerprint"]
+    from edittools.dedup.background import made_with
+
+    made = made_with(nodes)
     if not made:
         raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
     for name in ("method", "level", "space", "of", "square"):
-        if made[-1].get(name) != settings.get(name):
+        if made.get(name) != settings.get(name):
             raise UsageError(
-                f"--{name}: the fingerprints were made with {made[-1].get(name)}, not {settings.get(name)}",
+                f"--{name}: the fingerprints were made with {made.get(name)}, not {settings.get(name)}",
                 hint="give --step verdict the options that --step fingerprint had",
             )
-    return made[-1].get("models", {})
+    return made.get("models", {})

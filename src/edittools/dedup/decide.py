@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edittools.dedup.background import Learnt
 from edittools.dedup.clusters import Components
 from edittools.dedup.near import Cosine, Equal, Hamming, Near, near_rows
 from edittools.dedup.pairs import decide_pairs
@@ -15,17 +16,19 @@ from edittools.dedup.verdict import Measure, Verdict
 DUPLICATE, SEMANTIC = "duplicate", "semantic duplicate"
 
 
-def decide(prints: Prints, rule: Rule, jobs: int) -> Verdict:
-    """The verdict over all fingerprints.
+def decide(prints: Prints, rule: Rule, jobs: int, learnt: Learnt | None = None) -> Verdict:
+    """The verdict over all fingerprints; `learnt` is what the background taught, where the rule has one.
 
     Rows of one image are copies if their pictures are equal or near, rotated and mirrored ones too by a perceptual
     signature. Edit rows are copies only if the target, the first source and everything in `pairing` agree; what else
     is superfluous among them, the levels pairs and fine say (dedup/pairs.py).
     """
+    if (rule.background is None) != (learnt is None):
+        raise ValueError("what the background taught goes with a rule that has one")
     verdict = Verdict(prints)
     if not prints.rows:
         return verdict
-    picture, source = _signatures(prints, rule, jobs, verdict.fresh)
+    picture, source = _signatures(prints, rule, jobs, verdict.fresh, learnt)
     one_image = prints.numbers("one_image").astype(bool)
     single = np.flatnonzero(verdict.readable & one_image)
     edits = np.flatnonzero(verdict.readable & ~one_image)
@@ -67,14 +70,18 @@ def decide(prints: Prints, rule: Rule, jobs: int) -> Verdict:
     return verdict
 
 
-def _signatures(prints: Prints, rule: Rule, jobs: int, fresh: np.ndarray) -> tuple[Near, Near]:
+def _signatures(prints: Prints, rule: Rule, jobs: int, fresh: np.ndarray, learnt: Learnt | None) -> tuple[Near, Near]:
     """The signatures of every row's picture, and of its first source."""
     made: list[Near] = []
     for name in ("signatures", "source_signature"):
         if rule.by_vectors:
             assert rule.limit is not None
             values, valid = prints.fixed(name, np.float16)
-            made.append(Cosine(values, valid, rule.limit, jobs, None if fresh.all() else fresh))
+            offsets = None
+            if learnt is not None:
+                values = learnt.whitened(values, valid)
+                offsets = learnt.offsets(values, valid, jobs)
+            made.append(Cosine(values, valid, rule.limit, jobs, None if fresh.all() else fresh, offsets))
         else:
             words, valid = prints.fixed(name, np.uint64)
             made.append(Equal(words, valid) if rule.limit is None else Hamming(words, valid, int(rule.limit), jobs))

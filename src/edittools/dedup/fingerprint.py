@@ -70,6 +70,11 @@ def fingerprint_schema(rule: Rule, dims: dict[str, int]) -> pa.Schema:
     return pa.schema([*schema, *(pa.field(*item) for item in more)])
 
 
+def are_prints(schema: pa.Schema) -> bool:
+    """Whether these are the columns of fingerprints, of whatever rule."""
+    return schema.names[: len(FINGERPRINT)] == FINGERPRINT.names
+
+
 class Fingerprint:
     """Stage: rows in, fingerprints out."""
 

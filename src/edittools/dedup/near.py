@@ -32,7 +32,7 @@ class Near(Protocol):
         """Whether the signatures of a[k] and b[k] are near."""
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """How far they are from each other, float64: in bits, or 1 - cosine."""
+        """How far they are from each other, float64: in bits, or 1 - the score."""
 
 
 class Equal:
@@ -102,12 +102,24 @@ class Hamming:
 
 
 class Cosine:
-    """A model's vectors: near is a cosine of at least `limit`."""
+    """A model's vectors: near is a score of at least `limit`.
+
+    The score of two is their cosine; with `offsets` (a number per row, SSCD's equation 8) less the mean of their two.
+    SSCD takes the query's offset alone. Among the pictures of one set none is the query: the mean is the same either
+    way round.
+    """
 
     def __init__(
-        self, vectors: np.ndarray, valid: np.ndarray, limit: float, jobs: int, fresh: np.ndarray | None = None
+        self,
+        vectors: np.ndarray,
+        valid: np.ndarray,
+        limit: float,
+        jobs: int,
+        fresh: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
     ) -> None:
         self.vectors, self.valid, self.limit, self.jobs, self.fresh = vectors, valid, limit, jobs, fresh
+        self.offsets = offsets
 
     def keys(self, rows: np.ndarray) -> np.ndarray:
         factors = np.random.default_rng(0).integers(0, 1 << 63, self.vectors.shape[1], dtype=np.uint64) * 2 + 1
@@ -115,16 +127,33 @@ class Cosine:
         for start in range(0, len(rows), 4096):
             halves = np.ascontiguousarray(self.vectors[rows[start : start + 4096]]).view(np.uint16)
             made[start : start + 4096] = (halves * factors).sum(axis=1, dtype=np.uint64)
+        if self.offsets is not None:
+            # A normalised score may be below the limit even of equal vectors: such a row stands for no other.
+            alone = ~self.near(rows, rows)
+            made[alone] = rows[alone].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return made
 
     def pairs(self, rows: np.ndarray) -> Blocks:
-        return near_cosine(self.vectors, rows, self.limit, jobs=self.jobs, fresh=self.fresh)
+        if self.offsets is None or not len(rows):
+            yield from near_cosine(self.vectors, rows, self.limit, jobs=self.jobs, fresh=self.fresh)
+            return
+        # No pair loses less than the least offset; a digit more, for what rounding may cost.
+        least = self.limit + float(self.offsets[rows].min()) - 1e-5
+        for a, b in near_cosine(self.vectors, rows, least, jobs=self.jobs, fresh=self.fresh):
+            near = self.near(a, b)
+            if near.any():
+                yield a[near], b[near]
+
+    def score(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Of a[k] and b[k], float64 rounded to 6 digits."""
+        found = cosine(self.vectors, a, b)
+        return found if self.offsets is None else np.round(found - (self.offsets[a] + self.offsets[b]) / 2, 6)
 
     def near(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return cosine(self.vectors, a, b) >= self.limit
+        return self.score(a, b) >= self.limit
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.round(1 - cosine(self.vectors, a, b), 6)
+        return np.round(1 - self.score(a, b), 6)
 
 
 def near_rows(rows: np.ndarray, groups: np.ndarray, first: Near, second: Near | None, fresh: np.ndarray) -> Blocks:

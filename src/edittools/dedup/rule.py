@@ -44,6 +44,9 @@ class Rule:
     keep: str = "hard"
     of: str = "image"
     square: bool = False  # SSCD's other preprocessing
+    background: str | None = None  # stands for the fingerprints that the next two learn from
+    whiten: str | int | None = None  # all, a number of dimensions, or centre
+    normalize: bool = False  # scores, by SSCD's equation 8
 
     def __post_init__(self) -> None:
         if self.eps is not None and (not self.by_vectors or self.level != "rows"):
@@ -52,6 +55,15 @@ class Rule:
             raise UsageError(f"--of {self.of} is for --semantic")
         if self.square and not self.by_vectors:
             raise UsageError("--square is for --method sscd")
+        learns = self.whiten is not None or self.normalize
+        if learns and not self.by_vectors:
+            raise UsageError("--whiten and --normalize-scores are for --method MODEL")
+        if learns and self.background is None:
+            raise UsageError("--whiten and --normalize-scores need a --background to learn from")
+        if self.background is not None and not learns:
+            raise UsageError("--background is for --whiten and --normalize-scores")
+        if self.normalize and self.eps is not None:
+            raise UsageError("--normalize-scores is for near copies, not for --semantic")
 
     @property
     def by_vectors(self) -> bool:

@@ -172,7 +172,9 @@ def _threshold(rule: Rule) -> str:
         return f"cosine > {1 - rule.eps:g}"
     if rule.limit is None:
         return "equal " + ("pixels" if rule.method == "pixels" else "bytes")
-    return f"≤ {int(rule.limit)} of 64 bits" if rule.method == "phash" else f"cosine ≥ {rule.limit:g}"
+    if rule.method == "phash":
+        return f"≤ {int(rule.limit)} of 64 bits"
+    return f"{'normalised score' if rule.normalize else 'cosine'} ≥ {rule.limit:g}"
 
 
 def _far(rule: Rule, metric: str | None, far: float | None) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from edittools.dedup.background import Background
 from edittools.dedup.decide import decide
-from edittools.dedup.fingerprint import FINGERPRINT, Fingerprint
+from edittools.dedup.fingerprint import Fingerprint, are_prints
 from edittools.dedup.prints import Prints
 from edittools.dedup.rule import Rule, load_models
 from edittools.dedup.store import Store
@@ -37,9 +38,10 @@ class DedupStage:
         jobs: int = 1,
         fingerprint: Callable[[], Fingerprint] | None = None,
         against: Store | None = None,
+        background: Background | None = None,
     ) -> None:
         self.rule, self.mark, self.jobs = rule, mark, jobs
-        self.fingerprint, self.against = fingerprint, against
+        self.fingerprint, self.against, self.background = fingerprint, against, background
         self.prints = Prints()
         self.verdict_digest: str | None = None
         self.verdict: pa.Table | None = None
@@ -72,14 +74,15 @@ class DedupStage:
         """Take the fingerprints that `--step fingerprint` wrote. Raises UsageError where it did not."""
         for batch in batches:
             known = self.prints.schema
-            if not _are_prints(batch.rows.schema) or (known is not None and not batch.rows.schema.equals(known)):
+            if not are_prints(batch.rows.schema) or (known is not None and not batch.rows.schema.equals(known)):
                 raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
             self.prints.add(batch.rows)
 
     def decide(self) -> None:
+        learnt = self.background.learn() if self.background is not None else None
         if self.against is not None:
             self.against.load(self.prints)
-        verdict = decide(self.prints, self.rule, self.jobs)
+        verdict = decide(self.prints, self.rule, self.jobs, learnt)
         if self.against is not None:
             self.against.save(verdict)
         self._set(verdict.table())
@@ -146,7 +149,3 @@ class DedupStage:
         if item["set"] is not None:
             value["set"] = item["set"]
         return Reject(identity, self.name, item["reason"], value, False, path)
-
-
-def _are_prints(schema: pa.Schema) -> bool:
-    return schema.names[: len(FINGERPRINT)] == FINGERPRINT.names

@@ -59,9 +59,10 @@ class Store:
     def _check(self) -> None:
         """Every file was made by the same rule. Raises UsageError."""
         for rule, (key, value) in product([self._note(name)["rule"] for name in self._names()], self.rule.items()):
-            if rule.get(key) != value:
+            found = rule.get(key, getattr(Rule, key, None))  # the rule of an older file lacks what was added since
+            if found != value:
                 raise UsageError(
-                    f"--against {self.folder}: made with {key} {_said(rule.get(key))}, not {_said(value)}",
+                    f"--against {self.folder}: made with {key} {_said(found)}, not {_said(value)}",
                     hint="use the same options, or another folder",
                 )
 

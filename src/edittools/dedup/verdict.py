@@ -30,7 +30,7 @@ VERDICT = pa.schema(
         ("set", pa.string()),  # where that one is, if an earlier run kept it
         ("reason", pa.string()),  # null for the copy that stays
         ("metric", pa.string()),  # exact, pixels, phash, or the name of a model
-        ("distance", pa.float64()),  # to the copy that stays: in bits, or 1 - cosine
+        ("distance", pa.float64()),  # to the copy that stays: in bits, or 1 - cosine (or normalised score)
         ("error", pa.string()),  # the row's pictures could not be read
         ("error_value", pa.string()),
     ]

@@ -5,12 +5,15 @@ Both learn from background vectors: descriptors of pictures of the same kind tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edittools.models.embedders import normalised
+
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,11 @@ class Whitening:
 
         Directions in which the background does not vary are left out: there is nothing to scale them by.
         """
-        background = np.asarray(background, np.float64)
-        mean = background.mean(axis=0)
-        centred = background - mean
-        values, vectors = np.linalg.eigh(centred.T @ centred / max(1, len(background) - 1))
+        mean = _mean(background)
+        covariance = np.zeros((len(mean), len(mean)))
+        for block in _blocks(background, np.float64):
+            covariance += (block - mean).T @ (block - mean)
+        values, vectors = np.linalg.eigh(covariance / max(1, len(background) - 1))
         order = np.argsort(values)[::-1][: dims or len(values)]
         order = order[values[order] > values.max() * 1e-10]
         return cls(mean.astype(np.float32), (vectors[:, order] / np.sqrt(values[order])).astype(np.float32))
@@ -38,11 +42,12 @@ class Whitening:
     @classmethod
     def centring(cls, background: np.ndarray) -> Whitening:
         """Only the mean is taken away, which the authors found better on strongly edited copies."""
-        mean = np.asarray(background, np.float64).mean(axis=0).astype(np.float32)
+        mean = _mean(background).astype(np.float32)
         return cls(mean, np.eye(len(mean), dtype=np.float32))
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        return normalised((np.asarray(vectors, np.float32) - self.mean) @ self.matrix)
+        # In float64, so that a vector's float16 does not depend on what else is in its batch.
+        return normalised((np.asarray(vectors, np.float64) - self.mean) @ self.matrix.astype(np.float64))
 
     def save(self, path: str | Path) -> None:
         from safetensors.numpy import save_file
@@ -59,11 +64,25 @@ class Whitening:
 def score_offsets(
     queries: np.ndarray, background: np.ndarray, *, weight: float = 1.0, first: int = 0, last: int = 2
 ) -> np.ndarray:
-    """What to take from every similarity of a query (SSCD, equation 8): `weight` times the mean similarity of its
+    """What to take from every cosine of a query (SSCD, equation 8): `weight` times the mean cosine with its
     `first`-th to `last`-th nearest background vectors, both included, counted from 0. One threshold then fits all
     queries. The defaults are those of the authors' evaluation."""
-    similarities = np.asarray(queries, np.float32) @ np.asarray(background, np.float32).T
-    if last >= similarities.shape[1]:
-        raise ValueError(f"{similarities.shape[1]} background vectors are too few for the {last + 1} nearest")
-    nearest = -np.sort(np.partition(-similarities, last, axis=1)[:, : last + 1], axis=1)
-    return weight * nearest[:, first:].mean(axis=1)
+    if last >= len(background):
+        raise ValueError(f"{len(background)} background vectors are too few for the {last + 1} nearest")
+    queries = normalised(np.asarray(queries, np.float32))
+    nearest = np.zeros((len(queries), 0), np.float32)
+    for block in _blocks(background, np.float32):
+        nearest = np.hstack([nearest, queries @ normalised(block).T])
+        if nearest.shape[1] > last:
+            nearest = -np.partition(-nearest, last, axis=1)[:, : last + 1]
+    return weight * -np.sort(-nearest, axis=1)[:, first:].mean(axis=1)
+
+
+def _blocks(vectors: np.ndarray, kind: type[np.floating]) -> Iterator[np.ndarray]:
+    """Some vectors at a time: they may lie on disk, as float16."""
+    for start in range(0, len(vectors), _BLOCK):
+        yield np.asarray(vectors[start : start + _BLOCK], kind)
+
+
+def _mean(vectors: np.ndarray) -> np.ndarray:
+    return sum(block.sum(axis=0) for block in _blocks(vectors, np.float64)) / len(vectors)
