@@ -349,11 +349,12 @@ def test_judge_of_odd_rows(edit: Runner, tmp_path: Path, base: Path) -> None:
 # ---------------------------------------------------------------- train, sample, eval
 
 TINY = {
-    "resolution": 16, "patch": 8, "layers": 1, "heads": 2, "head_dim": 16, "rope": "[4,6,6]", "text_width": 16,
-    "text_heads": 2, "text_layers": 1, "max_words": 12, "batch": 4, "steps": 3, "checkpoint_every": 2, "log_every": 1,
-    "sample_steps": 2,
+    "sides": [16, 16], "ratios": ["1:1"], "batch_tokens": 32, "batches": 1, "steps": 3, "checkpoint_every": 2,
+    "log_every": 1, "sample_steps": 2, "model.patch": 8, "model.layers": 1, "model.heads": 2, "model.head_dim": 16,
+    "model.rope": [4, 6, 6], "model.text_width": 16, "model.text_heads": 2, "model.text_layers": 1,
+    "model.max_words": 12,
 }  # fmt: skip
-SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
+SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={json.dumps(value)}")]
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +405,7 @@ def test_train_wants_whole_rows(model_edit: Runner, base: Path, tmp_path: Path) 
     assert "nothing to learn" in model_edit("train", base / "raw", *SETTINGS, "-o", tmp_path / "run", check=2).stderr
     (tmp_path / "a.png").write_bytes(picture(1, "PNG"))
     (tmp_path / "bad.png").write_bytes(picture(1, "PNG")[:300])
-    empty = {"id": "e", "source": [], "target": "a.png", "instruction": "x"}
+    empty = {"id": "e", "source": ["a.png"], "instruction": "x"}
     table = lines(tmp_path, [empty, {"id": "f", "source": ["a.png"], "target": "a.png", "instruction": "变红"}])
     result = model_edit("train", table, *SETTINGS, "-o", tmp_path / "run", check=1)
     assert "no row has" in result.stderr
@@ -441,7 +442,8 @@ def test_samples_do_not_depend_on_the_batch_nor_on_their_neighbours(
 
 def test_sample_keeps_rows_and_refuses_what_it_cannot_do(model_edit: Runner, learned: Path, tmp_path: Path) -> None:
     before, after = rows_of(learned / "rows"), rows_of(learned / "results")
-    assert [{k: v for k, v in row.items() if k != "result"} for row in after] == before
+    assert [{k: v for k, v in row.items() if k not in ("result", "result_turns")} for row in after] == before
+    assert all(row["result_turns"] is None for row in after)  # none is a dialogue
     model = ("--model", learned / "run")
     assert "already" in model_edit("sample", learned / "results", *model, check=2).stderr
     assert "--column" in model_edit("sample", learned / "rows", *model, "--column", "made", check=2).stderr
@@ -451,12 +453,13 @@ def test_sample_keeps_rows_and_refuses_what_it_cannot_do(model_edit: Runner, lea
     model_edit("sample", learned / "rows", check=2)
     (tmp_path / "a.png").write_bytes(picture(1, "PNG"))
     table = lines(tmp_path, [{"id": "a", "source": ["a.png"], "instruction": "变红"}, {"id": "b", "source": []}])
-    for language, reason in (("--language=en", "no instruction in en"), ("", "no instruction")):
+    for language in ("--language=en", ""):
         rejects = ("--rejects", tmp_path / f"r{language}", "--max-errors", "100%")
         result = model_edit("sample", table, *model, *filter(None, [language]), "-f", "jsonl", *rejects)
         reasons = {r["id"]: r["reason"] for r in map(json.loads, Path(rejects[1]).read_text().splitlines())}
         # Without a language the one that a row has will do.
-        assert reasons == ({"a": reason, "b": reason} if language else {"b": reason})
+        missing = {"a": "no instruction in en"} if language else {}
+        assert reasons == missing | {"b": "no source picture"}
         assert [row["id"] for row in result.lines] == ([] if language else ["a"])
 
 

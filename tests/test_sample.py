@@ -10,7 +10,7 @@ import torch
 import training
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import save_kontext, save_qwen_edit
+from tiny_systems import save_firered, save_kontext
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models import diffusers_pipeline
@@ -125,7 +125,7 @@ def test_offline_the_missing_download_is_named(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
-    return save_qwen_edit(tmp_path_factory.mktemp("pipelines") / "qwen")
+    return save_firered(tmp_path_factory.mktemp("pipelines") / "qwen")
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_rows_that_a_model_cannot_edit_are_rejected_alone(kontext, small_resolut
 
 def test_another_pipeline_goes_row_by_row(tmp_path, small_references):
     """A pipeline without a system: the options under its own names."""
-    save_qwen_edit(tmp_path / "plain")
+    save_firered(tmp_path / "plain")
     index = json.loads((tmp_path / "plain" / "model_index.json").read_text())
     (tmp_path / "plain" / "model_index.json").write_text(json.dumps({**index, "_class_name": "QwenImageEditPipeline"}))
     row = EditRequest([picture(0)], "make it red", seed=3, height=32, width=32)

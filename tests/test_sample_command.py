@@ -14,7 +14,7 @@ import training
 from conftest import Runner, encode, pixels, rejects_of, rows_of, tree
 from forge import Forge
 from safetensors.torch import load_file, save_file
-from tiny_models import save_kontext
+from tiny_systems import save_kontext
 
 from edittools.models.editors import EditRequest, load_editor
 from edittools.models.stage import row_seed, turn_identity

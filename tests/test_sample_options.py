@@ -8,7 +8,7 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 from safetensors.torch import load_file, save_file
 from test_sample import apart, picture, small_references, unrounded  # noqa: F401
-from tiny_models import save_kontext, save_qwen_edit
+from tiny_systems import save_firered, save_kontext
 
 from edittools.errors import EditError, UsageError
 from edittools.models.editors import EditRequest, load_editor
@@ -17,7 +17,7 @@ from edittools.models.lora import describe_lora, split_scale
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
-    return save_qwen_edit(tmp_path_factory.mktemp("pipelines") / "qwen")
+    return save_firered(tmp_path_factory.mktemp("pipelines") / "qwen")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_lora_of_the_training_command_opens(tmp_path, rows):
 
     from edittools.models.lora import add_lora
 
-    folder = save_qwen_edit(tmp_path / "qwen")
+    folder = save_firered(tmp_path / "qwen")
     trained = load_editor(str(folder), steps=2)
     transformer = trained.system.network.transformer
     add_lora(transformer, {"rank": 2, "alpha": 6}, seed=0)
@@ -168,7 +168,7 @@ def test_one_step_of_a_stretched_schedule(qwen, rows):
 
 
 def test_cache_needs_blocks(tmp_path):
-    folder = save_qwen_edit(tmp_path / "one")
+    folder = save_firered(tmp_path / "one")
     config = dict(QwenImageTransformer2DModel.load_config(folder / "transformer"))
     QwenImageTransformer2DModel.from_config({**config, "num_layers": 1}).save_pretrained(folder / "transformer")
     with pytest.raises(UsageError, match="1 block"):
@@ -205,7 +205,7 @@ def test_offload_and_fp8_need_a_device(qwen):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
-@pytest.mark.parametrize("save", [save_qwen_edit, save_kontext], ids=["qwen", "kontext"])
+@pytest.mark.parametrize("save", [save_firered, save_kontext], ids=["qwen", "kontext"])
 def test_int8_is_near_and_rows_stay_independent(save, tmp_path, capfd):
     folder = save(tmp_path / "model")
     rows = [EditRequest([picture(k, 40, 40)], text, seed=k) for k, text in enumerate(("make it red", "x and y"))]

@@ -556,7 +556,7 @@ def test_adapters_are_read_by_diffusers(firered, tmp_path):
     tensors = load_file(tmp_path / "run" / "pytorch_lora_weights.safetensors")
     names = dict(pipe.transformer.named_parameters())
     for name, tensor in tensors.items():
-        loaded = name.removeprefix("transformer.").replace(".weight", ".default_0.weight")
+        loaded = name.removeprefix("transformer.").replace(".weight", ".default.weight")
         seen[name] = names[loaded]
         assert torch.equal(names[loaded], tensor)
     assert any(t.any() for n, t in tensors.items() if "lora_B" in n)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sample import byte_alphabet
+from tiny_models import ALPHABET
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.writers import Picture, Reply, Request, TransientError, asking, json_format
@@ -676,7 +676,7 @@ def tiny_model(folder, kind):
     torch.manual_seed(0)
     names = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
     special = [f"<|{name}|>" for name in names]
-    vocabulary = {c: k for k, c in enumerate(byte_alphabet() + special)}
+    vocabulary = {c: k for k, c in enumerate(ALPHABET + special)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
     tokenizer.chat_template = TEMPLATE
     number = dict(zip(names, tokenizer.convert_tokens_to_ids(special)))
@@ -873,7 +873,7 @@ def served(tmp_path):
     folder = tmp_path / "llava"
     torch.manual_seed(0)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
-    vocabulary = {c: k for k, c in enumerate(byte_alphabet() + special)}
+    vocabulary = {c: k for k, c in enumerate(ALPHABET + special)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
     blank, _, end, image = tokenizer.convert_tokens_to_ids(special)
     sizes = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -83,7 +83,10 @@ def pairs(count=20, references=lambda k: 1, side=16):
 def run(recipe, rows, out: Path, **options):
     """Open the run folder and train; an outcome of a run that was finished before is returned as it is."""
     overwrite, data_id = options.pop("overwrite", False), options.pop("data_id", "")
-    finished = open_run(out, recipe, data_id, overwrite)
+    parallel = options.get("parallel")
+    finished = open_run(out, recipe, data_id, overwrite) if parallel is None or parallel.is_main else None
+    if parallel is not None:
+        parallel.wait()  # two processes that make one folder would find each other's
     if finished:
         return finished
     system = load_system(

@@ -43,7 +43,9 @@ class Parallel:
         if self.mode in ("fsdp", "hsdp"):
             from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-            policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+            # Weights are gathered in `dtype`; what is computed in which precision autocast decides, as everywhere else:
+            # inputs stay as they are, so that times are not rounded.
+            policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
             for block in blocks:
                 fully_shard(block, mesh=self.mesh, mp_policy=policy)
             return fully_shard(network, mesh=self.mesh, mp_policy=policy)
@@ -66,8 +68,8 @@ class Parallel:
             yield
 
     def arithmetic(self, dtype: torch.dtype) -> Any:
-        """The context of a forward pass in `dtype`; FSDP casts its parameters itself."""
-        if dtype == torch.float32 or self.mode in ("fsdp", "hsdp"):
+        """The context of a forward pass in `dtype`."""
+        if dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype)
 

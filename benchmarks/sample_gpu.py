@@ -1,0 +1,223 @@
+"""Sampling on an accelerator: images per second beside the stock pipeline, and how far the images differ.
+
+    python benchmarks/sample_gpu.py [--device cuda] [--size full] [--json FILE] [--steps 40] [--only NAME ...]
+
+A QwenImageEditPlusPipeline with random weights: Qwen-Image's autoencoder, five layers of its transformer's width
+(1.7 B parameters) and four of the language model's; one reference of 1024² pixels, 40 steps, guidance 4 by two passes.
+The stock pipeline is called once per row, since it takes one; `edit sample`'s editor has the same weights, noise and
+schedule. Further rows add one thing each: cached steps, weights in 8 bits, and whatever else is there. Differences are
+of the finished pictures, against the stock pipeline's.
+
+`--size small` is for a CPU, where the script is only tried. All times are wall time, after one picture to warm up. One
+run takes about five minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from stream import Report
+
+from edittools.errors import EditError
+from edittools.models.diffusers_pipeline import open_pipeline
+from edittools.models.editors import EditRequest, load_editor
+from edittools.models.quiet import no_bars
+from edittools.train.log import peak_tflops
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+
+@dataclass(frozen=True)
+class Size:
+    side: int
+    steps: int
+    pictures: int
+    models: dict[str, dict[str, Any]]  # see tiny_systems.save_firered()
+
+
+QWEN_IMAGE = {
+    "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 5, "attention_head_dim": 128,
+    "num_attention_heads": 24, "joint_attention_dim": 3584, "axes_dims_rope": [16, 56, 56],
+}  # fmt: skip
+QWEN_VL = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 4, "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+}  # fmt: skip
+SIZES = {
+    "full": Size(1024, 40, 4, {"transformer": QWEN_IMAGE, "vae": {}, "text": QWEN_VL}),
+    "small": Size(64, 3, 2, {}),
+}
+
+
+@dataclass
+class Found:
+    images_per_s: float
+    tflops: float | None
+    memory: int
+    images: list[np.ndarray]
+
+
+def requests(count: int, side: int) -> list[EditRequest]:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    sources = [
+        np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)) for picture in coarse
+    ]
+    return [
+        EditRequest([source], f"make picture {k} look like winter", seed=k, height=side, width=side)
+        for k, source in enumerate(sources)
+    ]
+
+
+def measured(device: str, work: Callable[[int], list[np.ndarray]], count: int) -> Found:
+    """Images per second of work(count), after it was warmed up with one batch."""
+    work(0)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    images = work(count)
+    seconds = time.perf_counter() - began
+    memory = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
+    return Found(len(images) / seconds, None, memory, images)
+
+
+def free() -> None:
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def stock(folder: Path, given: argparse.Namespace, size: Size, dtype: str) -> Found:
+    """The pipeline as diffusers has it, but for the positions of picture tokens, which it gets wrong."""
+    free()
+    pipe = open_pipeline(folder, dtype).to(given.device)
+
+    def work(count: int) -> list[np.ndarray]:
+        made = []
+        for request in requests(max(1, count), size.side):
+            result = pipe(
+                image=[Image.fromarray(request.sources[0])], prompt=request.instruction, negative_prompt=" ",
+                true_cfg_scale=4.0, num_inference_steps=given.steps, height=size.side, width=size.side,
+                generator=torch.Generator().manual_seed(request.seed),
+            )  # fmt: skip
+            made.append(np.asarray(result.images[0]))
+        return made
+
+    return measured(given.device, work, size.pictures)
+
+
+def ours(folder: Path, given: argparse.Namespace, size: Size, dtype: str, options: dict[str, Any]) -> Found:
+    free()
+    editor = load_editor(str(folder), given.device, dtype, steps=given.steps, **options)
+
+    def work(count: int) -> list[np.ndarray]:
+        found = editor.edit(requests(count or editor.batch_size, size.side))
+        return [picture for picture in found if isinstance(picture, np.ndarray)]
+
+    work(0)
+    before = editor.work.flops, editor.work.seconds
+    found = measured(given.device, work, size.pictures)
+    found.tflops = (editor.work.flops - before[0]) / (editor.work.seconds - before[1]) / 1e12
+    return found
+
+
+def difference(images: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
+    apart = [np.abs(a.astype(float) - b.astype(float)) for a, b in zip(images, truth, strict=True)]
+    mean = float(np.mean([each.mean() for each in apart]))
+    error = float(np.mean([(each**2).mean() for each in apart]))
+    return {"mean": mean, "most": float(max(each.max() for each in apart)),
+            "psnr": 10 * math.log10(255**2 / error) if error else math.inf}  # fmt: skip
+
+
+def contenders(cuda: bool) -> dict[str, tuple[dict[str, Any], float | None]]:
+    """Options of the editor by name, and the bar for images per second of the stock pipeline's."""
+    fast: dict[str, Any] = {"compile": True, "attention": "_native_cudnn"} if cuda else {"compile": False}
+    found: dict[str, tuple[dict[str, Any], float | None]] = {
+        "batch 1, nothing else": ({"batch_size": 1}, None),
+        "batch 1": ({"batch_size": 1, **fast}, 1.3),
+        "batch 4": ({"batch_size": 4, **fast}, 1.5),
+        "batch 1, torch's own attention": ({"batch_size": 1, "compile": fast["compile"]}, None),
+        "batch 1, cached steps (0.08)": ({"batch_size": 1, **fast, "cache": "first-block"}, None),
+        "batch 1, cached steps (0.15)": (
+            {"batch_size": 1, **fast, "cache": "first-block", "cache_threshold": 0.15}, None
+        ),
+    }  # fmt: skip
+    for name in ("int8", "fp8") if cuda else ("int8",):
+        found[f"batch 1, {name}"] = ({"batch_size": 1, **fast, "quantize": name}, None)
+    if cuda:
+        found["batch 1, weights wait in main memory"] = ({"batch_size": 1, "offload": True}, None)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", choices=SIZES, help="default: full on a GPU, small elsewhere")
+    parser.add_argument("--steps", type=int, help="default: 40, small 3")
+    parser.add_argument("--only", nargs="*", help="words that a row's name holds")
+    parser.add_argument("--json", type=Path, help="write every measured number there")
+    given = parser.parse_args()
+    no_bars("transformers", "diffusers")
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
+    from tiny_systems import save_firered
+
+    cuda = given.device.startswith("cuda")
+    size = SIZES[given.size or ("full" if cuda else "small")]
+    given.steps = given.steps or size.steps
+    plus.VAE_IMAGE_SIZE = size.side**2  # of the references; 1024² as it is
+    dtype = "bfloat16" if cuda else "float32"
+    report = Report()
+    report.numbers["device"] = torch.cuda.get_device_name() if cuda else "cpu"
+    report.numbers["torch"] = torch.__version__
+    print(f"{report.numbers['device']}, torch {torch.__version__}, {given.steps} steps at {size.side}², {dtype}")
+    peak = peak_tflops(torch.device(given.device))
+    with tempfile.TemporaryDirectory(prefix="edittools-benchmark-") as name:
+        folder = save_firered(Path(name) / "pipeline", **size.models)
+        base = stock(folder, given, size, dtype)
+        report.numbers["stock"] = {"images_per_s": base.images_per_s, "memory": base.memory}
+        note = f"{base.memory / 2**30:.1f} GiB"
+        report.add("stock pipeline, batch 1", base.images_per_s, None, "img/s", note=note)
+        for what, (options, bar) in contenders(cuda).items():
+            if given.only and not any(word in what for word in given.only):
+                continue
+            if options.get("quantize") and importlib.util.find_spec("torchao") is None:
+                report.add(f"edit sample, {what}", None, None, "img/s", note="torchao is not installed")
+                continue
+            try:
+                found = ours(folder, given, size, dtype, options)
+            except EditError as error:
+                report.add(f"edit sample, {what}", None, None, "img/s", note=str(error))
+                continue
+            apart = difference(found.images, base.images)
+            ratio = found.images_per_s / base.images_per_s
+            share = f", MFU {found.tflops / peak:.1%}" if peak and found.tflops else ""
+            report.numbers[what] = {
+                "images_per_s": found.images_per_s, "ratio": ratio, "tflops": found.tflops, "memory": found.memory,
+                "difference": apart,
+            }  # fmt: skip
+            note = (
+                f"{found.images_per_s:.3g} img/s, {found.tflops:.3g} TFLOP/s{share}, {found.memory / 2**30:.1f} GiB; "
+                f"of 255 apart: mean {apart['mean']:.3g}, most {apart['most']:.0f}, {apart['psnr']:.1f} dB"
+            )
+            report.add(f"edit sample, {what}: stock's images/s", ratio, bar if cuda else None, "×", note=note)
+    sys.exit(report.end(given.json))
+
+
+if __name__ == "__main__":
+    main()
