@@ -555,7 +555,7 @@ def learn(given: Given) -> None:
     min_side = str(side)
 
     def edit(*words: str) -> None:
-        subprocess.run([EDIT, *words], cwd=work, check=True)
+        subprocess.run([EDIT, *words], cwd=work, check=True, stdout=subprocess.DEVNULL)
 
     edit("shard", "crawl/", "-o", "raw/", "--max-errors", "10%")
     edit("dedup", "raw/", "-o", "unique/", "--max-errors", "10%")
@@ -590,9 +590,8 @@ def learn(given: Given) -> None:
     edit("eval", "heldout", "judged/", "--run", "run/", "--data", "train/", "-o", "report.html", "--overwrite")
     found = json.loads((work / "report.json").read_text())
     given.report.numbers["learn"] = found
-    for kind, scores in found.items():
-        if isinstance(scores, dict) and "edit" in scores:
-            print(f"  {kind:<14} {scores['edit']:6.2f} dB, copying {scores['copy']:6.2f} dB")
+    for kind, scores in found["kinds"].items():
+        print(f"  {kind:<14} {scores['edit']:6.2f} dB, copying {scores['copy']:6.2f} dB")
     mean = found["mean"]
     note = f"{steps} steps in {minutes:.1f} min at {side}²; pictures: {work / 'report.html'}"
     given.report.add(

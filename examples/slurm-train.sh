@@ -26,13 +26,17 @@ data=${DATA:-pairs/}
 recipe=${RECIPE:-firered-sft}
 features=${FEATURES:-features/}
 run=${RUN:-run/}
+device=${DEVICE:-cuda}
 nodes=${SLURM_NNODES:-1}
 gpus=${SLURM_GPUS_ON_NODE:-8}
 head=$(scontrol show hostnames "${SLURM_JOB_NODELIST}" | head -n 1)
 
+# torchrun passes the signal on and then waits so many seconds; it would kill after 30, in the middle of saving.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110
+
 # hsdp: the model is sharded within a node and copied across nodes. --processes fails where fewer have come.
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$nodes" --nproc-per-node "$gpus" \
-    --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
+    --rdzv-backend c10d --rdzv-endpoint "$head:${PORT:-29500}" --rdzv-id "$SLURM_JOB_ID" \
     -m edittools train "$data" --recipe "$recipe" --cache "$features" \
-    --device cuda --parallel hsdp --processes "$((nodes * gpus))" -o "$run"
+    --device "$device" --parallel hsdp --processes "$((nodes * gpus))" -o "$run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,78 @@ def test_slurm_array_resume_and_retry(tmp_path: Path) -> None:
     whole = sum(json.loads(line)["reason"] == "duplicate" for p in (tmp_path / "whole/_rejects").iterdir()
                 for line in p.read_text().splitlines())
     assert whole == end["rows"] - end["kept"]
+
+FAKE_SLURM = {
+    "scontrol": "echo 127.0.0.1",
+    # what srun does on two nodes, on one: both commands, the signal to both, the worse exit status
+    "srun": """shift
+"$@" & a=$!
+"$@" & b=$!
+trap 'kill -TERM $a $b' TERM
+status=0
+for pid in $a $b; do
+    while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done
+    [ $code -eq 0 ] || status=$code
+done
+exit $status""",
+}
+
+
+def test_slurm_train_on_two_nodes_stops_at_a_signal_and_goes_on(tmp_path: Path) -> None:
+    """Two torchruns of one process each, as on two nodes, find each other; HSDP has a copy of the model on each."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tiny_systems import save_firered
+
+    pictures(tmp_path / "crawl", 8, 0)
+    (tmp_path / "bin").mkdir()
+    for name, body in FAKE_SLURM.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    save_firered(tmp_path / "model")
+    recipe = (ROOT / "src/edittools/train/recipes/firered-small.toml").read_text()
+    for old, new in {
+        "sides = [256, 256]": "sides = [64, 64]", "batch_tokens = 8192": "batch_tokens = 32",
+        "batches = 4": "batches = 2", "steps = 100000": "steps = 120", "warmup = 1000": "warmup = 5",
+        "compile = true": "compile = false", "sample_every = 2000": "sample_every = 0", "variants = 4": "variants = 1",
+        'weights = "Qwen/Qwen-Image-Edit-2509"': 'weights = "model"',
+    }.items():  # fmt: skip
+        assert old in recipe, old
+        recipe = recipe.replace(old, new)
+    (tmp_path / "tiny.toml").write_text(recipe.partition("[model.transformer]")[0])  # the weights' own transformer
+    run = lambda *words: subprocess.run([str(BIN / "edit"), *words], cwd=tmp_path, check=True)  # noqa: E731
+    run("shard", "crawl/", "-o", "raw/", "-q")
+    run("synth", "raw/", "--size", "64", "--kinds", "gray,flip", "--per-row", "2", "-o", "pairs/", "-q")
+    run("train", "pairs/", "--recipe", "tiny.toml", "--precompute", "-o", "features/", "-q")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    there = environment(
+        PATH=f"{tmp_path / 'bin'}:{BIN}:{os.environ['PATH']}", DEVICE="cpu", RECIPE="tiny.toml", PORT=str(port),
+        SLURM_NNODES="2", SLURM_GPUS_ON_NODE="1", SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID="7", OMP_NUM_THREADS="1",
+        GOMP_SPINCOUNT="0",
+    )  # fmt: skip
+    command = ["bash", str(EXAMPLES / "slurm-train.sh")]
+    job = subprocess.Popen(command, cwd=tmp_path, env=there, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 200
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert job.poll() is None and time.monotonic() < deadline, job.communicate()[1]
+        time.sleep(0.2)
+    for child in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGTERM)  # to the job's steps, as --signal does
+    said = job.communicate(timeout=200)[1]
+    assert job.returncode != 0
+    saved = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")]
+    assert len(saved) == 1 and not (tmp_path / "run" / "_end.json").exists(), said
+    step = int(saved[0].removeprefix("step-"))
+    assert 20 <= step < 120
+    done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"resumed from step {step}" in done.stderr and "2 processes (hsdp)" in done.stderr
+    assert json.loads((tmp_path / "run" / "_end.json").read_text())["steps"] == 120
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == 120
+
 
 
 @pytest.mark.parametrize("name", ["make_crawl.py"])

@@ -1,6 +1,7 @@
 """Training: formulas against numbers worked by hand, and a loop that resumes bit for bit."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from training import MemoryRows, pairs, run, tiny
 
 from edittools.errors import EditError, Interrupted, UsageError
@@ -20,8 +22,11 @@ from edittools.models.run_folder import load as load_run
 from edittools.models.systems import load_system
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.train import checkpoint, load_recipe, objective, recipe_names
+from edittools.train.data import Batch, Step
+from edittools.train.loop import forward_backward
 from edittools.train.muon import Muon, orthogonalise
 from edittools.train.optimizers import Average
+from edittools.train.parallel import Parallel
 
 
 def small(words=("a",), **overrides):
@@ -70,8 +75,25 @@ def test_region_weights_by_hand():
     assert objective.errors(source, target, source, "x0", weights)[0].item() == pytest.approx(3 * 0.25 * 4 / 48)
 
 
-def test_gradient_against_finite_differences():
-    system = small(["warm"], model_layers=1)
+OBJECTIVES = {
+    "x0": {},
+    "v": {"model_predicts": "v", "model_residual": "none"},
+    "logit-normal weights": {
+        "timesteps": "uniform", "weighting": "logit-normal", "weighting_mean": 0.3, "weighting_deviation": 0.7,
+    },
+    "region weights": {"region_weight": True},
+    "both weights, v": {
+        "timesteps": "uniform", "weighting": "logit-normal", "region_weight": True, "model_predicts": "v",
+        "model_residual": "none",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_against_finite_differences(name):
+    """What the loop leaves in the parameters, and the loss that it reports, in float64."""
+    recipe = tiny(model_layers=1, **OBJECTIVES[name])
+    system = load_system("small", recipe.model, seed=0, texts=lambda: ["warm"])
     model = system.network.double()
     with torch.no_grad():  # off the zero start, where most gradients vanish
         torch.manual_seed(1)
@@ -79,25 +101,45 @@ def test_gradient_against_finite_differences():
             p.add_(0.05 * torch.randn_like(p))
     torch.manual_seed(2)
     x0, noise = torch.randn(2, 2, 3, 16, 16, dtype=torch.float64)
-    references, words = [torch.randn(2, 3, 16, 16, dtype=torch.float64)], torch.tensor([[2, 1], [2, PADDING]])
-    t = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    reference = x0.clone()
+    reference[:, :, 3:7, 2:9] += 0.5  # a small edit
+    words, t = torch.tensor([[2, 1], [2, PADDING]]), torch.tensor([0.3, 0.8], dtype=torch.float64)
+    rows = [row for row, _ in pairs(2)]
+    batch = Batch(rows, x0, [reference], {"words": words}, noise, t, [], 4, 1)
+    alone = Parallel("single", 0, 1, torch.device("cpu"))
 
-    def loss():
-        output = model(flow.interpolate(x0, noise, t), t, references, {"words": words})
-        return objective.errors(output, x0, noise, system.predicts).mean()
+    def losses(rate=0.6):
+        """(2,) of the rows; the gradient of their mean is added to the parameters'."""
+        step = Step(0, 2, [batch])
+        return forward_backward(recipe, system, model, step, rate, None, alone, torch.float32)[0]
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(loss(), parameters)
+    first = losses()
     direction = [torch.randn_like(p) for p in parameters]
-    along = sum((g * d).sum() for g, d in zip(gradients, direction)).item()
-    step = 1e-5
-    values = []
-    with torch.no_grad():
-        for sign in (1, -2, 1):
+    along = sum((p.grad * d).sum() for p, d in zip(parameters, direction)).item()
+    step, values = 1e-5, []
+    for sign in (1, -2, 1):
+        with torch.no_grad():
             for p, d in zip(parameters, direction):
                 p.add_(sign * step * d)
-            values.append(loss().item())
+        values.append(losses().mean().item())
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(along, rel=1e-4)
+    # and the loss is what the formulas say
+    with torch.no_grad():
+        output = model(flow.interpolate(x0, noise, t), t, [reference], {"words": words})
+    wanted = x0 if system.predicts == "x0" else noise - x0
+    squares = (output - wanted) ** 2
+    if recipe.region_weight:
+        edited = 4 * 7  # of 256 places
+        weights = torch.ones(16, 16, dtype=torch.float64)
+        weights[3:7, 2:9] += 0.6 * math.log2(256 / edited)
+        squares = squares * weights
+    expected = squares.mean((1, 2, 3)).numpy()
+    if recipe.weighting == "logit-normal":
+        z = np.log(t.numpy() / (1 - t.numpy()))
+        density = stats.norm.pdf(z, recipe.weighting_mean, recipe.weighting_deviation)
+        expected = expected * density / (t.numpy() * (1 - t.numpy()))
+    assert first.numpy() == pytest.approx(expected, rel=1e-6)
 
 
 def test_every_interval_is_hit_exactly_once_per_step():
