@@ -35,3 +35,23 @@ def test_curate_with_peers_that_cannot_be_loaded(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "NOT MEASURED (no peer: ModuleNotFoundError: No module named 'cleanvision')" in done.stdout
+
+
+def test_the_gpu_benchmarks_on_a_cpu(tmp_path: Path) -> None:
+    for script, options in (("train_gpu.py", ["--only", "speed", "precision"]), ("sample_gpu.py", [])):
+        path = tmp_path / f"{script}.json"
+        command = [sys.executable, BENCHMARKS / script, "--device", "cpu", "--json", path, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        record = json.loads(path.read_text())
+        lines = {line["what"]: line for line in record["lines"]}
+        if script == "train_gpu.py":
+            # No bar holds here but those of precision.
+            barred = {what for what, line in lines.items() if line["bar"] is not None}
+            assert len(barred) == 6 and all("bfloat16" in what or "gradient norm" in what for what in barred)
+            assert all(lines[what]["met"] for what in barred)
+            assert record["numbers"]["plain loop, 64²"]["samples_per_s"] > 0
+        else:
+            # In float32 batches of one and of four are the stock pipeline's pictures.
+            for what in ("batch 1", "batch 4"):
+                assert record["numbers"][what]["difference"]["most"] <= 1
