@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from stream import Report, make_batch, make_facts, make_pictures, rates, take_turns, write_set
 
-from edittools.models.pictures import fit, to_tensor
+from edittools.models.pictures import fit, fit_box, to_tensor
 from edittools.stream.images import MAX_PIXELS
 from edittools.stream.source import open_source
 from edittools.train import load_recipe
@@ -104,6 +105,12 @@ def buckets(report: Report, folder: Path) -> None:
 # ---------------------------------------------------------------- loader
 
 
+def with_pillow(picture: Image.Image) -> np.ndarray:
+    """Scaled and cut as fit() does it, by Pillow."""
+    box = fit_box(picture.height, picture.width, SIDE, SIDE)
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))
+
+
 def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
     """Rows of one picture, cut to 512 x 512, from one shard set; of two sizes."""
     import webdataset
@@ -123,7 +130,7 @@ def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> N
         def theirs(name: str = name) -> None:
             tar, found = str(folder / name / "00000.tar"), 0
             for sample in webdataset.WebDataset(tar, shardshuffle=False).decode("pil"):
-                to_tensor(fit(np.asarray(sample["target.jpg"]), SIDE, SIDE))
+                to_tensor(with_pillow(sample["target.jpg"]))
                 found += 1
             assert found == count
 

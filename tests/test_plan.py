@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import integrate, stats
 from scipy.special import expit
 from training import MemoryRows, edit_row, tiny
@@ -97,6 +98,22 @@ def test_fit_shows_the_pixels_that_the_share_says():
     cut = pictures.fit(rows, 40, 40)
     assert cut[:, 0, 0].tolist() == list(range(25, 65))
     assert pictures.cropped_share(90, 40, 40, 40) == pytest.approx(50 / 90)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_fit_is_pillows_bicubic_of_the_middle(h, w, height, width, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (-(-h // 6), -(-w // 6), 3)).astype(np.uint8)
+    picture = coarse.repeat(6, 0).repeat(6, 1)[:h, :w]
+    picture.flags.writeable = False
+    found = pictures.fit(picture, height, width)
+    left, top, right, bottom = pictures.fit_box(h, w, height, width)
+    box = round(left), round(top), max(round(right), round(left) + 1), max(round(bottom), round(top) + 1)
+    wanted = Image.fromarray(picture).crop(box).resize((width, height), Image.Resampling.BICUBIC)
+    if (h, w) == (height, width):
+        wanted = picture
+    apart = np.abs(found.astype(int) - np.asarray(wanted))
+    assert apart.max() <= 5 and apart.mean() < 0.6
 
 
 # ---------------------------------------------------------------------------------------------------- alignment

@@ -41,7 +41,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     import diffusers
 
     from edittools.models.lora import add_adapters
-    from edittools.models.speed import compile_blocks, quantization, set_attention, set_cache
+    from edittools.models.speed import compile_repeated, quantization, set_attention, set_cache
 
     folder = locate_pipeline(spec)
     class_name = pipeline_class(folder)
@@ -73,7 +73,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     if options.cache:
         set_cache(network, options)
     if options.compile:
-        compile_blocks(network)
+        compile_repeated(network)
     if options.offload:
         if device == "cpu":
             raise UsageError("--offload needs an accelerator beside the main memory", hint="--device cuda")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -64,7 +65,7 @@ def speed_up(editor: Any, options: EditorOptions) -> None:
         set_cache(transformer, options)
         editor.batch_size = 1  # whether a step is skipped is decided for a whole batch
     if options.compile:
-        compile_blocks(transformer)
+        compile_repeated(transformer)
     for name, child in editor.system.network.named_children():
         if name != "transformer":
             child.to(editor.device)
@@ -111,11 +112,23 @@ def reset_cache(transformer: Any) -> None:
         transformer._reset_stateful_cache()
 
 
-def compile_blocks(transformer: Any) -> None:
+def compile_repeated(transformer: Any) -> None:
     """Compile the blocks that repeat, once for all of them; the first picture of a shape takes longer."""
-    if not getattr(transformer, "_repeated_blocks", None):
+    names = getattr(transformer, "_repeated_blocks", None)
+    if not names:
         raise UsageError(f"--compile: a {type(transformer).__name__} names no repeated blocks")
-    transformer.compile_repeated_blocks()
+    compile_blocks([module for module in transformer.modules() if type(module).__name__ in names])
+
+
+def compile_blocks(blocks: Iterable[torch.nn.Module]) -> None:
+    """Compile blocks in place. Those of one class share what is compiled."""
+    import torch._dynamo
+
+    # Shapes, masks or none, frozen parts or none are variants. Above torch's limit of 8 it would, with no more than a
+    # warning, compile no further and run as if not compiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    for block in blocks:
+        block.compile()
 
 
 def place(transformer: Any, device: torch.device, offload: bool) -> None:

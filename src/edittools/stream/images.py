@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,8 +92,9 @@ class Raster:
     """A size and colour to decode to.
 
     `short_side` keeps the aspect ratio and never enlarges; `square` (side, side) does not keep it. `cover` (height,
-    width) is any size that covers that much, or the picture's own: a JPEG comes at the least of libjpeg's scales that
-    does. With none the picture keeps its own size. `gray` is Rec. 601 luma.
+    width) is any size that covers that much, or the picture's own: a JPEG comes at a half, a quarter or an eighth if
+    that does (libjpeg has other scales, which cost more than the whole). With none the picture keeps its own size.
+    `gray` is Rec. 601 luma.
     """
 
     short_side: int | None = None
@@ -246,8 +246,8 @@ def _decode_jpeg(data: Buffer, raster: Raster, max_pixels: int) -> np.ndarray | 
     size = _raster_size(width, height, raster)
     if raster.cover is not None:
         tall, wide = raster.cover if orientation not in _SWAPS_SIDES else raster.cover[::-1]
-        scale = max(tall / height, wide / width)
-        size = math.ceil(scale * width), math.ceil(scale * height)
+        part = next((n for n in (8, 4, 2) if -(-width // n) >= wide and -(-height // n) >= tall), 1)
+        size = -(-width // part), -(-height // part)
     # For a square, twice as many pixels as asked for, so that every pixel of the raster is an average.
     enough = 2 if raster.square is not None else 1
     # A gray raster of a JPEG is its luma plane, which is Rec. 601 luma by definition.

@@ -27,6 +27,7 @@ from torch import Tensor
 from edittools.errors import EditError, Interrupted, UsageError
 from edittools.models.flow import interpolate
 from edittools.models.pictures import fit_box
+from edittools.models.speed import compile_blocks, set_attention
 from edittools.models.systems.base import System
 from edittools.train import checkpoint, consistency, objective
 from edittools.train.activations import checkpoint_activations
@@ -93,8 +94,7 @@ def train(
     if recipe.attention:
         choose_attention(system, recipe.attention, parallel.device, dtype)
     if recipe.compile:
-        for block in system.blocks():
-            block.compile()
+        compile_blocks(system.blocks())
     inner = {id(p) for block in system.blocks() for p in block.parameters()}
     inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
     network = parallel.wrap(system.network, system.blocks(), dtype)
@@ -223,8 +223,6 @@ def forward_backward(
 
 def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype) -> None:
     """Raises UsageError for a backend that is not there or takes no masks: texts of a batch may differ in length."""
-    from edittools.models.speed import set_attention
-
     if set_attention(system.network.transformer, name, device, dtype):
         raise UsageError(f"`attention`: {name} takes no masks, which texts of different lengths need")
 
