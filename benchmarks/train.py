@@ -230,8 +230,8 @@ def overfit(report: Report, folder: Path, steps: int) -> None:
         recipe = dataclasses.replace(
             load_recipe("firered-small", {
                 "system": name, "sides": [32, 32], "ratios": ["1:1"], "batch_tokens": 8 * tokens, "batches": 1,
-                "drop_text": 0.0, "variants": 1, "steps": steps, "lr": 2e-3 if name == "firered" else 1e-3,
-                "warmup": 20, "decay_from": 0.5,
+                "drop_text": 0.0, "variants": 1, "steps": steps, "lr": 1.5e-3,
+                "warmup": 20, "decay_from": 0.1,
                 "dtype": "float32", "compile": False, "checkpoint_every": 10**6, "sample_every": 0,
                 "sample_steps": 20, "sample_guidance": 1.0, "ema": 0.99, "shift_by_tokens": [], "shift": 2.0,
                 "log_every": 50,

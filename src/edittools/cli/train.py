@@ -92,7 +92,8 @@ from edittools.errors import UsageError
     setting=False,
     help="Do not train: store latents and language-model states in the folder -o, for --cache.",
 )
-@options.option("--cache", metavar="DIR/", group="Input", setting=False, help="What --precompute has stored.")
+@options.option("--cache", metavar="DIR/", group="Input", setting=False,
+                help="What --precompute has stored. Batches then hold texts of one length where possible.")
 @options.option(
     "--task", metavar="I/N", group="Run", setting=False, help="With --precompute: the I-th of N parts, or `auto`."
 )

@@ -81,7 +81,7 @@ def grow_pipe(file: BinaryIO | io.RawIOBase) -> None:
 
 
 class WireWriter:
-    """Writes one stream to a binary file. Every batch is flushed, so that a slow stage starves nobody."""
+    """Writes one stream to a binary file. What a stage gives is flushed, so that a slow one starves nobody."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, history: History, rows: int | None) -> None:
         metadata = {"edit.version": str(VERSION), "edit.history": history.to_json()}
@@ -102,6 +102,7 @@ class WireWriter:
         total = batch.rows.num_rows
         for start in range(0, max(total, 1), BATCH_ROWS):
             self._write_one(batch if total <= BATCH_ROWS else batch.slice(start, min(start + BATCH_ROWS, total)))
+        self._flush()
 
     def _write_one(self, batch: Batch) -> None:
         if not batch.rows.num_rows and not batch.last and not batch.rejects and not batch.seen:
@@ -114,7 +115,6 @@ class WireWriter:
                 self.place, self.note = place, _note(batch)
             note = self.note
         self.writer.write_batch(batch.rows, custom_metadata={"edit.batch": note})
-        self._flush()
 
     def end(self) -> None:
         """Write the end record. Without it every reader knows that this stream was cut off."""
