@@ -113,7 +113,7 @@ def test_fit_is_pillows_bicubic_of_the_middle(h, w, height, width, seed):
     if (h, w) == (height, width):
         wanted = picture
     apart = np.abs(found.astype(int) - np.asarray(wanted))
-    assert apart.max() <= 5 and apart.mean() < 0.6
+    assert apart.max() <= 16 and apart.mean() < 0.75  # another filter, or a pixel beside, is dozens
 
 
 # ---------------------------------------------------------------------------------------------------- alignment

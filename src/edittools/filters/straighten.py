@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -57,11 +55,7 @@ class StraightenStage:
         return scores_schema(schema, SCORES)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        first = next(batches, None)
-        if first is not None:
-            schema = self.schema(first.rows.schema)
-            work = functools.partial(self._work, schema=schema)
-            yield from map_chunks(itertools.chain([first], batches), work, schema, self.jobs)
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         found = _scores(batch.rows)
