@@ -230,11 +230,10 @@ def overfit(report: Report, folder: Path, steps: int) -> None:
         recipe = dataclasses.replace(
             load_recipe("firered-small", {
                 "system": name, "sides": [32, 32], "ratios": ["1:1"], "batch_tokens": 8 * tokens, "batches": 1,
-                "drop_text": 0.0, "variants": 1, "steps": steps, "lr": 1.5e-3,
-                "warmup": 20, "decay_from": 0.1,
-                "dtype": "float32", "compile": False, "checkpoint_every": 10**6, "sample_every": 0,
+                "drop_text": 0.0, "variants": 1, "steps": steps, "lr": 1.5e-3, "warmup": 20,
+                "decay_from": 0.1, "dtype": "float32", "compile": False, "checkpoint_every": 10**6, "sample_every": 0,
                 "sample_steps": 20, "sample_guidance": 1.0, "ema": 0.99, "shift_by_tokens": [], "shift": 2.0,
-                "log_every": 50,
+                "spike": 0.0, "log_every": 50,
             }),
             model=model,
         )  # fmt: skip
@@ -270,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
     parser.add_argument("--json", type=Path, help="write every measured number there")
-    parser.add_argument("--steps", type=int, default=1600, help="of `overfit` (default 1600)")
+    parser.add_argument("--steps", type=int, default=1400, help="of `overfit` (default 1400)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
     parser.add_argument("--only", nargs="*", choices=["buckets", "loader", "overfit"], help="a part of the benchmark")
     given = parser.parse_args()
