@@ -166,7 +166,8 @@ def make_data(given: Given, side: int, **overrides: Any) -> Data:
             for which in (0, TARGET):
                 key = keys.latents(sample.row, which, sample.shapes[0])
                 writer.add(key, {"latents": torch.randn(shape, generator=random)})
-            length = SEEN + 20 + number * 7 % 41  # 20 to 60 tokens of instruction
+            # 24 to 48 tokens of instruction; few lengths, so that each fills batches as in a large data set
+            length = SEEN + 24 + 8 * (number % 4)
             states = torch.randn((length, size.states), generator=random)
             writer.add(keys.conditions(sample), {"states": states})
         writer.flush()
