@@ -133,7 +133,7 @@ def ours(folder: Path, given: argparse.Namespace, size: Size, dtype: str, option
     work(0)
     before = editor.work.flops, editor.work.seconds
     found = measured(given.device, work, size.pictures)
-    found.tflops = (editor.work.flops - before[0]) / (editor.work.seconds - before[1]) / 1e12
+    found.tflops = (editor.work.flops - before[0]) / (editor.work.seconds - before[1]) / 1e12 or None
     return found
 
 
@@ -206,13 +206,14 @@ def main() -> None:
                 continue
             apart = difference(found.images, base.images)
             ratio = found.images_per_s / base.images_per_s
-            share = f", MFU {found.tflops / peak:.1%}" if peak and found.tflops else ""
+            work = f"{found.tflops:.3g} TFLOP/s" if found.tflops else "some steps skipped"
+            work += f", MFU {found.tflops / peak:.1%}" if peak and found.tflops else ""
             report.numbers[what] = {
                 "images_per_s": found.images_per_s, "ratio": ratio, "tflops": found.tflops, "memory": found.memory,
                 "difference": apart,
             }  # fmt: skip
             note = (
-                f"{found.images_per_s:.3g} img/s, {found.tflops:.3g} TFLOP/s{share}, {found.memory / 2**30:.1f} GiB; "
+                f"{found.images_per_s:.3g} img/s, {work}, {found.memory / 2**30:.1f} GiB; "
                 f"of 255 apart: mean {apart['mean']:.3g}, most {apart['most']:.0f}, {apart['psnr']:.1f} dB"
             )
             report.add(f"edit sample, {what}: stock's images/s", ratio, bar if cuda else None, "×", note=note)

@@ -263,14 +263,12 @@ class FeatureSet(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
-    """Texts are padded to the longest of the batch, and there is always a mask."""
+    """Texts are padded to the longest of the batch, with a mask where that is so."""
     padded = pad_states([row.conditions["states"] for row in rows])
-    mask = padded.get("mask", torch.ones(padded["states"].shape[:2], dtype=torch.bool))
     return {
         "target": torch.stack([row.target for row in rows]),
         "reference": torch.stack([row.references[0] for row in rows]),
-        "states": padded["states"],
-        "mask": mask,
+        **padded,
     }
 
 
@@ -316,7 +314,7 @@ def plain(given: Given, data: Data, profiler: Any = None) -> Speed:
                     output = model(
                         hidden_states=torch.cat([tokens, to_tokens(reference, 2)], 1),
                         encoder_hidden_states=found["states"].to(x0.dtype),
-                        encoder_hidden_states_mask=found["mask"],
+                        encoder_hidden_states_mask=found.get("mask"),
                         timestep=t,
                         img_shapes=[[shape, shape]] * len(x0),
                         return_dict=False,

@@ -27,7 +27,7 @@ def on_step(report):
     if report.step == stop:
         raise Stop
 recipe = tiny(steps=steps, batches=4, batch_tokens=24, optimizer={optimizer!r}, checkpoint_every=10,
-              dtype={dtype!r})
+              dtype={dtype!r}, sample_every={sample_every}, sample_steps=2)
 rows = MemoryRows(pairs(23, references=lambda k: 1 + k % 2))
 try:
     run(recipe, rows, out, parallel=parallel, on_step=on_step)
@@ -43,7 +43,8 @@ def launch(
     mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0, dtype: str = "float32"
 ) -> list[float]:
     script = out.with_suffix(".py")
-    script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype))
+    script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype,
+                                    sample_every=20 if dtype == "bfloat16" else 0))
     command = [sys.executable, str(script)]
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -89,6 +90,7 @@ def test_bfloat16_arithmetic_of_float32_weights(tmp_path, alone, mode):
     losses, trained = alone("adamw")
     got = launch(mode, 2, tmp_path / "run", "adamw", dtype="bfloat16")
     assert got == pytest.approx(losses, rel=0.02) and got != pytest.approx(losses, rel=1e-5)
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["00000020.png"]
     found = weights(tmp_path / "run")
     assert {value.dtype.name for value in found.values()} == {"float32"}
     # Adam moves a weight by up to 1e-3 a step: the two ways are less than a tenth of that apart

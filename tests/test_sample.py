@@ -49,6 +49,17 @@ def test_result_does_not_depend_on_the_batch(run):
     assert np.mean([np.mean(a != b) for a, b in zip(together, alone)]) < 0.001
 
 
+def test_cached_steps_are_forgotten_between_rows(run):
+    """A row after others, of another shape and of the same, is what it is alone."""
+    first, second, third = requests(3)
+    wide = EditRequest([picture(7, 48, 80)], "invert the colors", seed=7)
+    options = {"steps": 4, "cache": "first-block", "cache_threshold": 10.0}  # all steps but the first are skipped
+    together = load_editor(str(run), **options).edit([first, wide, second, third])
+    alone = [load_editor(str(run), **options).edit([each])[0] for each in (first, wide, second, third)]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone))
+    assert not np.array_equal(alone[0], load_editor(str(run), steps=4).edit([first])[0])
+
+
 def test_samples_before_rounding_agree_to_float_precision(run):
     editor = load_editor(str(run), steps=2)
     words = ["invert", "leave it alone", "the colors", "x"]

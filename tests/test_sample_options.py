@@ -121,6 +121,8 @@ def test_attention_backends(qwen, rows):
     assert apart(unrounded(other, rows, 3), plain) < 1e-5
     with pytest.raises(UsageError, match="attention `nonsense`"):
         load_editor(str(qwen), attention="nonsense")
+    with pytest.raises(UsageError, match=r"flash_hub.*code out of the hub"):
+        load_editor(str(qwen), attention="flash_hub")
     if importlib.util.find_spec("flash_attn") is None:
         with pytest.raises(UsageError, match=r"attention `flash`.*flash"):
             load_editor(str(qwen), attention="flash")

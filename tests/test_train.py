@@ -392,8 +392,9 @@ def test_attention_backends(tmp_path):
     run(tiny(steps=2, log_every=1), rows, tmp_path / "own")
     losses = [[json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").open()] for name in ("math", "own")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    with pytest.raises(UsageError, match="attention `nonsense`"):
-        run(tiny(attention="nonsense"), rows, tmp_path / "none")
+    for name, why in (("_native_nonsense", "_native_nonsense"), ("sage", "does not train")):
+        with pytest.raises(UsageError, match=why):
+            run(tiny(attention=name), rows, tmp_path / name)
 
 
 def test_rows_without_and_with_two_references_train(tmp_path):

@@ -18,6 +18,8 @@ from edittools.stream.shards import is_shard_set
 from edittools.stream.source import Source, open_source
 
 _BLOCK = 2048
+_LOOKED_AT = 256  # searched pictures that are looked for in the background
+_ITSELF = 0.9995  # cosine of a picture with itself in float16, or more
 _NEAREST = 3  # of the background, by which a score is normalised
 
 
@@ -126,6 +128,12 @@ class Learnt:
         def work(start: int) -> np.ndarray:
             return score_offsets(vectors[rows[start : start + _BLOCK]], background, last=_NEAREST - 1)
 
+        some = score_offsets(vectors[rows[:_LOOKED_AT]], background, first=0, last=0, weight=1.0)
+        if len(some) and np.mean(some > _ITSELF) > 0.5:
+            raise UsageError(
+                "--background: most of the searched pictures are in it themselves, and each is nearest to itself",
+                hint="take pictures that are no copies of these",
+            )
         made = np.zeros(len(vectors))
         with ThreadPoolExecutor(jobs) as pool:
             for start, found in zip(range(0, len(rows), _BLOCK), pool.map(work, range(0, len(rows), _BLOCK))):

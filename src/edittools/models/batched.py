@@ -21,6 +21,7 @@ from edittools.errors import EditError, RowError
 from edittools.models.editors import EditRequest, Work
 from edittools.models.pictures import to_picture
 from edittools.models.shapes import Shape
+from edittools.models.speed import reset_cache
 from edittools.models.systems.base import Conditions, System
 
 PIXELS_AT_ONCE = 2**20  # that an autoencoder takes in or puts out together
@@ -126,6 +127,7 @@ class BatchedEditor(ABC):
         shape = self.system.latent_shape(*rows[0].target)
         # Each row's noise comes from its own seed, on the CPU: not from the batch, not from the device.
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(row.request.seed)) for row in rows]
+        reset_cache(getattr(self.system.network, "transformer", None))  # of the rows before
         latents = self.denoise(rows, torch.stack(noise).to(self.device), references, conditions, negative)
         return self._in_pieces(self.system.pictures, latents).float().cpu()
 
@@ -133,7 +135,9 @@ class BatchedEditor(ABC):
         return self.system.network(x.to(self.dtype), *rest)
 
     def count(self, rows: list[Prepared], steps: int) -> None:
-        """Add what `steps` forward passes (two each with guidance) of these rows cost."""
+        """Add what `steps` forward passes (two each with guidance) of these rows cost; nothing if some are skipped."""
+        if getattr(getattr(self.system.network, "transformer", None), "is_cache_enabled", False):
+            return
         for row in rows:
             sizes = [h * w // self.system.patch**2 for h, w in row.shapes]
             for conditions in (row.conditions, row.negative):
@@ -151,7 +155,11 @@ class BatchedEditor(ABC):
 
     def _collate(self, rows: list[Conditions]) -> Conditions:
         made = self.system.collate(rows)
-        return {k: v.to(self.device, self.dtype if v.is_floating_point() else None) for k, v in made.items()}
+        return {
+            # positions are not rounded
+            k: v.to(self.device, self.dtype if v.is_floating_point() and k != "ids" else None)
+            for k, v in made.items()
+        }
 
 
 def _length(conditions: Conditions) -> int:

@@ -59,7 +59,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
     options.refuse(f"a {class_name}", "side")
     extra: dict[str, Any] = {}
     if options.quantize is not None:
-        mapping = {"transformer": quantization(options.quantize, device)}
+        mapping = {"transformer": quantization(options.quantize, device, dtype)}
         extra["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=mapping)
     pipe = open_pipeline(folder, dtype, legacy_positions=options.legacy_positions, **extra)
     if options.lora:

@@ -53,7 +53,8 @@ class EditorOptions:
     def refuse(self, model: str, *names: str) -> None:
         """Raise UsageError for the first of these that is set, since `model` has no such thing."""
         for name in names:
-            if getattr(self, name) not in (None, (), False):
+            value = getattr(self, name)
+            if value is not None and value is not False and value != ():
                 raise UsageError(f"--{name.replace('_', '-')}: {model} has no such option")
 
 

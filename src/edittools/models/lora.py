@@ -70,7 +70,8 @@ def add_adapters(pipe: Any, specs: Sequence[str], merge: bool) -> None:
     try:
         pipe.set_adapters(list(scales), list(scales.values()))
         if merge:
-            pipe.fuse_lora(adapter_names=list(scales))
+            # all parts that the files have adapters for, text encoders too
+            pipe.fuse_lora(components=sorted(pipe.get_list_adapters()), adapter_names=list(scales))
             pipe.unload_lora_weights()
     except (ValueError, RuntimeError) as error:
         raise EditError(f"--lora: {describe(error)}") from error

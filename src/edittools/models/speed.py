@@ -14,6 +14,7 @@ import torch
 from edittools.errors import UsageError, describe, missing_extra
 from edittools.models.editors import EditorOptions
 
+MODULATION = ("img_mod", "txt_mod", "time_text_embed", "norm")  # parts of modules' names, Qwen-Image's and FLUX's
 FP8_CAPABILITY = (8, 9)  # the first CUDA devices that multiply in fp8: Ada and Hopper
 
 
@@ -21,14 +22,15 @@ def loading(options: EditorOptions, device: str, dtype: str) -> dict[str, Any]:
     """Arguments of a diffusers model's from_pretrained(). Raises UsageError or EditError where 8 bits cannot be."""
     arguments: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if options.quantize is not None:
-        arguments["quantization_config"] = quantization(options.quantize, device)
+        arguments["quantization_config"] = quantization(options.quantize, device, dtype)
     return arguments
 
 
-def quantization(name: str, device: str) -> Any:
+def quantization(name: str, device: str, dtype: str) -> Any:
     """diffusers' configuration for weights and activations in 8 bits, by torchao.
 
-    Both scale every row of activations by itself, so that a row's result does not depend on its batch.
+    Both scale every row of activations by itself, so that a row's result does not depend on its batch. What sees one
+    token per row, and decides how all others are scaled, stays as it is.
     """
     if name not in ("int8", "fp8"):
         raise UsageError(f"--quantize {name}: int8 or fp8")
@@ -37,6 +39,8 @@ def quantization(name: str, device: str) -> Any:
             raise UsageError(f"--quantize fp8 needs a CUDA device, not {device}", hint="--quantize int8")
         if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
             raise UsageError(f"--quantize fp8: {torch.cuda.get_device_name(device)} has none", hint="--quantize int8")
+        if dtype != "bfloat16":
+            raise UsageError(f"--quantize fp8 works with bfloat16, not {dtype}", hint="--dtype bfloat16")
     if importlib.util.find_spec("torchao") is None:
         raise missing_extra("torchao", "quantize", f"--quantize {name}")
     with redirect_stdout(sys.stderr):  # torchao prints when it is imported, and standard output is data
@@ -48,8 +52,10 @@ def quantization(name: str, device: str) -> Any:
         )
 
         if name == "fp8":
-            return TorchAoConfig(Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
-        return TorchAoConfig(Int8DynamicActivationInt8WeightConfig())
+            config: Any = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        else:
+            config = Int8DynamicActivationInt8WeightConfig()
+        return TorchAoConfig(config, modules_to_not_convert=list(MODULATION))
 
 
 def speed_up(editor: Any, options: EditorOptions) -> None:
@@ -74,6 +80,8 @@ def speed_up(editor: Any, options: EditorOptions) -> None:
 
 def set_attention(transformer: Any, name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Choose a backend of diffusers' attention; returns whether it takes no mask. Raises UsageError."""
+    if name.lower().endswith("_hub"):
+        raise UsageError(f"attention `{name}`: it would run code out of the hub", hint="install the package it is of")
     from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
     try:

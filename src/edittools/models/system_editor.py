@@ -25,7 +25,7 @@ from edittools.models.editors import EditorOptions, EditRequest
 from edittools.models.pictures import to_picture, to_tensor
 from edittools.models.sampling import scheduled
 from edittools.models.shapes import Shape
-from edittools.models.speed import loading, reset_cache, speed_up
+from edittools.models.speed import loading, speed_up
 from edittools.models.systems import load_system
 from edittools.models.systems.base import Conditions
 
@@ -97,7 +97,8 @@ class SystemEditor(BatchedEditor):
                 setattr(self, name, getattr(options, name))
         network = system.network
         if getattr(network, "guidance", None) is not None:  # guidance-distilled
-            network.guidance = options.distilled_guidance or self.distilled_guidance
+            chosen = options.distilled_guidance
+            network.guidance = self.distilled_guidance if chosen is None else chosen
         else:
             options.refuse("this model, which is not guidance-distilled,", "distilled_guidance")
         self.scheduler = self.make_scheduler()
@@ -137,8 +138,6 @@ class SystemEditor(BatchedEditor):
         negative: Conditions | None,
     ) -> Tensor:  # fmt: skip
         self.count(rows, self.steps)
-        transformer: Any = self.system.network.transformer
-        reset_cache(transformer)
         return scheduled(
             self.system,
             self.network,

@@ -161,11 +161,11 @@ def train(
             stop = parallel.any(bool(received)) and done < recipe.steps
             if done % recipe.log_every == 0 or done == recipe.steps or stop:
                 log.write()
-            if recipe.sample_every and done % recipe.sample_every == 0:
-                save_samples(recipe, plan, system, network, features, out / "samples" / f"{done:08d}.png", parallel)
             if stop or (done % recipe.checkpoint_every == 0 and done < recipe.steps):
                 log.write()
                 checkpoint.save(out, done, state(), {"level": level}, parallel)
+            if recipe.sample_every and done % recipe.sample_every == 0:
+                save_samples(recipe, plan, system, network, features, out / "samples" / f"{done:08d}.png", parallel)
             if on_step:
                 on_step(report)
             if stop:
@@ -222,7 +222,12 @@ def forward_backward(
 
 
 def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises UsageError for a backend that is not there or takes no masks: texts of a batch may differ in length."""
+    """Raises UsageError for a backend that is not there or takes no masks: texts of a batch may differ in length.
+
+    Only torch's own: others have no backward pass, or do not take the precisions that autocast mixes.
+    """
+    if name.lower() != "native" and not name.lower().startswith("_native"):
+        raise UsageError(f"`attention`: {name} does not train", hint="native, _native_cudnn, _native_efficient")
     if set_attention(system.network.transformer, name, device, dtype):
         raise UsageError(f"`attention`: {name} takes no masks, which texts of different lengths need")
 

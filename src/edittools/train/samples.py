@@ -40,15 +40,16 @@ def save_samples(
         place = parallel.device
         noise = objective.noise(recipe.seed, 0, 0, plan.rows[sample.row].id, tuple(found.target.shape))
         tokens = (sample.shapes[0][0] // system.patch) * (sample.shapes[0][1] // system.patch)
-        latents = euler(
-            system,
-            network,
-            noise[None].to(place),
-            [reference[None].float().to(place) for reference in found.references],
-            {name: value.to(place) for name, value in system.collate([found.conditions]).items()},
-            steps=recipe.sample_steps,
-            shift=shift_factor(recipe.shift, recipe.shift_by_tokens, tokens),
-        )
+        with parallel.arithmetic(getattr(torch, recipe.dtype)):
+            latents = euler(
+                system,
+                network,
+                noise[None].to(place),
+                [reference[None].float().to(place) for reference in found.references],
+                {name: value.to(place) for name, value in system.collate([found.conditions]).items()},
+                steps=recipe.sample_steps,
+                shift=shift_factor(recipe.shift, recipe.shift_by_tokens, tokens),
+            )
         if not parallel.is_main:
             continue
         with torch.no_grad():
