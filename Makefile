@@ -30,7 +30,7 @@ lint: $(VENV)/.dev
 	$(BIN)/edit man --check man --readme README.md
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 docs: $(VENV)/.dev
 	$(BIN)/edit man --write man --readme README.md

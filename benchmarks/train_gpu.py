@@ -438,9 +438,10 @@ def precision(given: Given) -> None:
 
     size = given.size
     # five layers of one system, two double and four single blocks of the others: 1.7 B and 1.3 B parameters
+    width = min(512, size.heads * size.head_dim)  # of the connectors
     flux = {
         "in_channels": 16, "num_layers": 2, "num_single_layers": 4, "attention_head_dim": size.head_dim,
-        "num_attention_heads": size.heads, "joint_attention_dim": 512, "pooled_projection_dim": 64,
+        "num_attention_heads": size.heads, "joint_attention_dim": width, "pooled_projection_dim": 64,
         "axes_dims_rope": list(size.rope), "guidance_embeds": False,
     }  # fmt: skip
     folder = given.folder / "precision"
@@ -454,12 +455,12 @@ def precision(given: Given) -> None:
         },
         "step1x": {
             "weights": str(folder / "step1x"), "dropped": dropped, "transformer": flux,
-            "connector": {"states_width": WIDTH, "width": 512, "heads": 8, "depth": 2, "pooled_width": 64},
+            "connector": {"states_width": WIDTH, "width": width, "heads": 8, "depth": 2, "pooled_width": 64},
         },
         "imgedit_e1": {
             "weights": str(save_e1(folder / "e1")), "transformer": flux,
             "projectors": {
-                "states_width": WIDTH, "features_width": 16, "hidden": 64, "width": 512, "pooled_width": 64,
+                "states_width": WIDTH, "features_width": 16, "hidden": 64, "width": width, "pooled_width": 64,
             },
         },
     }  # fmt: skip

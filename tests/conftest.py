@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+# Two workers on two cores: threads of the libraries would only wait for each other, and busily at that.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -209,6 +214,32 @@ def forge() -> Iterator[Forge]:
     made = Forge()
     yield made
     made.close()
+
+
+# What training, sampling and the filters with models import: ten seconds of processor time.
+_MODELS = (
+    "torch", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "edittools.train.console",
+    "edittools.models.run_folder", "edittools.models.diffusers_pipeline", "edittools.models.system_editor",
+    "edittools.models.systems.small", "edittools.models.stage", "edittools.models.embedders.clip",
+    "edittools.models.embedders.dinov2", "edittools.models.classifier", "edittools.filters.regions",
+    "transformers.models.auto.modeling_auto", "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.image_processing_pil_clip", "transformers.models.clip.tokenization_clip",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
+    "diffusers.models.transformers.transformer_qwenimage", "diffusers.models.autoencoders.autoencoder_kl_qwenimage",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def model_forge() -> Iterator[Forge]:
+    made = Forge(*_MODELS)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def model_edit(model_forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """`edit` whose processes have torch, transformers and diffusers already."""
+    return Runner(model_forge, tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import array
 import contextlib
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -67,11 +68,16 @@ class Forge:
         cwd: str | Path | None = None,
         env: dict[str, str] | None = None,
         group: int | None = None,
+        script: str | Path | None = None,
     ) -> Child:
-        """Start one command on open descriptors; `group` 0 makes a process group, another number joins it."""
+        """Start one command on open descriptors; `group` 0 makes a process group, another number joins it.
+
+        With `script` that Python file is run instead of `edit`.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(self.path)
         request = {"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": env or {}, "group": group}
+        request["script"] = str(script) if script else None
         fds = array.array("i", [stdin, stdout, stderr])
         connection.sendmsg(
             [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())]
@@ -95,6 +101,11 @@ def _command(request: dict[str, Any], fds: list[int]) -> None:
     sys.stdin, sys.stdout, sys.stderr = (
         open(k, mode, buffering=1, closefd=False) for k, mode in enumerate(("r", "w", "w"))
     )
+    if request["script"]:
+        sys.argv[0] = request["script"]
+        runpy.run_path(request["script"], run_name="__main__")
+        sys.stdout.flush()
+        os._exit(0)
     from edittools.cli.main import main
 
     main(request["arguments"])

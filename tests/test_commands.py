@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import click
 import numpy as np
 import pytest
 from conftest import EDIT, Runner, encode, picture, pixels, rejects_of, rows_of, tree
-from forge import Forge
 from PIL import Image
 
 from edittools.cli.main import COMMANDS, group
@@ -355,14 +353,6 @@ TINY = {
     "model.max_words": 12,
 }  # fmt: skip
 SETTINGS = [part for name, value in TINY.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-
-
-@pytest.fixture(scope="module")
-def model_edit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """`edit` whose processes have torch and diffusers already: importing them takes longer than all these tests."""
-    forge = Forge("edittools.models.run_folder", "edittools.models.diffusers_pipeline", "edittools.train.console")
-    yield Runner(forge, tmp_path_factory.mktemp("logs"))
-    forge.close()
 
 
 @pytest.fixture(scope="module")

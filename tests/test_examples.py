@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Runner
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,7 +155,7 @@ exit $status""",
 }
 
 
-def test_slurm_train_on_two_nodes_stops_at_a_signal_and_goes_on(tmp_path: Path) -> None:
+def test_slurm_train_on_two_nodes_stops_at_a_signal_and_goes_on(model_edit: Runner, tmp_path: Path) -> None:
     """Two torchruns of one process each, as on two nodes, find each other; HSDP has a copy of the model on each."""
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny_systems import save_firered
@@ -175,10 +176,9 @@ def test_slurm_train_on_two_nodes_stops_at_a_signal_and_goes_on(tmp_path: Path) 
         assert old in recipe, old
         recipe = recipe.replace(old, new)
     (tmp_path / "tiny.toml").write_text(recipe.partition("[model.transformer]")[0])  # the weights' own transformer
-    run = lambda *words: subprocess.run([str(BIN / "edit"), *words], cwd=tmp_path, check=True)  # noqa: E731
-    run("shard", "crawl/", "-o", "raw/", "-q")
-    run("synth", "raw/", "--size", "64", "--kinds", "gray,flip", "--per-row", "2", "-o", "pairs/", "-q")
-    run("train", "pairs/", "--recipe", "tiny.toml", "--precompute", "-o", "features/", "-q")
+    model_edit("shard", "crawl/", "-o", "raw/", "-q", cwd=tmp_path)
+    model_edit("synth", "raw/", "--size", "64", "--kinds", "gray,flip", "--per-row", "2", "-o", "pairs/", cwd=tmp_path)
+    model_edit("train", "pairs/", "--recipe", "tiny.toml", "--precompute", "-o", "features/", cwd=tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -97,6 +97,11 @@ def hostile() -> tuple[dict[str, bytes], dict[str, tuple[bytes, str]]]:
 
 
 @pytest.fixture(scope="module")
+def edit(model_edit: Runner) -> Runner:
+    return model_edit
+
+
+@pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "in"
     folder.mkdir()

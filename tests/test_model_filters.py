@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 import tiny_models as tiny
 import torch
 from conftest import EDIT, Runner, encode, rejects_of, rows_of, tree
-from forge import Forge
 from PIL import Image
 
 from edittools.errors import UsageError
@@ -48,15 +47,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def edit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """`edit` whose processes have torch and transformers already."""
-    forge = Forge(
-        "torch", "edittools.models.embedders.clip", "edittools.models.embedders.dinov2", "edittools.models.classifier",
-        "edittools.filters.regions", "transformers.models.clip.modeling_clip", "transformers.models.auto.modeling_auto",
-        "transformers.models.clip.image_processing_pil_clip", "transformers.models.clip.tokenization_clip",
-    )  # fmt: skip
-    yield Runner(forge, tmp_path_factory.mktemp("logs"))
-    forge.close()
+def edit(model_edit: Runner) -> Runner:
+    return model_edit
 
 
 def named(folders: dict[str, Path]) -> list[Any]:

@@ -25,6 +25,11 @@ from edittools.rounding import significant
 
 
 @pytest.fixture(scope="module")
+def edit(model_edit: Runner) -> Runner:
+    return model_edit
+
+
+@pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("weights")
     torch.save(tiny.released_raft(), root / "raft-things.pth")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forge import Forge
 from safetensors.numpy import load_file
 
 WORKER = """
@@ -39,22 +40,38 @@ parallel.close()
 """
 
 
-def launch(
-    mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0, dtype: str = "float32"
-) -> list[float]:
-    script = out.with_suffix(".py")
-    script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype,
-                                    sample_every=20 if dtype == "bfloat16" else 0))
-    command = [sys.executable, str(script)]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *launcher, str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
-    done = subprocess.run(
-        [*command, mode, str(out), str(steps), str(stop)], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+Launch = Callable[..., list[float]]
+
+
+@pytest.fixture(scope="module")
+def launch(model_forge: Forge) -> Launch:
+    """Train on some processes, with the variables that a launcher sets: the losses of the first one."""
+
+    def run(
+        mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0, dtype: str = "float32"
+    ) -> list[float]:
+        script = out.with_suffix(".py")
+        script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype,
+                                        sample_every=20 if dtype == "bfloat16" else 0))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
+                 "LOCAL_WORLD_SIZE": str(processes)}  # fmt: skip
+        arguments = [mode, str(out), str(steps), str(stop)]
+        children, logs = [], [out.with_suffix(f".{rank}") for rank in range(processes)]
+        for rank, log in enumerate(logs):
+            environment = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            with open(os.devnull) as nothing, log.open("w") as said:
+                children.append(
+                    model_forge.start(arguments, stdin=nothing.fileno(), stdout=said.fileno(), stderr=said.fileno(),
+                                      env=environment, script=script)
+                )  # fmt: skip
+        codes = [child.wait(300) for child in children]
+        assert not any(codes), [log.read_text()[-2000:] for log in logs]
+        return json.loads(logs[0].read_text().splitlines()[-1])
+
+    return run
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
@@ -62,7 +79,7 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(launch, tmp_path_factory):
     made = {}
 
     def of(optimizer: str):
@@ -77,7 +94,7 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("mode, optimizer", [
     ("ddp", "adamw"), ("fsdp", "adamw"), ("hsdp", "adamw"), ("fsdp", "muon"), ("fsdp", "prodigy"),
 ])  # fmt: skip
-def test_two_processes_train_what_one_does(tmp_path, alone, mode, optimizer):
+def test_two_processes_train_what_one_does(tmp_path, launch, alone, mode, optimizer):
     losses, trained = alone(optimizer)
     got = launch(mode, 2, tmp_path / "run", optimizer)
     assert got == pytest.approx(losses, rel=2e-4)
@@ -86,7 +103,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone, mode, optimizer):
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_bfloat16_arithmetic_of_float32_weights(tmp_path, alone, mode):
+def test_bfloat16_arithmetic_of_float32_weights(tmp_path, launch, alone, mode):
     losses, trained = alone("adamw")
     got = launch(mode, 2, tmp_path / "run", "adamw", dtype="bfloat16")
     assert got == pytest.approx(losses, rel=0.02) and got != pytest.approx(losses, rel=1e-5)
@@ -98,7 +115,7 @@ def test_bfloat16_arithmetic_of_float32_weights(tmp_path, alone, mode):
 
 
 @pytest.mark.parametrize("before, after", [(("fsdp", 2), ("single", 1)), (("single", 1), ("fsdp", 2))])
-def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, alone, before, after):
+def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, launch, alone, before, after):
     losses, trained = alone("adamw")
     first = launch(*before, tmp_path / "run", "adamw", stop=13)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import training
 from conftest import Runner, encode, pixels, rejects_of, rows_of, tree
-from forge import Forge
 from safetensors.torch import load_file, save_file
 from tiny_systems import save_kontext
 
@@ -22,14 +20,8 @@ from edittools.stream import images
 
 
 @pytest.fixture(scope="module")
-def edit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """`edit` whose processes have torch and diffusers already."""
-    forge = Forge(
-        "edittools.models.run_folder", "edittools.models.system_editor", "edittools.models.systems.small",
-        "edittools.models.stage",
-    )  # fmt: skip
-    yield Runner(forge, tmp_path_factory.mktemp("logs"))
-    forge.close()
+def edit(model_edit: Runner) -> Runner:
+    return model_edit
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def test_without_masks_only_equal_lengths_share_a_batch(qwen, rows):
 
 def test_cache_skips_steps_and_keeps_rows_apart(qwen, rows):
     """A threshold of 0 never skips, so nothing changes; a high one computes the first step of each row alone."""
-    plain = load_editor(str(qwen), steps=4)
+    plain = load_editor(str(qwen), steps=4, batch_size=1)
     expected = plain.edit(rows)
     never = load_editor(str(qwen), steps=4, cache="first-block", cache_threshold=0.0, batch_size=3)
     assert never.batch_size == 1

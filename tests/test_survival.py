@@ -99,12 +99,14 @@ def test_killed_while_writing_shards(
         commands = pipeline(pictures, f"{out}/")
         codes = run(edit, commands, tmp_path / "log", (victim, float(moment)))
         if codes[victim] == -signal.SIGKILL:
-            if victim < 2:
-                assert codes[2] == 4, codes
-            assert not (out / "_end.json").exists() or victim < 2
             # The ones before the victim see a reader that left, which is no failure of theirs.
             assert all(code == 0 for code in codes[:victim]), codes
-            assert all(code == 4 for code in codes[victim + 1 :]), codes
+            # The ones after it miss its end record, unless the kill came between its last word and its exit.
+            after = codes[victim + 1 :]
+            assert set(after) in ({4}, {0}, set()), codes
+            assert (out / "_end.json").exists() == (set(after) == {0}) or victim == 2, codes
+            if (out / "_end.json").exists():
+                assert tree(out) == truth
         middle += 0 < check_shards(out) < 9
         if number % 3 == 2:  # and killed again while it resumes
             run(edit, commands, tmp_path / "log", (victim, float(moment) / 2))

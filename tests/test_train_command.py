@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import picture
+from conftest import Runner, picture
 from tiny_systems import save_firered
 
 SMALL = ["--set", "sides=[64,64]", "--set", "batch_tokens=64", "--set", "variants=3", "--encoder-dtype", "float32"]
 QUICK = ["--set", "steps=4", "--set", "dtype=float32", "--set", "compile=false", "--set", "model.transformer={}"]
+ACCELERATE = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 DEMO = ["--recipe", "demo", "--set", "steps=4", "--set", "batches=2", "--set", "batch_tokens=72"]
 
 
-def edit(*arguments: str, launcher: tuple[str, ...] = (), cwd: Path, status: int = 0) -> str:
+@pytest.fixture(scope="module")
+def edit(model_edit: Runner) -> Callable[..., str]:
     """Standard error of `edit ARGUMENTS`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    module = [*launcher, "-m", "edittools"] if launcher else [sys.executable, "-m", "edittools"]
-    done = subprocess.run([*module, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, done.stderr[-3000:]
-    return done.stderr
+    return lambda *arguments, cwd, status=0: model_edit(*arguments, cwd=cwd, check=status, timeout=300).stderr
+
+
+def launch(launcher: tuple[str, ...], *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *launcher, "-m", "edittools", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def work(edit, tmp_path_factory):
     """A folder with `pairs/`, 36 edits of synthesised pictures, and `model/`, a tiny pipeline."""
     folder = tmp_path_factory.mktemp("train")
     (folder / "crawl").mkdir()
@@ -40,7 +43,7 @@ def work(tmp_path_factory):
     return folder
 
 
-def test_tasks_unite_to_the_whole_and_training_reads_them(work):
+def test_tasks_unite_to_the_whole_and_training_reads_them(edit, work):
     recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL]
     parts = [edit("train", *recipe, "--precompute", "--task", f"{k}/2", "-o", "parts/", cwd=work) for k in range(2)]
     assert "0 features computed" in edit("train", *recipe, "--precompute", "-o", "parts/", cwd=work)
@@ -57,7 +60,7 @@ def test_tasks_unite_to_the_whole_and_training_reads_them(work):
     assert "36 rows" in cached and "data-wait" in cached and "of the token budget used" in cached
 
 
-def test_what_is_computed_on_the_way_is_what_is_stored(work):
+def test_what_is_computed_on_the_way_is_what_is_stored(edit, work):
     """Of texts of one length, since others share batches with their like once they are stored."""
     with (work / "equal.jsonl").open("w") as file:
         for k in range(12):
@@ -75,7 +78,7 @@ def test_what_is_computed_on_the_way_is_what_is_stored(work):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_store_that_covers_a_part_is_named_and_completed(work):
+def test_a_store_that_covers_a_part_is_named_and_completed(edit, work):
     recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL]
     edit("train", *recipe, "--precompute", "--limit", "5", "-o", "some/", cwd=work)
     said = edit("train", *recipe, *QUICK, "--cache", "some/", "-o", "never/", cwd=work, status=1)
@@ -87,34 +90,29 @@ def test_a_store_that_covers_a_part_is_named_and_completed(work):
     assert 0 < added < len(Store(work / "some").entries)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_launchers(work, launcher):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+@pytest.mark.parametrize("launcher", [
+    ("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
     # --multi_gpu is how accelerate is told to start several processes; that there is no GPU does not stop it
-    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
-    chosen = torchrun if launcher == "torchrun" else accelerate
-    said = edit("train", "pairs/", *DEMO, "--processes", "2", "-o", f"{launcher}/", launcher=chosen, cwd=work)
-    assert "on 2 processes (fsdp)" in said
-    edit("train", "pairs/", *DEMO, "-o", "single/", cwd=work)
-    logs = [(work / run / "log.jsonl").read_text() for run in (launcher, "single")]
+    ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *ACCELERATE),
+], ids=["torchrun", "accelerate"])  # fmt: skip
+def test_launchers(edit, work, tmp_path, launcher):
+    done = launch(launcher, "train", "pairs/", *DEMO, "--processes", "2", "-o", str(tmp_path / "several"), cwd=work)
+    assert done.returncode == 0 and "on 2 processes (fsdp)" in done.stderr, done.stderr[-3000:]
+    edit("train", "pairs/", *DEMO, "-o", tmp_path / "single", cwd=work)
+    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("several", "single")]
     losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] and losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_accelerate_that_starts_one_process_is_an_error(work):
     """`accelerate launch --cpu --num_processes 2` silently starts one."""
-    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-                "1", "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
-    done = subprocess.run(
-        [*launcher, "-m", "edittools", "train", "pairs/", *DEMO, "--processes", "2", "-o", "one/"],
-        cwd=work, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", *ACCELERATE)
+    done = launch(launcher, "train", "pairs/", *DEMO, "--processes", "2", "-o", "one/", cwd=work)
     assert done.returncode != 0 and "2 processes were asked for, and the launcher started 1" in done.stderr
     assert not (work / "one").exists()
 
 
-def test_mistakes_are_one_line(work):
+def test_mistakes_are_one_line(edit, work):
     def fails(*arguments: str, status: int) -> str:
         said = edit("train", "pairs/", *arguments, cwd=work, status=status)
         assert "Traceback" not in said
