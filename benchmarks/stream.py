@@ -463,6 +463,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.photos is not None and not given.photos.is_dir():
         parser.error(f"{given.photos}: no such folder")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is measured has been started before, as a user's has
     report = Report()
     parts: dict[str, Callable[[Path], None]] = {
         "start": functools.partial(starting, report, repeats=given.repeats),

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from edittools.cli import options
 from edittools.errors import UsageError
 
+_PRESETS = Path(__file__).parents[1] / "filters" / "presets"
+
 
 def _presets() -> list[str]:
-    from importlib.resources import files
-
-    folder = files("edittools.filters").joinpath("presets")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
 def _read_preset(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """A preset is a --config file of the package; a --config of the user's wins over it."""
     if value is None:
         return
-    from importlib.resources import as_file, files
-
-    with as_file(files("edittools.filters").joinpath("presets", f"{value}.toml")) as path:
-        table = options.read_defaults(ctx, str(path), "--preset")
+    table = options.read_defaults(ctx, str(_PRESETS / f"{value}.toml"), "--preset")
     ctx.default_map = {**table, **(ctx.default_map or {})}
 
 
@@ -139,9 +136,7 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     """
     from edittools.filters import Bounds, filters
     from edittools.filters.models import Models
-    from edittools.filters.regions import RegionStage
     from edittools.filters.stage import FilterStage
-    from edittools.filters.straighten import StraightenStage
     from edittools.stream.batch import Stage
     from edittools.stream.run import open_input, run
 
@@ -169,6 +164,8 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     )
     stages: list[Stage] = [stage]
     if fix_rotation:
+        from edittools.filters.straighten import StraightenStage
+
         if stage.verdict_digest is None or ctx.params["step"]:
             raise UsageError(
                 "--fix-rotation makes other pictures than those whose quantiles would be found",
@@ -180,6 +177,8 @@ def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark:
     source = open_input(list(input), run_options)
     roles = stage.roles(source.schema, stored=False)
     if region is not None:
+        from edittools.filters.regions import RegionStage
+
         regions = RegionStage(
             region, image=stage.image, mark=mark, max_pixels=stage.max_pixels, jobs=stage.jobs, models=models
         )

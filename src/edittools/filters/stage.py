@@ -55,6 +55,7 @@ class FilterStage:
         self.image, self.mark = image, mark
         self.max_pixels, self.jobs = max_pixels, jobs
         self.models = models or Models()
+        self.keys = {item.name: self._score_name(item) for item, _ in wanted}
         self.sized = [item for item in wanted if item[0].from_size is not None]
         self.measured = [item for item in wanted if item[0].stored]
         self.fetcher = Fetcher()
@@ -64,7 +65,11 @@ class FilterStage:
         self.kept_scores: _ScoreFile | None = None
 
     def _key(self, item: Filter) -> str:
-        """The name of the score: a row has scores of its target and of its source side by side."""
+        """The name of the score."""
+        return self.keys[item.name]
+
+    def _score_name(self, item: Filter) -> str:
+        """A row has scores of its target and of its source side by side."""
         name = self.models.key(item)
         of_one = item.measure is not None or any(asked.of == "picture" for asked in item.inputs)
         of_one = of_one or item.from_size is not None or item.from_header is not None
@@ -210,8 +215,10 @@ class FilterStage:
             assert item.from_size is not None
             values = _significant(item.from_size(width, height))
             keep = bounds.passes(values)
+            if keep.all():
+                continue
             batch = self._drop(batch, keep, self._key(item), values)
-            if self.mark is None and not keep.all():
+            if self.mark is None:
                 width, height = width[keep], height[keep]
         return batch
 
