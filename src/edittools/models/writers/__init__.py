@@ -6,6 +6,7 @@ for tests. A backend only has to answer one request; storing, retrying, rates an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ class Picture:
 
     data: bytes = field(repr=False)
     mime: str
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,7 @@ class Request:
     @property
     def key(self) -> str:
         """SHA-256 of everything that decides the reply: what a stored reply is found by."""
-        parts = [
-            part if isinstance(part, str) else [part.mime, hashlib.sha256(part.data).hexdigest()] for part in self.parts
-        ]
+        parts = [part if isinstance(part, str) else [part.mime, part.sha256] for part in self.parts]
         facts = [self.model, parts, self.parameters, self.attempt]
         text = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -139,6 +139,15 @@ class _Pace:
         return moment
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed (not on Windows): it leaves more of a core to the calls than Python's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 class _Run:
     """One call of ask_all: threads that make requests, a loop in a thread that sends them, a thread that stores."""
 
@@ -223,7 +232,8 @@ class _Run:
     def main(self) -> None:
         """The loop's thread. `done` gets its None when everything that was sent is stored."""
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._main())
         except BaseException as error:
             self._fail(error)
         self.done.put(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import email.utils
 import json
 import math
@@ -35,12 +34,13 @@ class EndpointWriter:
         address. `key_from` names the environment variable that holds the key if it is not OPENAI_API_KEY.
         `timeout` is for a whole call, in seconds.
 
-        Raises EditError where the `openai` package, the key or a usable address is missing.
+        Raises EditError where a package of the extra `vlm`, the key or a usable address is missing.
         """
         try:
             import aiohttp  # noqa: F401  (openai's faster transport needs it)
             import httpx2
             import openai
+            import pybase64  # noqa: F401
         except ImportError as error:
             raise missing_extra(error.name or "openai", "vlm", "asking an endpoint") from error
         address = base_url or os.environ.get("EDITTOOLS_API_BASE") or os.environ.get("OPENAI_BASE_URL") or _OPENAI
@@ -195,16 +195,19 @@ def _public_address(address: str) -> str:
 
 def _body(request: Request) -> bytes:
     """The request as JSON. Pictures are spliced in as they are: a JSON encoder looks at every one of their letters."""
-    parts = []
-    for part in request.parts:
-        if isinstance(part, Picture):
-            data = base64.b64encode(part.data)
-            label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
-            parts.append(b'{"type":"image_url","image_url":{"url":' + label + data + b'"}}')
-        else:
-            parts.append(json.dumps({"type": "text", "text": part}).encode())
+    from pybase64 import b64encode  # fifty times as fast as Python's own, and the loop of all calls waits for it
+
     rest = json.dumps({"model": request.model, **request.parameters}).encode()[:-1]
-    return rest + b',"messages":[{"role":"user","content":[' + b",".join(parts) + b"]}]}"
+    pieces = [rest, b',"messages":[{"role":"user","content":[']
+    for number, part in enumerate(request.parts):
+        pieces.append(b"," if number else b"")
+        if isinstance(part, Picture):
+            label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
+            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"}}']
+        else:
+            pieces.append(json.dumps({"type": "text", "text": part}).encode())
+    pieces.append(b"]}]}")
+    return b"".join(pieces)
 
 
 def _logprobs(found: Any) -> list[list[tuple[str, float]]] | None:

@@ -129,7 +129,7 @@ def _row(key: str, request: Request, reply: Reply, writer: str, now: str) -> tup
         request.model,
         reply.model,
         hashlib.sha256(_storable(texts).encode()).hexdigest(),
-        json.dumps([[p.mime, hashlib.sha256(p.data).hexdigest()] for p in pictures]),
+        json.dumps([[p.mime, p.sha256] for p in pictures]),
         json.dumps(request.parameters, sort_keys=True),
         request.attempt,
         reply.state,
