@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,10 @@ class Store:
             if kind not in _TYPES or end - start != math.prod(shape) * _TYPES[kind].itemsize:
                 raise ValueError(f"{name} is no tensor that is stored here")
             found.append((name, kind, shape, 8 + length + start, 8 + length + end))
-        self._maps.append(np.asarray(np.memmap(path, np.uint8, "r")))
+        mapped = np.asarray(np.memmap(path, np.uint8, "r"))
+        with warnings.catch_warnings(action="ignore"):  # torch says once that nobody may write to it, and nobody does
+            torch.frombuffer(mapped, dtype=torch.uint8, count=1)
+        self._maps.append(mapped)
         for name, kind, shape, start, end in found:
             key, _, part = name.partition("/")
             self.entries.setdefault(key, []).append((part, len(self._maps) - 1, kind, shape, start, end))
@@ -189,18 +193,13 @@ class Store:
         """The tensors of a key by name, as views of the mapped file: do not write to them."""
         found = {}
         for part, number, kind, shape, start, end in self.entries[key]:
+            dtype = _TYPES[kind]
             if start == end:
-                found[part] = torch.empty(shape, dtype=_TYPES[kind])
+                found[part] = torch.empty(shape, dtype=dtype)
                 continue
-            found[part] = _tensor(self._maps[number][start:end], _TYPES[kind]).view(shape)
+            count = (end - start) // dtype.itemsize
+            found[part] = torch.frombuffer(self._maps[number], dtype=dtype, count=count, offset=start).view(shape)
         return found
-
-
-def _tensor(data: np.ndarray, dtype: torch.dtype) -> Tensor:
-    import warnings
-
-    with warnings.catch_warnings(action="ignore"):  # a mapped file cannot be written to, and nothing does
-        return torch.from_numpy(data).view(dtype)
 
 
 class Writer:
