@@ -173,6 +173,9 @@ def test_rows_that_fail_are_rejected_and_counted(edit: Runner, tmp_path: Path) -
     words = ["--model", kontext, "--steps", 1, "--side", 32]
     edit("sample", path, *words, "--max-errors", 3, "-o", tmp_path / "strict", check=3)
     edit("sample", path, *words, "--max-errors", 4, "-o", tmp_path / "out")
+    edit("sample", path, *words, "--keep-going", "-o", tmp_path / "going")
+    assert rows_of(tmp_path / "going") == rows_of(tmp_path / "out")
+    assert rejects_of(tmp_path / "going") == rejects_of(tmp_path / "out")
     assert [row["id"] for row in rows_of(tmp_path / "out")] == ["good"]
     reasons = {reject["id"]: reject["reason"] for reject in rejects_of(tmp_path / "out")}
     assert set(reasons) == {"two", "none", "damaged", "mute"}

@@ -157,6 +157,13 @@ _EDITOR = (
     "own size; a run of `edit train` makes the first source's.",
 )
 @options.option("--shuffle", is_flag=True, help="Use another row's instruction, to see whether the model reads them.")
+@options.option(
+    "--keep-going",
+    is_flag=True,
+    setting=False,
+    group="Run",
+    help="Exit 0 however many rows fail and are rejected: --max-errors 100%.",
+)
 @options.seed_option
 @options.output_options
 @options.run_options
@@ -186,6 +193,8 @@ def command(ctx: click.Context, input: tuple[str, ...], model: str, **given: obj
     extra = {name: chosen[name] for name in _EDITOR if chosen[name] is not None}
     EditorOptions(**extra)
     run_options = options.run_settings(ctx)
+    if chosen["keep_going"]:
+        run_options.max_errors = "100%"
     source = open_input(list(input), run_options)
     # Which weights they are belongs to the settings; where they lie does not.
     resolved: dict[str, Any] = {"model": describe_model(model)}
