@@ -51,7 +51,7 @@ def serve(pipe: Connection, seconds: float) -> None:
         calls += 1
         arrived = time.perf_counter()
         await request.read()
-        await asyncio.sleep(arrived + seconds - time.perf_counter())  # no time is not waited for either
+        await asyncio.sleep(arrived + seconds - time.perf_counter())  # one that has passed is not waited for
         return web.json_response(body)
 
     async def main() -> None:

@@ -76,8 +76,10 @@ class Forge:
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(self.path)
-        request = {"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": env or {}, "group": group}
-        request["script"] = str(script) if script else None
+        request = {
+            "arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": env or {}, "group": group,
+            "script": str(script) if script else None,
+        }  # fmt: skip
         fds = array.array("i", [stdin, stdout, stderr])
         connection.sendmsg(
             [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())]
@@ -97,12 +99,11 @@ def _command(request: dict[str, Any], fds: list[int]) -> None:
     os.closerange(3, 256)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
-    sys.argv = ["edit", *request["arguments"]]
+    sys.argv = [request["script"] or "edit", *request["arguments"]]
     sys.stdin, sys.stdout, sys.stderr = (
         open(k, mode, buffering=1, closefd=False) for k, mode in enumerate(("r", "w", "w"))
     )
     if request["script"]:
-        sys.argv[0] = request["script"]
         runpy.run_path(request["script"], run_name="__main__")
         sys.stdout.flush()
         os._exit(0)

@@ -184,8 +184,7 @@ def test_slurm_train_on_two_nodes_stops_at_a_signal_and_goes_on(model_edit: Runn
         port = free.getsockname()[1]
     there = environment(
         PATH=f"{tmp_path / 'bin'}:{BIN}:{os.environ['PATH']}", DEVICE="cpu", RECIPE="tiny.toml", PORT=str(port),
-        SLURM_NNODES="2", SLURM_GPUS_ON_NODE="1", SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID="7", OMP_NUM_THREADS="1",
-        GOMP_SPINCOUNT="0",
+        SLURM_NNODES="2", SLURM_GPUS_ON_NODE="1", SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID="7",
     )  # fmt: skip
     command = ["bash", str(EXAMPLES / "slurm-train.sh")]
     job = subprocess.Popen(command, cwd=tmp_path, env=there, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+# Decoded pictures and mapped files are only read. For good, not around each call: that is not safe in threads.
+warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
+
 
 def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 (h, w, 3) -> (height, width, 3): its middle cut to whole pixels, then scaled, antialiased and bicubic.
@@ -35,8 +38,7 @@ def _view(picture: np.ndarray) -> Tensor:
     """A picture as a tensor, not copied where that can be: do not write to it."""
     if min(picture.strides) < 0:
         picture = picture.copy()
-    with warnings.catch_warnings(action="ignore"):  # an array that cannot be written to
-        return torch.from_numpy(picture)
+    return torch.from_numpy(picture)
 
 
 def fit_box(h: int, w: int, height: int, width: int) -> tuple[float, float, float, float]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,10 +173,7 @@ class Store:
             if kind not in _TYPES or end - start != math.prod(shape) * _TYPES[kind].itemsize:
                 raise ValueError(f"{name} is no tensor that is stored here")
             found.append((name, kind, shape, 8 + length + start, 8 + length + end))
-        mapped = np.asarray(np.memmap(path, np.uint8, "r"))
-        with warnings.catch_warnings(action="ignore"):  # torch says once that nobody may write to it, and nobody does
-            torch.frombuffer(mapped, dtype=torch.uint8, count=1)
-        self._maps.append(mapped)
+        self._maps.append(np.asarray(np.memmap(path, np.uint8, "r")))
         for name, kind, shape, start, end in found:
             key, _, part = name.partition("/")
             self.entries.setdefault(key, []).append((part, len(self._maps) - 1, kind, shape, start, end))
