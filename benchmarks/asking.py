@@ -37,6 +37,7 @@ SHARE_BAR, MEMORY_BAR = 0.95, 300
 
 def serve(pipe: Connection, seconds: float) -> None:
     """The server's process. Sends its port, then for every message how many calls it answered."""
+    import uvloop
     from aiohttp import web
 
     calls = 0
@@ -66,7 +67,7 @@ def serve(pipe: Connection, seconds: float) -> None:
             pipe.send(calls)
 
     with contextlib.suppress(EOFError):
-        asyncio.run(main())
+        uvloop.run(main())
 
 
 def requests(count: int, side: int, encode: bool) -> list[tuple[int, Callable[[], Request]]]:

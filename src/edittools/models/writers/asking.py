@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import queue
 import random
@@ -24,6 +25,8 @@ Tag = TypeVar("Tag")
 
 AGAIN = 1000  # added to Request.attempt where an unusable reply is asked for again; passes count from 0 below it
 _LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a time
+# Seconds between the starts of two places. Together, all would build their calls before the first is sent.
+_STAGGER = 0.003
 _PREPARERS = min(4, os.cpu_count() or 1)  # threads that make requests: decode, resize, encode, hash
 
 
@@ -102,6 +105,7 @@ def ask_all(
         pace=_Pace(requests_per_minute, tokens_per_minute),
     )  # fmt: skip
     thread = threading.Thread(target=run.main, name="asking", daemon=True)
+    gc.freeze()  # what is loaded by now stays: looking it through for garbage takes some percent of the calls' core
     try:
         thread.start()
         while (item := run.done.get()) is not None:
@@ -113,6 +117,7 @@ def ask_all(
         run.stop()
         if thread.is_alive():
             thread.join()
+        gc.unfreeze()
     if run.error is not None:
         raise run.error
 
@@ -137,6 +142,11 @@ class _Pace:
         steps += [60.0 * tokens / self.tokens_per_minute] if self.tokens_per_minute else []
         self.free_at = moment + max(steps, default=0.0)
         return moment
+
+
+def _short(key: str) -> int:
+    """60 bits of a key: a set of millions stays small, and where two agree the store is asked once more."""
+    return int(key[:15], 16)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -180,6 +190,7 @@ class _Run:
         self.room_in = threading.Semaphore(max(2 * _PREPARERS, concurrency // 2))
         self.drawing = threading.Lock()
         self.asked: dict[str, asyncio.Future[Reply]] = {}  # key: in flight now
+        self.answered: set[int] = set()  # what of its key tells a request that this run has asked from all others
         self.failed: dict[str, Reply] = {}  # key: what failed in this run
         self.reserved = 0.0  # what the calls in flight may cost
         self.flying = 0
@@ -205,9 +216,10 @@ class _Run:
                     tag, make = drawn
                     try:
                         request = make if isinstance(make, Request) else make()
-                        item = tag, request, request.key, time.perf_counter() - started
+                        key = request.key
+                        item = tag, request, key, self._stored(key), time.perf_counter() - started
                     except RowError as error:
-                        item = tag, Reply("failed", error=str(error)), "", time.perf_counter() - started
+                        item = tag, Reply("failed", error=str(error)), "", None, time.perf_counter() - started
             except BaseException as error:
                 self._fail(error)
             try:
@@ -216,6 +228,11 @@ class _Run:
                 return
             if item is None:
                 return
+
+    def _stored(self, key: str) -> Reply | None:
+        """The reply of an earlier run, unless it failed: perhaps it works now."""
+        known = self.store.get(key)
+        return None if known is None or known.state == "failed" else known
 
     def _made(self, item: Any) -> None:
         """In the loop's thread: a request is ready to be sent, or (None) a preparing thread ended."""
@@ -254,7 +271,7 @@ class _Run:
             # Daemons: a thread that waits for a source that never answers must not keep the process.
             threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
         try:
-            await asyncio.gather(*(self._place() for _ in range(self.tally.places)))
+            await asyncio.gather(*(self._place(number * _STAGGER) for number in range(self.tally.places)))
         finally:
             self.tally.seconds = time.monotonic() - self.started
             self.disk.shutdown()
@@ -283,8 +300,9 @@ class _Run:
 
     # ------------------------------------------------------------ sending (the loop's thread)
 
-    async def _place(self) -> None:
+    async def _place(self, after: float) -> None:
         """A place for one request: takes requests until there are no more; a call in flight also has a slot."""
+        await self._sleep(after, leave=False)
         while True:
             waited = time.monotonic()
             item = await self.ready.get()
@@ -302,18 +320,18 @@ class _Run:
                 self._fail(error)
                 return
 
-    async def _serve(self, tag: Any, request: Request | Reply, key: str) -> None:
+    async def _serve(self, tag: Any, request: Request | Reply, key: str, known: Reply | None) -> None:
         """One request from its first call to its last, and the reply to the caller."""
         if isinstance(request, Reply):
             return await self._deliver(tag, request)
-        reply = await self._answer(key, request)
+        reply = await self._answer(key, request, known)
         for _ in range(self.repeats):
             if self._problem(reply) is None:
                 break
             request = dataclasses.replace(request, attempt=request.attempt + AGAIN)
             key = request.key
             self.tally.asked_again += 1
-            reply = await self._answer(key, request)
+            reply = await self._answer(key, request, self._stored(key))
         if (problem := self._problem(reply)) is not None:
             reply = dataclasses.replace(reply, state="failed", error=problem)
             self.failed[key] = reply
@@ -329,16 +347,13 @@ class _Run:
                 return f"unusable reply: {error}"
         return None
 
-    async def _answer(self, key: str, request: Request) -> Reply:
-        """The reply from the store, from an identical request of this run, or from the writer."""
+    async def _answer(self, key: str, request: Request, known: Reply | None) -> Reply:
+        """The reply `known` from the store, that of an identical request of this run, or the writer's."""
         if (others := self.asked.get(key)) is not None:
             self.tally.stored += 1
             return await asyncio.shield(others)
-        known = self.failed.get(key)
-        if known is None:
-            known = self.store.get(key)
-            if known is not None and known.state == "failed":
-                known = None  # this is another run: perhaps it works now
+        if known is None and _short(key) in self.answered:  # perhaps after the store was looked into
+            known = self.failed.get(key) or self._stored(key)
         if known is not None:
             self.tally.stored += 1
             return known
@@ -348,6 +363,7 @@ class _Run:
             await self._store(key, request, reply)
             if reply.state == "failed":
                 self.failed[key] = reply
+            self.answered.add(_short(key))
             future.set_result(reply)
             return reply
         except BaseException as error:

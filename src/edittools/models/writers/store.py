@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -43,7 +44,7 @@ _REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs"
 
 
 class Store:
-    """The logs of one folder. `put` may run in another thread than `get`; each has one caller at a time."""
+    """The logs of one folder. `get` may be called by many threads at once, `put` by one at a time."""
 
     def __init__(self, folder: str, name: str = "00000") -> None:
         """Open every log in `folder` (made if missing) and `NAME.sqlite` for writing. Raises EditError."""
@@ -51,6 +52,7 @@ class Store:
             raise EditError(f"{folder}: replies are stored in a local folder")
         self.folder, self.path = folder, os.path.join(folder, f"{name}.sqlite")
         self.others: list[sqlite3.Connection] = []
+        self.reading = threading.Lock()
         path = self.path
         try:
             os.makedirs(folder, exist_ok=True)
@@ -71,7 +73,8 @@ class Store:
         found = None
         for log in (self.reader, *self.others):
             try:
-                row = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchone()
+                with self.reading:
+                    row = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchone()
             except sqlite3.Error as error:
                 raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
             if row is not None:
