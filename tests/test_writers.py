@@ -444,6 +444,7 @@ def test_pauses_double_and_retry_after_holds_everybody(store, monkeypatch):
         self.pace.hold_until = 0.0
 
     monkeypatch.setattr(asking._Run, "_sleep", sleep)
+    monkeypatch.setattr(asking, "_STAGGER", 0.0)
 
     def busy(request):
         raise TransientError("busy")

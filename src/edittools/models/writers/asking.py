@@ -25,8 +25,8 @@ Tag = TypeVar("Tag")
 
 AGAIN = 1000  # added to Request.attempt where an unusable reply is asked for again; passes count from 0 below it
 _LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a time
-# Seconds between the starts of two places. Together, all would build their calls before the first is sent.
-_STAGGER = 0.003
+# Seconds between the first calls of two places. Together, all would be built before one is sent.
+_STAGGER = 0.002
 _PREPARERS = min(4, os.cpu_count() or 1)  # threads that make requests: decode, resize, encode, hash
 
 
@@ -271,7 +271,8 @@ class _Run:
             # Daemons: a thread that waits for a source that never answers must not keep the process.
             threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
         try:
-            await asyncio.gather(*(self._place(number * _STAGGER) for number in range(self.tally.places)))
+            moments = (self.started + number * _STAGGER for number in range(self.tally.places))
+            await asyncio.gather(*(self._place(moment) for moment in moments))
         finally:
             self.tally.seconds = time.monotonic() - self.started
             self.disk.shutdown()
@@ -300,9 +301,11 @@ class _Run:
 
     # ------------------------------------------------------------ sending (the loop's thread)
 
-    async def _place(self, after: float) -> None:
-        """A place for one request: takes requests until there are no more; a call in flight also has a slot."""
-        await self._sleep(after, leave=False)
+    async def _place(self, moment: float) -> None:
+        """A place for one request: takes requests until there are no more; a call in flight also has a slot.
+
+        The first request waits for its `moment` (monotonic time).
+        """
         while True:
             waited = time.monotonic()
             item = await self.ready.get()
@@ -312,6 +315,8 @@ class _Run:
             self.tally.starved += now - waited
             self.tally.seconds = now - self.started
             self.room_in.release()
+            if (delay := moment - now) > 0:
+                await self._sleep(delay, leave=False)
             try:
                 await self._serve(*item)
             except _Stopped:

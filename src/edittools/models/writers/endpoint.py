@@ -81,7 +81,8 @@ class EndpointWriter:
                     cast_to=self.httpx.Response,
                     content=_body(request),
                     options={
-                        "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")}
+                        "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")},
+                        "idempotency_key": "",  # the client would draw one, and not send it
                     },
                 )
         except openai.APIStatusError as error:
