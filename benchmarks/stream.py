@@ -42,7 +42,8 @@ from edittools.stream.shards import read_footer, write_parquet
 from edittools.stream.sink import ShardSetSink
 from edittools.stream.source import open_source
 from edittools.stream.tar import TarReader, samples
-from edittools.stream.wire import BATCH_ROWS, Counts
+from edittools.stream.wire import BATCH_ROWS as WIRE_ROWS
+from edittools.stream.wire import Counts
 
 EDIT = str(Path(sys.executable).with_name("edit"))
 PICTURE_BYTES = (98_000, 394_000)
@@ -142,14 +143,23 @@ def run_pipe(commands: list[list[str]], folder: Path) -> dict[str, Any]:
 
 def repeat_pipe(commands: list[list[str]], folder: Path, repeats: int) -> dict[str, Any]:
     """Medians over several runs, after one that is not counted and warms the caches."""
-    run_pipe(commands, folder)
-    runs = [run_pipe(commands, folder) for _ in range(repeats)]
-    return {
-        "wall": statistics.median(run["wall"] for run in runs),
-        "cpu": [statistics.median(run["cpu"][k] for run in runs) for k in range(len(commands))],
-        "peak_mb": [max(run["peak_mb"][k] for run in runs) for k in range(len(commands))],
-        "runs": runs,
-    }
+    return pipes_in_turns([commands], folder, repeats)[0]
+
+
+def pipes_in_turns(pipes: list[list[list[str]]], folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """The same for several pipes that take turns."""
+    for commands in pipes:
+        run_pipe(commands, folder)
+    turns = [[run_pipe(commands, folder) for commands in pipes] for _ in range(repeats)]
+    return [
+        {
+            "wall": statistics.median(run["wall"] for run in runs),
+            "cpu": [statistics.median(cpu) for cpu in zip(*(run["cpu"] for run in runs))],
+            "peak_mb": [max(peak) for peak in zip(*(run["peak_mb"] for run in runs))],
+            "runs": list(runs),
+        }
+        for runs in zip(*turns)
+    ]
 
 
 # ---------------------------------------------------------------- data
@@ -258,7 +268,7 @@ def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats:
             path = loose / f"{k:08d}.jpg"
             path.write_bytes(pictures[k % len(pictures)].data)
             paths.append(str(path))
-        pieces = [slice(k, k + BATCH_ROWS) for k in range(0, count, BATCH_ROWS)]
+        pieces = [slice(k, k + WIRE_ROWS) for k in range(0, count, WIRE_ROWS)]
         shifted = [pictures[k % len(pictures)] for k in range(count)]
         inline = [make_batch(facts[piece], shifted[piece], None) for piece in pieces]
         referring = [make_batch(facts[piece], shifted[piece], paths[piece]) for piece in pieces]
@@ -394,8 +404,8 @@ def make_large_set(folder: Path) -> str:
     generator = np.random.default_rng(0)
     batches = []
     facts = make_facts(PIPE_SHARD_ROWS)
-    for start in range(0, PIPE_SHARD_ROWS, BATCH_ROWS):
-        rows = make_batch(facts[start : start + BATCH_ROWS], pictures, None)
+    for start in range(0, PIPE_SHARD_ROWS, WIRE_ROWS):
+        rows = make_batch(facts[start : start + WIRE_ROWS], pictures, None)
         values = generator.uniform(1, 1000, rows.num_rows).round(3)
         scores = pa.StructArray.from_arrays([pa.array(values)], names=["sharpness"])
         batches.append(rows.append_column("scores", scores))
@@ -416,6 +426,36 @@ def make_large_set(folder: Path) -> str:
     return str(place)
 
 
+# What Arrow alone takes on this machine for the same rows in batches of the same size: no checks, no filter, no end.
+_BARE = """
+import fcntl, glob, os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import pyarrow as pa, pyarrow.parquet as pq
+try:
+    fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+except OSError:
+    pass
+out, writer = pa.PythonFile(open(1, "wb", buffering=1 << 20)), None
+"""
+BARE_READ = f"""{_BARE}
+for path in sorted(glob.glob(sys.argv[1] + "/*.parquet")):
+    for batch in pq.ParquetFile(path).iter_batches(4096):
+        writer = writer or pa.ipc.new_stream(out, batch.schema)
+        for start in range(0, batch.num_rows, {WIRE_ROWS}):
+            writer.write_batch(batch.slice(start, {WIRE_ROWS}))
+writer.close()
+out.close()
+"""
+BARE_PASS = f"""{_BARE}
+stream = pa.ipc.open_stream(pa.PythonFile(open(0, "rb", buffering=1 << 20)))
+writer = pa.ipc.new_stream(out, stream.schema)
+for batch in stream:
+    writer.write_batch(batch)
+writer.close()
+out.close()
+"""
+
+
 def pipes(report: Report, folder: Path, repeats: int) -> None:
     place = make_large_set(folder)
     rows = PIPE_SHARDS * PIPE_SHARD_ROWS
@@ -424,12 +464,17 @@ def pipes(report: Report, folder: Path, repeats: int) -> None:
         [EDIT, "filter", "--min-side", "64"],
         [EDIT, "cat", "-f", "arrows"],
     ]
-    found = repeat_pipe(three, folder, repeats)
+    bare = [[sys.executable, "-c", BARE_READ, place], *[[sys.executable, "-c", BARE_PASS]] * 2]
+    found, limit = pipes_in_turns([three, bare], folder, repeats)
     report.numbers["pipe of three"] = {"rows": rows, **found}
+    report.numbers["pipe of three, bare pyarrow"] = {"rows": rows, **limit}
     one_row = [[*three[0], "--limit", "1"], *three[1:]]
     report.numbers["pipe of three, one row"] = repeat_pipe(one_row, folder, repeats)
     report.add("pipe of three commands, a million rows: wall", found["wall"], 2, "s", least=False)
     report.add("pipe of three commands, a million rows: CPU of all three", sum(found["cpu"]), 4, "s", least=False)
+    report.add("the same rows through three bare pyarrow scripts: wall", limit["wall"], None, "s")
+    report.add("the same rows through three bare pyarrow scripts: CPU", sum(limit["cpu"]), None, "s")
+    report.add("pipe of three commands: x the wall of bare pyarrow", found["wall"] / limit["wall"], None, "x")
     report.add("pipe of three commands: peak memory of a process", max(found["peak_mb"]), 250, "MB", least=False)
     scored = [[EDIT, "filter", place, "--sharpness", "1..", "-f", "arrows"]]
     found = repeat_pipe(scored, folder, repeats)
