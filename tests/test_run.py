@@ -193,6 +193,16 @@ def test_tasks_unite_to_the_whole(edit: Runner, shards: Path, tmp_path: Path) ->
     edit("cat", "--task", "0/2", "-o", f"{tmp_path}/pipe/", stdin=edit("cat", shards).stdout, check=2)
 
 
+def test_tasks_through_pipes_unite_to_the_whole(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    count = len(list(shards.glob("*.parquet")))
+    edit.pipe(["cat", shards], ["cat", "-o", tmp_path / "whole"])
+    for task in (count + 1, *range(count), count, count + 1):  # also tasks without a shard: first, and after all others
+        words = ["-o", tmp_path / "parts", *(["--overwrite"] if task > count else [])]
+        edit.pipe(["cat", shards, "--task", f"{task}/{count + 2}"], ["cat", *words])
+        assert (tmp_path / "parts" / "_end.json").exists() == (tree(tmp_path / "parts") == tree(tmp_path / "whole"))
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
 def test_limit_is_the_first_rows(edit: Runner, shards: Path, tmp_path: Path) -> None:
     ids = [row["id"] for row in rows_of(shards)]
     for limit in (0, 1, 8, 9, 24, 100):
@@ -202,6 +212,10 @@ def test_limit_is_the_first_rows(edit: Runner, shards: Path, tmp_path: Path) -> 
         assert piped[0].code == 0
         edit.pipe(["cat", shards], ["cat", "--limit", limit, "-o", f"{tmp_path}/{limit}/"], check=[0, 0])
         assert [r["id"] for r in rows_of(tmp_path / f"{limit}")] == ids[:limit]
+        edit("cat", shards, "--limit", limit, "-o", f"{tmp_path}/files-{limit}/")
+        for name in (f"{limit}", f"files-{limit}"):  # sets that are whole, an empty one included
+            assert [r["id"] for r in edit("cat", tmp_path / name, "-f", "jsonl").lines] == ids[:limit]
+            edit("cat", tmp_path / name, "--check")
 
 
 # ---------------------------------------------------------------- failed rows

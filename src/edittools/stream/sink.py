@@ -137,6 +137,8 @@ class ShardSetSink:
 
     def finish(self, counts: Counts) -> None:
         """Write the end record if this process completed the set."""
+        if self.stated is None and self.highest < 0:
+            return  # the stream of an array task that had no shard: it does not say how many there are
         total = self.stated if self.stated is not None else self.highest + 1
         numbers = shard_numbers(self.folder)
         if set(range(total)) - set(numbers):

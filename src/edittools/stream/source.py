@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -108,11 +108,11 @@ class FileSource:
             yield Batch(empty_batch(self.schema), shard, last=True)
 
     def limited(self, limit: int) -> FileSource:
-        """The first `limit` rows; shards after them are left out."""
+        """The first `limit` rows; shards after them are left out, all but an empty first one."""
         items: list[list[Slice]] = []
         left = limit
         for item in self.items:
-            if left <= 0:
+            if left <= 0 and items:
                 break
             kept = []
             for piece in item:
@@ -249,11 +249,12 @@ class Limited:
     def batches(self, select: Select) -> Iterator[Batch]:
         left = self.limit
         for batch in self.source.batches(select):
+            shard = replace(batch.shard, count=None)  # of the shards that the stream speaks of some do not come
             if batch.rows.num_rows >= left:
-                yield Batch(batch.rows.slice(0, left), batch.shard, True, left, batch.rejects)
+                yield Batch(batch.rows.slice(0, left), shard, True, left, batch.rejects)
                 return
             left -= batch.rows.num_rows
-            yield batch
+            yield replace(batch, shard=shard)
 
 
 class Regrouped:
