@@ -203,6 +203,38 @@ def test_tasks_through_pipes_unite_to_the_whole(edit: Runner, shards: Path, tmp_
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
 
 
+def test_streams_in_files_are_joined(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    edit("cat", shards, "-o", tmp_path / "a.arrows")
+    edit("filter", shards, "--brightness", "0..", "-o", tmp_path / "b.arrows")
+    rows = edit("cat", tmp_path / "a.arrows", tmp_path / "b.arrows", "-f", "jsonl").lines
+    assert [row["id"] for row in rows] == 2 * [row["id"] for row in rows_of(shards)]
+    assert [row.get("scores") is None for row in rows] == [True] * 24 + [False] * 24
+    both = edit("cat", tmp_path / "a.arrows", tmp_path / "b.arrows", "-f", "arrows").stdout
+    assert edit("cat", "-f", "jsonl", stdin=both).lines == rows
+    assert "other kinds" in edit("cat", tmp_path / "a.arrows", shards, "-f", "jsonl", check=2).stderr
+
+
+def test_a_crawl_does_not_hold_its_own_output(edit: Runner, tmp_path: Path) -> None:
+    make_crawl(tmp_path / "crawl", 4)
+    for folder in ("crawl/raw", "crawl", "crawl/a/deep/er"):
+        assert "choose an -o outside" in edit("shard", tmp_path / "crawl", "-o", tmp_path / folder, check=2).stderr
+    assert "outside" in edit("shard", ".", "-o", "raw/", cwd=tmp_path / "crawl", check=2).stderr
+    assert not (tmp_path / "crawl/raw").exists()
+    edit("shard", tmp_path / "crawl", "-o", tmp_path / "crawl-raw")
+
+
+def test_the_same_picture_in_several_crawls(edit: Runner, tmp_path: Path) -> None:
+    for folder in ("one/img", "two/img", "more/one/img"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jpg").write_bytes(picture(1))
+    edit("shard", tmp_path / "one", tmp_path / "two", tmp_path / "more/one", "-o", tmp_path / "set")
+    rows = rows_of(tmp_path / "set")
+    assert len({row["id"] for row in rows}) == 3 and len({row["provenance"]["sha256"] for row in rows}) == 1
+    assert [row["provenance"]["path"] for row in rows] == ["0-one/img/x.jpg", "two/img/x.jpg", "2-one/img/x.jpg"]
+    edit("shard", tmp_path / "two", "-o", tmp_path / "alone")
+    assert [row["provenance"]["path"] for row in rows_of(tmp_path / "alone")] == ["img/x.jpg"]
+
+
 def test_limit_is_the_first_rows(edit: Runner, shards: Path, tmp_path: Path) -> None:
     ids = [row["id"] for row in rows_of(shards)]
     for limit in (0, 1, 8, 9, 24, 100):
@@ -394,6 +426,12 @@ def test_incomplete_sets(edit: Runner, shards: Path, tmp_path: Path) -> None:
     (gone / "00001.parquet").unlink()
     assert "00001" in edit("cat", gone, "-f", "jsonl", check=4).stderr
     assert len(edit("cat", gone, "--partial", "-f", "jsonl").lines) == 16
+    edit("cat", gone, "--partial", "-o", tmp_path / "kept")  # shards keep their numbers, and the set stays incomplete
+    assert {p.name for p in (tmp_path / "kept").glob("*.tar")} == {"00000.tar", "00002.tar"}
+    edit("cat", tmp_path / "kept", "-f", "jsonl", check=4)
+    edit("cat", shards, "-o", tmp_path / "kept")
+    edit("cat", shards, "-o", tmp_path / "whole")
+    assert tree(tmp_path / "kept") == tree(tmp_path / "whole")
     last = damaged("last")
     (last / "00002.parquet").unlink()
     (last / "_end.json").unlink()

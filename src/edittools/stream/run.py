@@ -22,7 +22,7 @@ from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
 from edittools.stream.sink import ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
-from edittools.stream.units import ShardUnit
+from edittools.stream.units import FolderUnit, ShardUnit
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
 
 _SPOOL_RESERVE = 256 << 20  # bytes to leave free on the disk that is spooled to
@@ -204,7 +204,10 @@ def run(
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
     if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
-        sink.refuse_inputs(unit.folder for unit in source.units if isinstance(unit, ShardUnit))
+        sink.refuse_inputs(
+            (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
+            {unit.name for unit in source.units if isinstance(unit, FolderUnit) and files.is_dir(unit.name)},
+        )
     if options.task is not None:
         if not to_folder and options.output not in (None, "-"):
             raise UsageError("--task needs a shard set for its output (-o DIR/): several tasks would write one file")
@@ -295,7 +298,7 @@ def _second_pass(
     for stage in stages:
         batches = stage(batches)
     if isinstance(sink, ShardSetSink) and source.shards is not None:
-        sink.stated = len(source.shards)
+        sink.stated = source.shards[0].count if source.shards else 0  # more than there are with --partial
     try:
         for batch in batches:
             found = sink.write(batch)
@@ -330,7 +333,7 @@ def _spread(
     schema = source.schema
     for stage in stages:
         schema = stage.schema(schema)  # a column that is missing is found before anything is started
-    shards = len(source.shards or [])
+    shards = (source.shards[0].count or 0) if source.shards else 0  # more than there are with --partial
     there = shard_numbers(sink.folder) if files.exists(sink.folder) else []
     if len(there) < shards or options.overwrite:
         run_tasks(cluster, command, sink.folder, shards, shown=not options.quiet, more=[])
@@ -342,9 +345,9 @@ def _gather_on_ray(
     """The first pass as tasks of a Ray cluster; their facts stand beside the verdict until it is made."""
     facts = f"{kept}-facts"
     more = [*(stage.first_step or ()), "-o", facts + "/"]
-    shards = len(source.shards or [])
+    shards = (source.shards[0].count or 0) if source.shards else 0  # more than there are with --partial
     run_tasks(cluster, f"{command}, first pass", facts, shards, shown=not options.quiet, more=more)
-    stage.gather(open_source([facts]).batches(lambda shard: True))
+    stage.gather(open_source([facts], partial=options.partial).batches(lambda shard: True))
     stage.decide()
 
 
@@ -383,7 +386,7 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
         os.unlink(path)
         raise
     reading.close()
-    return WireFileSource(path), path
+    return WireFileSource([path]), path
 
 
 class _RejectsFile:

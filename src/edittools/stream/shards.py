@@ -48,6 +48,7 @@ VERSION = 1
 END = "_end.json"
 REJECTS = "_rejects"
 VERDICT = "_verdict"
+_MOST_SHARDS = 10_000_000
 _PARQUET = re.compile(r"^(\d{5,})\.parquet$")
 
 
@@ -143,8 +144,12 @@ def read_end(folder: str) -> dict[str, Any] | None:
 
 
 def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
-    """The shards of a set, and how many it has in all. Raises IncompleteError unless all are there."""
+    """The shards of a set, and how many it has in all. Raises IncompleteError unless all are there.
+
+    With `partial`, of a set that was cut while it came through a pipe, one more than are there.
+    """
     numbers, end = shard_numbers(folder), read_end(folder)
+    unknown = False
     if end is not None:
         count = end["shards"]
         if numbers and numbers[-1] >= count and not partial:
@@ -152,6 +157,7 @@ def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
         numbers = [n for n in numbers if n < count]
     else:
         stated = [read_footer(files.join(folder, f"{shard_name(n)}.parquet")).count for n in numbers[-1:]]
+        unknown = stated == [None]
         count = next((n for n in stated if n is not None), (numbers[-1] + 1) if numbers else 0)
     # Not a set of all numbers up to `count`: a damaged record may say any number.
     missing = next((k for k, number in enumerate([*numbers, None]) if k != number), 0)
@@ -161,7 +167,9 @@ def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
             f"{folder}: incomplete shard set: {what}",
             hint="run the command that writes it again; or read what is there with --partial",
         )
-    return numbers, count
+    if count > _MOST_SHARDS:
+        raise EditError(f"{folder}: {count} shards: a damaged record, or a file with a strange name")
+    return numbers, count + unknown
 
 
 def check_end(folder: str, rows: int) -> None:

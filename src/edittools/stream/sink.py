@@ -85,11 +85,19 @@ class ShardSetSink:
             raise EditError(f"{self.folder}: not empty, and not a shard set", hint="choose another -o")
         files.make_dirs(self.folder)
 
-    def refuse_inputs(self, folders: Iterable[str]) -> None:
-        """Raises UsageError where the output is one of the folders that are read: it would eat its own input."""
+    def refuse_inputs(self, sets: Iterable[str], crawls: Iterable[str] = ()) -> None:
+        """Raises UsageError where the output is a set that is read, or lies in a folder whose files are all read.
+
+        It would eat its own input, now or when it is run again.
+        """
         own = _real(self.folder)
-        if any(_real(folder) == own for folder in set(folders)):
+        if any(_real(folder) == own for folder in set(sets)):
             raise UsageError(f"-o {self.folder}: the input is read from there", hint="choose another -o")
+        for folder in map(_real, crawls):
+            if own == folder or own.startswith(folder.rstrip("/") + "/"):
+                raise UsageError(
+                    f"-o {self.folder}: lies in {folder}, whose files are the input", hint="choose an -o outside"
+                )
 
     def done(self, shard: Shard) -> Counts | None:
         """The counts of a shard that is finished already. Refuses one that was made otherwise."""

@@ -80,16 +80,18 @@ class FileSource:
 
     rewindable = True
 
-    def __init__(self, units: list[Unit], items: list[list[Slice]] | None = None) -> None:
-        self.units = units
-        self.items = items if items is not None else [[Slice(u, 0, u.rows)] for u in units]
-        self.schema = unify([unit.schema for unit in units])
+    def __init__(self, units: list[Unit | None], items: list[list[Slice] | None] | None = None) -> None:
+        """A unit that is None is a shard that is missing: the others keep their numbers (`--partial`)."""
+        self.units = [unit for unit in units if unit is not None]
+        every = items if items is not None else [None if u is None else [Slice(u, 0, u.rows)] for u in units]
+        self.items = [item for item in every if item is not None]
+        self.schema = unify([unit.schema for unit in self.units])
         self.history = History()
-        for unit in units:
+        for unit in self.units:
             self.history = self.history.merge(unit.history)
         self.rows: int | None = sum(piece.stop - piece.start for item in self.items for piece in item)
         self.shards: list[Shard] | None = [
-            Shard(k, len(self.items), self._digest(item)) for k, item in enumerate(self.items)
+            Shard(k, len(every), self._digest(item)) for k, item in enumerate(every) if item is not None
         ]
 
     @staticmethod
@@ -109,7 +111,7 @@ class FileSource:
 
     def limited(self, limit: int) -> FileSource:
         """The first `limit` rows; shards after them are left out, all but an empty first one."""
-        items: list[list[Slice]] = []
+        items: list[list[Slice] | None] = []
         left = limit
         for item in self.items:
             if left <= 0 and items:
@@ -121,12 +123,12 @@ class FileSource:
                     kept.append(Slice(piece.unit, piece.start, stop))
                 left -= stop - piece.start
             items.append(kept)
-        return FileSource(self.units, items)
+        return FileSource([*self.units], items)
 
     def resharded(self, rows: int | None, size: int | None) -> FileSource:
         """The same rows cut into shards of `rows` rows, or of at most `size` bytes of pictures."""
         slices = [piece for item in self.items for piece in item]
-        items: list[list[Slice]] = []
+        items: list[list[Slice] | None] = []
         current: list[Slice] = []
         filled = 0
         for piece in slices:
@@ -149,7 +151,7 @@ class FileSource:
                 current.append(Slice(piece.unit, start, piece.stop))
         if current or not items:
             items.append(current)
-        return FileSource(self.units, items)
+        return FileSource([*self.units], items)
 
 
 class WireSource:
@@ -167,24 +169,37 @@ class WireSource:
 
 
 class WireFileSource:
-    """An Arrow stream in a file, which can be read twice."""
+    """Arrow streams in files, which can be read twice; the columns of several are aligned."""
 
     shards = None
     rewindable = True
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        reader = self._reader()
-        self.schema, self.history, self.rows = reader.schema, reader.history, reader.rows
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+        readers = [self._reader(path) for path in paths]
+        self.schema = unify([reader.schema for reader in readers])
+        self.history = History()
+        for reader in readers:
+            self.history = self.history.merge(reader.history)
+        known = [reader.rows for reader in readers if reader.rows is not None]
+        self.rows = sum(known) if len(known) == len(readers) else None
 
-    def _reader(self) -> WireReader:
-        file: Any = files.open_read(self.path)
+    def _reader(self, path: str) -> WireReader:
+        file: Any = files.open_read(path)
         if not hasattr(file, "peek"):
             file = io.BufferedReader(file)
-        return WireReader(file, self.path)
+        return WireReader(file, path)
 
     def batches(self, select: Select) -> Iterator[Batch]:
-        return self._reader().batches()
+        base = 0
+        for path in self.paths:
+            highest = -1
+            for batch in self._reader(path).batches():
+                highest = max(highest, batch.shard.index)
+                count = batch.shard.count if len(self.paths) == 1 else None
+                shard = replace(batch.shard, index=base + batch.shard.index, count=count)
+                yield replace(batch, rows=align(batch.rows, self.schema), shard=shard)
+            base += highest + 1
 
 
 class TarPipeSource:
@@ -462,10 +477,18 @@ def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | No
         if not found:
             raise EditError(f"{path}: nothing matches")
         expanded += found
-    if len(expanded) == 1 and _is_stream(expanded[0]):
-        return WireFileSource(expanded[0])
-    units = [unit for path in expanded for unit in open_units(path, partial)]
-    return FileSource(units)
+    if all(map(_is_stream, expanded)):
+        return WireFileSource(expanded)
+    return FileSource([unit for path in expanded for unit in open_units(path, partial, _place(path, expanded))])
+
+
+def _place(path: str, paths: list[str]) -> str:
+    """What tells a folder's files from those of the other folders that are read with it: nothing where it is alone."""
+    if len(paths) == 1:
+        return ""
+    names = [os.path.basename(os.path.normpath(one)) for one in paths]
+    name = names[paths.index(path)]
+    return name if names.count(name) == 1 else f"{paths.index(path)}-{name}"
 
 
 def _is_stream(path: str) -> bool:
@@ -475,8 +498,11 @@ def _is_stream(path: str) -> bool:
         return file.read(4) == b"\xff\xff\xff\xff"
 
 
-def open_units(path: str, partial: bool) -> list[Unit]:
-    """The units of one path: the shards of a set, the shards inside a folder, or the file itself."""
+def open_units(path: str, partial: bool, place: str = "") -> list[Unit | None]:
+    """The units of one path: the shards of a set (None for a missing one), the files in a folder, or the file.
+
+    `place` stands before the paths of a folder's loose files.
+    """
     if not files.exists(path):
         raise EditError(f"{path}: no such file or folder")
     if not files.is_url(path):
@@ -484,16 +510,16 @@ def open_units(path: str, partial: bool) -> list[Unit]:
     if not files.is_dir(path):
         if _is_stream(path):
             raise UsageError(
-                f"{path}: an Arrow stream cannot be mixed with other inputs",
-                hint=f"cat the streams together, or `edit cat {path} -o folder/` first",
+                f"{path}: an Arrow stream cannot be mixed with inputs of other kinds",
+                hint=f"`edit cat {path} -o folder/` first",
             )
         return [unit_for_file(path)]
     if is_shard_set(path):
-        numbers, _ = set_shards(path, partial)
-        shards: list[Unit] = [ShardUnit(path, number) for number in numbers]
+        numbers, count = set_shards(path, partial)
+        shards: dict[int, Unit] = {number: ShardUnit(path, number) for number in numbers}
         if not partial:
-            check_end(path, sum(unit.rows for unit in shards))
-        return shards
+            check_end(path, sum(unit.rows for unit in shards.values()))
+        return [shards.get(number) for number in range(count)] if shards else []
     names = [name for name in files.listdir(path) if not name.startswith((".", "_"))]
     for ending in (".tar", ".parquet", ".jsonl"):
         matching = [name for name in names if name.lower().endswith(ending)]
@@ -502,4 +528,4 @@ def open_units(path: str, partial: bool) -> list[Unit]:
     groups = folder_groups(path)
     schema = folder_schema(groups)
     chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
-    return [FolderUnit(path, chunk, schema) for chunk in chunks or [[]]]
+    return [FolderUnit(path, chunk, schema, place) for chunk in chunks or [[]]]

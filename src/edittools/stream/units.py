@@ -362,13 +362,14 @@ def _inline(array: pa.Array) -> pa.Array:
 class FolderUnit:
     """A run of loose files: pictures with `.txt` and `.json` sidecars, or roles in the names."""
 
-    def __init__(self, root: str, groups: list[FileGroup], schema: pa.Schema) -> None:
+    def __init__(self, root: str, groups: list[FileGroup], schema: pa.Schema, place: str = "") -> None:
         self.name = root
+        self.place = place  # of several folders, which: what stands before the paths of its files
         self.groups = groups
         self.schema = schema
         self.history = History()
         self.rows = len(groups)
-        self.digest = digest("files", *(part for group in groups for part in group.identity()))
+        self.digest = digest("files", *filter(None, [place]), *(part for g in groups for part in g.identity()))
 
     def row_sizes(self) -> np.ndarray:
         return np.array([group.size() for group in self.groups], np.int64)
@@ -376,7 +377,7 @@ class FolderUnit:
     def read(self, start: int, stop: int, batch_rows: int) -> Iterator[Part]:
         stop = min(stop, len(self.groups))
         for begin in range(start, stop, batch_rows):
-            rows = [group.row() for group in self.groups[begin : min(begin + batch_rows, stop)]]
+            rows = [group.row(self.place) for group in self.groups[begin : min(begin + batch_rows, stop)]]
             yield columns.to_batch(rows, self.schema), []
 
 
@@ -394,7 +395,7 @@ class FileGroup:
     def size(self) -> int:
         return sum(file.size for parts, file in self.members if parts[-1:] not in ([".txt"], [".json"]))
 
-    def row(self) -> dict[str, Any]:
+    def row(self, place: str = "") -> dict[str, Any]:
         row: dict[str, Any] = {}
         for parts, file in self.members:
             if parts == [".json"]:
@@ -405,7 +406,10 @@ class FileGroup:
             else:
                 _place_picture(row, parts, reference(file=file.path, offset=0, length=file.size, etag=file.etag))
         row.pop("id", None)
-        return _finish(row, digest("place", self.key)[:20], self.members[0][1].inside)
+        inside = self.members[0][1].inside
+        if not place:
+            return _finish(row, digest("place", self.key)[:20], inside)
+        return _finish(row, digest("place", place, self.key)[:20], f"{place}/{inside}")
 
 
 class LooseFile:
