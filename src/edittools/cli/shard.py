@@ -56,7 +56,12 @@ def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...]
     shard set, or a stream. Original bytes are kept as they are.
 
     An id is made from the content and the place of a file, so it is the same on every machine, and two identical
-    files are two rows with one `provenance.sha256`: finding them is `edit dedup`'s work.
+    files are two rows with one `provenance.sha256`: finding them is `edit dedup`'s work. Ids that a file brings are
+    kept as `user_id`; `--map id=COLUMN` takes a column's values as the ids instead.
+
+    Of a folder every file is a row or a reject; only hidden files (`.NAME`) are passed over. Links to files are
+    followed, links to folders are rejects. A folder of tars, Parquet files or JSON lines is read as these; pictures
+    beside tars or Parquet files are an error, for one of the two would be lost.
     """
     from edittools.stream.ingest import Ingest
     from edittools.stream.run import open_input, run
@@ -81,6 +86,7 @@ def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...]
         verify=ctx.params["verify"],
         max_pixels=ctx.params["max_pixels"],
         jobs=options.jobs(ctx),
+        foreign_ids=isinstance(source, FileSource) and any(getattr(u, "foreign_ids", False) for u in source.units),
     )
     settings = options.settings(ctx, rows=rows, size=size)
     if run_options.dry_run:

@@ -41,8 +41,8 @@ class Fetcher:
         path = reference["file"]
         if path is None:
             raise RowError("no picture")
-        if reference["etag"] == files.ABSENT:
-            raise RowError("missing file")
+        if (reference["etag"] or "").startswith(files.NOTHING):
+            raise RowError(reference["etag"][len(files.NOTHING) :])
         if reference["row"] is not None:
             return self._from_parquet(path, reference["column"], reference["row"], reference["etag"])
         offset, length = reference["offset"] or 0, reference["length"] or 0

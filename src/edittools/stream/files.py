@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from edittools.errors import EditError
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
-ABSENT = "0-0"  # the etag of a file that was listed but is not there: a dangling link
+NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
 _BLOCK = 8 << 20  # bytes fetched from an object store at a time
 
 

@@ -21,7 +21,8 @@ class Ingest:
     """Stage: check every picture's header, record size, format and hash, make ids and provenance.
 
     A row's id is made from the hash of its pictures and its place in the source, so that it is the same on every
-    machine and two identical files are two rows (R1). Rows of a shard set keep theirs.
+    machine and two identical files are two rows (R1). Rows of a shard set keep theirs. With `foreign_ids` the id that
+    a row had is kept as `user_id`; a column that is renamed to `id` gives the ids.
     """
 
     name = "shard"
@@ -36,8 +37,11 @@ class Ingest:
         verify: bool = False,
         max_pixels: int = images.MAX_PIXELS,
         jobs: int = 1,
+        foreign_ids: bool = False,
     ) -> None:
         self.rename = rename or {}
+        self.given_ids = "id" in self.rename.values()
+        self.foreign_ids = foreign_ids and not self.given_ids
         self.origin, self.license, self.names = origin, license, names
         self.verify, self.max_pixels, self.jobs = verify, max_pixels, jobs
         self.fetcher = Fetcher()
@@ -49,8 +53,13 @@ class Ingest:
             types[name] = COLUMNS.get(name, column.type)
         types.setdefault("task", pa.string())
         types["provenance"] = PROVENANCE
+        if self._keeps_ids(schema):
+            types["user_id"] = pa.string()
         own = [(name, types.pop(name)) for name in COLUMNS if name in types]
         return pa.schema(own + list(types.items()))
+
+    def _keeps_ids(self, schema: pa.Schema) -> bool:
+        return self.foreign_ids and "user_id" not in map(self._name, schema)
 
     def _name(self, column: pa.Field) -> str:
         """What a column is called from here on. One that has a name of the record, but not its type, is the user's."""
@@ -94,6 +103,7 @@ class Ingest:
         return pa.record_batch(columns, schema=schema)
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
+        keeps_ids = self._keeps_ids(batch.rows.schema)
         rows = self._shape(batch.rows, schema)
         batch = batch.replace(rows)  # rejects are named by the columns as they are called from here on
         hashes: list[list[str]] = [[] for _ in range(rows.num_rows)]
@@ -108,6 +118,7 @@ class Ingest:
 
         rows, failed = visit_pictures(rows, visit)
         ids = column_values(rows, "id")
+        before = list(ids)
         tasks = column_values(rows, "task")
         provenance = column_values(rows, "provenance")
         for row in range(rows.num_rows):
@@ -118,7 +129,8 @@ class Ingest:
             if not known.get("sha256"):
                 content = hashes[row][0] if len(hashes[row]) == 1 else _sha256("".join(hashes[row]))
                 known["sha256"] = content
-                ids[row] = _sha256(f"{content}\0{known.get('path') or ids[row]}")[:20]
+                if not self.given_ids or not ids[row]:
+                    ids[row] = _sha256(f"{content}\0{known.get('path') or ids[row]}")[:20]
             if self.origin:
                 known["origin"] = self.origin
             if self.license:
@@ -130,7 +142,10 @@ class Ingest:
                 except ValueError as error:
                     failed.setdefault(row, RowError("unknown task", str(error)))
             provenance[row] = {field.name: known.get(field.name) for field in PROVENANCE}
-        for name, values in (("id", ids), ("task", tasks), ("provenance", provenance)):
+        changed = [("id", ids), ("task", tasks), ("provenance", provenance)]
+        if keeps_ids:
+            changed.append(("user_id", before))
+        for name, values in changed:
             index = rows.schema.get_field_index(name)
             rows = rows.set_column(index, rows.schema.field(index), pa.array(values, schema.field(name).type))
         return drop_failed(batch, rows, failed, self.name)

@@ -24,6 +24,7 @@ from edittools.stream.rows import inline_rows
 from edittools.stream.shards import check_end, is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
 from edittools.stream.units import (
+    FileGroup,
     FolderUnit,
     LinesUnit,
     ParquetUnit,
@@ -521,11 +522,23 @@ def open_units(path: str, partial: bool, place: str = "") -> list[Unit | None]:
             check_end(path, sum(unit.rows for unit in shards.values()))
         return [shards.get(number) for number in range(count)] if shards else []
     names = [name for name in files.listdir(path) if not name.startswith((".", "_"))]
+    groups: list[FileGroup] | None = None
     for ending in (".tar", ".parquet", ".jsonl"):
         matching = [name for name in names if name.lower().endswith(ending)]
-        if matching:
-            return [unit_for_file(files.join(path, name)) for name in matching]
-    groups = folder_groups(path)
+        if not matching:
+            continue
+        # Hugging Face's `metadata.jsonl` speaks of the pictures beside it; other files are no reason to pass them over.
+        if len(matching) < len(names) and matching != ["metadata.jsonl"]:
+            groups = folder_groups(path)
+            if any(group.has_picture() for group in groups):
+                if ending == ".jsonl":
+                    break
+                raise EditError(
+                    f"{path}: holds pictures, and {matching[0]}: which are the input?",
+                    hint=f"name the files ({files.join(path, '*' + ending)}), or move one kind elsewhere",
+                )
+        return [unit_for_file(files.join(path, name)) for name in matching]
+    groups = groups if groups is not None else folder_groups(path)
     schema = folder_schema(groups)
     chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
     return [FolderUnit(path, chunk, schema, place) for chunk in chunks or [[]]]

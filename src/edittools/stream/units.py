@@ -6,9 +6,10 @@ that `edit shard` can cut shards anew and array tasks can share the work.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, BinaryIO, Protocol
 
@@ -29,12 +30,13 @@ from edittools.stream.wire import arrow_errors, check_names
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif"}
 _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
+_STUB = {"member", "width", "height", "format"}  # a picture in the JSON of our own tars
 _ROLES = ("source", "target", "mask", "turn")
 _TEXT_LIMIT = 16 << 20  # bytes of a sidecar or of one JSON line
 
 
 class Unit(Protocol):
-    """Rows of one input."""
+    """Rows of one input. Some also have `foreign_ids`: whether their data bring ids of their own."""
 
     name: str
     schema: pa.Schema
@@ -176,7 +178,24 @@ def foreign_row(key: str, group: list[tuple[str, Member]], read: Any, picture: A
     `txt` is the caption, `json` an object of columns; anything else is a column of its own.
     """
     row: dict[str, Any] = {}
+    named = dict(group)
+    taken: set[str] = set()
+
+    def stored(stub: dict[str, Any]) -> dict[str, Any]:
+        member = named.get(stub["member"])
+        if member is None:
+            return reference(file=f"{name}/{stub['member']}", etag=f"{files.NOTHING}missing file")
+        taken.add(stub["member"])
+        return picture(member, stub)
+
+    if "json" in named:
+        fields = _sidecar(read(named["json"].offset, min(named["json"].size, _TEXT_LIMIT)), stored)
+        if fields is not None:
+            row.update(fields)
+            taken.add("json")
     for ending, member in group:
+        if ending in taken:
+            continue
         parts = ending.split(".")
         text = None
         head = read(member.offset, min(member.size, 64))
@@ -184,11 +203,6 @@ def foreign_row(key: str, group: list[tuple[str, Member]], read: Any, picture: A
             _place_picture(row, parts[:-1], picture(member, {}))
             continue
         data = read(member.offset, min(member.size, _TEXT_LIMIT))
-        if parts == ["json"]:
-            fields = _sidecar(data)
-            if fields is not None:
-                row.update(fields)
-                continue
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -198,10 +212,23 @@ def foreign_row(key: str, group: list[tuple[str, Member]], read: Any, picture: A
     return _finish(row, unquote_key(key), f"{os.path.basename(name)}/{key}")
 
 
-def _sidecar(data: bytes) -> dict[str, Any] | None:
-    """The fields of a JSON sidecar; None where it is not an object."""
+def _sidecar(data: bytes, stored: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any] | None:
+    """The fields of a JSON sidecar; None where it is not an object.
+
+    In the tars of edittools a picture is {member, width, height, format} there: `stored` finds it among the files.
+    """
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value.get("member"), str) and value.keys() <= _STUB:
+            return stored(value)
+        return {key: resolve(item) for key, item in value.items()}
+
     try:
-        fields = json.loads(data)
+        fields = resolve(json.loads(data))
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
@@ -257,6 +284,7 @@ class ParquetUnit:
             except ValueError:
                 self.history = History()
             self.pictures = {c.name for c in self.stored if is_hf_image(c.type) or self._holds_pictures(c)}
+        self.foreign_ids = "id" in self.stored.names and not self.history.nodes
         fields = []
         for column in self.stored:
             kind = IMAGE if column.name in self.pictures else self._inline_type(plain_type(column.type))
@@ -395,15 +423,30 @@ class FileGroup:
     def size(self) -> int:
         return sum(file.size for parts, file in self.members if parts[-1:] not in ([".txt"], [".json"]))
 
+    def has_picture(self) -> bool:
+        return any(file.inside.rpartition(".")[2].lower() in IMAGE_ENDINGS for _, file in self.members)
+
     def row(self, place: str = "") -> dict[str, Any]:
         row: dict[str, Any] = {}
+        named = {file.inside.rpartition("/")[2].partition(".")[2]: file for _, file in self.members}
+        taken: set[str] = set()
+
+        def stored(stub: dict[str, Any]) -> dict[str, Any]:
+            file = named.get(stub["member"])
+            if file is None:
+                return reference(file=stub["member"], etag=f"{files.NOTHING}missing file")
+            taken.add(file.inside)
+            known = {name: stub.get(name) for name in ("width", "height", "format")}
+            return reference(file=file.path, offset=0, length=file.size, etag=file.etag, **known)
+
         for parts, file in self.members:
             if parts == [".json"]:
-                fields = _sidecar(_read_text(file.path))
+                fields = _sidecar(_read_text(file.path), stored)
                 row.update(fields if fields is not None else {"sidecar": _decoded(file.path)})
-            elif parts == [".txt"]:
+        for parts, file in self.members:
+            if parts == [".txt"]:
                 row.setdefault("caption", _decoded(file.path).strip("\n"))
-            else:
+            elif parts != [".json"] and file.inside not in taken:
                 _place_picture(row, parts, reference(file=file.path, offset=0, length=file.size, etag=file.etag))
         row.pop("id", None)
         inside = self.members[0][1].inside
@@ -417,6 +460,7 @@ class LooseFile:
 
     def __init__(self, inside: str, path: str, size: int, tag: str) -> None:
         self.inside, self.path, self.size, self.etag = inside, path, size, tag
+        self.readable = not tag.startswith(files.NOTHING)
 
 
 def _read_text(path: str) -> bytes:
@@ -429,7 +473,10 @@ def _decoded(path: str) -> str:
 
 
 def _walk(root: str) -> Iterator[LooseFile]:
-    """Every file below a folder, sorted by its path inside it; hidden files and folders are passed over."""
+    """Every file below a folder, sorted by its path inside it; hidden files and folders are passed over.
+
+    What cannot be read has an etag that says why: its row is rejected for this reason.
+    """
     if files.is_url(root):
         system, inner = files.filesystem(root)
         protocol = root.partition("://")[0]
@@ -453,15 +500,17 @@ def _walk(root: str) -> Iterator[LooseFile]:
                 else:
                     found_local.append((inside, entry))
     for inside, entry in sorted(found_local, key=lambda item: item[0]):
-        try:
+        size, tag = 0, f"{files.NOTHING}missing file"
+        with contextlib.suppress(OSError):  # a dangling link
             facts = entry.stat()
-        except OSError:  # a dangling link: the row will be rejected with the reason when it is read
-            yield LooseFile(_clean(inside), os.path.join(root, inside), 0, files.ABSENT)
-            continue
-        if not entry.is_file():
-            continue  # a pipe or a device would block
-        tag = f"{facts.st_size}-{facts.st_mtime_ns}"
-        yield LooseFile(_clean(inside), os.path.join(root, inside), facts.st_size, tag)
+            size, tag = facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"
+            if entry.is_dir():
+                size, tag = 0, f"{files.NOTHING}link to a folder"  # which may lead back here
+            elif not entry.is_file():
+                size, tag = 0, f"{files.NOTHING}not a regular file"  # a pipe or a device would block
+        if _clean(inside) != inside:
+            size, tag = 0, f"{files.NOTHING}name is not UTF-8"
+        yield LooseFile(_clean(inside), _clean(os.path.join(root, inside)), size, tag)
 
 
 def _clean(path: str) -> str:
@@ -498,11 +547,18 @@ def folder_groups(root: str) -> list[FileGroup]:
         if file.inside in roles:
             folder, _, base = file.inside.rpartition("/")
             key = (f"{folder}/" if folder else "") + base.partition(".")[0]
-            members = sorted(keyed[key], key=lambda item: (item[0][0], len(item[1].inside), item[1].inside))
+            members, roles_of = [], set()
+            for parts, member in sorted(keyed[key], key=lambda item: (item[0][0], len(item[1].inside), item[1].inside)):
+                if parts[0] != "source" and tuple(parts) in roles_of:  # x.target.jpg and x.target.png
+                    groups.append(FileGroup(member.inside, [([], member)]))
+                    used.add(member.inside)
+                else:
+                    members.append((parts, member))
+                    roles_of.add(tuple(parts))
             members = members + _sidecars(stems.get(key, []))
             used.update(member.inside for _, member in members)
             groups.append(FileGroup(key, members))
-        elif ending.lower() in ("txt", "json") and _has_picture(stems[stem], stem, keyed):
+        elif ending.lower() in ("txt", "json") and file.readable and _has_picture(stems[stem], stem, keyed):
             continue  # a sidecar: its picture takes it along
         elif ending.lower() in IMAGE_ENDINGS:
             groups.append(FileGroup(file.inside, [([], file), *_sidecars(stems[stem])]))
@@ -516,7 +572,7 @@ def _sidecars(siblings: list[LooseFile]) -> list[tuple[list[str], LooseFile]]:
     found = []
     for file in siblings:
         ending = file.inside.rpartition(".")[2].lower()
-        if ending in endings:
+        if ending in endings and file.readable:
             found.append(([endings[ending]], file))
     return found
 
@@ -535,6 +591,10 @@ def folder_schema(groups: list[FileGroup]) -> pa.Schema:
     return observed.schema()
 
 
+def _line_id(number: int) -> str:
+    return digest("line", str(number))[:20]
+
+
 class LinesUnit:
     """JSON lines. Strings in `source`, `target`, `mask`, `image` and `file_name` are paths beside the file."""
 
@@ -547,11 +607,13 @@ class LinesUnit:
         observed = columns.ObservedSchema()
         observed.observe({"id": "", "provenance": None})
         self.rows = 0
+        self.foreign_ids = False
         for number, line in self._lines():
             self.rows += 1
             row = self._row(number, line)
             if isinstance(row, dict):
                 observed.observe(row)
+                self.foreign_ids |= row["id"] != _line_id(number)
         self.schema = observed.schema()
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
@@ -587,8 +649,7 @@ class LinesUnit:
                     row[name] = value
         except OSError as error:
             return f"missing file: {error.filename or error}"
-        identity = digest("line", str(number))[:20]
-        return _finish(row, identity, f"{os.path.basename(self.name)}/{number}")
+        return _finish(row, _line_id(number), f"{os.path.basename(self.name)}/{number}")
 
     def _picture(self, path: str) -> dict[str, Any]:
         full = path if os.path.isabs(path) or files.is_url(path) else files.join(self.base or ".", path)
@@ -617,7 +678,7 @@ class LinesUnit:
             else:
                 place = f"{os.path.basename(self.name)}/{number}"
                 reason, _, detail = row.partition(": ")
-                rejects.append(Reject(digest("line", str(number))[:20], "read", reason, detail, True, place))
+                rejects.append(Reject(_line_id(number), "read", reason, detail, True, place))
             taken += 1
             if taken == batch_rows:
                 yield columns.to_batch(rows, self.schema), rejects
