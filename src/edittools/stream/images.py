@@ -112,6 +112,8 @@ def _pillow() -> Any:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, from the header, and can be set
+    # What Pillow remarks of a damaged picture. Once, here: around each call Python's filters are not safe in threads.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image
 
 
@@ -121,9 +123,7 @@ def _open(data: Buffer) -> Image.Image:
     if sniff(data) is None:
         raise RowError("not an image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _pillow().open(io.BytesIO(data))
+        return _pillow().open(io.BytesIO(data))
     except _pillow().UnidentifiedImageError:
         raise RowError("damaged image", "the header cannot be read") from None
     except Exception as error:  # Pillow's plug-ins raise whatever they meet in hostile bytes
@@ -213,11 +213,9 @@ def decode(data: Buffer, raster: Raster = FULL, max_pixels: int = MAX_PIXELS) ->
         if header.pixels > max_pixels:
             raise RowError("too many pixels", header.pixels)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture.load()
-                # Orientation is applied by number: Pillow's own function would parse the EXIF once more.
-                flat = _orient(_flatten(picture), header.orientation)
+            picture.load()
+            # Orientation is applied by number: Pillow's own function would parse the EXIF once more.
+            flat = _orient(_flatten(picture), header.orientation)
         except MemoryError:
             raise
         except Exception as error:
