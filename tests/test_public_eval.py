@@ -94,6 +94,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     again = json.loads(edit("eval", "gedit", "--rescore", out, "-f", "json").stdout)
     assert again["official"] == found["official"]
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
+    assert (out / "m" / "gpt4o" / "eval_results_new" / "m_ps_human_gpt_score.csv").exists()
     page = (tmp_path / "r.html").read_text()
     assert "m (here)" in page and "The judge beside people" not in page
     assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/png;base64," in page  # tiny: exact
@@ -197,6 +198,26 @@ def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: P
         "kris": lambda: official["overall"]["AVG"],
     }[name]()
     assert mean == pytest.approx(theirs)
+    summaries = {
+        "imgedit": {"average_score.json": official.get("average_score"), "typescore.json": official.get("typescore")},
+        "rededit": {"score_summary.json": official},
+    }.get(name, {})
+    for file, content in summaries.items():
+        assert json.loads((out / file).read_text()) == content
+
+
+def test_a_model_is_named_as_on_the_hub(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    words = ["judge", sampled(edit, tmp_path), "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
+    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    words = ["--name", "Qwen/Qwen-Image-Edit", "-f", "json", "-o", tmp_path / "r.html", "--overwrite"]
+    found = json.loads(edit("eval", "gedit", tmp_path / "judged", *words, "--outputs", tmp_path / "out").stdout)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Qwen_Qwen-Image-Edit"]
+    assert "Qwen/Qwen-Image-Edit (here)" in (tmp_path / "r.html").read_text()
+    again = json.loads(edit("eval", "gedit", "--rescore", tmp_path / "out", *words).stdout)
+    assert again["official"] == found["official"]
+    edit("eval", "gedit", tmp_path / "judged", "--name", "..", "--outputs", tmp_path / "deep" / "out")
+    assert [path.name for path in (tmp_path / "deep").rglob("*_combined_gpt_score.csv")] == ["__combined_gpt_score.csv"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
 
 
 def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> None:
@@ -266,7 +287,8 @@ def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit_qwen", "--prompts", tmp_path / "vie_prompts.py", "--model", "j"]
     edit(*words, "--api-base", judge.url, "-o", tmp_path / "judged")
-    found = edit("eval", "gedit", tmp_path / "judged", "-f", "json")
+    found = edit("eval", "gedit", tmp_path / "judged", "-f", "json", "--outputs", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "model").iterdir()] == ["qwen25vl"]
     assert json.loads(found.stdout)["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
     piped = edit.pipe(["cat", tmp_path / "judged"], ["eval", "gedit", "-f", "json"])[-1]
     assert piped.stdout == found.stdout and json.loads(piped.stdout)["judge"]["rubric"] == "gedit_qwen"

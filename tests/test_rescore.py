@@ -168,7 +168,8 @@ def test_gedit_names_what_it_found_when_there_are_several(edit: Runner, tmp_path
     rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
     write_gedit(tmp_path, rows)
     write_gedit(tmp_path, rows, "other")
-    assert "other" in rescore(edit, "gedit", "--rescore", tmp_path, check=2)["stderr"]
+    said = rescore(edit, "gedit", "--rescore", tmp_path, check=2)["stderr"]
+    assert "other" in said and "--name" in said
     assert rescore(edit, "gedit", "--rescore", tmp_path, "--name", "other")["benchmark"] == "gedit"
     assert "no score files" in rescore(edit, "gedit", "--rescore", tmp_path / "m" / "gpt4o" / "..", "--name", "x",
                                        check=1)["stderr"]  # fmt: skip

@@ -62,13 +62,13 @@ def _find(path: Path, model: str | None) -> tuple[Path, str]:
     found: set[tuple[Path, str]] = set()
     for file in path.rglob("*_gpt_score.csv"):
         match = _FILE.fullmatch(file.name)
-        if match and model in (None, match[1]):
+        if match and (model is None or match[1] in (model, _file_name(model))):
             found.add((file.parent, match[1]))
     if not found:
         raise EditError(f"{path}: no score files of GEdit-Bench (MODEL_TASK_gpt_score.csv)")
     if len(found) > 1:
         names = ", ".join(sorted(f"{folder.relative_to(path)}/{name}" for folder, name in found))
-        raise UsageError(f"{path}: holds several results: {names}", hint="name one folder, or one with --model")
+        raise UsageError(f"{path}: holds several results: {names}", hint="name one folder, or one with --name")
     return found.pop()
 
 
@@ -230,9 +230,15 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
     return {metric: dimensions[name] for metric, name in names.items()}
 
 
+def _file_name(model: str) -> str:
+    """A model's name as a part of paths: `Qwen/Qwen-Image-Edit` is no folder in a folder."""
+    return re.sub(r"^\.+|[^\w .+-]", "_", model)
+
+
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
     """The CSV files of test_gedit_score.py, of the first pass; a case that its parser cannot read has no row."""
-    place = folder / model / "judge" / "eval_results_new"
+    model = _file_name(model)
+    place = folder / model / _backbone(rows) / "eval_results_new"
     place.mkdir(parents=True, exist_ok=True)
     lines: dict[str, list[list[Any]]] = {task: [] for task in TASKS}
     for row in rows:
@@ -248,6 +254,12 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
         with open(place / f"{model}_{name}_gpt_score.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([_COLUMNS, *part])
     return Outputs(place, model=model)
+
+
+def _backbone(rows: list[JudgedRow]) -> str:
+    """The folder where calculate_statistics.py looks for what this judge said."""
+    rubrics = {judgement["rubric"] for row in rows for one in row.passes for judgement in one.values()}
+    return "qwen25vl" if "gedit_qwen" in rubrics else "gpt4o"
 
 
 def _official_pair(replies: dict[str, str]) -> tuple[Any, Any] | None:

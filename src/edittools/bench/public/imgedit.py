@@ -193,13 +193,20 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
 
 
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
-    """result.json of basic_bench.py (and UGE_bench.py), of the first pass, and the list of cases it belongs to."""
+    """result.json of basic_bench.py (and UGE_bench.py), of the first pass, and the list of cases it belongs to.
+
+    Of the basic suite also what the next two scripts write, as far as they come.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     replies = {row.case["key"]: next(iter(row.replies.values()), {"error": "no reply"}) for row in rows}
     meta = {row.case["key"]: {"prompt": row.instruction, "edit_type": row.case["task"]} for row in rows}
+    suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
     for name, content in (("result.json", replies), ("cases.json", meta)):
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=4), "utf-8")
-    suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
+    made = {} if suite == _UGE else _basic(replies, meta)
+    for name in ("average_score", "typescore"):
+        if name in made:
+            (folder / f"{name}.json").write_text(json.dumps(made[name], indent=2), "utf-8")
     return Outputs(folder / "result.json", folder / "cases.json", suite=suite)
 
 

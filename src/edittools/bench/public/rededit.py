@@ -119,7 +119,8 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
 
 
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
-    """evaluation_details.json of redbench_eval.py, of the first pass, and a list of cases with the same lines."""
+    """What redbench_eval.py writes, of the first pass: evaluation_details.json and, unless it ends with an exception,
+    score_summary.json; and a list of cases with the same lines."""
     folder.mkdir(parents=True, exist_ok=True)
     details, lines = {}, {}
     for row in rows:
@@ -128,8 +129,11 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
         lines[number] = {"id": row.case["key"], "task": row.case["task"]}
     (folder / _DETAILS).write_text(json.dumps(details, ensure_ascii=False, indent=4), "utf-8")
     # A line that no row is about has no task: the keys of the details are line numbers.
-    listed = [json.dumps(lines.get(number, {}), ensure_ascii=False) for number in range(max(lines, default=-1) + 1)]
-    (folder / "cases.jsonl").write_text("".join(line + "\n" for line in listed), "utf-8")
+    listed = [lines.get(number, {}) for number in range(max(lines, default=-1) + 1)]
+    (folder / "cases.jsonl").write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in listed), "utf-8")
+    made = official(lambda: _official(details, listed))
+    if "final_score" in made:
+        (folder / "score_summary.json").write_text(json.dumps(made, indent=4), "utf-8")
     return Outputs(folder / _DETAILS, folder / "cases.jsonl")
 
 
