@@ -102,6 +102,27 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
 
 
+def test_one_language_of_judged_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
+    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    every = json.loads(edit("eval", "gedit", tmp_path / "judged", "-f", "json").stdout)
+    for given, language in (("en", "en"), ("eng", "en"), ("cn", "cn"), ("zh", "cn")):
+        words = ["eval", "gedit", tmp_path / "judged", "--language", given, "-f", "json"]
+        found = json.loads(edit(*words, "--meta", tmp_path / "hub").stdout)
+        assert list(found["macro"]) == list(found["official"]) == [language]
+        assert found["strict"][language] == every["strict"][language]
+        assert found["coverage"][language]["total"]["expected"] == 3
+    assert "en, eng, cn, zh" in edit("eval", "gedit", tmp_path / "judged", "--language", "fr", check=2).stderr
+    # A task of no benchmark in rows from elsewhere becomes no path, and is no KeyError.
+    table = pq.read_table(results)
+    cases = [case | {"task": "../x"} for case in table["case"].to_pylist()]
+    judgements = pq.read_table(tmp_path / "judged" / "00000.parquet")["judgements"]
+    named = table.drop_columns("case").append_column("case", pa.array(cases))
+    pq.write_table(named.append_column("judgements", judgements), tmp_path / "named.parquet")
+    assert "'../x' is no task" in edit("eval", "gedit", tmp_path / "named.parquet", check=1).stderr
+
+
 def cases_of(tmp_path: Path, name: str) -> tuple[Path, dict[str, str]]:
     """A tiny copy of a benchmark with two cases, and made-up texts of its judge."""
     copy = tmp_path / name

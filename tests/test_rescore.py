@@ -394,6 +394,19 @@ def test_kris_pools_single_scores(edit: Runner, tmp_path: Path) -> None:
     assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "TypeError"}
 
 
+def test_kris_expects_what_its_lists_have(edit: Runner, tmp_path: Path) -> None:
+    scores = {"consistency_score": 3, "quality_score": 3, "instruction_score": 3, "knowledge_score": 3}
+    for name, content in (("results", {"1": scores}), ("copy", None)):
+        (tmp_path / name / "biology").mkdir(parents=True)
+        entry = {key: {"ori_img": f"{key}.jpg", "ins_en": "i"} for key in ("1", "2", "3")}
+        file = "metrics.json" if content else "annotation.json"
+        (tmp_path / name / "biology" / file).write_text(json.dumps(content or entry))
+    found = rescore(edit, "kris", "--rescore", tmp_path / "results", "--meta", tmp_path / "copy")
+    assert found["coverage"]["tasks"]["biology"] == {
+        "expected": 3, "generated": 1, "judged": 1, "failed": 0, "missing": 2,
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------- tables
 
 

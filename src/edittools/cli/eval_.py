@@ -55,6 +55,12 @@ class EvalCommand(options.Command):
     "say where to and how, as in every command that writes rows.",
 )
 @options.option(
+    "--images",
+    metavar="DIR/",
+    group="Input",
+    help="Root of the pictures that a list of --cases names, where it is not the list's own folder.",
+)
+@options.option(
     "--export",
     metavar="DIR/",
     group="Output",
@@ -96,7 +102,12 @@ class EvalCommand(options.Command):
     group="Input",
     help="Your copy of the benchmark (or its list of cases): what is expected of every task.",
 )
-@options.option("--language", metavar="L", group="Selection", help="One language of GEdit-Bench: en, or cn (also zh).")
+@options.option(
+    "--language",
+    metavar="L",
+    group="Selection",
+    help="One language of GEdit-Bench or REDEdit-Bench: en (also eng), or cn (also zh).",
+)
 @options.option("--suite", metavar="NAME", group="Selection", help="Suite of ImgEdit-Bench: basic (default) or uge.")
 @options.option(
     "--name",
@@ -169,6 +180,7 @@ def command(
     Without --rescore INPUT are the rows of --cases, edited by `edit sample` and judged by `edit judge --rubric BENCH`.
     Studies with people: `edit eval study build` and `edit eval study score`.
     """
+    _refuse_unused(ctx, bench)
     chosen = format or ("table" if os.isatty(1) else "json")
     if chosen not in _FIGURES and ctx.params["cases"] is None:
         raise UsageError(f"-f {chosen} is for the rows of --cases")
@@ -207,6 +219,40 @@ def command(
         click.echo((summary_markdown if chosen == "markdown" else summary_json)(found.summary), nl=False)
 
 
+# What each way of the command uses: an option that would do nothing is refused.
+_PAGE = {"input", "partial", "limit", "title", "output", "format", "overwrite"}
+_USED = {
+    "--rescore": {"rescore", "meta", "name", "scoring", "title", "output", "format", "overwrite", "seed"},
+    "--cases": {"cases", "images", "limit", "output", "format", "overwrite"},
+    "--export": {"export", "input", "partial", "overwrite"},
+    "dataset": _PAGE,
+    "heldout": _PAGE | {"run_folder", "data", "seed"},
+    "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
+}
+_USED_BY = {  # and by some benchmarks
+    "--rescore": {"gedit": {"language"}, "imgedit": {"suite"}},
+    "--cases": {"gedit": {"language"}, "rededit": {"language"}, "imgedit": {"suite"}},
+    "judged rows": {"gedit": {"language"}, "rededit": {"language"}, "imgedit": {"suite"}},
+}
+_NEEDS = {"humans_level": "humans", "title": "output", "run_folder": "output"}
+
+
+def _refuse_unused(ctx: click.Context, bench: str) -> None:
+    """Raises UsageError. A --config table is shared by all ways, so it may name what this one does not use."""
+    asked = next((name for name in ("rescore", "cases", "export") if ctx.params[name] is not None), None)
+    way = f"--{asked}" if asked else bench if bench in _USED else "judged rows"
+    used = {"bench"} | _USED[way] | _USED_BY.get(way, {}).get(bench, set())
+    where = way if way == bench else f"{way} of {bench}"
+    options_of = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
+    for name, shown in options_of.items():
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        if name not in used:
+            raise UsageError(f"{'INPUT' if name == 'input' else shown} has no meaning with {where}")
+        if name in _NEEDS and ctx.params[_NEEDS[name]] is None:
+            raise UsageError(f"{shown} has no meaning without {options_of[_NEEDS[name]]}")
+
+
 def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     from edittools.bench.evaluate import dataset_statistics
     from edittools.bench.report import render_dataset
@@ -242,7 +288,10 @@ def _cases(ctx: click.Context, bench: str) -> None:
     if not path.exists():
         raise EditError(f"{path}: no such file or folder")
     run_options = options.run_settings(ctx)
-    found = benchmarks()[bench].cases(path, given["language"], given["suite"])
+    pictures = Path(given["images"]) if given["images"] else None
+    if pictures is not None and not pictures.is_dir():
+        raise EditError(f"{pictures}: no such folder")
+    found = benchmarks()[bench].cases(path, given["language"], given["suite"], pictures)
     if given["limit"] is not None:
         found = found[: given["limit"]]
     run("eval", CaseSource(bench, given["suite"] or "", found), [], {"bench": bench}, run_options)
@@ -264,7 +313,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     from pathlib import Path
 
     from edittools.bench.evaluation import JudgedBenchmark, compare_models
-    from edittools.bench.public import benchmarks
+    from edittools.bench.public import benchmarks, spoken_language
     from edittools.bench.score_report import render_scores
     from edittools.stream.run import RunOptions, open_input
 
@@ -273,17 +322,18 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     output = given["output"]
     beside = _refuse_existing(output, given["overwrite"])
     listed = Path(given["meta"]) if given["meta"] else None
-    cases = benchmark.cases(listed, given["language"], given["suite"]) if listed is not None else None
+    cases = benchmark.cases(listed, given["language"], given["suite"], None) if listed is not None else None
+    language = spoken_language(given["language"])
     read = RunOptions(limit=given["limit"], partial=given["partial"])
     kept = Path(given["outputs"]) if given["outputs"] else None
     if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
-    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases)]
+    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases, language)]
     for word in given["versus"]:
         name, sign, path = word.partition("=")
         if not sign or not name or not path or name in [model.name for model in models]:
             raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
-        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
+        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases, language))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
     if len(models) > 1:
@@ -356,12 +406,6 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
     if bench not in benchmarks():
         raise UsageError(f"{bench} has no official outputs to score again")
     given = ctx.params
-    unused: tuple[str, ...] = ("versus", "humans", "outputs", "limit", "run_folder", "data", "cases", "export")
-    unused += () if bench == "gedit" else ("language",)
-    unused += () if bench == "imgedit" else ("suite",)
-    for name in unused:
-        if given[name] not in (None, ()):
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning with --rescore of {bench}")
     output = given["output"]
     beside = _refuse_existing(output, given["overwrite"])
     path = Path(given["rescore"])

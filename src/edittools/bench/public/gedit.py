@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edittools.bench.csv_table import read_csv
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import LANGUAGES, Benchmark, Outputs, Rescored, known_task, spoken_language
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
 from edittools.record import NATIVE_TASKS
@@ -27,16 +27,14 @@ if TYPE_CHECKING:
     from edittools.bench.judged import JudgedRow
 
 TASKS = list(NATIVE_TASKS["gedit"])
-LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
 _FILE = re.compile(rf"(.+)_({'|'.join(map(re.escape, TASKS))})_gpt_score\.csv")
 _METRICS = ("semantics", "quality", "overall")
 
 
 def rescore(outputs: Outputs) -> Rescored:
     folder, model = _find(outputs.path, outputs.model)
-    if outputs.language is not None and outputs.language not in LANGUAGES:
-        raise UsageError(f"--language {outputs.language}: expected one of {', '.join(LANGUAGES)}")
-    languages = ["en", "cn"] if outputs.language is None else [LANGUAGES[outputs.language]]
+    wanted = spoken_language(outputs.language)
+    languages = ["en", "cn"] if wanted is None else [wanted]
     tables = {task: folder / f"{model}_{task}_gpt_score.csv" for task in TASKS}
     cases = _expected(outputs.meta) if outputs.meta is not None else {}
     notes = []
@@ -155,7 +153,7 @@ def _score(key: str, task: str, semantics: Any, quality: Any, subset: Any) -> Sc
 def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
     """Cases of each task by language, from a dataset's rows as JSON (lines), or UniWorld's gedit_edit.json."""
     if meta.is_dir() or meta.suffix == ".parquet":
-        listed = cases(meta, None, None)
+        listed = cases(meta, None, None, None)
         rows: Any = [{"task_type": case.task, "instruction_language": case.language} for case in listed]
     else:
         rows = read_lines(meta) if meta.suffix == ".jsonl" else read_json(meta)
@@ -171,17 +169,17 @@ def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
         raise EditError(f"{meta}: not the cases of GEdit-Bench: {error!r}") from error
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of the hub's Parquet files, or of UniWorld's gedit_edit.json with the pictures beside it (English only)."""
-    if language is not None and language not in LANGUAGES:
-        raise UsageError(f"--language {language}: expected one of {', '.join(LANGUAGES)}")
-    wanted = None if language is None else LANGUAGES[language]
+    wanted = spoken_language(language)
     found = [path] if path.is_file() else sorted(path.rglob("*.parquet")) or sorted(path.glob("gedit_edit.json"))
     if not found:
         raise EditError(f"{path}: no Parquet files of GEdit-Bench, and no gedit_edit.json")
     made: list[Case] = []
     for file in found:
-        made += _of_json(file) if file.suffix == ".json" else _of_parquet(file)
+        if file.suffix != ".json" and pictures is not None:
+            raise UsageError(f"--images has no meaning with {file}, which holds its pictures itself")
+        made += _of_json(file, pictures or file.parent) if file.suffix == ".json" else _of_parquet(file)
     return [case for case in made if wanted in (None, case.language)]
 
 
@@ -202,21 +200,29 @@ def _of_parquet(path: Path) -> list[Case]:
     tag = files.etag(str(path))
     made = []
     for number, row in enumerate(rows):
-        place = f"fullset/{row['task_type']}/{row['instruction_language']}/{row['key']}"
+        task = known_task(row["task_type"], TASKS, f"{path}: {row['key']}")
+        place = f"fullset/{task}/{row['instruction_language']}/{row['key']}"
         picture = reference(file=str(path.resolve()), row=number, column="input_image", etag=tag)
         made.append(Case(
-            row["key"], row["task_type"], row["instruction"], row["instruction_language"], [picture],
+            row["key"], task, row["instruction"], row["instruction_language"], [picture],
             f"{place}.png", f"{place}_SRCIMG.png", bool(row["Intersection_exist"]),
         ))  # fmt: skip
     return made
 
 
-def _of_json(path: Path) -> list[Case]:
+def _of_json(path: Path, pictures: Path) -> list[Case]:
     from edittools.bench.case_list import Case, loose_picture
 
     try:
         return [
-            Case(key, item["edit_type"], item["prompt"], "en", [loose_picture(path.parent / item["id"])], item["id"])
+            Case(
+                key,
+                known_task(item["edit_type"], TASKS, f"{path}: {key}"),
+                item["prompt"],
+                "en",
+                [loose_picture(pictures / item["id"])],
+                item["id"],
+            )
             for key, item in read_json(path).items()
         ]
     except (AttributeError, TypeError, KeyError) as error:
@@ -281,6 +287,7 @@ BENCHMARK = Benchmark(
     {metric: (0.0, 10.0) for metric in _METRICS},
     rescore,
     cases,
+    tuple(TASKS),
     values,
     write,
 )

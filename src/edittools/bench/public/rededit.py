@@ -11,15 +11,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import Benchmark, Outputs, Rescored, known_task, spoken_language
 from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
+from edittools.record import NATIVE_TASKS
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
     from edittools.bench.judged import JudgedRow
 
+TASKS = tuple(NATIVE_TASKS["rededit"])
 _DETAILS = "evaluation_details.json"
 
 
@@ -78,24 +80,22 @@ def _scores(details: Any, cases: list[Any]) -> list[Score]:
 
 
 _INSTRUCTIONS = {"cn": "a_to_b_instructions", "en": "a_to_b_instructions_eng"}
-_LANGUAGES = {"cn": "cn", "zh": "cn", "en": "en", "eng": "en"}
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of redbench.jsonl with the pictures as the unpacked tar has them; Chinese, as in the script, unless told."""
     from edittools.bench.case_list import Case, loose_picture
 
-    if language is not None and language not in _LANGUAGES:
-        raise UsageError(f"--language {language}: expected one of {', '.join(_LANGUAGES)}")
-    spoken = _LANGUAGES[language or "cn"]
+    spoken = spoken_language(language) or "cn"
     listed = _list(path)
     made = []
     for number, item in enumerate(read_lines(listed)):
         try:
-            place = f"{item['task']}/{item['task']}-{item['id']}.png"
-            picture = loose_picture(_picture(listed.parent, item["source"]))
+            task = known_task(item["task"], TASKS, f"{listed}: line {number + 1}")
+            place = f"{task}/{task}-{item['id']}.png"
+            picture = loose_picture(_picture(pictures or listed.parent, item["source"]))
             text = item[_INSTRUCTIONS[spoken]]
-            made.append(Case(str(item["id"]), item["task"], text, spoken, [picture], place, facts={"line": number}))
+            made.append(Case(str(item["id"]), task, text, spoken, [picture], place, facts={"line": number}))
         except (TypeError, KeyError) as error:
             raise EditError(f"{listed}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
     return made
@@ -110,7 +110,7 @@ def _list(path: Path) -> Path:
 
 
 def _picture(folder: Path, name: str) -> Path:
-    """Beside the list, or in the folder above it: the names begin with `redbench/`."""
+    """In the folder, or the one above it: the names begin with `redbench/`, which may be the list's own folder."""
     return folder / name if (folder / name).exists() else folder.parent / name
 
 
@@ -138,5 +138,5 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
 
 
 BENCHMARK = Benchmark(
-    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, values, write
+    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, TASKS, values, write
 )
