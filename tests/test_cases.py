@@ -238,6 +238,7 @@ def test_options_that_would_do_nothing(edit: Runner, tmp_path: Path) -> None:
         (["gedit", tmp_path, "--images", tmp_path], "--images"),
         (["gedit", tmp_path, "--humans-level", "nominal"], "--humans-level has no meaning without --humans"),
         (["kris", tmp_path, "--language", "en"], "--language"),
+        (["imgedit", tmp_path, "--suite", "uge"], "--suite has no meaning without --meta"),
         (["gedit", tmp_path, "--cases", tmp_path / "hub"], "INPUT has no meaning with --cases of gedit"),
         (["gedit", "--cases", tmp_path / "hub", "--seed", "3"], "--seed"),
         (["gedit", tmp_path, "--export", tmp_path / "o", "--limit", "3"], "--limit"),
@@ -251,6 +252,10 @@ def test_a_data_set_in_numbers(edit: Runner, shards: Path, tmp_path: Path) -> No
     assert found["detected"] == {} and json.loads((tmp_path / "d.json").read_text()) == found
     page = (tmp_path / "d.html").read_text()
     assert "<h2>The data set</h2>" in page and "edit shard" not in page and "<code>shard</code>" in page
+    for shown, cells in (("table", ["jpeg", "18", "75.0%"]), ("markdown", ["| jpeg | 18 | 75.0% |"]),
+                         ("latex", [r"jpeg & 18 & 75.0\% \\"])):  # fmt: skip
+        printed = edit("eval", "dataset", shards, "-f", shown).stdout.decode()
+        assert all(cell in printed for cell in cells) and printed[0] != "{"
     # Probabilities that a classifier left: two of three are at least one half.
     table = pa.table({"id": ["a", "b", "c"], "scores": [{"probability": p} for p in (0.9, 0.5, 0.1)]})
     pq.write_table(table, tmp_path / "p.parquet")

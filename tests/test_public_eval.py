@@ -282,6 +282,8 @@ def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
     words = ["eval", "gedit", tmp_path / "j0", "--versus", f"other={tmp_path / 'j10'}", "-f", "json"]
     found = json.loads(edit(*words).stdout)["comparison"]
     assert "over 4 common cases" in edit(*words[:-1], "table").stdout.decode()
+    latex = edit(*words[:-1], "latex").stdout.decode()
+    assert "over 4 common cases" in latex and "\nother & 4 & " in latex
     assert found["cases"] == 4 and found["models"]["other"]["difference"] == 0
     assert found["models"]["other"]["won"] == found["models"]["other"]["lost"] == 0
     assert "NAME=PATH" in edit("eval", "gedit", tmp_path / "j0", "--versus", "x", check=2).stderr
@@ -337,6 +339,51 @@ def test_the_second_suite_of_imgedit_out_of_a_pipe(edit: Runner, tmp_path: Path)
     found = json.loads(piped.stdout)
     assert found["macro"]["score"]["mean"] == 4 and found["official"] == {"average": 4}
     assert found["coverage"]["total"]["judged"] == 1
+
+
+def test_the_text_subset_by_questions_and_ocr(edit: Runner, tmp_path: Path) -> None:
+    """The rubric `text` is none of the benchmark's: all its cases used to count as failed."""
+    copy = tmp_path / "red"
+    said = {"1": "改成“春”", "2": "改成“夏”", "3": "去掉文字", "4": "改成“秋”", "5": "加一只猫"}
+    (copy / "redbench").mkdir(parents=True)
+    for key in said:
+        (copy / "redbench" / f"{key}.png").write_bytes(encode(pixels(int(key)), "PNG"))
+    lines = [{"id": key, "task": "add" if key == "5" else "text", "source": f"redbench/{key}.png",
+              "a_to_b_instructions": text} for key, text in said.items()]  # fmt: skip
+    (copy / "redbench.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def answer(prompt: str, number: int) -> list[bytes]:
+        if "夏" in prompt:
+            return [response(200, chat("no numbers"))]
+        rated = {"success": 5 if "春" in prompt else 2, "over": 4, "style": 3, "consistency": 1}
+        return [response(200, chat(json.dumps({"rationale": "r", **rated})))]
+
+    server = Server(answer)
+    try:
+        judged = judged_rows(edit, tmp_path, "rededit", copy, ["--rubric", "text"], server)
+    finally:
+        server.close()
+    words = ["eval", "rededit", judged, "--suite", "text", "-f"]
+    found = json.loads(edit(*words, "json", "--meta", copy).stdout)
+    # Success of cases 1, 3 and 4 is 5, 2 and 2; case 5 is of another task.
+    assert found["metrics"]["success"]["mean"] == 3 and found["metrics"]["over"]["mean"] == 4
+    assert found["metrics"]["success"]["interval"] == [2, 5] and list(found["metrics"])[-1] == "consistency"
+    assert found["coverage"]["style"] == {"expected": 4, "generated": 4, "judged": 3, "failed": 1, "missing": 0}
+    # What an engine would have read: nothing is asked of case 3, which names no text, and nothing came of case 4.
+    table = pq.read_table(tmp_path / "results.parquet")
+    read = {"text_cn_1": 1.0, "text_cn_2": 0.5}
+    scores = pa.array([{"ocr": read.get(key)} for key in table["id"].to_pylist()], pa.struct([("ocr", pa.float64())]))
+    pq.write_table(table.append_column("scores", scores), tmp_path / "read.parquet")
+    words = ["eval", "rededit", tmp_path / "read.parquet", "--suite", "text", "-f"]
+    found = json.loads(edit(*words, "json", "--meta", copy, "--language", "zh").stdout)
+    assert found["metrics"] == {"ocr": {"n": 2, "mean": 0.75, "interval": [0.5, 1.0]}}
+    assert found["coverage"]["ocr"] == {"expected": 3, "generated": 3, "judged": 2, "failed": 1, "missing": 0}
+    assert "| ocr | 0.750 | 0.50–1.00 | - | 3 | 2 | 1 | 0 |" in edit(*words, "markdown").stdout.decode()
+    edit(*words, "json", "--language", "en", check=1)
+    assert "--ocr" in edit("eval", "rededit", tmp_path / "results.parquet", "--suite", "text", check=2).stderr
+    assert "--outputs" in edit(*words, "json", "--outputs", tmp_path / "o", check=2).stderr
+    listed = edit("eval", "rededit", "--cases", copy, "--suite", "text", "-f", "jsonl").lines
+    assert [row["case"]["key"] for row in listed] == ["1", "2", "3", "4"]
 
 
 def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Path) -> None:

@@ -55,9 +55,10 @@ class Outputs:
 class Rescored:
     """`official` is the released script's result; the scores are ours, by language where there are several ("" else).
 
-    `official_means` are the official means for a table: language -> task -> metric -> mean; empty where the script
-    ends with an exception. `expected` counts the cases of each task, by language; None where no file says. `notes` say
-    where the official numbers are known to be wrong, and what was found on the way.
+    `official_means` are the official means for a table: language -> task -> metric -> mean, `average` being that of
+    the tasks and `intersection` that of the subset; empty where the script ends with an exception. `expected` counts
+    the cases of each task, by language; None where no file says. `notes` say where the official numbers are known to
+    be wrong, and what was found on the way.
     """
 
     official: Any

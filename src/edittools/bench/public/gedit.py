@@ -99,7 +99,9 @@ def _means(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     if "raises" in found:
         return {}
     means = {task: {metric: found[metric][task] for metric in _METRICS} for task in TASKS}
-    return means | {"average": {metric: found[metric][f"avg_{metric}"] for metric in _METRICS}}
+    for name, suffix in (("average", ""), ("intersection", "_intersection")):
+        means[name] = {metric: found[metric + suffix][f"avg_{metric}"] for metric in _METRICS}
+    return means
 
 
 # In the order in which the script looks them up: a column that is not there is a KeyError.

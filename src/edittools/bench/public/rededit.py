@@ -86,6 +86,8 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
     """Of redbench.jsonl with the pictures as the unpacked tar has them; Chinese, as in the script, unless told."""
     from edittools.bench.case_list import Case, loose_picture
 
+    if suite not in (None, "text"):
+        raise UsageError(f"--suite {suite}: expected text, or none for all tasks")
     spoken = spoken_language(language) or "cn"
     listed = _list(path)
     made = []
@@ -98,7 +100,7 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
             made.append(Case(str(item["id"]), task, text, spoken, [picture], place, facts={"line": number}))
         except (TypeError, KeyError) as error:
             raise EditError(f"{listed}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
-    return made
+    return [case for case in made if suite in (None, case.task)]
 
 
 def _list(path: Path) -> Path:
