@@ -351,6 +351,16 @@ def test_terminal_and_markdown_print_the_same_cells(rows):
     assert set(bars) == {len(table.COLUMNS) + 1}
 
 
+def test_a_tabular_holds_the_cells_that_the_terminal_shows(rows):
+    summary = heldout.summarize([*rows, row("b", "low_key", 20.0, 15.0), row("c", "low_key", 10.0, 15.0)])
+    lines = terminal.summary_latex(summary).splitlines()
+    (found,) = [line for line in lines if line.startswith(r"low\_key")]
+    signs = {"−": "$-$", "–": "--", "≈": r"$\approx$", "▲": r"$\uparrow$", "▼": r"$\downarrow$"}
+    cells = [signs.get(cell, cell.replace("−", "$-$")) for cell in table.cells("low_key", summary["kinds"]["low_key"])]
+    assert found.removesuffix(r" \\").split(" & ")[1:] == cells[1:]
+    assert lines[1] == r"\begin{tabular}{l" + "r" * (len(table.COLUMNS) - 1) + "}" and f"% {table.LEGEND}" in lines
+
+
 def test_numbers_have_one_spelling():
     assert [table.signed(value) for value in (7.42, -0.34, -0.04, 0.0)] == ["+7.4", "−0.3", "0.0", "0.0"]
     assert table.decibels(-0.01) == "0.0" and table.decibels(None) == "–"

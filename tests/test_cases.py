@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ def shown(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def make_gedit(folder: Path) -> None:
-    tasks = ["background_change", "subject-add", "ps_human"]
+def make_gedit(folder: Path, tasks: Sequence[str] = ("background_change", "subject-add", "ps_human")) -> None:
     rows = [
         {
             "task_type": task, "key": "same" if k else f"key.{k}", "instruction": f"{language} {k}",
@@ -159,12 +159,103 @@ def test_what_is_no_benchmark(edit: Runner, tmp_path: Path) -> None:
     edit("eval", "heldout", "--cases", tmp_path, check=2)
 
 
+def test_a_task_that_the_benchmark_has_not(edit: Runner, tmp_path: Path) -> None:
+    """An underscore for a hyphen used to be judged first and to end in a KeyError then."""
+    asked = {"prompt": "p", "id": "1.png"}
+    (tmp_path / "biolgy").mkdir()
+    for name, file, listed, known in (
+        ("gedit", "gedit_edit.json", {"k7": asked | {"edit_type": "subject_add"}}, "subject-add"),
+        ("imgedit", "basic_edit.json", {"k7": asked | {"edit_type": "subject_add"}}, "compose"),
+        ("rededit", "redbench.jsonl", {"id": "k7", "task": "subject_add", "source": "1.png",
+                                       "a_to_b_instructions": "i"}, "viewpoint"),
+        ("risebench", "data.json", [{"index": "k7", "category": "subject_add", "instruction": "i", "image": "1.png"}],
+         "causal_reasoning"),
+        ("kris", "biolgy/annotation.json", {"k7": {"ori_img": "1.png", "ins_en": "i"}}, "biology"),
+    ):  # fmt: skip
+        (tmp_path / file).write_text(json.dumps(listed))
+        said = edit("eval", name, "--cases", tmp_path, "-f", "jsonl", check=1).stderr
+        wrong, case = ("biolgy", "") if name == "kris" else ("subject_add", "line 1" if name == "rededit" else "k7")
+        assert file in said and case in said and f"'{wrong}'" in said and known in said
+    make_gedit(tmp_path / "hub", ["background_change", "subject_add", "ps_human"])
+    assert "'subject_add'" in edit("eval", "gedit", "--cases", tmp_path / "hub", "-f", "jsonl", check=1).stderr
+
+
+def test_categories_under_their_earlier_names(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "object_count").mkdir()
+    (tmp_path / "object_count" / "1.jpg").write_bytes(picture(1))
+    entry = {"1": {"ori_img": "1.jpg", "instruction": "Three of them.", "explain": "So."}}
+    (tmp_path / "object_count" / "annotation.json").write_text(json.dumps(entry))
+    (row,) = edit("eval", "kris", "--cases", tmp_path, "-f", "jsonl").lines
+    assert row["case"]["task"] == "count_change" and row["case"]["result_path"] == "object_count/1.png"
+
+
+def test_pictures_in_another_folder_than_the_list(edit: Runner, tmp_path: Path) -> None:
+    lists, pictures = tmp_path / "lists", tmp_path / "pictures"
+    for file in ("1.png", "biology/1.png", "redbench/1.png"):
+        (pictures / file).parent.mkdir(parents=True, exist_ok=True)
+        (pictures / file).write_bytes(picture(1, "PNG"))
+    asked = {"prompt": "p", "id": "1.png"}
+    for name, suite, file, listed in (
+        ("gedit", [], "gedit_edit.json", {"1": asked | {"edit_type": "subject-add"}}),
+        ("imgedit", [], "basic_edit.json", {"1": asked | {"edit_type": "add"}}),
+        ("imgedit", ["--suite", "uge"], "UGE_edit.json", {"1": asked}),
+        ("imgedit", ["--suite", "multiturn"], "content_memory.json", {"1": {"id": "1.png", "turn1": "t"}}),
+        ("rededit", [], "redbench.jsonl", {"id": "1", "task": "add", "source": "redbench/1.png",
+                                           "a_to_b_instructions": "i"}),
+        ("risebench", [], "data.json", [{"index": "1", "category": "causal_reasoning", "instruction": "i",
+                                         "image": "1.png"}]),
+        ("kris", [], "biology/annotation.json", {"1": {"ori_img": "1.png", "ins_en": "i"}}),
+    ):  # fmt: skip
+        (lists / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (lists / name / file).write_text(json.dumps(listed))
+        words = ["eval", name, "--cases", lists / name, *suite]
+        rows = tmp_path / "rows" / file.replace("/", "-")
+        edit(*words, "-o", rows / "without", check=3)
+        (lost,) = rejects_of(rows / "without")
+        assert lost["reason"] == "missing file" and lost["value"].startswith(str(lists))
+        edit(*words, "--images", pictures, "-o", rows / "with")
+        assert rows_of(rows / "with")[0]["source"] == [picture(1, "PNG")]
+    make_gedit(tmp_path / "hub")
+    assert "--images" in edit("eval", "gedit", "--cases", tmp_path / "hub", "--images", pictures, check=2).stderr
+    edit("eval", "kris", "--cases", lists / "kris", "--images", tmp_path / "absent", "-f", "jsonl", check=1)
+
+
+def test_options_that_would_do_nothing(edit: Runner, tmp_path: Path) -> None:
+    make_gedit(tmp_path / "hub")
+    for words, named in (
+        (["heldout", tmp_path, "--versus", "a=b"], "--versus has no meaning with heldout"),
+        (["heldout", tmp_path, "--humans", "x.csv"], "--humans"),
+        (["heldout", tmp_path, "--meta", tmp_path], "--meta"),
+        (["heldout", tmp_path, "--outputs", tmp_path / "o"], "--outputs"),
+        (["heldout", tmp_path, "--suite", "uge"], "--suite"),
+        (["heldout", tmp_path, "--language", "en"], "--language"),
+        (["heldout", tmp_path, "--scoring", "official"], "--scoring"),
+        (["heldout", tmp_path, "--name", "m"], "--name"),
+        (["heldout", tmp_path, "--run", tmp_path], "--run has no meaning without --output"),
+        (["dataset", tmp_path, "--versus", "a=b"], "--versus has no meaning with dataset"),
+        (["dataset", tmp_path, "--run", tmp_path], "--run"),
+        (["gedit", tmp_path, "--run", tmp_path], "--run has no meaning with judged rows of gedit"),
+        (["gedit", tmp_path, "--images", tmp_path], "--images"),
+        (["gedit", tmp_path, "--humans-level", "nominal"], "--humans-level has no meaning without --humans"),
+        (["kris", tmp_path, "--language", "en"], "--language"),
+        (["imgedit", tmp_path, "--suite", "uge"], "--suite has no meaning without --meta"),
+        (["gedit", tmp_path, "--cases", tmp_path / "hub"], "INPUT has no meaning with --cases of gedit"),
+        (["gedit", "--cases", tmp_path / "hub", "--seed", "3"], "--seed"),
+        (["gedit", tmp_path, "--export", tmp_path / "o", "--limit", "3"], "--limit"),
+    ):
+        assert named in edit("eval", *words, check=2).stderr
+
+
 def test_a_data_set_in_numbers(edit: Runner, shards: Path, tmp_path: Path) -> None:
     found = json.loads(edit("eval", "dataset", shards, "-o", tmp_path / "d.html", "-f", "json").stdout)
     assert found["rows"] == found["images"] == 24 and found["formats"] == {"jpeg": 18, "png": 6}
     assert found["detected"] == {} and json.loads((tmp_path / "d.json").read_text()) == found
     page = (tmp_path / "d.html").read_text()
     assert "<h2>The data set</h2>" in page and "edit shard" not in page and "<code>shard</code>" in page
+    for shown, cells in (("table", ["jpeg", "18", "75.0%"]), ("markdown", ["| jpeg | 18 | 75.0% |"]),
+                         ("latex", [r"jpeg & 18 & 75.0\% \\"])):  # fmt: skip
+        printed = edit("eval", "dataset", shards, "-f", shown).stdout.decode()
+        assert all(cell in printed for cell in cells) and printed[0] != "{"
     # Probabilities that a classifier left: two of three are at least one half.
     table = pa.table({"id": ["a", "b", "c"], "scores": [{"probability": p} for p in (0.9, 0.5, 0.1)]})
     pq.write_table(table, tmp_path / "p.parquet")

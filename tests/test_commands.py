@@ -509,6 +509,7 @@ def test_eval_reports(model_edit: Runner, learned: Path, tmp_path: Path) -> None
     report.unlink()
     assert "report.json" in model_edit("eval", "heldout", learned / "judged", "-o", report, check=1).stderr
     model_edit("eval", "heldout", learned / "judged", "-o", report, "--overwrite", "-f", "markdown")
+    assert b"\\begin{tabular}" in model_edit("eval", "heldout", learned / "judged", "-f", "latex").stdout
     table = model_edit("eval", "heldout", learned / "judged", "-f", "table").stdout.decode()
     assert all(kind in table for kind in summary["kinds"])
 

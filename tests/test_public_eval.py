@@ -94,11 +94,33 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     again = json.loads(edit("eval", "gedit", "--rescore", out, "-f", "json").stdout)
     assert again["official"] == found["official"]
     assert again["strict"]["en"]["tasks"]["subject-add"] == found["strict"]["en"]["tasks"]["subject-add"]
+    assert (out / "m" / "gpt4o" / "eval_results_new" / "m_ps_human_gpt_score.csv").exists()
     page = (tmp_path / "r.html").read_text()
     assert "m (here)" in page and "The judge beside people" not in page
     assert "clean &lt;i&gt;" in page and "clean <i>" not in page and "data:image/png;base64," in page  # tiny: exact
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
+
+
+def test_one_language_of_judged_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
+    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    every = json.loads(edit("eval", "gedit", tmp_path / "judged", "-f", "json").stdout)
+    for given, language in (("en", "en"), ("eng", "en"), ("cn", "cn"), ("zh", "cn")):
+        words = ["eval", "gedit", tmp_path / "judged", "--language", given, "-f", "json"]
+        found = json.loads(edit(*words, "--meta", tmp_path / "hub").stdout)
+        assert list(found["macro"]) == list(found["official"]) == [language]
+        assert found["strict"][language] == every["strict"][language]
+        assert found["coverage"][language]["total"]["expected"] == 3
+    assert "en, eng, cn, zh" in edit("eval", "gedit", tmp_path / "judged", "--language", "fr", check=2).stderr
+    # A task of no benchmark in rows from elsewhere becomes no path, and is no KeyError.
+    table = pq.read_table(results)
+    cases = [case | {"task": "../x"} for case in table["case"].to_pylist()]
+    judgements = pq.read_table(tmp_path / "judged" / "00000.parquet")["judgements"]
+    named = table.drop_columns("case").append_column("case", pa.array(cases))
+    pq.write_table(named.append_column("judgements", judgements), tmp_path / "named.parquet")
+    assert "'../x' is no task" in edit("eval", "gedit", tmp_path / "named.parquet", check=1).stderr
 
 
 def cases_of(tmp_path: Path, name: str) -> tuple[Path, dict[str, str]]:
@@ -197,6 +219,26 @@ def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: P
         "kris": lambda: official["overall"]["AVG"],
     }[name]()
     assert mean == pytest.approx(theirs)
+    summaries = {
+        "imgedit": {"average_score.json": official.get("average_score"), "typescore.json": official.get("typescore")},
+        "rededit": {"score_summary.json": official},
+    }.get(name, {})
+    for file, content in summaries.items():
+        assert json.loads((out / file).read_text()) == content
+
+
+def test_a_model_is_named_as_on_the_hub(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    words = ["judge", sampled(edit, tmp_path), "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
+    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    words = ["--name", "Qwen/Qwen-Image-Edit", "-f", "json", "-o", tmp_path / "r.html", "--overwrite"]
+    found = json.loads(edit("eval", "gedit", tmp_path / "judged", *words, "--outputs", tmp_path / "out").stdout)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Qwen_Qwen-Image-Edit"]
+    assert "Qwen/Qwen-Image-Edit (here)" in (tmp_path / "r.html").read_text()
+    again = json.loads(edit("eval", "gedit", "--rescore", tmp_path / "out", *words).stdout)
+    assert again["official"] == found["official"]
+    edit("eval", "gedit", tmp_path / "judged", "--name", "..", "--outputs", tmp_path / "deep" / "out")
+    assert [path.name for path in (tmp_path / "deep").rglob("*_combined_gpt_score.csv")] == ["__combined_gpt_score.csv"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
 
 
 def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> None:
@@ -240,6 +282,8 @@ def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
     words = ["eval", "gedit", tmp_path / "j0", "--versus", f"other={tmp_path / 'j10'}", "-f", "json"]
     found = json.loads(edit(*words).stdout)["comparison"]
     assert "over 4 common cases" in edit(*words[:-1], "table").stdout.decode()
+    latex = edit(*words[:-1], "latex").stdout.decode()
+    assert "over 4 common cases" in latex and "\nother & 4 & " in latex
     assert found["cases"] == 4 and found["models"]["other"]["difference"] == 0
     assert found["models"]["other"]["won"] == found["models"]["other"]["lost"] == 0
     assert "NAME=PATH" in edit("eval", "gedit", tmp_path / "j0", "--versus", "x", check=2).stderr
@@ -266,7 +310,8 @@ def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit_qwen", "--prompts", tmp_path / "vie_prompts.py", "--model", "j"]
     edit(*words, "--api-base", judge.url, "-o", tmp_path / "judged")
-    found = edit("eval", "gedit", tmp_path / "judged", "-f", "json")
+    found = edit("eval", "gedit", tmp_path / "judged", "-f", "json", "--outputs", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "model").iterdir()] == ["qwen25vl"]
     assert json.loads(found.stdout)["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
     piped = edit.pipe(["cat", tmp_path / "judged"], ["eval", "gedit", "-f", "json"])[-1]
     assert piped.stdout == found.stdout and json.loads(piped.stdout)["judge"]["rubric"] == "gedit_qwen"
@@ -294,6 +339,51 @@ def test_the_second_suite_of_imgedit_out_of_a_pipe(edit: Runner, tmp_path: Path)
     found = json.loads(piped.stdout)
     assert found["macro"]["score"]["mean"] == 4 and found["official"] == {"average": 4}
     assert found["coverage"]["total"]["judged"] == 1
+
+
+def test_the_text_subset_by_questions_and_ocr(edit: Runner, tmp_path: Path) -> None:
+    """The rubric `text` is none of the benchmark's: all its cases used to count as failed."""
+    copy = tmp_path / "red"
+    said = {"1": "改成“春”", "2": "改成“夏”", "3": "去掉文字", "4": "改成“秋”", "5": "加一只猫"}
+    (copy / "redbench").mkdir(parents=True)
+    for key in said:
+        (copy / "redbench" / f"{key}.png").write_bytes(encode(pixels(int(key)), "PNG"))
+    lines = [{"id": key, "task": "add" if key == "5" else "text", "source": f"redbench/{key}.png",
+              "a_to_b_instructions": text} for key, text in said.items()]  # fmt: skip
+    (copy / "redbench.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def answer(prompt: str, number: int) -> list[bytes]:
+        if "夏" in prompt:
+            return [response(200, chat("no numbers"))]
+        rated = {"success": 5 if "春" in prompt else 2, "over": 4, "style": 3, "consistency": 1}
+        return [response(200, chat(json.dumps({"rationale": "r", **rated})))]
+
+    server = Server(answer)
+    try:
+        judged = judged_rows(edit, tmp_path, "rededit", copy, ["--rubric", "text"], server)
+    finally:
+        server.close()
+    words = ["eval", "rededit", judged, "--suite", "text", "-f"]
+    found = json.loads(edit(*words, "json", "--meta", copy).stdout)
+    # Success of cases 1, 3 and 4 is 5, 2 and 2; case 5 is of another task.
+    assert found["metrics"]["success"]["mean"] == 3 and found["metrics"]["over"]["mean"] == 4
+    assert found["metrics"]["success"]["interval"] == [2, 5] and list(found["metrics"])[-1] == "consistency"
+    assert found["coverage"]["style"] == {"expected": 4, "generated": 4, "judged": 3, "failed": 1, "missing": 0}
+    # What an engine would have read: nothing is asked of case 3, which names no text, and nothing came of case 4.
+    table = pq.read_table(tmp_path / "results.parquet")
+    read = {"text_cn_1": 1.0, "text_cn_2": 0.5}
+    scores = pa.array([{"ocr": read.get(key)} for key in table["id"].to_pylist()], pa.struct([("ocr", pa.float64())]))
+    pq.write_table(table.append_column("scores", scores), tmp_path / "read.parquet")
+    words = ["eval", "rededit", tmp_path / "read.parquet", "--suite", "text", "-f"]
+    found = json.loads(edit(*words, "json", "--meta", copy, "--language", "zh").stdout)
+    assert found["metrics"] == {"ocr": {"n": 2, "mean": 0.75, "interval": [0.5, 1.0]}}
+    assert found["coverage"]["ocr"] == {"expected": 3, "generated": 3, "judged": 2, "failed": 1, "missing": 0}
+    assert "| ocr | 0.750 | 0.50–1.00 | - | 3 | 2 | 1 | 0 |" in edit(*words, "markdown").stdout.decode()
+    edit(*words, "json", "--language", "en", check=1)
+    assert "--ocr" in edit("eval", "rededit", tmp_path / "results.parquet", "--suite", "text", check=2).stderr
+    assert "--outputs" in edit(*words, "json", "--outputs", tmp_path / "o", check=2).stderr
+    listed = edit("eval", "rededit", "--cases", copy, "--suite", "text", "-f", "jsonl").lines
+    assert [row["case"]["key"] for row in listed] == ["1", "2", "3", "4"]
 
 
 def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def test_gedit_names_what_it_found_when_there_are_several(edit: Runner, tmp_path
     rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
     write_gedit(tmp_path, rows)
     write_gedit(tmp_path, rows, "other")
-    assert "other" in rescore(edit, "gedit", "--rescore", tmp_path, check=2)["stderr"]
+    said = rescore(edit, "gedit", "--rescore", tmp_path, check=2)["stderr"]
+    assert "other" in said and "--name" in said
     assert rescore(edit, "gedit", "--rescore", tmp_path, "--name", "other")["benchmark"] == "gedit"
     assert "no score files" in rescore(edit, "gedit", "--rescore", tmp_path / "m" / "gpt4o" / "..", "--name", "x",
                                        check=1)["stderr"]  # fmt: skip
@@ -393,6 +394,19 @@ def test_kris_pools_single_scores(edit: Runner, tmp_path: Path) -> None:
     assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "TypeError"}
 
 
+def test_kris_expects_what_its_lists_have(edit: Runner, tmp_path: Path) -> None:
+    scores = {"consistency_score": 3, "quality_score": 3, "instruction_score": 3, "knowledge_score": 3}
+    for name, content in (("results", {"1": scores}), ("copy", None)):
+        (tmp_path / name / "biology").mkdir(parents=True)
+        entry = {key: {"ori_img": f"{key}.jpg", "ins_en": "i"} for key in ("1", "2", "3")}
+        file = "metrics.json" if content else "annotation.json"
+        (tmp_path / name / "biology" / file).write_text(json.dumps(content or entry))
+    found = rescore(edit, "kris", "--rescore", tmp_path / "results", "--meta", tmp_path / "copy")
+    assert found["coverage"]["tasks"]["biology"] == {
+        "expected": 3, "generated": 1, "judged": 1, "failed": 0, "missing": 2,
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -406,3 +420,35 @@ def test_tables_for_people(edit: Runner, tmp_path: Path) -> None:
     assert row == "| ps_human | 4.000 | 9.000 | 6.000 | 6.00–6.00 | 6.000 | 2 | 0 | 0 |"
     latex = edit(*words, "-f", "latex", "--scoring", "official").stdout.decode()
     assert r"ps\_human & 4.000 & 9.000 & 6.000 & 2 & 0 & 0 \\" in latex and r"average & 4.000" in latex
+
+
+def test_the_subset_stands_beside_the_full_set(edit: Runner, tmp_path: Path) -> None:
+    rows = {task: [gedit_row(task, "en", "a", 4, 9), gedit_row(task, "en", "b", 1, 4, False)] for task in GEDIT}
+    rows["ps_human"].append(gedit_row("ps_human", "en", "c", 9, 9))
+    write_gedit(tmp_path, rows)
+    words = ["eval", "gedit", "--rescore", tmp_path, "-f"]
+    markdown = edit(*words, "markdown", "--language", "en").stdout.decode()
+    # Over tasks (10 x 6 + 7.5) / 11, over cases (11 x 6 + 9) / 12, where the full set has 4 and less.
+    assert f"| intersection | 4.227 | 9.000 | {67.5 / 11:.3f} | " in markdown
+    assert f"| {67.5 / 11:.3f} | 12 | 0 | 0 |" in markdown and "| … over cases | 4.417 | 9.000 | 6.250 | " in markdown
+    assert "- Cases: 23 generated, 23 judged, 0 failed, 0 missing." in markdown
+    official = edit(*words, "table", "--scoring", "official", "--language", "en").stdout.decode().splitlines()
+    assert any(line.split()[:4] == ["intersection", "4.227", "9.000", "6.136"] for line in official)
+    assert max(map(len, official)) <= 80
+    latex = edit(*words, "latex").stdout.decode().splitlines()
+    places = [latex.index(line) for line in ("% gedit en", "% gedit cn")]
+    assert [latex[place + 1][:15] for place in places] == [r"\begin{tabular}"] * 2
+    assert "% Cases: 23 generated, 23 judged, 0 failed, 0 missing." in latex
+    edit("eval", "gedit", "--rescore", tmp_path, "-o", tmp_path / "r.html")
+    assert "Cases: 23 generated, 23 judged" in (tmp_path / "r.html").read_text()
+
+
+def test_every_table_says_that_the_script_crashes(edit: Runner, tmp_path: Path) -> None:
+    place = write_gedit(tmp_path, {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT})
+    (place / "m_ps_human_gpt_score.csv").unlink()
+    said = "the released script ends with FileNotFoundError"
+    for shown in ("table", "markdown", "latex", "json"):
+        words = ["eval", "gedit", "--rescore", tmp_path, "--scoring", "official", "-f", shown]
+        assert edit(*words).stdout.decode().count(said) == 1
+    edit("eval", "gedit", "--rescore", tmp_path, "-o", tmp_path / "r.html")
+    assert said in (tmp_path / "r.html").read_text()

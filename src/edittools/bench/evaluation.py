@@ -11,7 +11,7 @@ from typing import Any
 from edittools.bench.case_list import Case, expected_counts
 from edittools.bench.compare import compare
 from edittools.bench.judged import judge_facts, read_judged, score_row, shown_case
-from edittools.bench.public import Benchmark, Rescored
+from edittools.bench.public import Benchmark, Rescored, known_task
 from edittools.bench.rescoring import summary
 from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
@@ -23,20 +23,32 @@ from edittools.stream.source import Source
 class JudgedBenchmark:
     """The judged rows of one model on one benchmark."""
 
-    def __init__(self, benchmark: Benchmark, source: Source, name: str, cases: list[Case] | None = None) -> None:
-        """`cases` are all that the benchmark wants; without them the rows themselves are what is expected."""
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        source: Source,
+        name: str,
+        cases: list[Case] | None = None,
+        language: str | None = None,
+    ) -> None:
+        """`cases` are all that the benchmark wants; without them the rows themselves are what is expected.
+
+        Rows in another language than `language`, where that is given, do not count.
+        """
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
         every = read_judged(source, benchmark.name)
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
-        if not every:
-            raise EditError("there are no rows to evaluate")
-        self.rows = every
-        self.scores = [score_row(benchmark, row) for row in every]
+        for row in every:
+            known_task(row.case["task"], benchmark.tasks, row.id)
+        self.rows = [row for row in every if language in (None, row.case["language"])]
+        if not self.rows:
+            raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
+        self.scores = [score_row(benchmark, row) for row in self.rows]
         self.expected = expected_counts(cases) if cases is not None else None
-        self.facts = judge_facts(every)
+        self.facts = judge_facts(self.rows)
 
     def write(self, folder: Path) -> Rescored:
         """The official output files, and what the released scripts make of them beside our scores."""

@@ -37,5 +37,11 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
         result[name] = by_language[""] if list(by_language) == [""] else by_language
     means = found.official_means
     result["official_means"] = means[""] if list(means) == [""] else means
-    result["notes"] = found.notes
+    result["notes"] = [*found.notes, *(f"the released script ends with {name}" for name in _raised(found.official))]
     return plain(result)
+
+
+def _raised(official: dict[str, Any]) -> list[str]:
+    """The exceptions that the released scripts end with, in any language."""
+    parts = [part for part in (official, *official.values()) if isinstance(part, dict)]
+    return list(dict.fromkeys(part["raises"] for part in parts if isinstance(part.get("raises"), str)))

@@ -10,7 +10,7 @@ from edittools.bench import plots, published
 from edittools.bench.markup import text
 from edittools.bench.public import Benchmark
 from edittools.bench.report import fill, history_list
-from edittools.bench.terminal import Further, ScoreTable
+from edittools.bench.terminal import MEANS, Listing, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def _figures(found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
 def _table(tables: ScoreTable, language: str) -> str:
     head = "".join(f'<th scope="col"><button type="button">{text(name)}</button></th>' for name in tables.columns)
     rows = tables.rows(language)
-    means = [row for row in rows if row[0] in ("average", "mean over tasks", "mean over cases")]
+    means = [row for row in rows if row[0] in MEANS]
     body = "".join(map(_row, [row for row in rows if row not in means]))
     heading = f"<h2>Scores{f' ({text(language)})' if language else ''}</h2>"
     foot = f"<tfoot>{''.join(map(_row, means))}</tfoot>" if means else ""
     return (
         f'{heading}<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody>{foot}</table></div>"
+        f"<tbody>{body}</tbody>{foot}</table></div>{_notes([tables.coverage(language)])}"
     )
 
 
@@ -113,7 +113,7 @@ def _row(cells: list[str]) -> str:
     return f"<tr>{named}{''.join(f'<td data-value={key(c)!r}>{text(c)}</td>' for c in cells[1:])}</tr>"
 
 
-def _notes(notes: list[str]) -> str:
+def _notes(notes: Iterable[str]) -> str:
     return "".join(f'<p class="note">{text(note)}</p>' for note in notes)
 
 
@@ -127,12 +127,12 @@ def _bars(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, langu
     return f'<div class="panel"><h3>{text(heading)}</h3>{plots.score_bars(bars, low, high)}</div>'
 
 
-def _further(made: Further) -> str:
+def _further(made: Listing) -> str:
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in made.columns)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in made.rows)
     return (
         f'<h2>{text(made.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-        f"</table></div>{_notes([made.note] if made.note else [])}"
+        f"</table></div>{_notes(made.notes)}"
     )
 
 

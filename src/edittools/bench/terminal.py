@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edittools.bench import table
@@ -28,6 +29,12 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return printed
 
 
+def summary_latex(summary: dict[str, Any]) -> str:
+    entries = summary["kinds"] | table.mean_entries(summary)
+    rows = [table.cells(name, entry) for name, entry in entries.items()]
+    return latex([Listing("held-out rows", table.COLUMNS, rows, [table.LEGEND, _coverage(summary)])])
+
+
 def summary_markdown(summary: dict[str, Any]) -> str:
     """The same table in GitHub's Markdown, with its legend and the coverage."""
     lines = [
@@ -39,19 +46,27 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             for name, entry in table.mean_entries(summary).items()
         ),
     ]
+    return "\n".join([*lines, "", table.LEGEND, "", _coverage(summary), ""])
+
+
+def _coverage(summary: dict[str, Any]) -> str:
     coverage = ", ".join(f"{name} {count}" for name, count in summary["coverage"].items())
     if summary["unjudged"]:
         coverage += "; kinds without a judged row: " + ", ".join(summary["unjudged"])
-    return "\n".join([*lines, "", table.LEGEND, "", f"Rows: {coverage}.", ""])
+    return f"Rows: {coverage}."
 
 
-class Further(NamedTuple):
-    """A table beside the scores."""
+class Listing(NamedTuple):
+    """One table, however it is printed; the first column names the rows, the others are numbers."""
 
     title: str
-    columns: list[str]
+    columns: Sequence[str]
     rows: list[list[str]]
-    note: str | None = None
+    notes: Sequence[str] = ()
+
+
+# The rows of a ScoreTable that are no task's. The intersection's is a mean over tasks, as the full set's is.
+MEANS = ("average", "mean over tasks", "mean over cases", "intersection", "… over cases")
 
 
 class ScoreTable:
@@ -72,16 +87,21 @@ class ScoreTable:
             self.found[name] if language == "" else self.found[name].get(language, {})
             for name in ("strict", "macro", "micro", "coverage", "official_means")
         )
-        average = {} if self.official else {"average": official.get("average", {})}
-        names = [*strict["tasks"], *(name for name in official if name not in {*strict["tasks"], *average})]
+        means = () if self.official else MEANS
+        names = [*strict["tasks"], *(name for name in official if name not in (*strict["tasks"], *means))]
         rows = [
             self._row(name, strict["tasks"].get(name, {}), official.get(name, {}), coverage["tasks"].get(name, {}))
             for name in names
             if not self.official or name in official
         ]
         if not self.official:
-            rows.append(self._row("mean over tasks", macro, average["average"], coverage["total"]))
+            rows.append(self._row("mean over tasks", macro, official.get("average", {}), coverage["total"]))
             rows.append(self._row("mean over cases", micro, {}, coverage["total"]))
+        if not self.official and "intersection" in strict:
+            inside = strict["intersection"]
+            counts = inside["coverage"]["total"]
+            rows.append(self._row("intersection", inside["macro"], official.get("intersection", {}), counts))
+            rows.append(self._row("… over cases", inside["micro"], {}, counts))
         return rows
 
     def _row(self, name: str, ours: dict[str, Any], official: dict[str, Any], counts: dict[str, Any]) -> list[str]:
@@ -96,32 +116,21 @@ class ScoreTable:
             judged += f"/{counts['expected']}"
         return [*cells, judged, str(counts.get("failed", "")), str(counts.get("missing", ""))]
 
-    def rich(self) -> list[Table]:
-        """One rich table per language; what is known to be wrong with the official numbers stands below."""
-        from rich.table import Table
-        from rich.text import Text
+    def coverage(self, language: str) -> str:
+        """How many cases there are of each sort, in words."""
+        counts = (self.found["coverage"] if language == "" else self.found["coverage"][language])["total"]
+        return "Cases: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None) + "."
 
+    def listings(self) -> list[Listing]:
+        """One per language, then what else was found; the notes stand below the last language."""
         made = []
-        tight: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # 80 columns hold GEdit-Bench's three metrics
         for language in self.languages:
             title = " ".join(filter(None, (self.found["benchmark"], language)))
-            printed = Table(title=title, caption_justify="left", box=None, padding=(0, 1, 0, 0), **tight)
-            printed.caption = "\n".join(self.found["notes"])
-            for column in self.columns:
-                printed.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
-            for row in self.rows(language):
-                printed.add_row(*map(Text, row))
-            made.append(printed)
-        for name, columns, rows, note in self.further():
-            printed = Table(title=name, caption=note, caption_justify="left", box=None, padding=(0, 1, 0, 0), **tight)
-            for column in columns:
-                printed.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
-            for row in rows:
-                printed.add_row(*map(Text, row))
-            made.append(printed)
-        return made
+            notes = [self.coverage(language), *(self.found["notes"] if language == self.languages[-1] else [])]
+            made.append(Listing(title, self.columns, self.rows(language), notes))
+        return [*made, *self.further()]
 
-    def further(self) -> list[Further]:
+    def further(self) -> list[Listing]:
         """The comparison of models, and the judge's agreement with people, where there are such."""
         made = []
         if "comparison" in self.found:
@@ -138,34 +147,84 @@ class ScoreTable:
                 rows.append(cells + [""] * (len(columns) - len(cells)))
             title = f"Models compared: {found['metric']}, over {found['cases']:,} common cases"
             note = "Differences are to the first, with a paired bootstrap over cases."
-            made.append(Further(title, columns, rows, note))
+            made.append(Listing(title, columns, rows, [note]))
         if self.found.get("agreement"):
             found = self.found["agreement"]
             names = list(dict.fromkeys(name for entry in found.values() for name in entry))
             rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in found.items()]
-            made.append(Further("The judge beside people", ["dimension", *names], rows))
+            made.append(Listing("The judge beside people", ["dimension", *names], rows))
         return made
 
-    def markdown(self) -> str:
-        lines = []
-        for language in self.languages:
-            lines += [f"**{language}**", ""] if language else []
-            lines += [_markdown_row(self.columns), "|---" + "|---:" * (len(self.columns) - 1) + "|"]
-            lines += [_markdown_row(row) for row in self.rows(language)] + [""]
-        for name, columns, rows, note in self.further():
-            lines += [f"**{name}**", "", _markdown_row(columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
-            lines += [*map(_markdown_row, rows), "", *([note, ""] if note else [])]
-        return "\n".join([*lines, *(f"- {note}" for note in self.found["notes"])])
 
-    def latex(self) -> str:
-        """Tabular environments, to be put into a paper's table."""
-        lines = []
-        for language in self.languages:
-            lines += [r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}", r"\hline"]
-            lines += [" & ".join(map(_latex, self.columns)) + r" \\", r"\hline"]
-            lines += [" & ".join(map(_latex, row)) + r" \\" for row in self.rows(language)]
-            lines += [r"\hline", r"\end{tabular}"]
-        return "\n".join(lines)
+def text_listings(found: dict[str, Any]) -> list[Listing]:
+    """text_subset.text_subset's result."""
+    columns = ["expected", "generated", "judged", "failed", "missing"]
+    rows = []
+    for name, entry in found["metrics"].items():
+        bounds = "" if entry["interval"] is None else "{:.2f}–{:.2f}".format(*entry["interval"])
+        counts = found["coverage"][name]
+        rows.append([name, _number(entry["mean"]), bounds, *(_number(counts[column]) for column in columns)])
+    return [Listing("rededit, text subset", ["metric", "mean", "95%", *columns], rows, found["notes"])]
+
+
+def dataset_listings(found: dict[str, Any]) -> list[Listing]:
+    """dataset.DatasetStatistics' result; what no row had is left out."""
+    facts = {name.replace("_", " "): found[name] for name in ("rows", "images", "multi_turn", "words", "characters")}
+    facts["share of tiny edits"] = found["tiny_region_share"]
+    facts |= {f"share detected: {name}": share for name, share in found["detected"].items()}
+    made = [Listing("Data set", ["", "value"], [[name, _number(value)] for name, value in facts.items()])]
+    for title, name in (("task", "tasks"), ("format", "formats")):
+        counts = found[name]
+        total = sum(counts.values())
+        rows = [[key, str(count), f"{count / total:.1%}"] for key, count in counts.items()]
+        made.append(Listing(name.capitalize(), [title, "rows" if title == "task" else "images", "share"], rows))
+    sizes = dict(found["size"] or {})
+    histogram = sizes.pop("histogram", [])
+    extremes = ["min", "median", "max"]
+    rows = [[name.replace("_", " "), *(_number(size[key]) for key in extremes)] for name, size in sizes.items()]
+    made.append(Listing("Sizes", ["", *extremes], rows))
+    rows = [[f"{bin['from']}–{bin['to'] or ''}", str(bin["count"])] for bin in histogram if bin["count"]]
+    made.append(Listing("Megapixels", ["from–to", "images"], rows))
+    columns = ["n", "mean", "min", "max"]
+    rows = [[name, *(_number(entry[key]) for key in columns)] for name, entry in found["scores"].items()]
+    made.append(Listing("Scores", ["score", *columns], rows))
+    return [listing for listing in made if listing.rows]
+
+
+def rich_tables(listings: list[Listing]) -> list[Table]:
+    from rich.table import Table
+    from rich.text import Text
+
+    made = []
+    for title, columns, rows, notes in listings:
+        # No edges: 80 columns hold GEdit-Bench's three metrics.
+        printed = Table(title=title, box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+        printed.caption, printed.caption_justify = Text("\n".join(notes)), "left"
+        for column in columns:
+            printed.add_column(Text(column), justify="left" if column == columns[0] else "right", no_wrap=True)
+        for row in rows:
+            printed.add_row(*map(Text, row))
+        made.append(printed)
+    return made
+
+
+def markdown(listings: list[Listing]) -> str:
+    lines = []
+    for title, columns, rows, notes in listings:
+        lines += [f"**{title}**", "", _markdown_row(columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
+        lines += [*map(_markdown_row, rows), "", *(f"- {note}" for note in notes), *([""] if notes else [])]
+    return "\n".join(lines)
+
+
+def latex(listings: list[Listing]) -> str:
+    """Tabular environments, to be put into a paper's table; titles and notes are comments."""
+    lines = []
+    for title, columns, rows, notes in listings:
+        lines += [f"% {_one_line(title)}", r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
+        lines += [" & ".join(map(_latex, columns)) + r" \\", r"\hline"]
+        lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+        lines += [r"\hline", r"\end{tabular}", *(f"% {_one_line(note)}" for note in notes), ""]
+    return "\n".join(lines)
 
 
 def _number(value: Any) -> str:
@@ -174,7 +233,12 @@ def _number(value: Any) -> str:
 
 def _latex(text: str) -> str:
     signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(signs.get(sign, "\\" + sign if sign in "&%$#_{}" else sign) for sign in text)
+    signs |= {"–": "--", "…": r"\ldots{}", "−": "$-$", "▲": r"$\uparrow$", "▼": r"$\downarrow$", "≈": r"$\approx$"}
+    return "".join(signs.get(sign, "\\" + sign if sign in "&%$#_{}" else sign) for sign in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def summary_json(summary: dict[str, Any]) -> str:
@@ -183,5 +247,5 @@ def summary_json(summary: dict[str, Any]) -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair stays an escape
 
 
-def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

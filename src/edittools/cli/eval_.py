@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edittools.cli import options
 from edittools.errors import EditError, UsageError
+
+if TYPE_CHECKING:
+    from edittools.bench.terminal import Listing
 
 _FIGURES = ("table", "markdown", "latex", "json")
 
@@ -55,6 +58,12 @@ class EvalCommand(options.Command):
     "say where to and how, as in every command that writes rows.",
 )
 @options.option(
+    "--images",
+    metavar="DIR/",
+    group="Input",
+    help="Root of the pictures that a list of --cases names, where it is not the list's own folder.",
+)
+@options.option(
     "--export",
     metavar="DIR/",
     group="Output",
@@ -96,8 +105,19 @@ class EvalCommand(options.Command):
     group="Input",
     help="Your copy of the benchmark (or its list of cases): what is expected of every task.",
 )
-@options.option("--language", metavar="L", group="Selection", help="One language of GEdit-Bench: en, or cn (also zh).")
-@options.option("--suite", metavar="NAME", group="Selection", help="Suite of ImgEdit-Bench: basic (default) or uge.")
+@options.option(
+    "--language",
+    metavar="L",
+    group="Selection",
+    help="One language of GEdit-Bench or REDEdit-Bench: en (also eng), or cn (also zh).",
+)
+@options.option(
+    "--suite",
+    metavar="NAME",
+    group="Selection",
+    help="Suite of ImgEdit-Bench: basic (default), uge, or multiturn with --cases; or text, REDEdit-Bench's text task "
+    "by the four questions of `edit judge --rubric text` and by `edit judge --ocr`.",
+)
 @options.option(
     "--name",
     metavar="MODEL",
@@ -169,6 +189,7 @@ def command(
     Without --rescore INPUT are the rows of --cases, edited by `edit sample` and judged by `edit judge --rubric BENCH`.
     Studies with people: `edit eval study build` and `edit eval study score`.
     """
+    _refuse_unused(ctx, bench)
     chosen = format or ("table" if os.isatty(1) else "json")
     if chosen not in _FIGURES and ctx.params["cases"] is None:
         raise UsageError(f"-f {chosen} is for the rows of --cases")
@@ -184,13 +205,14 @@ def command(
     if bench == "dataset":
         _dataset(ctx, list(input), chosen)
         return
+    if _text_subset_asked(ctx, bench):
+        _text_subset(ctx, list(input), chosen)
+        return
     if bench != "heldout":
         _judged(ctx, bench, list(input), chosen)
         return
-    if chosen == "latex":
-        raise UsageError("-f latex is for the tables of public benchmarks")
     from edittools.bench.evaluate import Heldout
-    from edittools.bench.terminal import summary_json, summary_markdown, summary_table
+    from edittools.bench.terminal import summary_json, summary_latex, summary_markdown, summary_table
     from edittools.stream.run import RunOptions, open_input
 
     beside = _refuse_existing(output, overwrite)
@@ -204,12 +226,50 @@ def command(
 
         Console().print(summary_table(found.summary))
     else:
-        click.echo((summary_markdown if chosen == "markdown" else summary_json)(found.summary), nl=False)
+        printed = {"markdown": summary_markdown, "latex": summary_latex, "json": summary_json}[chosen]
+        click.echo(printed(found.summary), nl=False)
+
+
+# What each way of the command uses: an option that would do nothing is refused.
+_PAGE = {"input", "partial", "limit", "title", "output", "format", "overwrite"}
+_USED = {
+    "--rescore": {"rescore", "meta", "name", "scoring", "title", "output", "format", "overwrite", "seed"},
+    "--cases": {"cases", "images", "limit", "output", "format", "overwrite"},
+    "--export": {"export", "input", "partial", "overwrite"},
+    "dataset": _PAGE,
+    "heldout": _PAGE | {"run_folder", "data", "seed"},
+    "--suite text": {"input", "partial", "limit", "suite", "language", "meta", "seed", "format"},
+    "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
+}
+_USED_BY = {  # and by some benchmarks
+    "--rescore": {"gedit": {"language"}, "imgedit": {"suite"}},
+    "--cases": {"gedit": {"language"}, "rededit": {"language", "suite"}, "imgedit": {"suite"}},
+    "judged rows": {"gedit": {"language"}, "rededit": {"language"}, "imgedit": {"suite"}},
+}
+_NEEDS = {"humans_level": "humans", "title": "output", "run_folder": "output"}
+
+
+def _refuse_unused(ctx: click.Context, bench: str) -> None:
+    """Raises UsageError. A --config table is shared by all ways, so it may name what this one does not use."""
+    asked = next((name for name in ("rescore", "cases", "export") if ctx.params[name] is not None), None)
+    text = "--suite text" if _text_subset_asked(ctx, bench) else "judged rows"
+    way = f"--{asked}" if asked else bench if bench in _USED else text
+    used = {"bench"} | _USED[way] | _USED_BY.get(way, {}).get(bench, set())
+    where = way if way == bench else f"{way} of {bench}"
+    options_of = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
+    for name, shown in options_of.items():
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        if name not in used:
+            raise UsageError(f"{'INPUT' if name == 'input' else shown} has no meaning with {where}")
+        if name in _NEEDS and ctx.params[_NEEDS[name]] is None:
+            raise UsageError(f"{shown} has no meaning without {options_of[_NEEDS[name]]}")
 
 
 def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     from edittools.bench.evaluate import dataset_statistics
     from edittools.bench.report import render_dataset
+    from edittools.bench.terminal import dataset_listings
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
@@ -220,12 +280,7 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     if output is not None:
         page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
         _write_report(output, beside, page, found)
-    if chosen in ("json", "table"):
-        from edittools.bench.terminal import summary_json
-
-        click.echo(summary_json(found), nl=False)
-    else:
-        raise UsageError(f"-f {chosen}: a data set's statistics are JSON, and a page with -o X.html")
+    _print(found, dataset_listings(found), chosen)
 
 
 def _cases(ctx: click.Context, bench: str) -> None:
@@ -242,7 +297,10 @@ def _cases(ctx: click.Context, bench: str) -> None:
     if not path.exists():
         raise EditError(f"{path}: no such file or folder")
     run_options = options.run_settings(ctx)
-    found = benchmarks()[bench].cases(path, given["language"], given["suite"])
+    pictures = Path(given["images"]) if given["images"] else None
+    if pictures is not None and not pictures.is_dir():
+        raise EditError(f"{pictures}: no such folder")
+    found = benchmarks()[bench].cases(path, given["language"], given["suite"], pictures)
     if given["limit"] is not None:
         found = found[: given["limit"]]
     run("eval", CaseSource(bench, given["suite"] or "", found), [], {"bench": bench}, run_options)
@@ -264,26 +322,30 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     from pathlib import Path
 
     from edittools.bench.evaluation import JudgedBenchmark, compare_models
-    from edittools.bench.public import benchmarks
+    from edittools.bench.public import benchmarks, spoken_language
     from edittools.bench.score_report import render_scores
+    from edittools.bench.terminal import ScoreTable
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
     benchmark = benchmarks()[bench]
+    if given["suite"] is not None and given["meta"] is None:
+        raise UsageError("--suite has no meaning without --meta: the rows say which suite they are of")
     output = given["output"]
     beside = _refuse_existing(output, given["overwrite"])
     listed = Path(given["meta"]) if given["meta"] else None
-    cases = benchmark.cases(listed, given["language"], given["suite"]) if listed is not None else None
+    cases = benchmark.cases(listed, given["language"], given["suite"], None) if listed is not None else None
+    language = spoken_language(given["language"])
     read = RunOptions(limit=given["limit"], partial=given["partial"])
     kept = Path(given["outputs"]) if given["outputs"] else None
     if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
-    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases)]
+    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases, language)]
     for word in given["versus"]:
         name, sign, path = word.partition("=")
         if not sign or not name or not path or name in [model.name for model in models]:
             raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
-        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases))
+        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases, language))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
     if len(models) > 1:
@@ -304,7 +366,28 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
             history=models[0].history,
         )
         _write_report(output, beside, page, found)
-    _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)
+    _print(found, ScoreTable(found, list(benchmark.metrics), given["scoring"]).listings(), chosen)
+
+
+def _text_subset_asked(ctx: click.Context, bench: str) -> bool:
+    return bench == "rededit" and ctx.params["suite"] == "text"
+
+
+def _text_subset(ctx: click.Context, input: list[str], chosen: str) -> None:
+    from pathlib import Path
+
+    from edittools.bench.public import benchmarks, spoken_language
+    from edittools.bench.terminal import text_listings
+    from edittools.bench.text_subset import text_subset
+    from edittools.stream.run import RunOptions, open_input
+
+    given = ctx.params
+    cases = None
+    if given["meta"]:
+        cases = benchmarks()["rededit"].cases(Path(given["meta"]), given["language"], given["suite"], None)
+    source = open_input(input, RunOptions(limit=given["limit"], partial=given["partial"]))
+    found = text_subset(source, spoken_language(given["language"]), cases, given["seed"])
+    _print(found, text_listings(found), chosen)
 
 
 def _write_report(output: str, beside: str, page: str, found: dict[str, Any]) -> None:
@@ -331,19 +414,16 @@ def _refuse_existing(output: str | None, overwrite: bool) -> str:
     return beside
 
 
-def _print_scores(found: dict[str, Any], metrics: list[str], scoring: str, chosen: str) -> None:
-    from edittools.bench.terminal import ScoreTable, summary_json
+def _print(found: dict[str, Any], listings: list[Listing], chosen: str) -> None:
+    from edittools.bench.terminal import latex, markdown, rich_tables, summary_json
 
-    if chosen == "json":
-        click.echo(summary_json(found), nl=False)
-        return
-    table = ScoreTable(found, metrics, scoring)
     if chosen == "table":
         from rich.console import Console
 
-        Console().print(*table.rich(), sep="\n")
+        Console().print(*rich_tables(listings), sep="\n")
     else:
-        click.echo(table.markdown() if chosen == "markdown" else table.latex())
+        text = summary_json(found) if chosen == "json" else (markdown if chosen == "markdown" else latex)(listings)
+        click.echo(text, nl=False)
 
 
 def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
@@ -352,16 +432,11 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
 
     from edittools.bench.public import Outputs, benchmarks
     from edittools.bench.rescoring import rescore
+    from edittools.bench.terminal import ScoreTable
 
     if bench not in benchmarks():
         raise UsageError(f"{bench} has no official outputs to score again")
     given = ctx.params
-    unused: tuple[str, ...] = ("versus", "humans", "outputs", "limit", "run_folder", "data", "cases", "export")
-    unused += () if bench == "gedit" else ("language",)
-    unused += () if bench == "imgedit" else ("suite",)
-    for name in unused:
-        if given[name] not in (None, ()):
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning with --rescore of {bench}")
     output = given["output"]
     beside = _refuse_existing(output, given["overwrite"])
     path = Path(given["rescore"])
@@ -380,4 +455,4 @@ def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
             protocol={}, history=[],
         )  # fmt: skip
         _write_report(output, beside, page, found)
-    _print_scores(found, list(benchmark.metrics), given["scoring"], chosen)
+    _print(found, ScoreTable(found, list(benchmark.metrics), given["scoring"]).listings(), chosen)

@@ -42,7 +42,7 @@ class Fetcher:
         if path is None:
             raise RowError("no picture")
         if (reference["etag"] or "").startswith(files.NOTHING):
-            raise RowError(reference["etag"][len(files.NOTHING) :])
+            raise RowError(reference["etag"][len(files.NOTHING) :], path)
         if reference["row"] is not None:
             return self._from_parquet(path, reference["column"], reference["row"], reference["etag"])
         offset, length = reference["offset"] or 0, reference["length"] or 0

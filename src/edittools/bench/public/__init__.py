@@ -9,16 +9,35 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.scores import Score
+from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
     from edittools.bench.judged import JudgedRow
+
+
+LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
+"""What users and forks call a language -> the word of the benchmarks' data."""
+
+
+def spoken_language(given: str | None) -> str | None:
+    """Raises UsageError."""
+    if given is not None and given not in LANGUAGES:
+        raise UsageError(f"--language {given}: expected one of {', '.join(LANGUAGES)}")
+    return None if given is None else LANGUAGES[given]
+
+
+def known_task(task: Any, tasks: Iterable[str], where: str) -> str:
+    """The task, where the benchmark has it: paths, tables and rubrics go by its name. Raises EditError."""
+    if task not in (known := list(tasks)):
+        raise EditError(f"{where}: {task!r} is no task of the benchmark; it has {', '.join(known)}")
+    return task
 
 
 @dataclass(frozen=True)
@@ -36,9 +55,10 @@ class Outputs:
 class Rescored:
     """`official` is the released script's result; the scores are ours, by language where there are several ("" else).
 
-    `official_means` are the official means for a table: language -> task -> metric -> mean; empty where the script
-    ends with an exception. `expected` counts the cases of each task, by language; None where no file says. `notes` say
-    where the official numbers are known to be wrong, and what was found on the way.
+    `official_means` are the official means for a table: language -> task -> metric -> mean, `average` being that of
+    the tasks and `intersection` that of the subset; empty where the script ends with an exception. `expected` counts
+    the cases of each task, by language; None where no file says. `notes` say where the official numbers are known to
+    be wrong, and what was found on the way.
     """
 
     official: Any
@@ -53,7 +73,8 @@ class Benchmark:
     """A benchmark's name and source, the range of its scores, and what is done with it.
 
     `rescore` scores released outputs again. `cases` lists what is to be generated, given the user's copy of the
-    benchmark, a language and a suite (None for the default); it imports pyarrow, which rescoring does without.
+    benchmark, a language, a suite and the root of the pictures (None for the defaults); it imports pyarrow, which
+    rescoring does without. `tasks` are those that a case may have.
     `values` makes the metrics out of a judged case's dimensions (None where one is missing), and `write` writes the
     judged cases as the released scripts do, so that they and `rescore` read them; it returns what to rescore.
     """
@@ -62,7 +83,8 @@ class Benchmark:
     source: str
     metrics: dict[str, tuple[float, float]]  # name -> lowest and highest value
     rescore: Callable[[Outputs], Rescored]
-    cases: Callable[[Path, str | None, str | None], list[Case]]
+    cases: Callable[[Path, str | None, str | None, Path | None], list[Case]]
+    tasks: tuple[str, ...]
     values: Callable[[dict[str, float], dict[str, Any]], dict[str, float] | None]
     write: Callable[[list[JudgedRow], Path, str], Outputs]
 

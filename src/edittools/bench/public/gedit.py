@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edittools.bench.csv_table import read_csv
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import LANGUAGES, Benchmark, Outputs, Rescored, known_task, spoken_language
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
 from edittools.errors import EditError, UsageError
 from edittools.record import NATIVE_TASKS
@@ -27,16 +27,14 @@ if TYPE_CHECKING:
     from edittools.bench.judged import JudgedRow
 
 TASKS = list(NATIVE_TASKS["gedit"])
-LANGUAGES = {"en": "en", "eng": "en", "cn": "cn", "zh": "cn"}
 _FILE = re.compile(rf"(.+)_({'|'.join(map(re.escape, TASKS))})_gpt_score\.csv")
 _METRICS = ("semantics", "quality", "overall")
 
 
 def rescore(outputs: Outputs) -> Rescored:
     folder, model = _find(outputs.path, outputs.model)
-    if outputs.language is not None and outputs.language not in LANGUAGES:
-        raise UsageError(f"--language {outputs.language}: expected one of {', '.join(LANGUAGES)}")
-    languages = ["en", "cn"] if outputs.language is None else [LANGUAGES[outputs.language]]
+    wanted = spoken_language(outputs.language)
+    languages = ["en", "cn"] if wanted is None else [wanted]
     tables = {task: folder / f"{model}_{task}_gpt_score.csv" for task in TASKS}
     cases = _expected(outputs.meta) if outputs.meta is not None else {}
     notes = []
@@ -62,13 +60,13 @@ def _find(path: Path, model: str | None) -> tuple[Path, str]:
     found: set[tuple[Path, str]] = set()
     for file in path.rglob("*_gpt_score.csv"):
         match = _FILE.fullmatch(file.name)
-        if match and model in (None, match[1]):
+        if match and (model is None or match[1] in (model, _file_name(model))):
             found.add((file.parent, match[1]))
     if not found:
         raise EditError(f"{path}: no score files of GEdit-Bench (MODEL_TASK_gpt_score.csv)")
     if len(found) > 1:
         names = ", ".join(sorted(f"{folder.relative_to(path)}/{name}" for folder, name in found))
-        raise UsageError(f"{path}: holds several results: {names}", hint="name one folder, or one with --model")
+        raise UsageError(f"{path}: holds several results: {names}", hint="name one folder, or one with --name")
     return found.pop()
 
 
@@ -101,7 +99,9 @@ def _means(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     if "raises" in found:
         return {}
     means = {task: {metric: found[metric][task] for metric in _METRICS} for task in TASKS}
-    return means | {"average": {metric: found[metric][f"avg_{metric}"] for metric in _METRICS}}
+    for name, suffix in (("average", ""), ("intersection", "_intersection")):
+        means[name] = {metric: found[metric + suffix][f"avg_{metric}"] for metric in _METRICS}
+    return means
 
 
 # In the order in which the script looks them up: a column that is not there is a KeyError.
@@ -155,7 +155,7 @@ def _score(key: str, task: str, semantics: Any, quality: Any, subset: Any) -> Sc
 def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
     """Cases of each task by language, from a dataset's rows as JSON (lines), or UniWorld's gedit_edit.json."""
     if meta.is_dir() or meta.suffix == ".parquet":
-        listed = cases(meta, None, None)
+        listed = cases(meta, None, None, None)
         rows: Any = [{"task_type": case.task, "instruction_language": case.language} for case in listed]
     else:
         rows = read_lines(meta) if meta.suffix == ".jsonl" else read_json(meta)
@@ -171,17 +171,17 @@ def _expected(meta: Path) -> dict[str, dict[str, int] | None]:
         raise EditError(f"{meta}: not the cases of GEdit-Bench: {error!r}") from error
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of the hub's Parquet files, or of UniWorld's gedit_edit.json with the pictures beside it (English only)."""
-    if language is not None and language not in LANGUAGES:
-        raise UsageError(f"--language {language}: expected one of {', '.join(LANGUAGES)}")
-    wanted = None if language is None else LANGUAGES[language]
+    wanted = spoken_language(language)
     found = [path] if path.is_file() else sorted(path.rglob("*.parquet")) or sorted(path.glob("gedit_edit.json"))
     if not found:
         raise EditError(f"{path}: no Parquet files of GEdit-Bench, and no gedit_edit.json")
     made: list[Case] = []
     for file in found:
-        made += _of_json(file) if file.suffix == ".json" else _of_parquet(file)
+        if file.suffix != ".json" and pictures is not None:
+            raise UsageError(f"--images has no meaning with {file}, which holds its pictures itself")
+        made += _of_json(file, pictures or file.parent) if file.suffix == ".json" else _of_parquet(file)
     return [case for case in made if wanted in (None, case.language)]
 
 
@@ -202,21 +202,29 @@ def _of_parquet(path: Path) -> list[Case]:
     tag = files.etag(str(path))
     made = []
     for number, row in enumerate(rows):
-        place = f"fullset/{row['task_type']}/{row['instruction_language']}/{row['key']}"
+        task = known_task(row["task_type"], TASKS, f"{path}: {row['key']}")
+        place = f"fullset/{task}/{row['instruction_language']}/{row['key']}"
         picture = reference(file=str(path.resolve()), row=number, column="input_image", etag=tag)
         made.append(Case(
-            row["key"], row["task_type"], row["instruction"], row["instruction_language"], [picture],
+            row["key"], task, row["instruction"], row["instruction_language"], [picture],
             f"{place}.png", f"{place}_SRCIMG.png", bool(row["Intersection_exist"]),
         ))  # fmt: skip
     return made
 
 
-def _of_json(path: Path) -> list[Case]:
+def _of_json(path: Path, pictures: Path) -> list[Case]:
     from edittools.bench.case_list import Case, loose_picture
 
     try:
         return [
-            Case(key, item["edit_type"], item["prompt"], "en", [loose_picture(path.parent / item["id"])], item["id"])
+            Case(
+                key,
+                known_task(item["edit_type"], TASKS, f"{path}: {key}"),
+                item["prompt"],
+                "en",
+                [loose_picture(pictures / item["id"])],
+                item["id"],
+            )
             for key, item in read_json(path).items()
         ]
     except (AttributeError, TypeError, KeyError) as error:
@@ -230,9 +238,15 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
     return {metric: dimensions[name] for metric, name in names.items()}
 
 
+def _file_name(model: str) -> str:
+    """A model's name as a part of paths: `Qwen/Qwen-Image-Edit` is no folder in a folder."""
+    return re.sub(r"^\.+|[^\w .+-]", "_", model)
+
+
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
     """The CSV files of test_gedit_score.py, of the first pass; a case that its parser cannot read has no row."""
-    place = folder / model / "judge" / "eval_results_new"
+    model = _file_name(model)
+    place = folder / model / _backbone(rows) / "eval_results_new"
     place.mkdir(parents=True, exist_ok=True)
     lines: dict[str, list[list[Any]]] = {task: [] for task in TASKS}
     for row in rows:
@@ -248,6 +262,12 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
         with open(place / f"{model}_{name}_gpt_score.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([_COLUMNS, *part])
     return Outputs(place, model=model)
+
+
+def _backbone(rows: list[JudgedRow]) -> str:
+    """The folder where calculate_statistics.py looks for what this judge said."""
+    rubrics = {judgement["rubric"] for row in rows for one in row.passes for judgement in one.values()}
+    return "qwen25vl" if "gedit_qwen" in rubrics else "gpt4o"
 
 
 def _official_pair(replies: dict[str, str]) -> tuple[Any, Any] | None:
@@ -269,6 +289,7 @@ BENCHMARK = Benchmark(
     {metric: (0.0, 10.0) for metric in _METRICS},
     rescore,
     cases,
+    tuple(TASKS),
     values,
     write,
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
 from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines, released_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edittools.bench.judged import JudgedRow
 
 SUITES = ("basic", "uge")
+TYPES = ("replace", "add", "adjust", "remove", "style", "action", "extract", "background", "compose")
 _TYPES = {"alter": "adjust"}  # UniWorld-V1's name for it
 _UGE = "uge"
 
@@ -128,15 +129,13 @@ _KINDS = {"memory": "content_memory", "understanding": "content_understanding", 
 _LISTS = {"basic": ("singleturn.json", "basic_edit.json"), "uge": ("UGE_edit.json",)}
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of the list in a folder of the unpacked Benchmark.tar (`singleturn/`, `hard/`), whose pictures lie beside it."""
     from edittools.bench.case_list import Case, loose_picture
 
-    if language not in (None, "en", "eng"):
-        raise UsageError(f"--language {language}: ImgEdit-Bench is English")
     suite = suite or "basic"
     if suite == _MULTITURN:
-        return _dialogues(path)
+        return _dialogues(path, pictures)
     if suite not in _LISTS:
         raise UsageError(f"--suite {suite}: expected one of {', '.join(_LISTS)}, {_MULTITURN}")
     listed = _list(path, suite)
@@ -144,16 +143,20 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         return [
             Case(
                 key,
-                _TYPES.get(item.get("edit_type", _UGE), item.get("edit_type", _UGE)),
+                _UGE if suite == _UGE else _type(item["edit_type"], f"{listed}: {key}"),
                 item["prompt"],
                 "en",
-                [loose_picture(listed.parent / item["id"])],
+                [loose_picture((pictures or listed.parent) / item["id"])],
                 f"{key}.png",
             )
             for key, item in read_json(listed).items()
         ]
     except (AttributeError, TypeError, KeyError) as error:
         raise EditError(f"{listed}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
+def _type(named: Any, where: str) -> str:
+    return known_task(_TYPES.get(named, named) if isinstance(named, str) else named, TYPES, where)
 
 
 def _list(path: Path, suite: str) -> Path:
@@ -164,7 +167,7 @@ def _list(path: Path, suite: str) -> Path:
     return found[0]
 
 
-def _dialogues(path: Path) -> list[Case]:
+def _dialogues(path: Path, pictures: Path | None) -> list[Case]:
     """The multi-turn suite: a list per kind, {key: {id, turn1, turn2, ...}}. People judge it: no script does."""
     from edittools.bench.case_list import Case, loose_picture
 
@@ -176,8 +179,9 @@ def _dialogues(path: Path) -> list[Case]:
         for key, item in read_json(file).items():
             try:
                 turns = tuple(item[name] for name in ("turn1", "turn2", "turn3") if item.get(name))
-                beside = [folder / item["id"] for folder in (file.parent, file.parent / file.stem, file.parent.parent)]
-                picture = next((place for place in beside if place.exists()), beside[0])
+                beside = (file.parent, file.parent / file.stem, file.parent.parent)
+                places = [folder / item["id"] for folder in (beside if pictures is None else (pictures,))]
+                picture = next((place for place in places if place.exists()), places[0])
                 case = Case(key, kind, turns[0], "en", [loose_picture(picture)], "", turns=turns)
                 # no script reads them: one picture per turn, where `edit eval study` looks
                 made.append(replace(case, result_path=f"{case.id}.turn.{len(turns)}.png"))
@@ -193,16 +197,30 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
 
 
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
-    """result.json of basic_bench.py (and UGE_bench.py), of the first pass, and the list of cases it belongs to."""
+    """result.json of basic_bench.py (and UGE_bench.py), of the first pass, and the list of cases it belongs to.
+
+    Of the basic suite also what the next two scripts write, as far as they come.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     replies = {row.case["key"]: next(iter(row.replies.values()), {"error": "no reply"}) for row in rows}
     meta = {row.case["key"]: {"prompt": row.instruction, "edit_type": row.case["task"]} for row in rows}
+    suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
     for name, content in (("result.json", replies), ("cases.json", meta)):
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=4), "utf-8")
-    suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
+    made = {} if suite == _UGE else _basic(replies, meta)
+    for name in ("average_score", "typescore"):
+        if name in made:
+            (folder / f"{name}.json").write_text(json.dumps(made[name], indent=2), "utf-8")
     return Outputs(folder / "result.json", folder / "cases.json", suite=suite)
 
 
 BENCHMARK = Benchmark(
-    "imgedit", "Ye et al., ImgEdit (2025), section 4", {"score": (1.0, 5.0)}, rescore, cases, values, write
+    "imgedit",
+    "Ye et al., ImgEdit (2025), section 4",
+    {"score": (1.0, 5.0)},
+    rescore,
+    cases,
+    (*TYPES, _UGE, *_KINDS.values()),
+    values,
+    write,
 )

@@ -10,8 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import Score, official, read_json, released_json
+from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
+from edittools.bench.scores import Score, count_tasks, official, read_json, released_json
 from edittools.errors import EditError
 from edittools.judges.parsing import kris_official, kris_official_dual
 from edittools.judges.protocols import KRIS_KNOWLEDGE
@@ -34,6 +34,13 @@ TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Logical Reasoning": (("abstract_reasoning", "rule-based_reasoning"), _FOUR),
     "Instruction Decomposition": (("multi-element_composition", "multi-instruction_execution"), _THREE),
 }
+TASKS = tuple(name for names, _ in TYPES.values() for name in names)
+_EARLIER = {  # names of the upstream script
+    "object_count": "count_change",
+    "view_pair": "viewpoint_change",
+    "daily_life": "practical_knowledge",
+    "rule_reasoning": "rule-based_reasoning",
+}
 META = {
     "Factual Knowledge": ("Attribute Perception", "Spatial Perception", "Temporal Prediction"),
     "Conceptual Knowledge": ("Social Science", "Natural Science"),
@@ -46,6 +53,7 @@ def rescore(outputs: Outputs) -> Rescored:
     if not outputs.path.is_dir():
         raise EditError(f"{outputs.path}: expected a folder of CATEGORY/metrics.json")
     made = official(lambda: _official(outputs.path))
+    listed = None if outputs.meta is None else cases(outputs.meta, None, None, None)
     shown = {name: found["AVG"] for name, found in (made.get("type_avg", {}) | made.get("meta", {})).items()}
     if made.get("overall"):
         shown["average"] = made["overall"]["AVG"]
@@ -53,7 +61,7 @@ def rescore(outputs: Outputs) -> Rescored:
         made,
         {"": {name: {"score": mean} for name, mean in shown.items()}},
         {"": _scores(outputs.path)},
-        {"": None},
+        {"": None if listed is None else count_tasks(case.task for case in listed)},
         ["a category's, a type's and the overall mean pool all single scores: not a mean of means"],
     )
 
@@ -123,7 +131,7 @@ def _scores(folder: Path) -> list[Score]:
     return found
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of CATEGORY/annotation.json with the pictures beside it; a case may have several sources."""
     from edittools.bench.case_list import Case, loose_picture
     from edittools.judges.protocols import frame_numbers
@@ -131,15 +139,17 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
     made = []
     for file in sorted(path.glob("*/annotation.json")):
         category = file.parent.name
+        task = known_task(_EARLIER.get(category, category), TASKS, str(file))
+        folder = file.parent if pictures is None else pictures / category
         for key, item in read_json(file).items():
             try:
                 names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
                 facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
                 if item.get("gt_img"):
-                    facts["gt_img"] = str((file.parent / item["gt_img"]).resolve())
+                    facts["gt_img"] = str((folder / item["gt_img"]).resolve())
                 made.append(Case(
-                    key, category, item.get("ins_en") or item["instruction"], "en",
-                    [loose_picture(file.parent / name) for name in names], f"{category}/{key}.png", facts=facts,
+                    key, task, item.get("ins_en") or item["instruction"], "en",
+                    [loose_picture(folder / name) for name in names], f"{category}/{key}.png", facts=facts,
                 ))  # fmt: skip
             except (TypeError, KeyError) as error:
                 raise EditError(f"{file}: {key} is no case of KRIS-Bench: {error!r}") from error
@@ -177,5 +187,12 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
 
 
 BENCHMARK = Benchmark(
-    "kris", "Wu et al., KRIS-Bench (2025); summary of BAGEL", {"score": (0.0, 100.0)}, rescore, cases, values, write
+    "kris",
+    "Wu et al., KRIS-Bench (2025); summary of BAGEL",
+    {"score": (0.0, 100.0)},
+    rescore,
+    cases,
+    TASKS,
+    values,
+    write,
 )

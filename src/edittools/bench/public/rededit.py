@@ -11,15 +11,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import Benchmark, Outputs, Rescored, known_task, spoken_language
 from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
+from edittools.record import NATIVE_TASKS
 
 if TYPE_CHECKING:
     from edittools.bench.case_list import Case
     from edittools.bench.judged import JudgedRow
 
+TASKS = tuple(NATIVE_TASKS["rededit"])
 _DETAILS = "evaluation_details.json"
 
 
@@ -78,27 +80,27 @@ def _scores(details: Any, cases: list[Any]) -> list[Score]:
 
 
 _INSTRUCTIONS = {"cn": "a_to_b_instructions", "en": "a_to_b_instructions_eng"}
-_LANGUAGES = {"cn": "cn", "zh": "cn", "en": "en", "eng": "en"}
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of redbench.jsonl with the pictures as the unpacked tar has them; Chinese, as in the script, unless told."""
     from edittools.bench.case_list import Case, loose_picture
 
-    if language is not None and language not in _LANGUAGES:
-        raise UsageError(f"--language {language}: expected one of {', '.join(_LANGUAGES)}")
-    spoken = _LANGUAGES[language or "cn"]
+    if suite not in (None, "text"):
+        raise UsageError(f"--suite {suite}: expected text, or none for all tasks")
+    spoken = spoken_language(language) or "cn"
     listed = _list(path)
     made = []
     for number, item in enumerate(read_lines(listed)):
         try:
-            place = f"{item['task']}/{item['task']}-{item['id']}.png"
-            picture = loose_picture(_picture(listed.parent, item["source"]))
+            task = known_task(item["task"], TASKS, f"{listed}: line {number + 1}")
+            place = f"{task}/{task}-{item['id']}.png"
+            picture = loose_picture(_picture(pictures or listed.parent, item["source"]))
             text = item[_INSTRUCTIONS[spoken]]
-            made.append(Case(str(item["id"]), item["task"], text, spoken, [picture], place, facts={"line": number}))
+            made.append(Case(str(item["id"]), task, text, spoken, [picture], place, facts={"line": number}))
         except (TypeError, KeyError) as error:
             raise EditError(f"{listed}: line {number + 1} is no case of REDEdit-Bench: {error!r}") from error
-    return made
+    return [case for case in made if suite in (None, case.task)]
 
 
 def _list(path: Path) -> Path:
@@ -110,7 +112,7 @@ def _list(path: Path) -> Path:
 
 
 def _picture(folder: Path, name: str) -> Path:
-    """Beside the list, or in the folder above it: the names begin with `redbench/`."""
+    """In the folder, or the one above it: the names begin with `redbench/`, which may be the list's own folder."""
     return folder / name if (folder / name).exists() else folder.parent / name
 
 
@@ -119,7 +121,8 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
 
 
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
-    """evaluation_details.json of redbench_eval.py, of the first pass, and a list of cases with the same lines."""
+    """What redbench_eval.py writes, of the first pass: evaluation_details.json and, unless it ends with an exception,
+    score_summary.json; and a list of cases with the same lines."""
     folder.mkdir(parents=True, exist_ok=True)
     details, lines = {}, {}
     for row in rows:
@@ -128,11 +131,14 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
         lines[number] = {"id": row.case["key"], "task": row.case["task"]}
     (folder / _DETAILS).write_text(json.dumps(details, ensure_ascii=False, indent=4), "utf-8")
     # A line that no row is about has no task: the keys of the details are line numbers.
-    listed = [json.dumps(lines.get(number, {}), ensure_ascii=False) for number in range(max(lines, default=-1) + 1)]
-    (folder / "cases.jsonl").write_text("".join(line + "\n" for line in listed), "utf-8")
+    listed = [lines.get(number, {}) for number in range(max(lines, default=-1) + 1)]
+    (folder / "cases.jsonl").write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in listed), "utf-8")
+    made = official(lambda: _official(details, listed))
+    if "final_score" in made:
+        (folder / "score_summary.json").write_text(json.dumps(made, indent=4), "utf-8")
     return Outputs(folder / _DETAILS, folder / "cases.jsonl")
 
 
 BENCHMARK = Benchmark(
-    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, values, write
+    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, TASKS, values, write
 )

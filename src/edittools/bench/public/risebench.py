@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
+from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
 from edittools.bench.scores import Score, count_tasks, official, read_json
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Scores, risebench_official, risebench_strict
@@ -233,7 +233,7 @@ def _one(reply: Any, logical: bool) -> float | None:
     return 4.0 * scores.values["score"] + 1 if logical else scores.values["score"]
 
 
-def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
+def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of a data*.json whose pictures lie in the folder beside it."""
     from edittools.bench.case_list import Case, loose_picture
 
@@ -242,16 +242,17 @@ def cases(path: Path, language: str | None, suite: str | None) -> list[Case]:
         raise EditError(f"{path}: holds no data*.json of RISEBench")
     told: tuple[str, ...] = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
     told += ("consistency_free", "subtask")
+    folder = pictures or found[0].parent
     try:
         return [
             Case(
                 str(item["index"]),
-                item["category"],
+                known_task(item["category"], CATEGORIES.values(), f"{found[0]}: {item['index']}"),
                 item["instruction"],
                 "en",
-                [loose_picture(found[0].parent / item["image"])],
+                [loose_picture(folder / item["image"])],
                 f"images/{item['category']}/{item['index']}.png",
-                facts=_located({name: item[name] for name in told if item.get(name) is not None}, found[0].parent),
+                facts=_located({name: item[name] for name in told if item.get(name) is not None}, folder),
             )
             for item in read_json(found[0])
         ]
@@ -295,6 +296,7 @@ BENCHMARK = Benchmark(
     {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)},
     rescore,
     cases,
+    tuple(CATEGORIES.values()),
     values,
     write,
 )
