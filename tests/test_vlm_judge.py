@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -64,7 +65,7 @@ class Judge:
         self.requests: list[tuple[Any, Request]] = []
         self.held = 0
 
-    def __call__(self, requests: Iterable[tuple[Any, Request]]) -> Iterator[tuple[Any, Reply]]:
+    def __call__(self, requests: Iterable[tuple[Any, Request]], check: Any = None) -> Iterator[tuple[Any, Reply]]:
         source, held = iter(requests), []
         while True:
             drawn = self._draw(source)
@@ -206,7 +207,7 @@ def test_batches_stream():
 
 
 def test_a_judge_that_stops_early_is_an_error():
-    def lazy(requests: Iterable[tuple[Any, Request]]) -> Iterator[tuple[Any, Reply]]:
+    def lazy(requests: Iterable[tuple[Any, Request]], check: Any) -> Iterator[tuple[Any, Reply]]:
         for tag, _ in requests:
             yield tag, three(1, 1, 1)
             return
@@ -381,15 +382,30 @@ def test_what_is_wrong_is_said_before_the_first_call():
     assert not judge.requests
 
 
-def test_unreadable_replies_may_be_asked_for_again():
-    judge = Judge(lambda request: three(1, 1, 1))
-    made = stage(judge, "viescore")
-    made.check('{"rationale": "r", "success": 1, "preservation": 1}')
-    made.check('{"rationale": "r", "naturalness": 1, "cleanness": 1}')
-    for text in ("no", '{"success": 1}', '{"success": 11, "preservation": 1}'):
-        with pytest.raises(ValueError):
-            made.check(text)
-    stage(judge, "uge", prompts={"prompt": "x"}).check("no")
+def checking(unreadable: set[str]) -> Callable[..., Iterator[tuple[Any, Reply]]]:
+    """A double of the asking layer that expects the check to refuse the replies to these calls."""
+
+    def ask(requests: Iterable[tuple[Any, Request]], check: Any) -> Iterator[tuple[Any, Reply]]:
+        for tag, _ in requests:
+            with pytest.raises(ValueError) if tag[3] in unreadable else contextlib.nullcontext():
+                check(tag, READ[tag[3]])
+            yield tag, Reply("ok", READ[tag[3]])
+
+    return ask
+
+
+READ = {
+    "SC": '{"rationale": "r", "success": 1, "preservation": 1}',
+    "PQ": '{"rationale": "r", "success": 1, "preservation": 1}',  # the other call's
+    "judge": "I cannot say.",
+}
+
+
+def test_replies_that_this_call_cannot_be_read_from_are_asked_for_again():
+    run(stage(checking({"PQ"}), "viescore"), [row("a"), row("b")])
+    prompts = {"prompt": "x", "add": "made-up: <edit_prompt>"}
+    run(stage(checking({"judge"}), "uge", prompts=prompts), [row("a")])
+    run(stage(checking({"judge"}), "imgedit", prompts=prompts), [row("a")])
 
 
 def test_the_number_of_calls_is_known_before():

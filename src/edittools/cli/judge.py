@@ -281,7 +281,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     tally = Tally()
     store: Store | None = None
 
-    def ask(requests: Any) -> Iterator[Any]:
+    def ask(requests: Any, check: Any) -> Iterator[Any]:
         nonlocal store
         store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
         yield from ask_all(
@@ -293,7 +293,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             tokens_per_minute=given["tpm"],
             max_cost=given["max_cost"],
             prices=prices,
-            check=stage.check,
+            check=check,
             tally=tally,
             progress=lambda _: progress.refresh(),
         )

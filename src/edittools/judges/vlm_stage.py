@@ -1,7 +1,7 @@
 """The stage that has a model judge rows by a rubric (SPEC J1, J2).
 
-Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order. A
-score exists only where a reply was read; everything else is a state with the reply beside it.
+Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order; with
+`check` it may find out which replies cannot be read, and ask for these again. A score exists only where a reply was read; everything else is a state with the reply beside it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ JUDGEMENT = pa.struct(
 Tag = tuple[int, int, int, str]
 """Batch, row in it, pass, call."""
 
-Ask = Callable[[Iterable[tuple[Tag, Request]]], Iterator[tuple[Tag, Reply]]]
+Check = Callable[[Tag, str], None]
+"""Raises ValueError for a reply, by its text, that no score can be read from."""
+
+Ask = Callable[[Iterable[tuple[Tag, Request]], Check], Iterator[tuple[Tag, Reply]]]
 
 
 @dataclass
@@ -127,19 +130,6 @@ class VlmJudgeStage:
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
 
-    def check(self, text: str) -> None:
-        """Raises ValueError for a reply that none of the rubric's calls can be read from: it may be asked for again.
-
-        A benchmark's own rubric is left alone: its labels depend on the row, and its script asks again in its own way.
-        """
-        if self.rubric.benchmark is not None:
-            return
-        calls = {name for dimension in self.rubric.dimensions for name in dimension.calls}
-        found = [self.rubric.read(text, name, Case("", "", (), b""), self.prompts) for name in sorted(calls)]
-        reasons = [one.reason for one in found if isinstance(one, Unparsed)]
-        if len(reasons) == len(found):
-            raise ValueError(reasons[0])
-
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
         left = rows
@@ -197,12 +187,18 @@ class VlmJudgeStage:
                     yield held
             drained = True
 
+        def check(tag: Tag, text: str) -> None:
+            number, row, _, call = tag
+            parsed = self._parsed(waiting[number].rows[row], call, text)
+            if isinstance(parsed, Unparsed):
+                raise ValueError(parsed.reason)
+
         def finished() -> Iterator[Batch]:
             while order and waiting[order[0]].asked == waiting[order[0]].answered:
                 yield self._finish(waiting.pop(order.popleft()))
 
         with contextlib.ExitStack() as stack:
-            replies = self.ask(requests())
+            replies = self.ask(requests(), check)
             stack.callback(getattr(replies, "close", lambda: None))
             for (number, row, turn, call), reply in replies:
                 waiting[number].rows[row].replies[turn, call] = reply
@@ -340,14 +336,17 @@ class VlmJudgeStage:
             yield self._judgement(row, turn, dimension, numbers, soft, wrong)
 
     def _read(self, row: _Row, name: str, reply: Reply) -> Scores | tuple[str, str | None]:
-        assert row.case is not None
         if reply.state != "ok" and not (reply.state == "failed" and reply.text):
             return reply.state, reply.error
         # A failed reply that has a text was asked for again and stayed unreadable; were it readable, it stays failed.
-        parsed = self.rubric.read(reply.text or "", name, row.case, self.prompts)
+        parsed = self._parsed(row, name, reply.text or "")
         if isinstance(parsed, Unparsed):
             return "unparsed", parsed.reason
         return parsed if reply.state == "ok" else (reply.state, reply.error)
+
+    def _parsed(self, row: _Row, name: str, text: str) -> Scores | Unparsed:
+        assert row.case is not None
+        return self.rubric.read(text, name, row.case, self.prompts)
 
     def _judgement(
         self,

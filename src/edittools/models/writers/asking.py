@@ -68,7 +68,7 @@ def ask_all(
     backoff: float = 1.0,
     max_cost: float | None = None,
     prices: Prices | None = None,
-    check: Callable[[str], object] | None = None,
+    check: Callable[[Tag, str], object] | None = None,
     repeats: int = 2,
     tally: Tally | None = None,
     progress: Callable[[Tally], None] | None = None,
@@ -83,7 +83,7 @@ def ask_all(
     Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
     from `backoff` seconds, or that the server names (then nothing else is sent before either).
 
-    `check` is called with the text of an `ok` reply; where it raises ValueError, the request is sent again with
+    `check` is called with the tag and the text of an `ok` reply; where it raises ValueError, the request is sent again with
     AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`, with
     its text.
 
@@ -172,7 +172,7 @@ class _Run:
         backoff: float,
         max_cost: float | None,
         prices: Prices | None,
-        check: Callable[[str], object] | None,
+        check: Callable[[Any, str], object] | None,
         repeats: int,
         tally: Tally,
         pace: _Pace,
@@ -331,23 +331,23 @@ class _Run:
             return await self._deliver(tag, request)
         reply = await self._answer(key, request, known)
         for _ in range(self.repeats):
-            if self._problem(reply) is None:
+            if self._problem(tag, reply) is None:
                 break
             request = dataclasses.replace(request, attempt=request.attempt + AGAIN)
             key = request.key
             self.tally.asked_again += 1
             reply = await self._answer(key, request, self._stored(key))
-        if (problem := self._problem(reply)) is not None:
+        if (problem := self._problem(tag, reply)) is not None:
             reply = dataclasses.replace(reply, state="failed", error=problem)
             self.failed[key] = reply
             await self._store(key, request, reply)
         await self._deliver(tag, reply)
 
-    def _problem(self, reply: Reply) -> str | None:
+    def _problem(self, tag: Any, reply: Reply) -> str | None:
         """Why a reply cannot be used, None if it can."""
         if self.check is not None and reply.state == "ok":
             try:
-                self.check(reply.text or "")
+                self.check(tag, reply.text or "")
             except ValueError as error:
                 return f"unusable reply: {error}"
         return None
