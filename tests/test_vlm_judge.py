@@ -8,6 +8,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -130,6 +131,12 @@ def test_scores_and_what_they_rest_on():
     assert first["model"] == "judge-2026" and first["endpoint"] == "https://x/v1"
     assert json.loads(first["reply"])["compliance"] == 4
     assert len(first["prompt_hash"]) == 64 and first["image_encoding"] == str(Encoding())
+
+
+def test_the_endpoint_is_the_one_that_answered():
+    elsewhere = replace(three(4, 5, 3), writer="https://elsewhere/v1")
+    (judged,) = run(stage(Judge(lambda request: elsewhere)), [row("a")])
+    assert {one["endpoint"] for one in judged[COLUMN]} == {"https://elsewhere/v1"}
 
 
 STRANGE = [

@@ -339,7 +339,7 @@ def test_missing_package_is_one_line(monkeypatch):
 def test_every_tag_comes_back_with_its_reply(store):
     writer = EchoWriter(lambda request: request.parts[0].upper())
     replies = dict(ask_all(questions(300), writer, store))
-    assert replies == {k: Reply("ok", f"QUESTION {k}", model="echo") for k in range(300)}
+    assert replies == {k: Reply("ok", f"QUESTION {k}", model="echo", writer="echo") for k in range(300)}
     assert writer.asked == 300
     assert dict(ask_all(iter([]), writer, store)) == {}
 
@@ -374,6 +374,28 @@ def test_what_is_stored_is_not_asked_again_except_failures(store, tmp_path):
     ):
         assert store.get(other.key) is None
     assert store.get(requests[0][1].key) == first["a"]
+
+
+class Named(EchoWriter):
+    """A writer of another name, which it answers with."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.name = name
+
+
+def test_a_stored_reply_says_who_answered_and_counts_for_whom_it_can(store):
+    def answer(name):
+        writer = Named(name)
+        return dict(ask_all(questions(1), writer, store))[0], writer.asked
+
+    echo, judge, other = "echo", "judge@1f2e", "judge@9a8b"
+    one, two = "https://one.example/v1", "http://localhost:8000/v1"
+    for name in (echo, judge, other, one):
+        assert answer(name) == (Reply("ok", name, model="echo", writer=name), 1)
+    for name in (echo, judge, other, one):  # and none of these took the place of another
+        assert answer(name) == (Reply("ok", name, model="echo", writer=name), 0)
+    assert answer(two) == (Reply("ok", one, model="echo", writer=one), 0)
 
 
 def test_a_store_says_what_was_asked(store):

@@ -46,7 +46,7 @@ JUDGEMENT = pa.struct(
         ("error", pa.string()),  # why there is no score
         ("reply", pa.string()),  # what the model wrote; where a score takes several calls, JSON of call -> text
         ("model", pa.string()),  # the snapshot that answered, as the endpoint names it
-        ("endpoint", pa.string()),
+        ("endpoint", pa.string()),  # who answered, in this run or when the reply was stored
         ("prompt_hash", pa.string()),  # SHA-256 of the texts sent; of several calls, of their hashes
         ("image_encoding", pa.string()),
         ("pass", pa.int32()),  # from 0
@@ -370,6 +370,7 @@ class VlmJudgeStage:
         texts = {name: reply.text for name, reply in replies.items() if reply is not None}
         result["reply"] = texts.get(made[0]) if len(made) == 1 else json.dumps(texts, ensure_ascii=False)
         result["model"] = next((reply.model for reply in answered if reply.model), self.model)
+        result["endpoint"] = next((reply.writer for reply in answered if reply.writer), self.endpoint)
         hashes = [hashlib.sha256(row.calls[name].text.encode("utf-8", "surrogatepass")).hexdigest() for name in made]
         result["prompt_hash"] = hashes[0] if len(made) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         result["image_encoding"] = row.calls[made[0]].encoding

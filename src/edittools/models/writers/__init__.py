@@ -72,6 +72,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     logprobs: list[list[tuple[str, float]]] | None = None
+    writer: str | None = None  # the name of the Writer that was asked; `ask_all` and the store fill it in
 
 
 class TransientError(Exception):

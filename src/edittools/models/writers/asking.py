@@ -79,7 +79,8 @@ def ask_all(
     1.5 * `concurrency` requests exist at a time. A RowError in it becomes a `failed` reply, which is not stored.
     `requests` itself is drawn from in other threads, by one at a time.
 
-    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed.
+    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed; an
+    endpoint is spared what any endpoint answered, another writer what it answered itself.
     Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
     from `backoff` seconds, or that the server names (then nothing else is sent before either).
 
@@ -194,7 +195,7 @@ class _Run:
         self.failed: dict[str, Reply] = {}  # key: what failed in this run
         self.reserved = 0.0  # what the calls in flight may cost
         self.flying = 0
-        self.to_store: list[tuple[tuple[str, Request, Reply, str], asyncio.Future[None]]] = []
+        self.to_store: list[tuple[tuple[str, Request, Reply], asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
             tally.cost = 0.0
@@ -231,7 +232,7 @@ class _Run:
 
     def _stored(self, key: str) -> Reply | None:
         """The reply of an earlier run, unless it failed: perhaps it works now."""
-        known = self.store.get(key)
+        known = self.store.get(key, self.writer.name)
         return None if known is None or known.state == "failed" else known
 
     def _made(self, item: Any) -> None:
@@ -364,7 +365,7 @@ class _Run:
             return known
         future = self.asked[key] = asyncio.get_running_loop().create_future()
         try:
-            reply = await self._call(request)
+            reply = dataclasses.replace(await self._call(request), writer=self.writer.name)
             await self._store(key, request, reply)
             if reply.state == "failed":
                 self.failed[key] = reply
@@ -455,7 +456,7 @@ class _Run:
     async def _store(self, key: str, request: Request, reply: Reply) -> None:
         """Return when the reply is on disk. All that arrived during one commit share the next."""
         future = asyncio.get_running_loop().create_future()
-        self.to_store.append(((key, request, reply, self.writer.name), future))
+        self.to_store.append(((key, request, reply), future))
         if self.storing is None or self.storing.done():
             self.storing = asyncio.create_task(self._commit())
         await future
