@@ -264,7 +264,7 @@ def test_states_of_a_reply(serve, answer, state, text):
         response(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
         response(429, {"error": {"message": "pay first", "code": "insufficient_quota"}}),
         response(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]),
-        response(400, {"error": {"message": "use max_completion_tokens", "code": "unsupported_parameter"}}),
+        response(400, {"error": {"message": "no temperature", "code": "unsupported_parameter"}}),
         response(307, b"", "Location: http://127.0.0.1:9/\r\n"),
     ],
 )
@@ -272,6 +272,38 @@ def test_what_every_request_would_meet_stops_the_run(serve, answer):
     with pytest.raises(EditError) as caught:
         once(serve(lambda *_: [answer]))
     assert KEY not in f"{caught.value}{caught.value.hint}"
+
+
+def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serve, store, capsys):
+    """In the words of OpenAI, of Gemini and of a server that checks its schema; the calls in flight all meet them."""
+
+    def script(prompt, number):
+        sent = server.bodies[-1]
+        if "max_tokens" in sent:
+            said = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+            return [0.05, block(message=said, param="max_tokens", code="unsupported_parameter")]
+        if "response_format" in sent:
+            return [0.05, block(message="Invalid parameter", param="response_format")]
+        if "top_logprobs" in sent:
+            return [0.05, response(422, {"detail": "Unexpected fields in the request: {'top_logprobs'}"})]
+        return [response(200, chat())]
+
+    server = serve(script)
+    writer, tally = EndpointWriter(server.url), Tally()
+    parameters = {"max_tokens": 9, "response_format": {"type": "json_object"}, "logprobs": True, "top_logprobs": 20}
+    requests = [(k, Request("m", (f"question {k}",), {**parameters, "seed": k})) for k in range(8)]
+    replies = dict(ask_all(requests, writer, store, concurrency=4, attempts=1, tally=tally))
+    assert {reply.state for reply in replies.values()} == {"ok"} and tally.failed == 0
+    taken = [body for body in server.bodies if not body.keys() & {"max_tokens", "response_format", "top_logprobs"}]
+    assert len(taken) == 8 and all(body["max_completion_tokens"] == 9 and "logprobs" not in body for body in taken)
+    assert all(number == 1 for prompt, number in server.calls.items() if prompt in ("question 6", "question 7"))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and "from now on `max_tokens` becomes `max_completion_tokens`" in said[0]
+    assert "`response_format` is left out" in said[1] and "`logprobs` is left out, `top_logprobs` is" in said[2]
+    assert store.get(requests[0][1].key) == replies[0]
+    # what was not sent cannot be left out
+    plain = once(serve(lambda *_: [block(message="no logprobs here")]), Request("m", ("x",), {"seed": 1}))
+    assert plain.state == "failed"
 
 
 def test_the_key_is_nowhere(serve, store, caplog, monkeypatch):
@@ -835,8 +867,11 @@ def test_a_local_model_behind_ask_all(local, store):
     assert replies["broken"].state == "failed" and "cannot be read" in replies["broken"].error
     for k, reply in enumerate(local.answer(mixed_requests())):
         assert replies[k].text == reply.text and store.get(requests[k][1].key).text == reply.text
-    with pytest.raises(UsageError, match="response_format"):
-        list(ask_all([(0, Request("m", ("x",), {"response_format": {}}))], local, store))
+    with pytest.raises(UsageError, match="stop"):
+        list(ask_all([(0, Request("m", ("x",), {"stop": "."}))], local, store))
+    by_schema = Request("m", ("short",), {"max_tokens": 12, "response_format": json_format("x", {"type": "object"})})
+    assert local.answer([by_schema])[0].text == local.answer([mixed_requests()[1]])[0].text
+    assert dict(ask_all([(0, by_schema)], local, store))[0].state == "ok"
     with pytest.raises(UsageError, match="at most 20"):
         list(ask_all([(0, Request("m", ("x",), {"logprobs": True, "top_logprobs": 21}))], local, store))
 

@@ -1,7 +1,8 @@
 """The stage that has a model judge rows by a rubric (SPEC J1, J2).
 
 Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order; with
-`check` it may find out which replies cannot be read, and ask for these again. A score exists only where a reply was read; everything else is a state with the reply beside it.
+`check` it may find out which replies cannot be read, and ask for these again. A score exists only where a reply was
+read; everything else is a state with the reply beside it.
 """
 
 from __future__ import annotations

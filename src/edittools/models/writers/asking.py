@@ -84,9 +84,9 @@ def ask_all(
     Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
     from `backoff` seconds, or that the server names (then nothing else is sent before either).
 
-    `check` is called with the tag and the text of an `ok` reply; where it raises ValueError, the request is sent again with
-    AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`, with
-    its text.
+    `check` is called with the tag and the text of an `ok` reply; where it raises ValueError, the request is sent again
+    with AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`,
+    with its text.
 
     `max_cost` bounds this run: a call is not sent while what was spent and what the calls in flight may cost (estimated
     prompt, `max_tokens` written) leave no room for it. `prices` are needed for that, and for `tally.cost`.
