@@ -248,7 +248,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.models.writers.load import load_writer
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store
-    from edittools.stream.run import open_progress, open_sink, run
+    from edittools.stream.run import check_errors, open_progress, open_sink, run
 
     given = ctx.params
     rubric = load_rubric(name)
@@ -332,6 +332,9 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     finally:
         if store is not None:
             store.close()
+    # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
+    hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
+    check_errors(stage.counts, run_options.max_errors, hint)
 
 
 def _store_folder(given: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ from edittools.stream.pictures import row_pictures, source_references
 from edittools.stream.rows import column_values, in_language
 from edittools.stream.scores import add_scores, scores_schema
 from edittools.stream.source import Source
+from edittools.stream.wire import Counts
 
 COLUMN = "judgements"
 STATES = ("ok", "unparsed", "refused", "filtered", "failed", "missing")
@@ -89,7 +90,8 @@ class VlmJudgeStage:
     times; the score is the mean over the passes that gave one, and with several passes `_low` and `_high` beside it
     are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
     ratings, null unless every pass has one. A score that no reply gives is null. The edited picture is `edited`:
-    `result` where `sample` left one, otherwise the target.
+    `result` where `sample` left one, otherwise the target. `counts` has the rows that went on, and how many of them
+    have a reply that is missing or cannot be read.
     """
 
     name = "judge"
@@ -130,6 +132,7 @@ class VlmJudgeStage:
         self.language, self.edited, self.other = language, edited, other
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
+        self.counts = Counts()
 
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
@@ -293,6 +296,9 @@ class VlmJudgeStage:
     def _finish(self, entry: _Waiting) -> Batch:
         schema = self.schema(entry.batch.rows.schema)
         made = [self._judge(row) for row in entry.rows]
+        failed = (any(one["state"] in ("failed", "unparsed") for one in judgements) for judgements, _ in made)
+        self.counts.rows += len(made)
+        self.counts.failed += sum(failed)
         rows = entry.batch.rows
         before = column_values(rows, COLUMN)
         lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]

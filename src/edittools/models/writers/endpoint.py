@@ -207,7 +207,8 @@ class EndpointWriter:
             return
         if changes.keys() - self.instead.keys():  # not the same answer to another call in flight
             self.instead |= changes
-            said = ", ".join(f"`{old}` " + (f"becomes `{new}`" if new else "is left out") for old, new in changes.items())
+            fates = (f"`{old}` " + (f"becomes `{new}`" if new else "is left out") for old, new in changes.items())
+            said = ", ".join(fates)
             print(f"{self.name}: from now on {said} ({message})", file=sys.stderr, flush=True)
         raise _AskDifferently
 
