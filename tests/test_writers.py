@@ -639,6 +639,17 @@ def test_max_cost_stops_and_a_rerun_goes_on(serve, store):
     assert len(rest) == 60 and server.total == 60 and t.stored == 20 and set(server.calls.values()) == {1}
 
 
+def test_max_cost_reserves_what_replies_took_where_nothing_bounds_them(serve, store):
+    body = {**chat(), "usage": {"prompt_tokens": 0, "completion_tokens": 2000}}  # 500 are expected without max_tokens
+    server = serve(lambda prompt, number: [0.01, response(200, body)])
+    prices = Prices({"m": Price(input=0.0, output=1.0)}, "today", "USD", "table")
+    tally = Tally()
+    with pytest.raises(EditError, match="stopped after 4 calls"):
+        list(ask_all(questions(20), EndpointWriter(server.url), store, concurrency=1, max_cost=0.009, prices=prices,
+                     tally=tally))  # fmt: skip
+    assert tally.cost == pytest.approx(0.008) and server.total == 4
+
+
 # ---------------------------------------------------------------- killed at any moment
 
 CHILD = """

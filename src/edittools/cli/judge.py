@@ -322,7 +322,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         calls = calls_of(rubric, rows, given["passes"])
         found = estimate(stage.sample(source), prices, calls=calls)
         cost = "no price is known for this model" if prices is None else f"{found.cost:.2f} {prices.currency}"
-        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and at most "
+        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and "
         options.show_plan(ctx, source, settings, (f"{note}{found.completion_tokens:,} written: {cost}",))
         return
     sink = open_sink(run_options)

@@ -89,8 +89,8 @@ def ask_all(
     with its text.
 
     `max_cost` bounds this run: a call is not sent while what was spent and what the calls in flight may cost (estimated
-    prompt, `max_tokens` written) leave no room for it. `prices` are needed for that, and for `tally.cost`.
-    `tokens_per_minute` goes by the same estimates.
+    prompt, `max_tokens` written, or the most that a reply took so far) leave no room for it. `prices` are needed for
+    that, and for `tally.cost`. `tokens_per_minute` goes by the same estimates.
 
     When the caller stops (Interrupted, an exception, closing this generator), nothing new is sent, what is in flight is
     awaited and stored, and only then does the exception go on. Raises EditError where the run cannot go on (a wrong
@@ -194,6 +194,7 @@ class _Run:
         self.answered: set[int] = set()  # what of its key tells a request that this run has asked from all others
         self.failed: dict[str, Reply] = {}  # key: what failed in this run
         self.reserved = 0.0  # what the calls in flight may cost
+        self.longest = 0  # the most tokens that a reply took so far
         self.flying = 0
         self.to_store: list[tuple[tuple[str, Request, Reply], asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -386,9 +387,8 @@ class _Run:
             prompt, written = estimate_tokens(request, self.prices)
         problem = ""
         for number in range(1, self.attempts + 1):
-            price = self.prices.cost(request.model, prompt, written) if self.prices is not None else 0.0
             async with self.slots:
-                await self._gate(price, prompt + written)
+                price = await self._gate(request.model, prompt, written)
                 self.tally.calls += 1
                 try:
                     reply = await self.writer.ask(request)
@@ -411,9 +411,16 @@ class _Run:
             self.tally.repeated += 1
         return Reply("failed", error=f"{problem} (after {self.attempts} calls)")
 
-    async def _gate(self, price: float, tokens: int) -> None:
-        """Wait until this call may be sent, and count it as in flight. Raises _Stopped; EditError at max_cost."""
-        while self.max_cost is not None and not self.wake.is_set():
+    async def _gate(self, model: str, prompt: int, written: int) -> float:
+        """Wait until this call may be sent, count it as in flight and return what it may cost: that is reserved.
+
+        Raises _Stopped; EditError at max_cost.
+        """
+        while True:
+            expected = max(written, self.longest)
+            price = self.prices.cost(model, prompt, expected) if self.prices is not None else 0.0
+            if self.max_cost is None or self.wake.is_set():
+                break
             spent = self.tally.cost or 0.0
             if spent + self.reserved + price <= self.max_cost:
                 break
@@ -427,13 +434,14 @@ class _Run:
             await self.settled.wait()
         self.reserved += price  # before the wait: the others must see it
         self.flying += 1
-        moment = self.pace.next(tokens)
+        moment = self.pace.next(prompt + written)
         while not self.wake.is_set() and (delay := max(moment, self.pace.hold_until) - time.monotonic()) > 0:
             await self._sleep(delay, leave=False)
         if self.wake.is_set():
             self.reserved -= price
             self.flying -= 1
             raise _Stopped
+        return price
 
     async def _sleep(self, seconds: float, leave: bool = True) -> None:
         """Raises _Stopped where the run stops meanwhile and `leave` is set."""
@@ -447,6 +455,7 @@ class _Run:
         used = prompt if reply.prompt_tokens is None else reply.prompt_tokens
         self.tally.prompt_tokens += used
         self.tally.completion_tokens += reply.completion_tokens or 0
+        self.longest = max(self.longest, reply.completion_tokens or 0)
         if self.prices is not None:
             cost = self.prices.cost(request.model, used, reply.completion_tokens or 0)
             self.tally.cost = (self.tally.cost or 0.0) + cost
