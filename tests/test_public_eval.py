@@ -236,6 +236,24 @@ def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "--store" in edit(*words[:-2], "-f", "jsonl", check=2).stderr
 
 
+def test_how_the_judge_is_asked(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "-o", tmp_path / "x"]
+    endpoint = [*words, "--model", "j", "--api-base", judge.url]
+    edit(*endpoint, "--max-tokens", 77, "--timeout", 20, *ANYWAY)
+    assert {body["max_tokens"] for body in judge.bodies} == {77}
+    (tmp_path / "checkpoint").mkdir()
+    local = [*words, "--model", tmp_path / "checkpoint", "--backend", "local"]
+    for wrong, says in (
+        ([*endpoint, "--picture-pixels", "100..200"], "--picture-pixels is for a model in this process"),
+        ([*local, "--timeout", "5"], "--timeout is for an endpoint"),
+        ([*local, "--picture-pixels", "200..100"], "is not MIN..MAX"),
+        ([*local, "--passes", "3"], "hint: --temperature 1"),
+        ([*local, "--passes", "3", "--temperature", "0"], "hint: --temperature 1"),
+    ):
+        assert says in edit(*wrong, check=2).stderr
+
+
 def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
     for shift in (0, 10):
         words = ["judge", sampled(edit, tmp_path, shift), "--rubric", "gedit", "--model", "j", *ANYWAY]

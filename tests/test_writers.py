@@ -30,6 +30,7 @@ from edittools.models.writers import Picture, Reply, Request, TransientError, as
 from edittools.models.writers.asking import AGAIN, Tally, ask_all
 from edittools.models.writers.echo import EchoWriter
 from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.load import load_writer
 from edittools.models.writers.prices import Price, Prices, estimate, estimate_tokens, load_prices
 from edittools.models.writers.store import Store
 
@@ -897,6 +898,9 @@ def test_pixel_bounds_decide_the_number_of_tokens(checkpoint):
     side = json.loads((checkpoint / "config.json").read_text())["vision_config"]["patch_size"] * 2
     assert tokens(max_pixels=16 * side**2) - tokens(max_pixels=4 * side**2) == 16 - 4
     assert tokens(min_pixels=100 * side**2, max_pixels=100 * side**2) - tokens(max_pixels=4 * side**2) == 100 - 4
+    bounded = load_writer(str(checkpoint), "local", picture_pixels=(16 * side**2, 32 * side**2))
+    assert bounded.processor.image_processor.size == {"shortest_edge": 16 * side**2, "longest_edge": 32 * side**2}
+    assert bounded.name != LocalWriter(str(checkpoint)).name  # neither is given what the other one wrote
     with pytest.raises(UsageError, match="pixels"):
         LocalWriter(str(checkpoint), min_pixels=10_000, max_pixels=100)
 

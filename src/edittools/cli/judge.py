@@ -36,6 +36,18 @@ class _Amount(click.ParamType):
         return number
 
 
+class _PixelRange(click.ParamType):
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        least, _, most = str(value).partition("..")
+        if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
+            self.fail(f"{value} is not MIN..MAX, two numbers of pixels such as 1016064..1354752", param, ctx)
+        return int(least), int(most)
+
+
 def writer_options(function: Callable) -> Callable:
     """How a model that writes text is reached, and at what pace."""
     choices = (
@@ -66,6 +78,29 @@ def writer_options(function: Callable) -> Callable:
         ),
         options.option(
             "--temperature", type=_Amount(), metavar="T", group="Model", help="Default: the endpoint's own."
+        ),
+        options.option(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            metavar="N",
+            group="Model",
+            help="Tokens of a reply at most. Default: what the rubric says.",
+        ),
+        options.option(
+            "--picture-pixels",
+            type=_PixelRange(),
+            metavar="MIN..MAX",
+            group="Model",
+            help="Pixels that a local model scales a picture to. Default: the checkpoint's own. ImgEdit-Judge: "
+            "1016064..1354752, with --max-tokens 2048.",
+        ),
+        options.option(
+            "--timeout",
+            type=_Amount(positive=True),
+            metavar="SECONDS",
+            group="Model",
+            setting=False,
+            help="How long a call of the endpoint may take. Default: 300.",
         ),
         options.option(
             "--concurrency",
@@ -245,7 +280,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.rubrics import load_rubric
     from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
     from edittools.models.writers.asking import Tally, ask_all
-    from edittools.models.writers.load import load_writer
+    from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store
     from edittools.stream.run import check_errors, open_progress, open_sink, run
@@ -260,16 +295,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     if limits and run_options.ray is not None:
         raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
-    parameters = {} if given["temperature"] is None else {"temperature": given["temperature"]}
-    writer = load_writer(
-        given["model"],
-        backend="echo" if run_options.dry_run else given["backend"],
-        api_base=given["api_base"],
-        key_from=given["key_from"],
-        device=given["device"] or "cpu",
-        dtype=given["dtype"] or "float32",
-        batch_size=given["batch_size"] or 8,
-    )
+    parameters = {name: given[name] for name in ("temperature", "max_tokens") if given[name] is not None}
+    writer = _writer(given) if not run_options.dry_run else EchoWriter()
     # A price is needed for a limit; without one it is only told where the table has the model.
     table, prices = load_prices(given["prices"]), None
     try:
@@ -335,6 +362,28 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
     hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
     check_errors(stage.counts, run_options.max_errors, hint)
+
+
+def _writer(given: dict[str, Any]) -> Any:
+    from edittools.models.writers.load import choose_backend, load_writer
+
+    address = {name: given[name] for name in ("api_base", "key_from")}
+    backend = choose_backend(given["model"], backend=given["backend"], **address)
+    if backend == "local" and given["passes"] > 1 and not given["temperature"]:
+        raise UsageError(
+            "--passes: without a temperature a local model writes the same every time",
+            hint="--temperature 1 draws another reply in every pass",
+        )
+    return load_writer(
+        given["model"],
+        backend,
+        **address,
+        timeout=given["timeout"],
+        device=given["device"] or "cpu",
+        dtype=given["dtype"] or "float32",
+        batch_size=given["batch_size"] or 8,
+        picture_pixels=given["picture_pixels"],
+    )
 
 
 def _store_folder(given: dict[str, Any]) -> str:

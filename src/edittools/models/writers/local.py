@@ -69,6 +69,7 @@ class LocalWriter:
         self.batch_size = batch_size
         if min_pixels is not None or max_pixels is not None:
             self._bound_pictures(min_pixels, max_pixels)
+            self.name += f", pictures of {min_pixels or ''}..{max_pixels or ''} pixels"  # it judges otherwise
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
