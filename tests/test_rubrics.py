@@ -418,6 +418,7 @@ def test_risebench_thumbnails():
         Case("temporal_reasoning", "x", (large,), EDITED, facts={"reference": "r"}), RISE
     )[0]
     assert shown(call.parts[1]).size == (768, 480) and shown(call.parts[2]).size == (50, 30)
+    assert call.parts[1].detail == call.parts[2].detail == "high"
     assert shown(call.parts[1]).format == "JPEG"
 
 

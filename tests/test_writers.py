@@ -174,6 +174,17 @@ def test_request_holds_parts_in_order_and_pictures_byte_for_byte(serve):
     assert reply == Reply("ok", "fine", None, "snapshot-2026-01-01", 11, 3)
 
 
+def test_detail_is_sent_and_keyed_where_it_is_said(serve):
+    server = serve()
+    plain, high = Picture(b"\x89PNG...", "image/png"), Picture(b"\x89PNG...", "image/png", "high")
+    once(server, Request("m", ("look", plain, high)))
+    first, second = (part["image_url"] for part in server.bodies[0]["messages"][0]["content"][1:])
+    assert set(first) == {"url"} and second == {**first, "detail": "high"}
+    assert Request("m", (plain,)).key != Request("m", (high,)).key
+    # as it was before pictures had a detail: stored replies are still found
+    assert Request("m", ("look", plain)).key == "923cfed0e241c82a50d4e3d359faf4e9ef18dcabe0329d8e208d7883a98452ea"
+
+
 def test_logprobs_begin_with_the_written_token(serve):
     step = {
         "token": "5",

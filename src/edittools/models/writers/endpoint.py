@@ -247,7 +247,8 @@ def _body(request: Request) -> bytes:
         pieces.append(b"," if number else b"")
         if isinstance(part, Picture):
             label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
-            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"}}']
+            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"']
+            pieces.append(b"}}" if part.detail is None else f',"detail":{json.dumps(part.detail)}}}}}'.encode())
         else:
             pieces.append(json.dumps({"type": "text", "text": part}).encode())
     pieces.append(b"]}]}")

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS replies (
     asked TEXT NOT NULL,         -- Request.model
     model TEXT,                  -- the snapshot that answered
     prompt_sha256 TEXT NOT NULL, -- of the texts, joined by line feeds
-    images TEXT NOT NULL,        -- JSON: [[mime, sha256], ...] in the order they were sent
+    images TEXT NOT NULL,        -- JSON: [[mime, sha256, detail if any], ...] in the order they were sent
     parameters TEXT NOT NULL,    -- JSON
     attempt INTEGER NOT NULL,
     state TEXT NOT NULL,
@@ -145,7 +145,7 @@ def _row(key: str, request: Request, reply: Reply, now: str) -> tuple[Any, ...]:
         request.model,
         reply.model,
         hashlib.sha256(_storable(texts).encode()).hexdigest(),
-        json.dumps([[p.mime, p.sha256] for p in pictures]),
+        json.dumps([picture.facts for picture in pictures]),
         json.dumps(request.parameters, sort_keys=True),
         request.attempt,
         reply.state,
