@@ -172,11 +172,21 @@ def test_rows_that_cannot_be_asked_about_stay_and_cost_nothing():
     judged = run(stage(judge), rows)
     assert [one["id"] for one in judged] == [one["id"] for one in rows]
     assert len(judge.requests) == 1
-    for one, says in zip(judged, ("no edited picture", "no source", "damaged", "no rubric", "no instruction", "task")):
+    for one, says in zip(judged, ("no edited picture", "no source", "damaged", "not ask for it", "no instruction", "task")):
         assert {found["state"] for found in one[COLUMN]} == {"missing"}
         assert all(says in found["error"] for found in one[COLUMN])
         assert one["scores"]["judge_dimensions_overall"] is None
     assert judged[-1]["scores"]["judge_dimensions_overall"] == 5
+
+
+def test_tasks_that_a_rubric_does_not_cover_are_not_asked_about():
+    scores = {"success": 4, "over": 5, "style": 4, "consistency": 3}
+    judge = Judge(lambda request: Reply("ok", json.dumps({"rationale": "r", **scores})))
+    written, other = run(stage(judge, "text"), [row("a", task="text"), row("b", task="remove")])
+    assert written["scores"]["judge_text_overall"] == 4 and len(judge.requests) == 1
+    assert other["scores"]["judge_text_overall"] is None
+    assert {one["state"] for one in other[COLUMN]} == {"missing"}
+    assert all("the rubric does not ask for it here" in one["error"] for one in other[COLUMN])
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -287,7 +287,9 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
         raise RowError("unknown category", category)
     given, edited = _thumbnail(first), _thumbnail(case.edited)
     call = functools.partial(
-        Call, encoding="jpeg, quality 75, at most 768 pixels, detail high", parameters={"temperature": 0, "max_tokens": 4096}
+        Call,
+        encoding="jpeg, quality 75, at most 768 pixels, detail high",
+        parameters={"temperature": 0, "max_tokens": 4096},
     )
     calls = []
     if "consistency_free" not in facts:

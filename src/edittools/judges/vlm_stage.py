@@ -56,6 +56,8 @@ JUDGEMENT = pa.struct(
     ]
 )
 
+_NOT_HERE = "the rubric does not ask for it here"
+
 Tag = tuple[int, int, int, str]
 """Batch, row in it, pass, call."""
 
@@ -281,6 +283,8 @@ class VlmJudgeStage:
             return str(case["task"])
         if task is None:
             raise RowError("no task")
+        if self.rubric.tasks is not None and task not in self.rubric.tasks:
+            raise RowError(_NOT_HERE, task)
         if self.rubric.benchmark is None:
             return task
         native = origin.get("native_task")
@@ -369,7 +373,7 @@ class VlmJudgeStage:
         result["pass"] = turn
         made = [name for name in dimension.calls if name in row.calls]
         if not made:
-            reason = row.missing or "the rubric does not ask for it here"
+            reason = row.missing or _NOT_HERE
             result.update(state="missing", error=reason)
             return result
         replies = {name: row.replies.get((turn, name)) for name in made}
@@ -389,7 +393,7 @@ class VlmJudgeStage:
         try:
             result["score"] = rounded(dimension.value(mine))
         except KeyError:  # a number that this call was not asked for, such as KRIS-Bench's knowledge
-            result.update(state="missing", error="the rubric does not ask for it here")
+            result.update(state="missing", error=_NOT_HERE)
             return result
         result["state"] = "ok"
         if all(name in soft for name in made):
