@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_asked_about_stay_and_cost_nothing():
     judged = run(stage(judge), rows)
     assert [one["id"] for one in judged] == [one["id"] for one in rows]
     assert len(judge.requests) == 1
-    for one, says in zip(judged, ("no edited picture", "no source", "damaged", "not ask for it", "no instruction", "task")):
+    for one, says in zip(judged, ("no edited", "no source", "damaged", "not ask for it", "no instruction", "task")):
         assert {found["state"] for found in one[COLUMN]} == {"missing"}
         assert all(says in found["error"] for found in one[COLUMN])
         assert one["scores"]["judge_dimensions_overall"] is None
