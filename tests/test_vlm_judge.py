@@ -389,6 +389,7 @@ def test_what_is_wrong_is_said_before_the_first_call():
         (lambda: stage(judge, passes=0), "passes"),
         (lambda: stage(judge, "imgedit"), "texts of a benchmark"),
         (lambda: stage(judge, "pairwise"), "second"),
+        (lambda: stage(judge, other="target"), "no use for a second"),
         (lambda: stage(judge, "pairwise", other="target", soft=True), "no ratings"),
         (lambda: stage(judge, edited="gone").schema(SCHEMA), "no `gone` column"),
         (lambda: stage(judge).schema(SCHEMA.append(pa.field(COLUMN, pa.string()))), "something else"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 
 _RUBRICS = options.module_names("judges", "rubrics")
+# Options that one way of judging has, and the others have not.
+_OF_PIXELS = ("clip", "dino")
+_OF_WRITING = ("ocr",)
+_OF_RUBRIC = (
+    "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
+    "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
+)  # fmt: skip
 
 
 class _Amount(click.ParamType):
@@ -226,15 +233,17 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     run_options = options.run_settings(ctx)
     source = open_input(list(input), run_options)
     if rubric is not None:
+        _refuse(ctx, (*_OF_PIXELS, *_OF_WRITING), "changes nothing beside --rubric")
         _by_model(ctx, rubric, source, run_options)
         return
     if ctx.params["ocr"]:
+        _refuse(ctx, (*_OF_PIXELS, *_OF_RUBRIC), "changes nothing beside --ocr")
         _by_ocr(ctx, source, run_options)
         return
+    _refuse(ctx, _OF_RUBRIC, "needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
+    _refuse(ctx, ("language", "column"), "needs --rubric or --ocr")
     from edittools.judges.stage import JudgeStage
 
-    if ctx.params["model"] is not None:
-        raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
     embedders = _embedders(ctx, names) if names else {}
     # The other options say how a model judges, and change nothing here.
@@ -246,6 +255,13 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
         return
     stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx), embedders=embedders)
     run("judge", source, [stage], settings, run_options)
+
+
+def _refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
+    """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
+    for name in names:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
 def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:

@@ -127,6 +127,8 @@ class VlmJudgeStage:
             raise UsageError(f"rubric `{rubric.name}` has no ratings to take an expectation of")
         if "other" in rubric.pictures and other is None:
             raise UsageError(f"rubric `{rubric.name}` compares two results: name the second one's column")
+        if "other" not in rubric.pictures and other is not None:
+            raise UsageError(f"rubric `{rubric.name}` judges one result and has no use for a second one")
         self.rubric, self.ask, self.model, self.endpoint = rubric, ask, model, endpoint
         self.prompts: Prompts = prompts or {}
         self.passes, self.parameters = passes, dict(parameters or {})
