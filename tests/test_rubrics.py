@@ -260,6 +260,9 @@ def test_other_layouts_and_what_is_wrong(tmp_path):
     (tmp_path / "prompts.json").write_text("{", "utf-8")
     with pytest.raises(EditError, match="cannot be read as prompts"):
         read_prompts(str(tmp_path), "imgedit")
+    (tmp_path / "basic").mkdir()
+    (tmp_path / "basic" / "prompts.json").write_text(json.dumps(BY_TASK), "utf-8")
+    assert read_prompts(str(tmp_path), "imgedit").texts == BY_TASK  # the unreadable one is another's
     (tmp_path / "UGE_bench.py").write_text("prompt = (", "utf-8")
     with pytest.raises(EditError, match="cannot be read as prompts"):
         read_prompts(str(tmp_path), "uge")
