@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _RUBRICS = options.module_names("judges", "rubrics")
 # Options that one way of judging has, and the others have not.
 _OF_PIXELS = ("clip", "dino")
-_OF_WRITING = ("ocr",)
+_OF_WRITING = ("ocr", "targets")
 _OF_RUBRIC = (
     "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
     "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
@@ -151,7 +151,8 @@ def writer_options(function: Callable) -> Callable:
             metavar="DIR/",
             group="Model",
             setting=False,
-            help="Where replies are kept: none is ever asked for again. Default: OUTPUT.replies/ beside a shard set.",
+            help="Where replies are kept: none is ever asked for again, except what failed, by another run. Default: "
+            "OUTPUT.replies/ beside a shard set.",
         ),
     )
     for decorate in reversed(choices):
@@ -209,6 +210,12 @@ def writer_options(function: Callable) -> Callable:
     help="Instead: does the writing in the result (or target) read as the instruction says in quotation marks? "
     "`ocr_similarity`, `ocr_completion`, `ocr_words` and their weighted mean `ocr`, definitions and weights ours.",
 )
+@options.option(
+    "--targets",
+    metavar="FILE",
+    help="With --ocr: the wanted texts, `id` and `text` in CSV, Parquet or JSON lines; rows that it lacks go by their "
+    "instruction.",
+)
 @writer_options
 @options.model_options
 @options.output_options
@@ -242,6 +249,7 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
         return
     _refuse(ctx, _OF_RUBRIC, "needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
     _refuse(ctx, ("language", "column"), "needs --rubric or --ocr")
+    _refuse(ctx, ("targets",), "needs --ocr")
     from edittools.judges.stage import JudgeStage
 
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
@@ -265,15 +273,23 @@ def _refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None
 
 
 def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
+    from edittools.judges.ocr import read_targets
     from edittools.judges.ocr_stage import OcrStage
+    from edittools.stream.history import canonical_json, digest
     from edittools.stream.run import run
 
     given = ctx.params
+    targets = read_targets(given["targets"]) if given["targets"] else None
     stage = OcrStage(
-        language=given["language"], column=given["column"], max_pixels=given["max_pixels"], jobs=options.jobs(ctx)
+        language=given["language"],
+        column=given["column"],
+        max_pixels=given["max_pixels"],
+        jobs=options.jobs(ctx),
+        targets=targets,
     )
-    here = ("limit", "max_pixels", "ocr", "language", "column")
-    settings = {name: value for name, value in options.settings(ctx).items() if name in here}
+    here = ("limit", "max_pixels", "ocr", "targets", "language", "column")
+    resolved = options.settings(ctx, targets=None if targets is None else digest(canonical_json(targets)))
+    settings = {name: value for name, value in resolved.items() if name in here}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
