@@ -296,6 +296,9 @@ def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serv
             return [0.05, block(message=said, param="max_tokens", code="unsupported_parameter")]
         if "response_format" in sent:
             return [0.05, block(message="Invalid parameter", param="response_format")]
+        if prompt == "question 0" and "logprobs" in sent:
+            said = {"message": "You are not allowed to request logprobs from this model", "param": None}
+            return [0.05, response(403, {"error": said})]
         if "top_logprobs" in sent:
             return [0.05, response(422, {"detail": "Unexpected fields in the request: {'top_logprobs'}"})]
         return [response(200, chat())]

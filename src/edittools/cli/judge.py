@@ -233,7 +233,8 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
 
     With --rubric a model judges instead: `judge_RUBRIC_DIMENSION` into `scores`, and into the column `judgements` every
     reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and picture
-    encoding. A score that no reply gives is null: nothing is invented.
+    encoding. A score that no reply gives is null: nothing is invented. Rows with a reply that failed or cannot be read
+    count against --max-errors.
     """
     from edittools.stream.run import open_input, run
 

@@ -175,7 +175,7 @@ class EndpointWriter:
             codes.add(str(inner["innererror"].get("code")))
         if codes & set(_FILTERS):
             return Reply("filtered", error=message)
-        if status in (400, 422):
+        if status in (400, 403, 422):  # 403: OpenAI's, for log-probabilities of a model that keeps them to itself
             self._adapt(request, message, f"{inner.get('param')} {inner.get('message') or text}")
         if codes & set(_HOPELESS) or "API_KEY_INVALID" in text or "API key not valid" in text:
             raise EditError(f"{self.name}: {message}")
