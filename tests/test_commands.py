@@ -315,6 +315,22 @@ def test_judged_pairs_agree_with_scikit_image(edit: Runner, pairs: Path, tmp_pat
     assert again[-1].code == 0 and rows_of(tmp_path / "again") == rows_of(tmp_path / "out")
 
 
+def test_judge_refuses_options_that_would_do_nothing(edit: Runner, pairs: Path, tmp_path: Path) -> None:
+    rubric = ["--rubric", "dimensions", "--model", "m", "--api-base", "http://127.0.0.1:9/v1"]
+    for given, says in (
+        (["--soft"], "--soft needs --rubric"),
+        (["--passes", 1], "--passes needs --rubric"),
+        (["--store", tmp_path / "x"], "--store needs --rubric"),
+        (["--column", "target"], "--column needs --rubric or --ocr"),
+        (["--ocr", "--prompts", tmp_path], "--prompts changes nothing beside --ocr"),
+        ([*rubric, "--clip", "tiny"], "--clip changes nothing beside --rubric"),
+        ([*rubric, "--ocr"], "--ocr changes nothing beside --rubric"),
+    ):
+        assert says in edit("judge", pairs, *given, "-o", tmp_path / "out", check=2).stderr
+    (tmp_path / "edit.toml").write_text("[judge]\npasses = 2\n")
+    edit("judge", pairs, "--config", tmp_path / "edit.toml", "-o", tmp_path / "out")
+
+
 def test_judge_of_odd_rows(edit: Runner, tmp_path: Path, base: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture(1, "PNG", 40, 40))
     (tmp_path / "b.png").write_bytes(picture(2, "PNG", 20, 60))

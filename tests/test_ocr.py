@@ -14,8 +14,8 @@ from conftest import Runner
 from PIL import Image, ImageDraw, ImageFont
 from signs import tools
 
-from edittools.errors import UsageError
-from edittools.judges.ocr import common_length, passage_distance, target_text, text_scores
+from edittools.errors import EditError, UsageError
+from edittools.judges.ocr import common_length, passage_distance, read_targets, target_text, text_scores
 from edittools.judges.rubrics import load_rubric
 
 
@@ -88,6 +88,41 @@ def test_results_are_read(edit: Runner, tmp_path: Path) -> None:
     rows = edit("judge", tmp_path / "rows.parquet", "--ocr", "-f", "jsonl", timeout=300).lines
     scores = {row["id"]: row["scores"] for row in rows}
     assert scores["right"]["ocr"] == 1 and scores["wrong"]["ocr"] < 0.5 and scores["none"]["ocr"] is None
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_wanted_texts_from_a_file(edit: Runner, tmp_path: Path, kind: str) -> None:
+    """They replace what an instruction says; a row that has none keeps to its instruction."""
+    pytest.importorskip("rapidocr")
+    said = {"a": "Make it red", "b": "Write 'OPEN'", "c": "Write 'CLOSED'", "d": "Make it blue"}
+    wanted = {"a": "CLOSED", "b": "CLOSED", "c": "", "other": "HELLO"}
+    table = pa.table({
+        "id": list(said),
+        "instruction": [{"en": text} for text in said.values()],
+        "result": [{"bytes": sign("CLOSED"), "path": None}] * 4,
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "rows.parquet")
+    lines = [{"id": key, "text": text} for key, text in wanted.items()]
+    path = tmp_path / "targets"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(lines), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        path.write_text("id,text\n" + "".join(f"{line['id']},{line['text']}\n" for line in lines))
+    words = ["judge", tmp_path / "rows.parquet", "-f", "jsonl", "--targets", path]
+    rows = edit(*words, "--ocr", timeout=300).lines
+    assert [row["scores"]["ocr"] for row in rows] == [1, 1, 1, None]
+    assert "--targets needs --ocr" in edit(*words, check=2).stderr
+
+
+def test_wanted_texts_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "targets"
+    for text, says in (("id,words\na,b\n", "no column `text`"), ("id,text\na,b\na,c\n", "row a has two texts"),
+                       ("{", "cannot be read as wanted texts")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(EditError, match=says):
+            read_targets(str(path))
 
 
 def test_the_rubric_reads_four_numbers() -> None:

@@ -55,6 +55,9 @@ def sampled(edit: Runner, tmp_path: Path, shift: int = 0) -> Path:
     return path
 
 
+ANYWAY = ("--max-errors", "100%")  # one row in six has no readable reply
+
+
 @pytest.fixture
 def judge(tmp_path: Path) -> Any:
     server = Server(answer)
@@ -68,9 +71,10 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "j-1"]
     words += ["--api-base", judge.url, "-o", tmp_path / "judged"]
     plan = edit(*words, "-n").stdout.decode()
-    assert "at most 12 calls" in plan and not judge.calls
-    done = edit(*words)
-    assert sum(judge.calls.values()) == 12  # two for each of six cases
+    assert "at most 12 calls, about" in plan and "at most" not in plan.split("calls")[1] and not judge.calls
+    done = edit(*words, check=3)
+    assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--overwrite" in done.stderr
+    assert sum(judge.calls.values()) == 14  # two for each of six cases, and two for what cannot be read
     assert "filtered" in done.stderr
     rows = rows_of(tmp_path / "judged")
     states = {(row["id"], one["dimension"]): (one["state"], one["score"]) for row in rows for one in row["judgements"]}
@@ -243,7 +247,7 @@ def test_a_model_is_named_as_on_the_hub(edit: Runner, tmp_path: Path, judge: Any
 
 def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> None:
     words = ["judge", sampled(edit, tmp_path), "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
-    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    edit(*words, *ANYWAY, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
     # SC as judged: 4, 10, 2, none, none, 0. People say 5, 10, 6 and 3: two of the three judged rows within 1.
     said = {"background_change_en_key_0": 5, "background_change_cn_key_0": 10, "subject-add_en_same": 6,
             "ps_human_en_same": 3}  # fmt: skip
@@ -259,11 +263,11 @@ def test_the_judge_beside_people(edit: Runner, tmp_path: Path, judge: Any) -> No
 def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) -> None:
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "j-1"]
-    words += ["--api-base", judge.url, "--store", tmp_path / "store"]
+    words += [*ANYWAY, "--api-base", judge.url, "--store", tmp_path / "store"]
     edit(*words, "-o", tmp_path / "one")
     first = sum(judge.calls.values())
     edit(*words, "-o", tmp_path / "two")
-    assert sum(judge.calls.values()) == first
+    assert sum(judge.calls.values()) == first + 1  # what could not be read, once more
     one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
     assert one == two
     limited = [*words, "-o", tmp_path / "x", "--max-cost", "1"]
@@ -274,9 +278,27 @@ def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "--store" in edit(*words[:-2], "-f", "jsonl", check=2).stderr
 
 
+def test_how_the_judge_is_asked(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    results = sampled(edit, tmp_path)
+    words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "-o", tmp_path / "x"]
+    endpoint = [*words, "--model", "j", "--api-base", judge.url]
+    edit(*endpoint, "--max-tokens", 77, "--timeout", 20, *ANYWAY)
+    assert {body["max_tokens"] for body in judge.bodies} == {77}
+    (tmp_path / "checkpoint").mkdir()
+    local = [*words, "--model", tmp_path / "checkpoint", "--backend", "local"]
+    for wrong, says in (
+        ([*endpoint, "--picture-pixels", "100..200"], "--picture-pixels is for a model in this process"),
+        ([*local, "--timeout", "5"], "--timeout is for an endpoint"),
+        ([*local, "--picture-pixels", "200..100"], "is not MIN..MAX"),
+        ([*local, "--passes", "3"], "hint: --temperature 1"),
+        ([*local, "--passes", "3", "--temperature", "0"], "hint: --temperature 1"),
+    ):
+        assert says in edit(*wrong, check=2).stderr
+
+
 def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
     for shift in (0, 10):
-        words = ["judge", sampled(edit, tmp_path, shift), "--rubric", "gedit", "--model", "j"]
+        words = ["judge", sampled(edit, tmp_path, shift), "--rubric", "gedit", "--model", "j", *ANYWAY]
         words += ["--prompts", tmp_path / "vie_prompts.py", "--api-base", judge.url, "-o", tmp_path / f"j{shift}"]
         edit(*words)
     words = ["eval", "gedit", tmp_path / "j0", "--versus", f"other={tmp_path / 'j10'}", "-f", "json"]
@@ -309,7 +331,7 @@ def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path
     """A second rubric of a benchmark counts as its first does, from files and from a pipe, which is read once."""
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit_qwen", "--prompts", tmp_path / "vie_prompts.py", "--model", "j"]
-    edit(*words, "--api-base", judge.url, "-o", tmp_path / "judged")
+    edit(*words, *ANYWAY, "--api-base", judge.url, "-o", tmp_path / "judged")
     found = edit("eval", "gedit", tmp_path / "judged", "-f", "json", "--outputs", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "model").iterdir()] == ["qwen25vl"]
     assert json.loads(found.stdout)["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
@@ -317,7 +339,7 @@ def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path
     assert piped.stdout == found.stdout and json.loads(piped.stdout)["judge"]["rubric"] == "gedit_qwen"
     # Judged by both: the one that has the benchmark's name.
     edit("judge", tmp_path / "judged", "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model", "k",
-         "--api-base", judge.url, "-o", tmp_path / "twice")  # fmt: skip
+         "--api-base", judge.url, "-o", tmp_path / "twice", *ANYWAY)  # fmt: skip
     assert json.loads(edit("eval", "gedit", tmp_path / "twice", "-f", "json").stdout)["judge"]["rubric"] == "gedit"
 
 
@@ -391,7 +413,7 @@ def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Pat
     copy, _ = cases_of(tmp_path, "imgedit")
     server = Server(lambda prompt, number: [response(200, chat("no numbers"))])
     try:
-        words = ["--rubric", "dimensions"]
+        words = ["--rubric", "dimensions", *ANYWAY]
         judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"))
     finally:
         server.close()

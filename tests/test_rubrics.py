@@ -260,6 +260,9 @@ def test_other_layouts_and_what_is_wrong(tmp_path):
     (tmp_path / "prompts.json").write_text("{", "utf-8")
     with pytest.raises(EditError, match="cannot be read as prompts"):
         read_prompts(str(tmp_path), "imgedit")
+    (tmp_path / "basic").mkdir()
+    (tmp_path / "basic" / "prompts.json").write_text(json.dumps(BY_TASK), "utf-8")
+    assert read_prompts(str(tmp_path), "imgedit").texts == BY_TASK  # the unreadable one is another's
     (tmp_path / "UGE_bench.py").write_text("prompt = (", "utf-8")
     with pytest.raises(EditError, match="cannot be read as prompts"):
         read_prompts(str(tmp_path), "uge")
@@ -418,6 +421,7 @@ def test_risebench_thumbnails():
         Case("temporal_reasoning", "x", (large,), EDITED, facts={"reference": "r"}), RISE
     )[0]
     assert shown(call.parts[1]).size == (768, 480) and shown(call.parts[2]).size == (50, 30)
+    assert call.parts[1].detail == call.parts[2].detail == "high"
     assert shown(call.parts[1]).format == "JPEG"
 
 

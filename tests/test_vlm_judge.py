@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -64,7 +66,7 @@ class Judge:
         self.requests: list[tuple[Any, Request]] = []
         self.held = 0
 
-    def __call__(self, requests: Iterable[tuple[Any, Request]]) -> Iterator[tuple[Any, Reply]]:
+    def __call__(self, requests: Iterable[tuple[Any, Request]], check: Any = None) -> Iterator[tuple[Any, Reply]]:
         source, held = iter(requests), []
         while True:
             drawn = self._draw(source)
@@ -131,6 +133,12 @@ def test_scores_and_what_they_rest_on():
     assert len(first["prompt_hash"]) == 64 and first["image_encoding"] == str(Encoding())
 
 
+def test_the_endpoint_is_the_one_that_answered():
+    elsewhere = replace(three(4, 5, 3), writer="https://elsewhere/v1")
+    (judged,) = run(stage(Judge(lambda request: elsewhere)), [row("a")])
+    assert {one["endpoint"] for one in judged[COLUMN]} == {"https://elsewhere/v1"}
+
+
 STRANGE = [
     (Reply("ok", "I would say 4."), "unparsed", "I would say 4."),
     (Reply("ok", ""), "unparsed", ""),
@@ -164,11 +172,21 @@ def test_rows_that_cannot_be_asked_about_stay_and_cost_nothing():
     judged = run(stage(judge), rows)
     assert [one["id"] for one in judged] == [one["id"] for one in rows]
     assert len(judge.requests) == 1
-    for one, says in zip(judged, ("no edited picture", "no source", "damaged", "no rubric", "no instruction", "task")):
+    for one, says in zip(judged, ("no edited", "no source", "damaged", "not ask for it", "no instruction", "task")):
         assert {found["state"] for found in one[COLUMN]} == {"missing"}
         assert all(says in found["error"] for found in one[COLUMN])
         assert one["scores"]["judge_dimensions_overall"] is None
     assert judged[-1]["scores"]["judge_dimensions_overall"] == 5
+
+
+def test_tasks_that_a_rubric_does_not_cover_are_not_asked_about():
+    scores = {"success": 4, "over": 5, "style": 4, "consistency": 3}
+    judge = Judge(lambda request: Reply("ok", json.dumps({"rationale": "r", **scores})))
+    written, other = run(stage(judge, "text"), [row("a", task="text"), row("b", task="remove")])
+    assert written["scores"]["judge_text_overall"] == 4 and len(judge.requests) == 1
+    assert other["scores"]["judge_text_overall"] is None
+    assert {one["state"] for one in other[COLUMN]} == {"missing"}
+    assert all("the rubric does not ask for it here" in one["error"] for one in other[COLUMN])
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -206,7 +224,7 @@ def test_batches_stream():
 
 
 def test_a_judge_that_stops_early_is_an_error():
-    def lazy(requests: Iterable[tuple[Any, Request]]) -> Iterator[tuple[Any, Reply]]:
+    def lazy(requests: Iterable[tuple[Any, Request]], check: Any) -> Iterator[tuple[Any, Reply]]:
         for tag, _ in requests:
             yield tag, three(1, 1, 1)
             return
@@ -371,6 +389,7 @@ def test_what_is_wrong_is_said_before_the_first_call():
         (lambda: stage(judge, passes=0), "passes"),
         (lambda: stage(judge, "imgedit"), "texts of a benchmark"),
         (lambda: stage(judge, "pairwise"), "second"),
+        (lambda: stage(judge, other="target"), "no use for a second"),
         (lambda: stage(judge, "pairwise", other="target", soft=True), "no ratings"),
         (lambda: stage(judge, edited="gone").schema(SCHEMA), "no `gone` column"),
         (lambda: stage(judge).schema(SCHEMA.append(pa.field(COLUMN, pa.string()))), "something else"),
@@ -381,15 +400,30 @@ def test_what_is_wrong_is_said_before_the_first_call():
     assert not judge.requests
 
 
-def test_unreadable_replies_may_be_asked_for_again():
-    judge = Judge(lambda request: three(1, 1, 1))
-    made = stage(judge, "viescore")
-    made.check('{"rationale": "r", "success": 1, "preservation": 1}')
-    made.check('{"rationale": "r", "naturalness": 1, "cleanness": 1}')
-    for text in ("no", '{"success": 1}', '{"success": 11, "preservation": 1}'):
-        with pytest.raises(ValueError):
-            made.check(text)
-    stage(judge, "uge", prompts={"prompt": "x"}).check("no")
+def checking(unreadable: set[str]) -> Callable[..., Iterator[tuple[Any, Reply]]]:
+    """A double of the asking layer that expects the check to refuse the replies to these calls."""
+
+    def ask(requests: Iterable[tuple[Any, Request]], check: Any) -> Iterator[tuple[Any, Reply]]:
+        for tag, _ in requests:
+            with pytest.raises(ValueError) if tag[3] in unreadable else contextlib.nullcontext():
+                check(tag, READ[tag[3]])
+            yield tag, Reply("ok", READ[tag[3]])
+
+    return ask
+
+
+READ = {
+    "SC": '{"rationale": "r", "success": 1, "preservation": 1}',
+    "PQ": '{"rationale": "r", "success": 1, "preservation": 1}',  # the other call's
+    "judge": "I cannot say.",
+}
+
+
+def test_replies_that_this_call_cannot_be_read_from_are_asked_for_again():
+    run(stage(checking({"PQ"}), "viescore"), [row("a"), row("b")])
+    prompts = {"prompt": "x", "add": "made-up: <edit_prompt>"}
+    run(stage(checking({"judge"}), "uge", prompts=prompts), [row("a")])
+    run(stage(checking({"judge"}), "imgedit", prompts=prompts), [row("a")])
 
 
 def test_the_number_of_calls_is_known_before():

@@ -30,6 +30,7 @@ from edittools.models.writers import Picture, Reply, Request, TransientError, as
 from edittools.models.writers.asking import AGAIN, Tally, ask_all
 from edittools.models.writers.echo import EchoWriter
 from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.load import load_writer
 from edittools.models.writers.prices import Price, Prices, estimate, estimate_tokens, load_prices
 from edittools.models.writers.store import Store
 
@@ -173,6 +174,17 @@ def test_request_holds_parts_in_order_and_pictures_byte_for_byte(serve):
     assert reply == Reply("ok", "fine", None, "snapshot-2026-01-01", 11, 3)
 
 
+def test_detail_is_sent_and_keyed_where_it_is_said(serve):
+    server = serve()
+    plain, high = Picture(b"\x89PNG...", "image/png"), Picture(b"\x89PNG...", "image/png", "high")
+    once(server, Request("m", ("look", plain, high)))
+    first, second = (part["image_url"] for part in server.bodies[0]["messages"][0]["content"][1:])
+    assert set(first) == {"url"} and second == {**first, "detail": "high"}
+    assert Request("m", (plain,)).key != Request("m", (high,)).key
+    # as it was before pictures had a detail: stored replies are still found
+    assert Request("m", ("look", plain)).key == "923cfed0e241c82a50d4e3d359faf4e9ef18dcabe0329d8e208d7883a98452ea"
+
+
 def test_logprobs_begin_with_the_written_token(serve):
     step = {
         "token": "5",
@@ -264,7 +276,7 @@ def test_states_of_a_reply(serve, answer, state, text):
         response(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
         response(429, {"error": {"message": "pay first", "code": "insufficient_quota"}}),
         response(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]),
-        response(400, {"error": {"message": "use max_completion_tokens", "code": "unsupported_parameter"}}),
+        response(400, {"error": {"message": "no temperature", "code": "unsupported_parameter"}}),
         response(307, b"", "Location: http://127.0.0.1:9/\r\n"),
     ],
 )
@@ -272,6 +284,41 @@ def test_what_every_request_would_meet_stops_the_run(serve, answer):
     with pytest.raises(EditError) as caught:
         once(serve(lambda *_: [answer]))
     assert KEY not in f"{caught.value}{caught.value.hint}"
+
+
+def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serve, store, capsys):
+    """In the words of OpenAI, of Gemini and of a server that checks its schema; the calls in flight all meet them."""
+
+    def script(prompt, number):
+        sent = server.bodies[-1]
+        if "max_tokens" in sent:
+            said = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+            return [0.05, block(message=said, param="max_tokens", code="unsupported_parameter")]
+        if "response_format" in sent:
+            return [0.05, block(message="Invalid parameter", param="response_format")]
+        if prompt == "question 0" and "logprobs" in sent:
+            said = {"message": "You are not allowed to request logprobs from this model", "param": None}
+            return [0.05, response(403, {"error": said})]
+        if "top_logprobs" in sent:
+            return [0.05, response(422, {"detail": "Unexpected fields in the request: {'top_logprobs'}"})]
+        return [response(200, chat())]
+
+    server = serve(script)
+    writer, tally = EndpointWriter(server.url), Tally()
+    parameters = {"max_tokens": 9, "response_format": {"type": "json_object"}, "logprobs": True, "top_logprobs": 20}
+    requests = [(k, Request("m", (f"question {k}",), {**parameters, "seed": k})) for k in range(8)]
+    replies = dict(ask_all(requests, writer, store, concurrency=4, attempts=1, tally=tally))
+    assert {reply.state for reply in replies.values()} == {"ok"} and tally.failed == 0
+    taken = [body for body in server.bodies if not body.keys() & {"max_tokens", "response_format", "top_logprobs"}]
+    assert len(taken) == 8 and all(body["max_completion_tokens"] == 9 and "logprobs" not in body for body in taken)
+    assert all(number == 1 for prompt, number in server.calls.items() if prompt in ("question 6", "question 7"))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and "from now on `max_tokens` becomes `max_completion_tokens`" in said[0]
+    assert "`response_format` is left out" in said[1] and "`logprobs` is left out, `top_logprobs` is" in said[2]
+    assert store.get(requests[0][1].key) == replies[0]
+    # what was not sent cannot be left out
+    plain = once(serve(lambda *_: [block(message="no logprobs here")]), Request("m", ("x",), {"seed": 1}))
+    assert plain.state == "failed"
 
 
 def test_the_key_is_nowhere(serve, store, caplog, monkeypatch):
@@ -339,7 +386,7 @@ def test_missing_package_is_one_line(monkeypatch):
 def test_every_tag_comes_back_with_its_reply(store):
     writer = EchoWriter(lambda request: request.parts[0].upper())
     replies = dict(ask_all(questions(300), writer, store))
-    assert replies == {k: Reply("ok", f"QUESTION {k}", model="echo") for k in range(300)}
+    assert replies == {k: Reply("ok", f"QUESTION {k}", model="echo", writer="echo") for k in range(300)}
     assert writer.asked == 300
     assert dict(ask_all(iter([]), writer, store)) == {}
 
@@ -374,6 +421,28 @@ def test_what_is_stored_is_not_asked_again_except_failures(store, tmp_path):
     ):
         assert store.get(other.key) is None
     assert store.get(requests[0][1].key) == first["a"]
+
+
+class Named(EchoWriter):
+    """A writer of another name, which it answers with."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.name = name
+
+
+def test_a_stored_reply_says_who_answered_and_counts_for_whom_it_can(store):
+    def answer(name):
+        writer = Named(name)
+        return dict(ask_all(questions(1), writer, store))[0], writer.asked
+
+    echo, judge, other = "echo", "judge@1f2e", "judge@9a8b"
+    one, two = "https://one.example/v1", "http://localhost:8000/v1"
+    for name in (echo, judge, other, one):
+        assert answer(name) == (Reply("ok", name, model="echo", writer=name), 1)
+    for name in (echo, judge, other, one):  # and none of these took the place of another
+        assert answer(name) == (Reply("ok", name, model="echo", writer=name), 0)
+    assert answer(two) == (Reply("ok", one, model="echo", writer=one), 0)
 
 
 def test_a_store_says_what_was_asked(store):
@@ -547,25 +616,24 @@ def test_leaving_early_stores_what_is_in_flight(serve, store):
 
 def test_unusable_replies_are_asked_for_again_and_the_last_is_kept(store):
     def answer(request):
-        good = request.parts[0] == "question 0" or request.attempt == 2 * AGAIN
-        if request.parts[0] == "question 2":
-            good = False
+        good = request.parts[0] == "question 0" or (request.parts[0] == "question 3" and request.attempt == 2 * AGAIN)
         return '{"score": 4}' if good else f"no score {request.attempt}"
 
-    def check(text):
-        if not text.startswith("{"):
+    def check(tag, text):
+        if tag != 1 and not text.startswith("{"):
             raise ValueError("no JSON object")
 
     writer, tally = EchoWriter(answer), Tally()
-    replies = dict(ask_all(questions(3), writer, store, check=check, tally=tally))
-    assert [replies[k].state for k in range(3)] == ["ok", "ok", "failed"]
+    replies = dict(ask_all(questions(4), writer, store, check=check, tally=tally))
+    assert [replies[k].state for k in range(4)] == ["ok", "ok", "failed", "ok"]
+    assert replies[1].text == "no score 0"  # good enough for this one
     assert replies[2].text == "no score 2000" and "no JSON object" in replies[2].error
-    assert writer.asked == 1 + 3 + 3 and tally.asked_again == 4
+    assert writer.asked == 1 + 1 + 3 + 3 and tally.asked_again == 4
     texts = {store.get(Request("m", ("question 2",), attempt=n * AGAIN).key).text for n in range(3)}
     assert texts == {"no score 0", "no score 1000", "no score 2000"}  # as they came
     # a rerun asks for the last one again, and for nothing else
     again = EchoWriter(answer)
-    assert dict(ask_all(questions(3), again, store, check=check)) == replies
+    assert dict(ask_all(questions(4), again, store, check=check)) == replies
     assert again.asked == 1
 
 
@@ -584,6 +652,17 @@ def test_max_cost_stops_and_a_rerun_goes_on(serve, store):
     assert server.total == got == tally.calls == 20 and tally.cost == pytest.approx(0.04)
     rest = dict(ask_all(requests, EndpointWriter(server.url), store, max_cost=1.0, prices=prices, tally=(t := Tally())))
     assert len(rest) == 60 and server.total == 60 and t.stored == 20 and set(server.calls.values()) == {1}
+
+
+def test_max_cost_reserves_what_replies_took_where_nothing_bounds_them(serve, store):
+    body = {**chat(), "usage": {"prompt_tokens": 0, "completion_tokens": 2000}}  # 500 are expected without max_tokens
+    server = serve(lambda prompt, number: [0.01, response(200, body)])
+    prices = Prices({"m": Price(input=0.0, output=1.0)}, "today", "USD", "table")
+    tally = Tally()
+    with pytest.raises(EditError, match="stopped after 4 calls"):
+        list(ask_all(questions(20), EndpointWriter(server.url), store, concurrency=1, max_cost=0.009, prices=prices,
+                     tally=tally))  # fmt: skip
+    assert tally.cost == pytest.approx(0.008) and server.total == 4
 
 
 # ---------------------------------------------------------------- killed at any moment
@@ -814,8 +893,11 @@ def test_a_local_model_behind_ask_all(local, store):
     assert replies["broken"].state == "failed" and "cannot be read" in replies["broken"].error
     for k, reply in enumerate(local.answer(mixed_requests())):
         assert replies[k].text == reply.text and store.get(requests[k][1].key).text == reply.text
-    with pytest.raises(UsageError, match="response_format"):
-        list(ask_all([(0, Request("m", ("x",), {"response_format": {}}))], local, store))
+    with pytest.raises(UsageError, match="stop"):
+        list(ask_all([(0, Request("m", ("x",), {"stop": "."}))], local, store))
+    by_schema = Request("m", ("short",), {"max_tokens": 12, "response_format": json_format("x", {"type": "object"})})
+    assert local.answer([by_schema])[0].text == local.answer([mixed_requests()[1]])[0].text
+    assert dict(ask_all([(0, by_schema)], local, store))[0].state == "ok"
     with pytest.raises(UsageError, match="at most 20"):
         list(ask_all([(0, Request("m", ("x",), {"logprobs": True, "top_logprobs": 21}))], local, store))
 
@@ -830,6 +912,9 @@ def test_pixel_bounds_decide_the_number_of_tokens(checkpoint):
     side = json.loads((checkpoint / "config.json").read_text())["vision_config"]["patch_size"] * 2
     assert tokens(max_pixels=16 * side**2) - tokens(max_pixels=4 * side**2) == 16 - 4
     assert tokens(min_pixels=100 * side**2, max_pixels=100 * side**2) - tokens(max_pixels=4 * side**2) == 100 - 4
+    bounded = load_writer(str(checkpoint), "local", picture_pixels=(16 * side**2, 32 * side**2))
+    assert bounded.processor.image_processor.size == {"shortest_edge": 16 * side**2, "longest_edge": 32 * side**2}
+    assert bounded.name != LocalWriter(str(checkpoint)).name  # neither is given what the other one wrote
     with pytest.raises(UsageError, match="pixels"):
         LocalWriter(str(checkpoint), min_pixels=10_000, max_pixels=100)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 
 _RUBRICS = options.module_names("judges", "rubrics")
+# Options that one way of judging has, and the others have not.
+_OF_PIXELS = ("clip", "dino")
+_OF_WRITING = ("ocr", "targets")
+_OF_RUBRIC = (
+    "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
+    "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
+)  # fmt: skip
 
 
 class _Amount(click.ParamType):
@@ -34,6 +41,18 @@ class _Amount(click.ParamType):
         if not math.isfinite(number) or number < 0 or (self.positive and number == 0):
             self.fail(f"{value} is not a number {'above' if self.positive else 'of at least'} 0", param, ctx)
         return number
+
+
+class _PixelRange(click.ParamType):
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        least, _, most = str(value).partition("..")
+        if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
+            self.fail(f"{value} is not MIN..MAX, two numbers of pixels such as 1016064..1354752", param, ctx)
+        return int(least), int(most)
 
 
 def writer_options(function: Callable) -> Callable:
@@ -66,6 +85,29 @@ def writer_options(function: Callable) -> Callable:
         ),
         options.option(
             "--temperature", type=_Amount(), metavar="T", group="Model", help="Default: the endpoint's own."
+        ),
+        options.option(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            metavar="N",
+            group="Model",
+            help="Tokens of a reply at most. Default: what the rubric says.",
+        ),
+        options.option(
+            "--picture-pixels",
+            type=_PixelRange(),
+            metavar="MIN..MAX",
+            group="Model",
+            help="Pixels that a local model scales a picture to. Default: the checkpoint's own. ImgEdit-Judge: "
+            "1016064..1354752, with --max-tokens 2048.",
+        ),
+        options.option(
+            "--timeout",
+            type=_Amount(positive=True),
+            metavar="SECONDS",
+            group="Model",
+            setting=False,
+            help="How long a call of the endpoint may take. Default: 300.",
         ),
         options.option(
             "--concurrency",
@@ -109,7 +151,8 @@ def writer_options(function: Callable) -> Callable:
             metavar="DIR/",
             group="Model",
             setting=False,
-            help="Where replies are kept: none is ever asked for again. Default: OUTPUT.replies/ beside a shard set.",
+            help="Where replies are kept: none is ever asked for again, except what failed, by another run. Default: "
+            "OUTPUT.replies/ beside a shard set.",
         ),
     )
     for decorate in reversed(choices):
@@ -167,6 +210,12 @@ def writer_options(function: Callable) -> Callable:
     help="Instead: does the writing in the result (or target) read as the instruction says in quotation marks? "
     "`ocr_similarity`, `ocr_completion`, `ocr_words` and their weighted mean `ocr`, definitions and weights ours.",
 )
+@options.option(
+    "--targets",
+    metavar="FILE",
+    help="With --ocr: the wanted texts, `id` and `text` in CSV, Parquet or JSON lines; rows that it lacks go by their "
+    "instruction.",
+)
 @writer_options
 @options.model_options
 @options.output_options
@@ -184,22 +233,26 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
 
     With --rubric a model judges instead: `judge_RUBRIC_DIMENSION` into `scores`, and into the column `judgements` every
     reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and picture
-    encoding. A score that no reply gives is null: nothing is invented.
+    encoding. A score that no reply gives is null: nothing is invented. Rows with a reply that failed or cannot be read
+    count against --max-errors.
     """
     from edittools.stream.run import open_input, run
 
     run_options = options.run_settings(ctx)
     source = open_input(list(input), run_options)
     if rubric is not None:
+        _refuse(ctx, (*_OF_PIXELS, *_OF_WRITING), "changes nothing beside --rubric")
         _by_model(ctx, rubric, source, run_options)
         return
     if ctx.params["ocr"]:
+        _refuse(ctx, (*_OF_PIXELS, *_OF_RUBRIC), "changes nothing beside --ocr")
         _by_ocr(ctx, source, run_options)
         return
+    _refuse(ctx, _OF_RUBRIC, "needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
+    _refuse(ctx, ("language", "column"), "needs --rubric or --ocr")
+    _refuse(ctx, ("targets",), "needs --ocr")
     from edittools.judges.stage import JudgeStage
 
-    if ctx.params["model"] is not None:
-        raise UsageError("--model needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
     embedders = _embedders(ctx, names) if names else {}
     # The other options say how a model judges, and change nothing here.
@@ -213,16 +266,31 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     run("judge", source, [stage], settings, run_options)
 
 
+def _refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
+    """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
+    for name in names:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
+
+
 def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
+    from edittools.judges.ocr import read_targets
     from edittools.judges.ocr_stage import OcrStage
+    from edittools.stream.history import canonical_json, digest
     from edittools.stream.run import run
 
     given = ctx.params
+    targets = read_targets(given["targets"]) if given["targets"] else None
     stage = OcrStage(
-        language=given["language"], column=given["column"], max_pixels=given["max_pixels"], jobs=options.jobs(ctx)
+        language=given["language"],
+        column=given["column"],
+        max_pixels=given["max_pixels"],
+        jobs=options.jobs(ctx),
+        targets=targets,
     )
-    here = ("limit", "max_pixels", "ocr", "language", "column")
-    settings = {name: value for name, value in options.settings(ctx).items() if name in here}
+    here = ("limit", "max_pixels", "ocr", "targets", "language", "column")
+    resolved = options.settings(ctx, targets=None if targets is None else digest(canonical_json(targets)))
+    settings = {name: value for name, value in resolved.items() if name in here}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
@@ -245,10 +313,10 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.rubrics import load_rubric
     from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
     from edittools.models.writers.asking import Tally, ask_all
-    from edittools.models.writers.load import load_writer
+    from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store
-    from edittools.stream.run import open_progress, open_sink, run
+    from edittools.stream.run import check_errors, open_progress, open_sink, run
 
     given = ctx.params
     rubric = load_rubric(name)
@@ -260,16 +328,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     if limits and run_options.ray is not None:
         raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
-    parameters = {} if given["temperature"] is None else {"temperature": given["temperature"]}
-    writer = load_writer(
-        given["model"],
-        backend="echo" if run_options.dry_run else given["backend"],
-        api_base=given["api_base"],
-        key_from=given["key_from"],
-        device=given["device"] or "cpu",
-        dtype=given["dtype"] or "float32",
-        batch_size=given["batch_size"] or 8,
-    )
+    parameters = {name: given[name] for name in ("temperature", "max_tokens") if given[name] is not None}
+    writer = _writer(given) if not run_options.dry_run else EchoWriter()
     # A price is needed for a limit; without one it is only told where the table has the model.
     table, prices = load_prices(given["prices"]), None
     try:
@@ -281,7 +341,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     tally = Tally()
     store: Store | None = None
 
-    def ask(requests: Any) -> Iterator[Any]:
+    def ask(requests: Any, check: Any) -> Iterator[Any]:
         nonlocal store
         store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
         yield from ask_all(
@@ -293,7 +353,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             tokens_per_minute=given["tpm"],
             max_cost=given["max_cost"],
             prices=prices,
-            check=stage.check,
+            check=check,
             tally=tally,
             progress=lambda _: progress.refresh(),
         )
@@ -322,7 +382,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         calls = calls_of(rubric, rows, given["passes"])
         found = estimate(stage.sample(source), prices, calls=calls)
         cost = "no price is known for this model" if prices is None else f"{found.cost:.2f} {prices.currency}"
-        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and at most "
+        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and "
         options.show_plan(ctx, source, settings, (f"{note}{found.completion_tokens:,} written: {cost}",))
         return
     sink = open_sink(run_options)
@@ -332,6 +392,31 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     finally:
         if store is not None:
             store.close()
+    # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
+    hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
+    check_errors(stage.counts, run_options.max_errors, hint)
+
+
+def _writer(given: dict[str, Any]) -> Any:
+    from edittools.models.writers.load import choose_backend, load_writer
+
+    address = {name: given[name] for name in ("api_base", "key_from")}
+    backend = choose_backend(given["model"], backend=given["backend"], **address)
+    if backend == "local" and given["passes"] > 1 and not given["temperature"]:
+        raise UsageError(
+            "--passes: without a temperature a local model writes the same every time",
+            hint="--temperature 1 draws another reply in every pass",
+        )
+    return load_writer(
+        given["model"],
+        backend,
+        **address,
+        timeout=given["timeout"],
+        device=given["device"] or "cpu",
+        dtype=given["dtype"] or "float32",
+        batch_size=given["batch_size"] or 8,
+        picture_pixels=given["picture_pixels"],
+    )
 
 
 def _store_folder(given: dict[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edittools.errors import EditError, describe
+from edittools.errors import EditError
+from edittools.judges.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Rating:
 def read_ratings(
     path: str, *, id: str = "id", score: str = "score", rater: str = "rater", dimension: str = "dimension"
 ) -> list[Rating]:
-    """Human ratings from a CSV or Parquet file with one rating per line; the arguments name its columns.
+    """Human ratings from a CSV, Parquet or JSON lines file with one rating per line; the arguments name its columns.
 
     `rater` and `dimension` may be missing. A line without a score is a row that somebody did not rate and is left out.
     Raises EditError for a missing column, a score that is no number, or a rater who rated a row twice.
     """
     ratings: list[Rating] = []
     seen: set[tuple[str, str, str]] = set()
-    for line, row in enumerate(_rows(path), 1):
+    for line, row in enumerate(read_table(path, "ratings"), 1):
         for column in (id, score):
             if column not in row:
                 raise EditError(f"{path}: no column `{column}`", hint="it has: " + ", ".join(map(str, row)))
@@ -51,20 +50,6 @@ def read_ratings(
         seen.add(who)
         ratings.append(Rating(*who, number))
     return ratings
-
-
-def _rows(path: str) -> Iterable[Mapping[str, Any]]:
-    try:
-        with Path(path).open("rb") as file:
-            parquet = file.read(4) == b"PAR1"
-        if not parquet:
-            with open(path, encoding="utf-8-sig", newline="") as text:
-                return list(csv.DictReader(text))
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError, csv.Error) as error:
-        raise EditError(f"{path}: cannot be read as ratings: {describe(error)}") from None
 
 
 def judged_scores(rows: Iterable[Mapping[str, Any]], rubric: str) -> dict[tuple[str, str], float | None]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edittools.errors import missing_extra
+from edittools.errors import EditError, missing_extra
+from edittools.judges.tables import read_table
 from edittools.rounding import rounded
 
 WEIGHTS = {"ocr_similarity": 0.5, "ocr_completion": 0.25, "ocr_words": 0.25}
@@ -93,7 +94,19 @@ def common_length(a: str, b: str) -> int:
     return row[-1]
 
 
-def ocr_scores(pixels: np.ndarray, instruction: str) -> dict[str, Any]:
-    """The scores of a result; null where the instruction names no text."""
-    target = target_text(instruction)
+def ocr_scores(pixels: np.ndarray, target: str | None) -> dict[str, Any]:
+    """The scores of a result; null where no text is wanted."""
     return dict.fromkeys(NAMES) if target is None else text_scores(read_text(pixels), target)
+
+
+def read_targets(path: str) -> dict[str, str]:
+    """Wanted texts by row: a CSV, Parquet or JSON lines file with `id` and `text`. Raises EditError."""
+    targets: dict[str, str] = {}
+    for row in read_table(path, "wanted texts"):
+        for column in ("id", "text"):
+            if column not in row:
+                raise EditError(f"{path}: no column `{column}`", hint="it has: " + ", ".join(map(str, row)))
+        name, text = str(row["id"]), str(row["text"] or "").strip()
+        if text and targets.setdefault(name, text) != text:
+            raise EditError(f"{path}: row {name} has two texts")
+    return targets

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
-from edittools.judges.ocr import NAMES, ocr_scores
+from edittools.judges.ocr import NAMES, ocr_scores, target_text
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
@@ -17,11 +17,24 @@ from edittools.stream.scores import add_scores, scores_schema
 
 
 class OcrStage:
-    """Stage: `ocr` scores into the column `scores`, null where the instruction names no text (judges.ocr)."""
+    """Stage: `ocr` scores into the column `scores` (judges.ocr).
+
+    The text that is wanted is that of `targets` by the row's id, otherwise what the instruction has in quotation marks;
+    where there is neither, the scores are null.
+    """
 
     name = "judge"
 
-    def __init__(self, *, language: str | None, column: str | None, max_pixels: int, jobs: int) -> None:
+    def __init__(
+        self,
+        *,
+        language: str | None,
+        column: str | None,
+        max_pixels: int,
+        jobs: int,
+        targets: Mapping[str, str] | None = None,
+    ) -> None:
+        self.targets = targets or {}
         self.language, self.column, self.max_pixels, self.jobs = language, column, max_pixels, jobs
         self.fetcher = Fetcher()
 
@@ -40,6 +53,7 @@ class OcrStage:
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = batch.rows
         texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        ids = column_values(rows, "id")
         made: list[dict[str, float | None]] = []
         failed: dict[int, RowError] = {}
         pictures = leaf_references(row_pictures(rows, self._column(rows.schema)))
@@ -49,7 +63,7 @@ class OcrStage:
                 if reference is None:
                     raise RowError("no picture to read")
                 pixels = images.decode(self.fetcher.get(reference), images.FULL, self.max_pixels)
-                made[-1] = ocr_scores(pixels, text or "")
+                made[-1] = ocr_scores(pixels, self.targets.get(ids[row]) or target_text(text or ""))
             except RowError as error:
                 failed[row] = error
         return drop_failed(batch, add_scores(rows, schema, NAMES, made), failed, self.name)

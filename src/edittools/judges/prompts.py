@@ -66,12 +66,18 @@ def read_prompts(path: str, benchmark: str) -> PromptFile:
         candidates = sorted(found for name in names for found in given.rglob(name))
     else:
         raise EditError(f"{path}: no such file or folder", hint="--prompts names a file of the benchmark's checkout")
-    fitting = []
+    fitting, unreadable = [], []
     for candidate in candidates:
-        texts = _read(candidate)
+        try:
+            texts = _read(candidate)
+        except EditError as error:  # another file of that name may be the one
+            unreadable.append(error)
+            continue
         if all(name in texts for name in required):
             fitting.append(PromptFile(str(candidate), texts))
     if not fitting:
+        if unreadable:
+            raise unreadable[0]
         raise EditError(
             f"{path}: holds no prompts of {benchmark}",
             hint=f"expected {' or '.join(names)} with " + ", ".join(f"`{name}`" for name in required),

@@ -9,6 +9,7 @@ are part of the message format, stand here. Facts: shared notes on the released 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import re
@@ -244,7 +245,7 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
 
     Which text is used depends on the category and on what references an item has. Where the reference is a
     picture, it takes the input's place in the calls that show two. RGBA and palettes become RGB; thumbnails of at
-    most 768 pixels; JPEG. The script asks for `detail: high`, which is not a parameter of the call but of a picture.
+    most 768 pixels; JPEG; each with `detail: high`.
     """
     facts = {name: value for name, value in case.facts.items() if not _absent(value)}
     category, instruct = str(facts.get("category", case.task)), case.instruction
@@ -286,7 +287,9 @@ def risebench(case: Case, prompts: Prompts) -> list[Call]:
         raise RowError("unknown category", category)
     given, edited = _thumbnail(first), _thumbnail(case.edited)
     call = functools.partial(
-        Call, encoding="jpeg, quality 75, at most 768 pixels", parameters={"temperature": 0, "max_tokens": 4096}
+        Call,
+        encoding="jpeg, quality 75, at most 768 pixels, detail high",
+        parameters={"temperature": 0, "max_tokens": 4096},
     )
     calls = []
     if "consistency_free" not in facts:
@@ -313,7 +316,7 @@ def _thumbnail(data: bytes) -> Picture:
     if picture.mode in ("RGBA", "P"):
         picture = picture.convert("RGB")
     picture.thumbnail((768, 768))
-    return _saved(picture, "JPEG")
+    return dataclasses.replace(_saved(picture, "JPEG"), detail="high")
 
 
 def _filled(prompts: Prompts, name: str, **values: object) -> str:

@@ -1,7 +1,8 @@
 """The stage that has a model judge rows by a rubric (SPEC J1, J2).
 
-Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order. A
-score exists only where a reply was read; everything else is a state with the reply beside it.
+Nothing here knows how a model is reached: `ask` takes (tag, request) and gives back (tag, reply), in any order; with
+`check` it may find out which replies cannot be read, and ask for these again. A score exists only where a reply was
+read; everything else is a state with the reply beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from edittools.stream.pictures import row_pictures, source_references
 from edittools.stream.rows import column_values, in_language
 from edittools.stream.scores import add_scores, scores_schema
 from edittools.stream.source import Source
+from edittools.stream.wire import Counts
 
 COLUMN = "judgements"
 STATES = ("ok", "unparsed", "refused", "filtered", "failed", "missing")
@@ -46,7 +48,7 @@ JUDGEMENT = pa.struct(
         ("error", pa.string()),  # why there is no score
         ("reply", pa.string()),  # what the model wrote; where a score takes several calls, JSON of call -> text
         ("model", pa.string()),  # the snapshot that answered, as the endpoint names it
-        ("endpoint", pa.string()),
+        ("endpoint", pa.string()),  # who answered, in this run or when the reply was stored
         ("prompt_hash", pa.string()),  # SHA-256 of the texts sent; of several calls, of their hashes
         ("image_encoding", pa.string()),
         ("pass", pa.int32()),  # from 0
@@ -54,10 +56,15 @@ JUDGEMENT = pa.struct(
     ]
 )
 
+_NOT_HERE = "the rubric does not ask for it here"
+
 Tag = tuple[int, int, int, str]
 """Batch, row in it, pass, call."""
 
-Ask = Callable[[Iterable[tuple[Tag, Request]]], Iterator[tuple[Tag, Reply]]]
+Check = Callable[[Tag, str], None]
+"""Raises ValueError for a reply, by its text, that no score can be read from."""
+
+Ask = Callable[[Iterable[tuple[Tag, Request]], Check], Iterator[tuple[Tag, Reply]]]
 
 
 @dataclass
@@ -85,7 +92,8 @@ class VlmJudgeStage:
     times; the score is the mean over the passes that gave one, and with several passes `_low` and `_high` beside it
     are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
     ratings, null unless every pass has one. A score that no reply gives is null. The edited picture is `edited`:
-    `result` where `sample` left one, otherwise the target.
+    `result` where `sample` left one, otherwise the target. `counts` has the rows that went on, and how many of them
+    have a reply that is missing or cannot be read.
     """
 
     name = "judge"
@@ -119,6 +127,8 @@ class VlmJudgeStage:
             raise UsageError(f"rubric `{rubric.name}` has no ratings to take an expectation of")
         if "other" in rubric.pictures and other is None:
             raise UsageError(f"rubric `{rubric.name}` compares two results: name the second one's column")
+        if "other" not in rubric.pictures and other is not None:
+            raise UsageError(f"rubric `{rubric.name}` judges one result and has no use for a second one")
         self.rubric, self.ask, self.model, self.endpoint = rubric, ask, model, endpoint
         self.prompts: Prompts = prompts or {}
         self.passes, self.parameters = passes, dict(parameters or {})
@@ -126,19 +136,7 @@ class VlmJudgeStage:
         self.language, self.edited, self.other = language, edited, other
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
-
-    def check(self, text: str) -> None:
-        """Raises ValueError for a reply that none of the rubric's calls can be read from: it may be asked for again.
-
-        A benchmark's own rubric is left alone: its labels depend on the row, and its script asks again in its own way.
-        """
-        if self.rubric.benchmark is not None:
-            return
-        calls = {name for dimension in self.rubric.dimensions for name in dimension.calls}
-        found = [self.rubric.read(text, name, Case("", "", (), b""), self.prompts) for name in sorted(calls)]
-        reasons = [one.reason for one in found if isinstance(one, Unparsed)]
-        if len(reasons) == len(found):
-            raise ValueError(reasons[0])
+        self.counts = Counts()
 
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
@@ -197,12 +195,18 @@ class VlmJudgeStage:
                     yield held
             drained = True
 
+        def check(tag: Tag, text: str) -> None:
+            number, row, _, call = tag
+            parsed = self._parsed(waiting[number].rows[row], call, text)
+            if isinstance(parsed, Unparsed):
+                raise ValueError(parsed.reason)
+
         def finished() -> Iterator[Batch]:
             while order and waiting[order[0]].asked == waiting[order[0]].answered:
                 yield self._finish(waiting.pop(order.popleft()))
 
         with contextlib.ExitStack() as stack:
-            replies = self.ask(requests())
+            replies = self.ask(requests(), check)
             stack.callback(getattr(replies, "close", lambda: None))
             for (number, row, turn, call), reply in replies:
                 waiting[number].rows[row].replies[turn, call] = reply
@@ -281,6 +285,8 @@ class VlmJudgeStage:
             return str(case["task"])
         if task is None:
             raise RowError("no task")
+        if self.rubric.tasks is not None and task not in self.rubric.tasks:
+            raise RowError(_NOT_HERE, task)
         if self.rubric.benchmark is None:
             return task
         native = origin.get("native_task")
@@ -296,6 +302,9 @@ class VlmJudgeStage:
     def _finish(self, entry: _Waiting) -> Batch:
         schema = self.schema(entry.batch.rows.schema)
         made = [self._judge(row) for row in entry.rows]
+        failed = (any(one["state"] in ("failed", "unparsed") for one in judgements) for judgements, _ in made)
+        self.counts.rows += len(made)
+        self.counts.failed += sum(failed)
         rows = entry.batch.rows
         before = column_values(rows, COLUMN)
         lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
@@ -340,14 +349,17 @@ class VlmJudgeStage:
             yield self._judgement(row, turn, dimension, numbers, soft, wrong)
 
     def _read(self, row: _Row, name: str, reply: Reply) -> Scores | tuple[str, str | None]:
-        assert row.case is not None
         if reply.state != "ok" and not (reply.state == "failed" and reply.text):
             return reply.state, reply.error
         # A failed reply that has a text was asked for again and stayed unreadable; were it readable, it stays failed.
-        parsed = self.rubric.read(reply.text or "", name, row.case, self.prompts)
+        parsed = self._parsed(row, name, reply.text or "")
         if isinstance(parsed, Unparsed):
             return "unparsed", parsed.reason
         return parsed if reply.state == "ok" else (reply.state, reply.error)
+
+    def _parsed(self, row: _Row, name: str, text: str) -> Scores | Unparsed:
+        assert row.case is not None
+        return self.rubric.read(text, name, row.case, self.prompts)
 
     def _judgement(
         self,
@@ -363,7 +375,7 @@ class VlmJudgeStage:
         result["pass"] = turn
         made = [name for name in dimension.calls if name in row.calls]
         if not made:
-            reason = row.missing or "the rubric does not ask for it here"
+            reason = row.missing or _NOT_HERE
             result.update(state="missing", error=reason)
             return result
         replies = {name: row.replies.get((turn, name)) for name in made}
@@ -371,6 +383,7 @@ class VlmJudgeStage:
         texts = {name: reply.text for name, reply in replies.items() if reply is not None}
         result["reply"] = texts.get(made[0]) if len(made) == 1 else json.dumps(texts, ensure_ascii=False)
         result["model"] = next((reply.model for reply in answered if reply.model), self.model)
+        result["endpoint"] = next((reply.writer for reply in answered if reply.writer), self.endpoint)
         hashes = [hashlib.sha256(row.calls[name].text.encode("utf-8", "surrogatepass")).hexdigest() for name in made]
         result["prompt_hash"] = hashes[0] if len(made) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         result["image_encoding"] = row.calls[made[0]].encoding
@@ -382,7 +395,7 @@ class VlmJudgeStage:
         try:
             result["score"] = rounded(dimension.value(mine))
         except KeyError:  # a number that this call was not asked for, such as KRIS-Bench's knowledge
-            result.update(state="missing", error="the rubric does not ask for it here")
+            result.update(state="missing", error=_NOT_HERE)
             return result
         result["state"] = "ok"
         if all(name in soft for name in made):

@@ -115,14 +115,16 @@ def parse_max_errors(text: str) -> tuple[float, bool]:
     raise UsageError(f"--max-errors {text}: expected a number of rows, or a percentage such as 1%")
 
 
-def check_errors(counts: Counts, max_errors: str) -> None:
+def check_errors(
+    counts: Counts, max_errors: str, hint: str = "the output is written; the rejects say which rows and why"
+) -> None:
     """Raises TooManyFailed where more rows failed than are tolerated."""
     value, share = parse_max_errors(max_errors)
     allowed = value * counts.rows if share else value
     if counts.failed > allowed:
         raise TooManyFailed(
             f"{counts.failed} of {counts.rows} rows failed, more than --max-errors {max_errors}",
-            hint="the output is written; the rejects say which rows and why",
+            hint=hint,
         )
 
 

@@ -17,14 +17,22 @@ State = Literal["ok", "refused", "filtered", "failed"]
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture as it is sent: its bytes and what they are labelled as, such as `image/jpeg`."""
+    """An encoded picture as it is sent: its bytes, what they are labelled as, such as `image/jpeg`, and how closely it
+    is to be looked at (`detail` of the chat completions interface, such as `high`), where that is said.
+    """
 
     data: bytes = field(repr=False)
     mime: str
+    detail: str | None = None
 
     @functools.cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def facts(self) -> list[str]:
+        """What decides what a model sees of it, for a key and a log."""
+        return [self.mime, self.sha256, *([self.detail] if self.detail is not None else [])]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Request:
     @property
     def key(self) -> str:
         """SHA-256 of everything that decides the reply: what a stored reply is found by."""
-        parts = [part if isinstance(part, str) else [part.mime, part.sha256] for part in self.parts]
+        parts = [part if isinstance(part, str) else part.facts for part in self.parts]
         facts = [self.model, parts, self.parameters, self.attempt]
         text = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -72,6 +80,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     logprobs: list[list[tuple[str, float]]] | None = None
+    writer: str | None = None  # the name of the Writer that was asked; `ask_all` and the store fill it in
 
 
 class TransientError(Exception):

@@ -68,7 +68,7 @@ def ask_all(
     backoff: float = 1.0,
     max_cost: float | None = None,
     prices: Prices | None = None,
-    check: Callable[[str], object] | None = None,
+    check: Callable[[Tag, str], object] | None = None,
     repeats: int = 2,
     tally: Tally | None = None,
     progress: Callable[[Tally], None] | None = None,
@@ -79,17 +79,18 @@ def ask_all(
     1.5 * `concurrency` requests exist at a time. A RowError in it becomes a `failed` reply, which is not stored.
     `requests` itself is drawn from in other threads, by one at a time.
 
-    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed.
+    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed; an
+    endpoint is spared what any endpoint answered, another writer what it answered itself.
     Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
     from `backoff` seconds, or that the server names (then nothing else is sent before either).
 
-    `check` is called with the text of an `ok` reply; where it raises ValueError, the request is sent again with
-    AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`, with
-    its text.
+    `check` is called with the tag and the text of an `ok` reply; where it raises ValueError, the request is sent again
+    with AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`,
+    with its text.
 
     `max_cost` bounds this run: a call is not sent while what was spent and what the calls in flight may cost (estimated
-    prompt, `max_tokens` written) leave no room for it. `prices` are needed for that, and for `tally.cost`.
-    `tokens_per_minute` goes by the same estimates.
+    prompt, `max_tokens` written, or the most that a reply took so far) leave no room for it. `prices` are needed for
+    that, and for `tally.cost`. `tokens_per_minute` goes by the same estimates.
 
     When the caller stops (Interrupted, an exception, closing this generator), nothing new is sent, what is in flight is
     awaited and stored, and only then does the exception go on. Raises EditError where the run cannot go on (a wrong
@@ -172,7 +173,7 @@ class _Run:
         backoff: float,
         max_cost: float | None,
         prices: Prices | None,
-        check: Callable[[str], object] | None,
+        check: Callable[[Any, str], object] | None,
         repeats: int,
         tally: Tally,
         pace: _Pace,
@@ -193,8 +194,9 @@ class _Run:
         self.answered: set[int] = set()  # what of its key tells a request that this run has asked from all others
         self.failed: dict[str, Reply] = {}  # key: what failed in this run
         self.reserved = 0.0  # what the calls in flight may cost
+        self.longest = 0  # the most tokens that a reply took so far
         self.flying = 0
-        self.to_store: list[tuple[tuple[str, Request, Reply, str], asyncio.Future[None]]] = []
+        self.to_store: list[tuple[tuple[str, Request, Reply], asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
             tally.cost = 0.0
@@ -231,7 +233,7 @@ class _Run:
 
     def _stored(self, key: str) -> Reply | None:
         """The reply of an earlier run, unless it failed: perhaps it works now."""
-        known = self.store.get(key)
+        known = self.store.get(key, self.writer.name)
         return None if known is None or known.state == "failed" else known
 
     def _made(self, item: Any) -> None:
@@ -331,23 +333,23 @@ class _Run:
             return await self._deliver(tag, request)
         reply = await self._answer(key, request, known)
         for _ in range(self.repeats):
-            if self._problem(reply) is None:
+            if self._problem(tag, reply) is None:
                 break
             request = dataclasses.replace(request, attempt=request.attempt + AGAIN)
             key = request.key
             self.tally.asked_again += 1
             reply = await self._answer(key, request, self._stored(key))
-        if (problem := self._problem(reply)) is not None:
+        if (problem := self._problem(tag, reply)) is not None:
             reply = dataclasses.replace(reply, state="failed", error=problem)
             self.failed[key] = reply
             await self._store(key, request, reply)
         await self._deliver(tag, reply)
 
-    def _problem(self, reply: Reply) -> str | None:
+    def _problem(self, tag: Any, reply: Reply) -> str | None:
         """Why a reply cannot be used, None if it can."""
         if self.check is not None and reply.state == "ok":
             try:
-                self.check(reply.text or "")
+                self.check(tag, reply.text or "")
             except ValueError as error:
                 return f"unusable reply: {error}"
         return None
@@ -364,7 +366,7 @@ class _Run:
             return known
         future = self.asked[key] = asyncio.get_running_loop().create_future()
         try:
-            reply = await self._call(request)
+            reply = dataclasses.replace(await self._call(request), writer=self.writer.name)
             await self._store(key, request, reply)
             if reply.state == "failed":
                 self.failed[key] = reply
@@ -385,9 +387,8 @@ class _Run:
             prompt, written = estimate_tokens(request, self.prices)
         problem = ""
         for number in range(1, self.attempts + 1):
-            price = self.prices.cost(request.model, prompt, written) if self.prices is not None else 0.0
             async with self.slots:
-                await self._gate(price, prompt + written)
+                price = await self._gate(request.model, prompt, written)
                 self.tally.calls += 1
                 try:
                     reply = await self.writer.ask(request)
@@ -410,9 +411,16 @@ class _Run:
             self.tally.repeated += 1
         return Reply("failed", error=f"{problem} (after {self.attempts} calls)")
 
-    async def _gate(self, price: float, tokens: int) -> None:
-        """Wait until this call may be sent, and count it as in flight. Raises _Stopped; EditError at max_cost."""
-        while self.max_cost is not None and not self.wake.is_set():
+    async def _gate(self, model: str, prompt: int, written: int) -> float:
+        """Wait until this call may be sent, count it as in flight and return what it may cost: that is reserved.
+
+        Raises _Stopped; EditError at max_cost.
+        """
+        while True:
+            expected = max(written, self.longest)
+            price = self.prices.cost(model, prompt, expected) if self.prices is not None else 0.0
+            if self.max_cost is None or self.wake.is_set():
+                break
             spent = self.tally.cost or 0.0
             if spent + self.reserved + price <= self.max_cost:
                 break
@@ -426,13 +434,14 @@ class _Run:
             await self.settled.wait()
         self.reserved += price  # before the wait: the others must see it
         self.flying += 1
-        moment = self.pace.next(tokens)
+        moment = self.pace.next(prompt + written)
         while not self.wake.is_set() and (delay := max(moment, self.pace.hold_until) - time.monotonic()) > 0:
             await self._sleep(delay, leave=False)
         if self.wake.is_set():
             self.reserved -= price
             self.flying -= 1
             raise _Stopped
+        return price
 
     async def _sleep(self, seconds: float, leave: bool = True) -> None:
         """Raises _Stopped where the run stops meanwhile and `leave` is set."""
@@ -446,6 +455,7 @@ class _Run:
         used = prompt if reply.prompt_tokens is None else reply.prompt_tokens
         self.tally.prompt_tokens += used
         self.tally.completion_tokens += reply.completion_tokens or 0
+        self.longest = max(self.longest, reply.completion_tokens or 0)
         if self.prices is not None:
             cost = self.prices.cost(request.model, used, reply.completion_tokens or 0)
             self.tally.cost = (self.tally.cost or 0.0) + cost
@@ -455,7 +465,7 @@ class _Run:
     async def _store(self, key: str, request: Request, reply: Reply) -> None:
         """Return when the reply is on disk. All that arrived during one commit share the next."""
         future = asyncio.get_running_loop().create_future()
-        self.to_store.append(((key, request, reply, self.writer.name), future))
+        self.to_store.append(((key, request, reply), future))
         if self.storing is None or self.storing.done():
             self.storing = asyncio.create_task(self._commit())
         await future

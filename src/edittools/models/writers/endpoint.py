@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import email.utils
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +29,16 @@ _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", 
 _TRANSIENT = (408, 409, 425, 429)
 
 
+class _AskDifferently(Exception):
+    """The endpoint does not take a parameter as it was sent; `instead` now says how to do without."""
+
+
 class EndpointWriter:
-    """Asks over HTTP. The key comes from the environment only and is never part of a message or a reply."""
+    """Asks over HTTP. The key comes from the environment only and is never part of a message or a reply.
+
+    An endpoint that does not know `response_format` or log-probabilities is asked without them from then on, and one
+    that calls `max_tokens` otherwise by its own name: stderr says so once.
+    """
 
     def __init__(self, base_url: str | None = None, *, key_from: str | None = None, timeout: float = 300.0) -> None:
         """`base_url` replaces EDITTOOLS_API_BASE, which replaces OPENAI_BASE_URL, which replaces OpenAI's own
@@ -50,6 +61,7 @@ class EndpointWriter:
         if not self.key and (key_from or self.name == _OPENAI):
             raise EditError(f"the key for {self.name} is missing", hint=f"set the environment variable {variable}")
         self.timeout = timeout
+        self.instead: dict[str, str | None] = {}  # what a parameter is called here; None: it is not taken at all
         self.openai: Any = openai
         self.httpx: Any = httpx2
         self.client: Any = self._connect()  # now, because its certificates take a while, and all calls would wait
@@ -71,6 +83,13 @@ class EndpointWriter:
 
     async def ask(self, request: Request) -> Reply:
         """One call. Raises TransientError, and EditError for what every other request would meet too."""
+        while True:
+            names = {name: self.instead.get(name, name) for name in request.parameters}
+            sent = {new: request.parameters[name] for name, new in names.items() if new is not None}
+            with contextlib.suppress(_AskDifferently):
+                return await self._ask(dataclasses.replace(request, parameters=sent))
+
+    async def _ask(self, request: Request) -> Reply:
         openai = self.openai
         self.client = self.client or self._connect()
         try:
@@ -88,13 +107,13 @@ class EndpointWriter:
         except openai.APIStatusError as error:
             status, headers = error.status_code, error.response.headers
             facts = error.body if isinstance(error.body, dict) else {}
-            return self._refusal(status, facts, error.response.text, headers, request.model)
+            return self._refusal(status, facts, error.response.text, headers, request)
         except (TimeoutError, openai.APITimeoutError) as error:
             raise TransientError(f"no reply within {self.timeout:g} s") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise TransientError(self._clean(f"{type(cause).__name__}: {cause}")) from error
-        return self._reply(answer.content.decode("utf-8", "replace"), request.model)
+        return self._reply(answer.content.decode("utf-8", "replace"), request)
 
     async def close(self) -> None:
         """Close the connections; the next `ask` opens others, in whatever loop it runs."""
@@ -102,7 +121,7 @@ class EndpointWriter:
             client, self.client = self.client, None
             await client.close()
 
-    def _reply(self, text: str, asked: str) -> Reply:
+    def _reply(self, text: str, request: Request) -> Reply:
         """What a body with status 200 says."""
         try:
             body = json.loads(self._without_key(text))
@@ -113,7 +132,7 @@ class EndpointWriter:
         if isinstance(body.get("error"), dict) and not body.get("choices"):  # how some gateways report errors
             code = body["error"].get("code")
             status = code if isinstance(code, int) else 500
-            return self._refusal(status, body["error"], str(body["error"].get("message")), {}, asked)
+            return self._refusal(status, body["error"], str(body["error"].get("message")), {}, request)
         try:
             choice = body["choices"][0]
             message = choice["message"]
@@ -144,7 +163,9 @@ class EndpointWriter:
             problem = None
         return Reply(state, written, problem, **facts)
 
-    def _refusal(self, status: int, facts: dict[str, Any], text: str, headers: Mapping[str, str], asked: str) -> Reply:
+    def _refusal(
+        self, status: int, facts: dict[str, Any], text: str, headers: Mapping[str, str], request: Request
+    ) -> Reply:
         """What an error status says: a Reply if it is about this request, raised otherwise."""
         inner = facts.get("error") if isinstance(facts.get("error"), dict) else facts
         assert isinstance(inner, dict)
@@ -154,6 +175,8 @@ class EndpointWriter:
             codes.add(str(inner["innererror"].get("code")))
         if codes & set(_FILTERS):
             return Reply("filtered", error=message)
+        if status in (400, 403, 422):  # 403: OpenAI's, for log-probabilities of a model that keeps them to itself
+            self._adapt(request, message, f"{inner.get('param')} {inner.get('message') or text}")
         if codes & set(_HOPELESS) or "API_KEY_INVALID" in text or "API key not valid" in text:
             raise EditError(f"{self.name}: {message}")
         if status in _TRANSIENT or status >= 500:
@@ -164,10 +187,30 @@ class EndpointWriter:
                 hint=f"the key is read from the environment variable {self.variable}",
             )
         if status == 404:
-            raise EditError(f"{self.name} has no model `{asked}` (HTTP 404), or is not the endpoint's address")
+            raise EditError(f"{self.name} has no model `{request.model}` (HTTP 404), or is not the endpoint's address")
         if status in (400, 413, 415, 422):
             return Reply("failed", error=message)
         raise EditError(f"{self.name}: {message}")
+
+    def _adapt(self, request: Request, message: str, text: str) -> None:
+        """Raises _AskDifferently where `text` complains of a parameter that was sent and can be left out or renamed."""
+        text = text.lower()
+        changes: dict[str, str | None] = {}
+        if "max_completion_tokens" in text:
+            changes["max_tokens"] = "max_completion_tokens"
+        if "response_format" in text:
+            changes["response_format"] = None
+        if "logprobs" in text:  # the written tokens' own would pass for a distribution
+            changes["logprobs"] = changes["top_logprobs"] = None
+        changes = {name: new for name, new in changes.items() if name in request.parameters}
+        if not changes:
+            return
+        if changes.keys() - self.instead.keys():  # not the same answer to another call in flight
+            self.instead |= changes
+            fates = (f"`{old}` " + (f"becomes `{new}`" if new else "is left out") for old, new in changes.items())
+            said = ", ".join(fates)
+            print(f"{self.name}: from now on {said} ({message})", file=sys.stderr, flush=True)
+        raise _AskDifferently
 
     def _without_key(self, text: str) -> str:
         return text.replace(self.key, "[key]") if len(self.key) >= _SHORTEST_SECRET else text
@@ -204,7 +247,8 @@ def _body(request: Request) -> bytes:
         pieces.append(b"," if number else b"")
         if isinstance(part, Picture):
             label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
-            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"}}']
+            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"']
+            pieces.append(b"}}" if part.detail is None else f',"detail":{json.dumps(part.detail)}}}}}'.encode())
         else:
             pieces.append(json.dumps({"type": "text", "text": part}).encode())
     pieces.append(b"]}]}")

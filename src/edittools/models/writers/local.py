@@ -22,7 +22,8 @@ from edittools.models.writers import Picture, Reply, Request
 _GATHER = 0.005  # seconds to wait for more requests before a batch is started
 _TOKENS = 512  # written where the request has no max_tokens
 _MOST_LIKELY = 20  # tokens whose log-probabilities can be asked for
-_KNOWN = {"max_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
+# `response_format` changes nothing here: a rubric's words ask for JSON anyway.
+_KNOWN = {"max_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "response_format"}
 
 
 class LocalWriter:
@@ -68,6 +69,7 @@ class LocalWriter:
         self.batch_size = batch_size
         if min_pixels is not None or max_pixels is not None:
             self._bound_pictures(min_pixels, max_pixels)
+            self.name += f", pictures of {min_pixels or ''}..{max_pixels or ''} pixels"  # it judges otherwise
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
@@ -88,7 +90,7 @@ class LocalWriter:
         images.size = {"shortest_edge": shortest, "longest_edge": longest}
 
     async def ask(self, request: Request) -> Reply:
-        """Raises UsageError for a parameter that it does not know, such as response_format."""
+        """Raises UsageError for a parameter that it does not know, such as `stop`."""
         if unknown := sorted(set(request.parameters) - _KNOWN):
             raise UsageError(f"a local model takes no `{unknown[0]}`")
         future = asyncio.get_running_loop().create_future()

@@ -115,7 +115,7 @@ def _pixels(picture: Picture) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run may take at most, if no call is repeated. `cost` is None without prices."""
+    """What a run may take, if no call is repeated and no reply is stored. `cost` is None without prices."""
 
     calls: int
     prompt_tokens: int

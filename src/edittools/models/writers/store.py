@@ -24,13 +24,13 @@ from edittools.models.writers import Picture, Reply, Request
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY,        -- Request.key
+    key TEXT NOT NULL,           -- Request.key
     time TEXT NOT NULL,          -- UTC, when the reply was stored
     writer TEXT NOT NULL,        -- the backend that was asked: an endpoint or a folder
     asked TEXT NOT NULL,         -- Request.model
     model TEXT,                  -- the snapshot that answered
     prompt_sha256 TEXT NOT NULL, -- of the texts, joined by line feeds
-    images TEXT NOT NULL,        -- JSON: [[mime, sha256], ...] in the order they were sent
+    images TEXT NOT NULL,        -- JSON: [[mime, sha256, detail if any], ...] in the order they were sent
     parameters TEXT NOT NULL,    -- JSON
     attempt INTEGER NOT NULL,
     state TEXT NOT NULL,
@@ -38,9 +38,10 @@ CREATE TABLE IF NOT EXISTS replies (
     error TEXT,
     prompt_tokens INTEGER,
     completion_tokens INTEGER,
-    logprobs TEXT                -- JSON: a list of [token, log-probability] per written token
+    logprobs TEXT,               -- JSON: a list of [token, log-probability] per written token
+    PRIMARY KEY (key, writer)
 )"""
-_REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs"
+_REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer"
 
 
 class Store:
@@ -68,28 +69,32 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise EditError(f"{path}: cannot open this reply store: {error}") from error
 
-    def get(self, key: str) -> Reply | None:
-        """The stored reply, one that did not fail if there is any. Raises EditError."""
+    def get(self, key: str, writer: str | None = None) -> Reply | None:
+        """The stored reply, one that did not fail if there is any. Raises EditError.
+
+        With the name of a `writer`, only one that may stand for what this writer would say.
+        """
         found = None
         for log in (self.reader, *self.others):
             try:
                 with self.reading:
-                    row = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchone()
+                    rows = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchall()
             except sqlite3.Error as error:
                 raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
-            if row is not None:
-                found = _reply(row)
-                if found.state != "failed":
-                    return found
+            for reply in map(_reply, rows):
+                if writer is None or _stands_for(reply.writer or "", writer):
+                    if reply.state != "failed":
+                        return reply
+                    found = reply
         return found
 
-    def put(self, items: Iterable[tuple[str, Request, Reply, str]]) -> None:
-        """Store (key, request, reply, writer's name), all in one commit that is on disk on return.
+    def put(self, items: Iterable[tuple[str, Request, Reply]]) -> None:
+        """Store (key, request, reply), all in one commit that is on disk on return.
 
-        A reply that is there already is replaced. Raises EditError.
+        A reply of the same writer that is there already is replaced. Raises EditError.
         """
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        rows = [_row(key, request, reply, writer, now) for key, request, reply, writer in items]
+        rows = [_row(key, request, reply, now) for key, request, reply in items]
         try:
             with contextlib.closing(self.writer.cursor()) as cursor:
                 cursor.execute("BEGIN IMMEDIATE")
@@ -122,17 +127,25 @@ def _open_to_read(path: str) -> sqlite3.Connection:
     raise failure
 
 
-def _row(key: str, request: Request, reply: Reply, writer: str, now: str) -> tuple[Any, ...]:
+def _stands_for(one: str, other: str) -> bool:
+    """Whether a reply of one writer counts for another: an endpoint's name is an address, and its model is in the key.
+
+    The key knows a checkpoint by the name of its folder alone, and of `echo` nothing.
+    """
+    return one == other or all("://" in name for name in (one, other))
+
+
+def _row(key: str, request: Request, reply: Reply, now: str) -> tuple[Any, ...]:
     texts = "\n".join(part for part in request.parts if isinstance(part, str))
     pictures = [part for part in request.parts if isinstance(part, Picture)]
     return (
         key,
         now,
-        writer,
+        reply.writer or "",
         request.model,
         reply.model,
         hashlib.sha256(_storable(texts).encode()).hexdigest(),
-        json.dumps([[p.mime, p.sha256] for p in pictures]),
+        json.dumps([picture.facts for picture in pictures]),
         json.dumps(request.parameters, sort_keys=True),
         request.attempt,
         reply.state,
@@ -150,7 +163,7 @@ def _storable(text: str) -> str:
 
 
 def _reply(row: tuple[Any, ...]) -> Reply:
-    state, text, error, model, prompt_tokens, completion_tokens, logprobs = row
+    state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer = row
     if logprobs is not None:
         logprobs = [[(token, value) for token, value in step] for step in json.loads(logprobs)]
-    return Reply(state, text, error, model, prompt_tokens, completion_tokens, logprobs)
+    return Reply(state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer)
