@@ -109,7 +109,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
 def test_one_language_of_judged_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
-    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    edit(*words, *ANYWAY, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
     every = json.loads(edit("eval", "gedit", tmp_path / "judged", "-f", "json").stdout)
     for given, language in (("en", "en"), ("eng", "en"), ("cn", "cn"), ("zh", "cn")):
         words = ["eval", "gedit", tmp_path / "judged", "--language", given, "-f", "json"]
@@ -192,7 +192,7 @@ def judged_rows(
     made["result"] = pa.array([{"bytes": encode(pixels(70 + k), "PNG"), "path": None} for k in range(len(rows))])
     pq.write_table(pa.table(made), tmp_path / "results.parquet")
     edit("judge", tmp_path / "results.parquet", *words, "--model", "j", "--api-base", server.url,
-         "-o", tmp_path / "judged")  # fmt: skip
+         "-o", tmp_path / "judged", *ANYWAY)  # fmt: skip
     return tmp_path / "judged"
 
 
@@ -233,7 +233,7 @@ def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: P
 
 def test_a_model_is_named_as_on_the_hub(edit: Runner, tmp_path: Path, judge: Any) -> None:
     words = ["judge", sampled(edit, tmp_path), "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]
-    edit(*words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
+    edit(*words, *ANYWAY, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "judged")
     words = ["--name", "Qwen/Qwen-Image-Edit", "-f", "json", "-o", tmp_path / "r.html", "--overwrite"]
     found = json.loads(edit("eval", "gedit", tmp_path / "judged", *words, "--outputs", tmp_path / "out").stdout)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["Qwen_Qwen-Image-Edit"]
