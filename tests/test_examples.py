@@ -69,6 +69,46 @@ def test_makefile_redoes_exactly_what_it_must(tmp_path: Path) -> None:
     assert [name for name in DATA_STAGES if third[name] != second[name]] == ["pairs-global", "train"]
 
 
+def test_makefile_sees_every_file_of_the_crawl(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl" / "a" / "b", 12, 0)
+    make(tmp_path, "raw/_end.json")
+    first = stamps(tmp_path)
+    os.utime(tmp_path / "crawl")
+    make(tmp_path, "raw/_end.json")
+    assert stamps(tmp_path) == first
+
+    def rows() -> int:
+        return json.loads((tmp_path / "raw/_end.json").read_text())["rows"]
+
+    inside = tmp_path / "crawl" / "a" / "b"
+    (inside / "new one.png").write_bytes((inside / "000.png").read_bytes())
+    make(tmp_path, "raw/_end.json")
+    assert rows() == 13
+    (inside / "new one.png").unlink()
+    make(tmp_path, "raw/_end.json")
+    assert rows() == 12
+    second = stamps(tmp_path)
+    (inside / "000.png").write_bytes((inside / "001.png").read_bytes())
+    make(tmp_path, "raw/_end.json")
+    assert stamps(tmp_path)["raw"] > second["raw"]
+
+
+def test_a_stage_with_too_many_failed_rows_is_not_done(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl", 12, 0)
+    for k in range(3):
+        (tmp_path / f"crawl/{k}.jpg").write_text("not found")
+    for _ in range(2):
+        failed = make(tmp_path, "clean/_end.json", check=False)
+        assert failed.returncode == 2 and "3 of 15 rows failed" in failed.stderr
+        assert not (tmp_path / "clean").exists()
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").glob("0*")}
+    assert shards
+    # A recipe that tolerates them goes on with what is there.
+    (tmp_path / "tolerant").write_text((EXAMPLES / "Makefile").read_text().replace("5%", "50%"))
+    subprocess.run(["make", "-f", "tolerant", "raw/_end.json"], cwd=tmp_path, env=environment(), check=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").glob("0*")} == shards
+
+
 def test_interrupted_make_goes_on(tmp_path: Path) -> None:
     pictures(tmp_path / "crawl", 200, 0)
     command = ["make", "-f", str(EXAMPLES / "Makefile"), "LOCAL=flip", "GLOBAL=gray,invert", "clean/_end.json"]
