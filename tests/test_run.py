@@ -429,6 +429,31 @@ def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[shard]\nrowz = 5\n")
     assert "rowz" in edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2).stderr
     edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "none.toml", check=2)
+    for text, said in (
+        (b"shard = 5", "`shard` is no table"),
+        (b"[shard]\nrows = 7 # \xff", "utf-8"),
+        (b"[shard]\nrows = [7]", "`rows` takes no such value"),
+        (b"[shard]\nmap = [['a=b']]", "`map` takes no such value"),
+    ):
+        (tmp_path / "bad.toml").write_bytes(text)
+        result = edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2)
+        assert said in result.stderr
+
+
+def test_config_file_has_the_options_names(edit: Runner, crawl: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[shard]\nmap = 'words=caption'\n")
+    edit("shard", crawl, "-o", f"{tmp_path}/a/", "--config", tmp_path / "c.toml")
+    edit("shard", crawl, "-o", f"{tmp_path}/b/", "--map", "words=caption")
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b") and "words" in rows_of(tmp_path / "a")[0]
+    for name in ("min-side", "min_side", "short_side"):  # the last is not an option's name, but was read before
+        (tmp_path / "f.toml").write_text(f"[filter]\n{name} = 33\n")
+        edit("filter", f"{tmp_path}/a/", "-o", f"{tmp_path}/{name}/", "--config", tmp_path / "f.toml")
+        assert not rows_of(tmp_path / name)
+
+
+def test_a_task_is_two_numbers(edit: Runner, crawl: Path, tmp_path: Path) -> None:
+    for task in ("\u00b2/3", "1/\u00b2", "1", "3/3", "x/3"):
+        assert "--task" in edit("shard", crawl, "--task", task, "-o", f"{tmp_path}/a/", check=2).stderr
 
 
 def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(

@@ -271,7 +271,7 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | No
 
 
 def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
-    """The table of this subcommand in a TOML file, by the names of its options."""
+    """The table of this subcommand in a TOML file: options by their names on the command line, - or _."""
     import tomllib
 
     try:
@@ -279,14 +279,23 @@ def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
             tables = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{option} {path}: {error}") from error
     table = tables.get(ctx.command.name or "", {})
-    known = {p.name for p in ctx.command.params}
-    values = {name.replace("-", "_"): item for name, item in table.items()}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{unknown[0]}`")
+    if not isinstance(table, dict):
+        raise UsageError(f"{option} {path}: `{ctx.command.name}` is no table of options")
+    known = {p.name: p for p in ctx.command.params}  # their names in Python have always been read too
+    known |= {flag[2:].replace("-", "_"): p for p in ctx.command.params for flag in p.opts if flag.startswith("--")}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        parameter = known.get(name.replace("-", "_"))
+        if parameter is None or parameter.name is None:
+            raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{name}`")
+        several = getattr(parameter, "multiple", False) or parameter.nargs != 1
+        items = value if several and isinstance(value, list) else [value]
+        if any(isinstance(item, (dict, list)) for item in items):
+            raise UsageError(f"{option} {path}: [{ctx.command.name}] `{name}` takes no such value")
+        values[parameter.name] = items if several else value
     return values
 
 
