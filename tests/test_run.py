@@ -418,6 +418,20 @@ def test_temporaries_are_never_read(edit: Runner, shards: Path, tmp_path: Path) 
 def test_dry_run_writes_nothing(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     result = edit("shard", crawl, "-o", f"{tmp_path}/out/", "-n")
     assert b"24 rows" in result.stdout and not (tmp_path / "out").exists()
+    result = edit("cat", crawl, "-o", tmp_path / "new/x.tar", "-n")
+    assert b"new/x.tar" in result.stdout and not (tmp_path / "new").exists()
+
+
+def test_dry_run_refuses_the_output_that_the_run_would(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.tar").write_bytes(b"")
+    for output, status, said in (
+        (tmp_path / "x.foo", 2, "not clear from its name"),
+        (tmp_path / "new/x.foo", 2, "not clear from its name"),
+        (shards, 2, "the input is read from there"),
+        (tmp_path / "there.tar", 1, "--overwrite"),
+    ):
+        assert said in edit("caption", shards, "-o", output, check=status).stderr
+        assert said in edit("caption", shards, "-o", output, "-n", check=status).stderr
 
 
 def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:

@@ -407,9 +407,10 @@ def jobs(ctx: click.Context) -> int:
 
 
 def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: tuple[str, ...] = ()) -> None:
-    """`-n`: what would be read, done and written."""
+    """`-n`: what would be read, done and written. Refuses the output that the run would refuse."""
     import json
 
+    _check_output(ctx, source)
     shards = "?" if source.shards is None else str(len(source.shards))
     rows = "?" if source.rows is None else str(source.rows)
     click.echo(f"input: {rows} rows in {shards} shards; columns: {', '.join(source.schema.names)}")
@@ -417,3 +418,25 @@ def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: 
     for note in notes:
         click.echo(note)
     click.echo(f"output: {ctx.params.get('output') or 'standard output'}")
+
+
+def _check_output(ctx: click.Context, source: Any) -> None:
+    import os
+
+    from edittools.stream import files
+    from edittools.stream.run import open_sink
+    from edittools.stream.sink import ShardSetSink
+    from edittools.stream.source import FileSource
+    from edittools.stream.units import ShardUnit
+
+    given = run_settings(ctx)
+    if ctx.params.get("step") == "verdict":  # a file of its own kind
+        return
+    folder, name = os.path.split(given.output or "")
+    if name and folder and not files.is_dir(folder):
+        # A sink would make the folder; of a file in one that is not there only the name can be wrong.
+        given.output = name
+        given.overwrite = True
+    sink = open_sink(given)
+    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
+        sink.refuse_inputs(unit.folder for unit in source.units if isinstance(unit, ShardUnit))
