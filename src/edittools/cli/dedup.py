@@ -172,6 +172,7 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
 )
 @options.mark_option
 @options.output_options
+@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(

@@ -114,6 +114,7 @@ def _filter_options(function: Callable) -> Callable:
 @options.model_options
 @options.mark_option
 @options.output_options
+@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark: str | None, **given: object) -> None:
