@@ -422,6 +422,13 @@ def test_dry_run_writes_nothing(edit: Runner, crawl: Path, tmp_path: Path) -> No
     assert b"new/x.tar" in result.stdout and not (tmp_path / "new").exists()
 
 
+def test_one_file_is_no_folder(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    for kind in ("jsonl", "tar", "parquet", "arrows"):
+        result = edit("cat", shards, "-f", kind, "-o", f"{tmp_path}/w/dir/", check=2)
+        assert f"-f {kind} is one file" in result.stderr and not (tmp_path / "w").exists()
+    edit("cat", shards, "-f", "shards", "-o", f"{tmp_path}/w/dir/")
+
+
 def test_dry_run_refuses_the_output_that_the_run_would(edit: Runner, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "there.tar").write_bytes(b"")
     for output, status, said in (

@@ -353,6 +353,9 @@ def run_settings(ctx: click.Context) -> Any:
     from edittools.stream.run import RunOptions, parse_task
 
     given = ctx.params
+    output, format = given.get("output"), given.get("format")
+    if output and output.endswith("/") and format not in (None, "shards"):
+        raise UsageError(f"-o {output}: a folder, and -f {format} is one file", hint="leave out the last / or the -f")
     cluster = None
     # A task of a cluster reads the same --config as its caller; --ray from there is not meant for it.
     from_file = ctx.get_parameter_source("ray") is click.core.ParameterSource.DEFAULT_MAP
@@ -362,8 +365,8 @@ def run_settings(ctx: click.Context) -> Any:
             arguments += ["-j", "1"]  # a task takes one core
         cluster = RayCluster(given["ray"], arguments, given.get("jobs"), given.get("device") is not None)
     return RunOptions(
-        output=given.get("output"),
-        format=given.get("format"),
+        output=output,
+        format=format,
         overwrite=given.get("overwrite", False),
         inline=given.get("inline", False),
         partial=given.get("partial", False),
