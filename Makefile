@@ -22,7 +22,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $(VENV)/.demo $@
 
 demo: $(VENV)/.demo
-	PATH="$(abspath $(BIN)):$$PATH" CRAWL="$(abspath $(CRAWL))" DEMO="$(DEMO)" sh examples/demo.sh
+	PATH="$(abspath $(BIN)):$$PATH" CRAWL="$(CRAWL)" DEMO="$(DEMO)" sh examples/demo.sh
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples

@@ -8,14 +8,18 @@ OUT/crawl    crops of training photographs, with what a real crawl has: copies (
 OUT/heldout  crops of photographs that no training crop comes from
 
 Without --photos, the photographs are those that scikit-image and scikit-learn bring along; of a FOLDER, every
-tenth photograph, and at least four, are held out. The bundled ones are few, so their crops also vary in colour
+tenth photograph is held out, at least four and at most one per held-out crop. Files that cannot be opened are named
+and left out. The bundled ones are few, so their crops also vary in colour
 (order and gain of the channels), which stands in for the variety of a real crawl.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
+import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +43,7 @@ TRAINING = {
 }
 HELD_OUT = ["coffee.png", "china.jpg", "chelsea.png", "rocket.jpg"]
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+SHORT_SIDE = 1280  # pixels of it that a crop can use: 30% are then three times the largest crop
 
 
 def bundled() -> tuple[list[tuple[Path, float]], list[Path]]:
@@ -54,14 +59,33 @@ def bundled() -> tuple[list[tuple[Path, float]], list[Path]]:
     return [(find(name), weight) for name, weight in TRAINING.items()], [find(name) for name in HELD_OUT]
 
 
-def from_folder(folder: Path) -> tuple[list[tuple[Path, float]], list[Path]]:
-    """The same for a folder of the user's."""
+def from_folder(folder: Path, crops: int) -> tuple[list[tuple[Path, float]], list[Path]]:
+    """The same for a folder of the user's, of which `crops` held-out crops are wanted."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
     if len(found) < 8:
         raise SystemExit(f"{folder}: {len(found)} photographs; at least 8 are needed, four of them to hold out")
     every = max(2, min(10, len(found) // 4))
-    held = found[::every]
-    return [(path, 1.0) for path in found if path not in held], held
+    tenth = found[::every]
+    others = [path for path in found if path not in set(tenth)]
+    readable = (path for path in (*tenth, *others) if photograph(path) is not None)
+    held = set(islice(readable, max(4, min(crops, len(tenth)))))
+    if len(held) < 4:
+        raise SystemExit(f"{folder}: {len(held)} photographs that can be opened; at least 8 are needed")
+    return [(path, 1.0) for path in found if path not in held], sorted(held)
+
+
+@functools.lru_cache(maxsize=len(TRAINING))
+def photograph(path: Path) -> Image.Image | None:
+    """The photograph upright, large ones smaller; None, and a line on stderr, where it cannot be opened."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (SHORT_SIDE, SHORT_SIDE))  # of a JPEG file not more pixels than needed
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        print(f"{path}: left out: {error}", file=sys.stderr)
+        return None
+    factor = min(upright.size) // SHORT_SIDE
+    return upright.reduce(factor) if factor > 1 else upright
 
 
 def crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -120,27 +144,36 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--crops", type=int, default=4200)
-    parser.add_argument("--heldout", type=int, default=40)
+    parser.add_argument("--heldout", type=int, help="default: 40, or 100 of a FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    training, held = from_folder(args.photos) if args.photos else bundled()
+    heldout = args.heldout if args.heldout is not None else 100 if args.photos else 40
+    training, held = from_folder(args.photos, heldout) if args.photos else bundled()
     rng = np.random.default_rng(args.seed)
     for name in ("crawl", "heldout"):
         (args.out / name).mkdir(parents=True, exist_ok=True)
-    photos = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path, _ in training]
     weights = np.array([weight for _, weight in training])
-    files = []
-    for k in range(args.crops):
-        picture = crop(photos[rng.choice(len(photos), p=weights / weights.sum())], rng)
+    files: list[Path] = []
+    while len(files) < args.crops:
+        k = len(files)
+        # Of a folder one photograph after the other, so that each is opened once.
+        chosen = k * len(training) // args.crops if args.photos else rng.choice(len(weights), p=weights / weights.sum())
+        photo = photograph(training[chosen][0])
+        if photo is None:
+            del training[chosen]
+            if not training:
+                raise SystemExit(f"{args.photos}: no photograph is left to train on")
+            continue
+        picture = crop(photo, rng)
         path = args.out / "crawl" / f"{k:05d}.jpg"
         path.write_bytes(jpeg(picture if args.photos else recoloured(picture, rng)))
         files.append(path)
     plant(args.out / "crawl", files, rng)
-    held_photos = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in held]
-    for k in range(args.heldout):
-        picture = crop(held_photos[k % len(held_photos)], rng)
-        name = held[k % len(held)].stem
-        (args.out / "heldout" / f"{name}-{k:03d}.jpg").write_bytes(jpeg(picture))
+    for k in range(heldout):
+        path = held[k % len(held)]
+        photo = photograph(path)
+        assert photo is not None
+        (args.out / "heldout" / f"{path.stem}-{k:03d}.jpg").write_bytes(jpeg(crop(photo, rng)))
 
 
 if __name__ == "__main__":

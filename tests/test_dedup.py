@@ -461,6 +461,27 @@ def test_a_verdict_of_other_input_is_refused(edit: Runner, copies_set: Path, sha
     assert "not about this input" in result.stderr
 
 
+def test_a_verdict_of_other_options_is_refused(edit: Runner, copies_set: Path, tmp_path: Path) -> None:
+    edit("dedup", copies_set, "--method", "exact", "--step", "fingerprint", "-o", tmp_path / "prints")
+    edit("dedup", tmp_path / "prints", "--method", "exact", "--step", "verdict", "-o", tmp_path / "v")
+    for options, said in (((), 'method "exact", not "phash"'), (("--method", "exact", "--level", "fine"), "level")):
+        result = edit("dedup", copies_set, *options, "--verdict", tmp_path / "v", "-o", tmp_path / "out", check=1)
+        assert f"a verdict made with {said}" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_verdict_that_drops_nothing_is_about_its_input_alone(
+    edit: Runner, shards: Path, copies_set: Path, tmp_path: Path
+) -> None:
+    edit("dedup", shards, "--method", "exact", "--step", "fingerprint", "-o", tmp_path / "prints")
+    edit("dedup", tmp_path / "prints", "--method", "exact", "--step", "verdict", "-o", tmp_path / "v")
+    given = ("--method", "exact", "--verdict", tmp_path / "v", "-o")
+    edit("dedup", shards, *given, tmp_path / "out")
+    for other in (copies_set, sorted(shards.glob("*.parquet"))[0]):
+        result = edit("dedup", other, *given, tmp_path / "other", check=1)
+        assert "not about this input" in result.stderr and not list((tmp_path / "other").glob("*.parquet"))
+
+
 def test_pipe_is_file_and_threads_change_nothing(edit: Runner, copies_set: Path, tmp_path: Path) -> None:
     edit("dedup", copies_set, "-j", 1, "-o", tmp_path / "one", *TOLERANT)
     edit("dedup", copies_set, "-j", 4, "-o", tmp_path / "four", *TOLERANT)

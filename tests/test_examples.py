@@ -69,6 +69,46 @@ def test_makefile_redoes_exactly_what_it_must(tmp_path: Path) -> None:
     assert [name for name in DATA_STAGES if third[name] != second[name]] == ["pairs-global", "train"]
 
 
+def test_makefile_sees_every_file_of_the_crawl(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl" / "a" / "b", 12, 0)
+    make(tmp_path, "raw/_end.json")
+    first = stamps(tmp_path)
+    os.utime(tmp_path / "crawl")
+    make(tmp_path, "raw/_end.json")
+    assert stamps(tmp_path) == first
+
+    def rows() -> int:
+        return json.loads((tmp_path / "raw/_end.json").read_text())["rows"]
+
+    inside = tmp_path / "crawl" / "a" / "b"
+    (inside / "new one.png").write_bytes((inside / "000.png").read_bytes())
+    make(tmp_path, "raw/_end.json")
+    assert rows() == 13
+    (inside / "new one.png").unlink()
+    make(tmp_path, "raw/_end.json")
+    assert rows() == 12
+    second = stamps(tmp_path)
+    (inside / "000.png").write_bytes((inside / "001.png").read_bytes())
+    make(tmp_path, "raw/_end.json")
+    assert stamps(tmp_path)["raw"] > second["raw"]
+
+
+def test_a_stage_with_too_many_failed_rows_is_not_done(tmp_path: Path) -> None:
+    pictures(tmp_path / "crawl", 12, 0)
+    for k in range(3):
+        (tmp_path / f"crawl/{k}.jpg").write_text("not found")
+    for _ in range(2):
+        failed = make(tmp_path, "clean/_end.json", check=False)
+        assert failed.returncode == 2 and "3 of 15 rows failed" in failed.stderr
+        assert not (tmp_path / "clean").exists()
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").glob("0*")}
+    assert shards
+    # A recipe that tolerates them goes on with what is there.
+    (tmp_path / "tolerant").write_text((EXAMPLES / "Makefile").read_text().replace("5%", "50%"))
+    subprocess.run(["make", "-f", "tolerant", "raw/_end.json"], cwd=tmp_path, env=environment(), check=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").glob("0*")} == shards
+
+
 def test_interrupted_make_goes_on(tmp_path: Path) -> None:
     pictures(tmp_path / "crawl", 200, 0)
     command = ["make", "-f", str(EXAMPLES / "Makefile"), "LOCAL=flip", "GLOBAL=gray,invert", "clean/_end.json"]
@@ -226,3 +266,52 @@ def test_crawl_is_what_it_says(tmp_path: Path, name: str) -> None:
     rejects = sum(len(p.read_text().splitlines()) for p in (tmp_path / "raw" / "_rejects").iterdir())
     assert end["rows"] == files == end["kept"] + rejects
     assert rejects == 3  # the page of HTML, the empty file, the file that is no picture
+
+
+def test_a_crawl_of_your_own_photographs(tmp_path: Path) -> None:
+    pictures(tmp_path / "mine" / "inside", 9, 0)
+    (tmp_path / "mine" / "000.jpg").write_bytes(b"no picture")
+    (tmp_path / "mine" / "zzz.png").write_bytes((tmp_path / "mine/inside/001.png").read_bytes()[:500])
+    command = [sys.executable, str(EXAMPLES / "make_crawl.py"), str(tmp_path), "--photos", str(tmp_path / "mine")]
+    done = subprocess.run([*command, "--crops", "60"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2 and all(name in done.stderr for name in ("000.jpg", "zzz.png"))
+    held = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "heldout").iterdir()]
+    assert len(held) == 100 and len(set(held)) >= 4
+    assert len(list((tmp_path / "crawl").glob("[0-9]*.jpg"))) == 60
+    for path in (tmp_path / "mine" / "inside").iterdir():
+        path.write_bytes(b"")
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+
+
+def test_large_photographs_are_opened_smaller_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import make_crawl
+
+    for name in ("large.jpg", "large.png", "small.png"):
+        Image.new("RGB", (600, 500) if "small" in name else (4000, 2600)).save(tmp_path / name)
+    sizes = {path.name: make_crawl.photograph(path).size for path in tmp_path.iterdir()}
+    assert sizes == {"large.jpg": (2000, 1300), "large.png": (2000, 1300), "small.png": (600, 500)}
+    assert make_crawl.photograph.cache_info().maxsize < 20
+
+
+def test_another_crawl_needs_another_demo(tmp_path: Path) -> None:
+    for name in ("mine", "your own"):
+        pictures(tmp_path / name, 8, 0)
+    (tmp_path / "examples").mkdir()
+    for name in ("demo.sh", "make_crawl.py"):
+        (tmp_path / "examples" / name).write_text((EXAMPLES / name).read_text())
+    (tmp_path / "examples/quickstart.sh").write_text("ls\n")
+
+    def demo(crawl: str, folder: str) -> subprocess.CompletedProcess[str]:
+        command = ["sh", "examples/demo.sh"]
+        there = environment(CRAWL=crawl, DEMO=folder)
+        return subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True)
+
+    for _ in range(2):
+        assert "heldout" in demo("your own", "demo").stdout
+    for other in ("mine", ""):
+        refused = demo(other, "demo")
+        assert refused.returncode == 1 and "your own" in refused.stderr and "DEMO=" in refused.stderr
+    assert demo("mine", "other").returncode == 0

@@ -470,6 +470,27 @@ def test_temporaries_are_never_read(edit: Runner, shards: Path, tmp_path: Path) 
 def test_dry_run_writes_nothing(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     result = edit("shard", crawl, "-o", f"{tmp_path}/out/", "-n")
     assert b"24 rows" in result.stdout and not (tmp_path / "out").exists()
+    result = edit("cat", crawl, "-o", tmp_path / "new/x.tar", "-n")
+    assert b"new/x.tar" in result.stdout and not (tmp_path / "new").exists()
+
+
+def test_one_file_is_no_folder(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    for kind in ("jsonl", "tar", "parquet", "arrows"):
+        result = edit("cat", shards, "-f", kind, "-o", f"{tmp_path}/w/dir/", check=2)
+        assert f"-f {kind} is one file" in result.stderr and not (tmp_path / "w").exists()
+    edit("cat", shards, "-f", "shards", "-o", f"{tmp_path}/w/dir/")
+
+
+def test_dry_run_refuses_the_output_that_the_run_would(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.tar").write_bytes(b"")
+    for output, status, said in (
+        (tmp_path / "x.foo", 2, "not clear from its name"),
+        (tmp_path / "new/x.foo", 2, "not clear from its name"),
+        (shards, 2, "the input is read from there"),
+        (tmp_path / "there.tar", 1, "--overwrite"),
+    ):
+        assert said in edit("caption", shards, "-o", output, check=status).stderr
+        assert said in edit("caption", shards, "-o", output, "-n", check=status).stderr
 
 
 def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:
@@ -481,6 +502,37 @@ def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[shard]\nrowz = 5\n")
     assert "rowz" in edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2).stderr
     edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "none.toml", check=2)
+    for text, said in (
+        (b"shard = 5", "`shard` is no table"),
+        (b"[shard]\nrows = 7 # \xff", "utf-8"),
+        (b"[shard]\nrows = [7]", "`rows` takes no such value"),
+        (b"[shard]\nmap = [['a=b']]", "`map` takes no such value"),
+    ):
+        (tmp_path / "bad.toml").write_bytes(text)
+        result = edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2)
+        assert said in result.stderr
+
+
+def test_config_file_has_the_options_names(edit: Runner, crawl: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[shard]\nmap = 'words=caption'\n")
+    edit("shard", crawl, "-o", f"{tmp_path}/a/", "--config", tmp_path / "c.toml")
+    edit("shard", crawl, "-o", f"{tmp_path}/b/", "--map", "words=caption")
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b") and "words" in rows_of(tmp_path / "a")[0]
+    for name in ("min-side", "min_side", "short_side"):  # the last is not an option's name, but was read before
+        (tmp_path / "f.toml").write_text(f"[filter]\n{name} = 33\n")
+        edit("filter", f"{tmp_path}/a/", "-o", f"{tmp_path}/{name}/", "--config", tmp_path / "f.toml")
+        assert not rows_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("command", ["cat", "caption", "sample"])
+def test_commands_of_one_thread_offer_no_more(edit: Runner, shards: Path, command: str) -> None:
+    assert "-j" in edit(command, shards, "-j", 2, check=2).stderr
+    assert "--jobs" not in edit(command, "--help").stdout.decode()
+
+
+def test_a_task_is_two_numbers(edit: Runner, crawl: Path, tmp_path: Path) -> None:
+    for task in ("\u00b2/3", "1/\u00b2", "1", "3/3", "x/3"):
+        assert "--task" in edit("shard", crawl, "--task", task, "-o", f"{tmp_path}/a/", check=2).stderr
 
 
 def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(

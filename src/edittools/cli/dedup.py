@@ -162,7 +162,13 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
     group="Run",
     help="Only this step. fingerprint: -o DIR/; verdict: INPUT is that folder, -o FILE.parquet.",
 )
-@options.option("--verdict", metavar="FILE", group="Run", setting=False, help="Apply this verdict.")
+@options.option(
+    "--verdict",
+    metavar="FILE",
+    group="Run",
+    setting=False,
+    help="Apply this verdict, of the same rows and by the same rule.",
+)
 @options.option(
     "--report",
     metavar="FILE.html",
@@ -172,6 +178,7 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
 )
 @options.mark_option
 @options.output_options
+@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(

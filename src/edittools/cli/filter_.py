@@ -109,11 +109,18 @@ def _filter_options(function: Callable) -> Callable:
     group="Run",
     help="Only find the quantiles, and write them to -o FILE, for array tasks to read with --verdict.",
 )
-@options.option("--verdict", metavar="FILE", group="Run", setting=False, help="Quantiles found by --step verdict.")
+@options.option(
+    "--verdict",
+    metavar="FILE",
+    group="Run",
+    setting=False,
+    help="Quantiles found by --step verdict, of the same rows.",
+)
 @_model_names
 @options.model_options
 @options.mark_option
 @options.output_options
+@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark: str | None, **given: object) -> None:

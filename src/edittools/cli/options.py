@@ -190,18 +190,21 @@ def output_options(function: Callable) -> Callable:
     )(function)
 
 
+def jobs_option(function: Callable) -> Callable:
+    return option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        group="Run",
+        setting=False,
+        help="Threads to use. Default: one per core.",
+    )(function)
+
+
 def run_options(function: Callable) -> Callable:
-    """-j, --task, --ray, --max-errors, --config, -n, --quiet."""
+    """--task, --ray, --max-errors, --config, -n, --quiet."""
     return _chain(
-        option(
-            "-j",
-            "--jobs",
-            type=click.IntRange(min=1),
-            metavar="N",
-            group="Run",
-            setting=False,
-            help="Threads to use. Default: one per core.",
-        ),
         option(
             "--task",
             metavar="I/N",
@@ -260,7 +263,7 @@ def mark_option(function: Callable) -> Callable:
         "--mark",
         metavar="COLUMN",
         group="Output",
-        help="Keep every row; the column says null (kept) or the verdict.",
+        help="Keep every row but those that fail, which are rejected; the column says null (kept) or the verdict.",
     )(function)
 
 
@@ -271,7 +274,7 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | No
 
 
 def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
-    """The table of this subcommand in a TOML file, by the names of its options."""
+    """The table of this subcommand in a TOML file: options by their names on the command line, - or _."""
     import tomllib
 
     try:
@@ -279,14 +282,23 @@ def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
             tables = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{option} {path}: {error}") from error
     table = tables.get(ctx.command.name or "", {})
-    known = {p.name for p in ctx.command.params}
-    values = {name.replace("-", "_"): item for name, item in table.items()}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{unknown[0]}`")
+    if not isinstance(table, dict):
+        raise UsageError(f"{option} {path}: `{ctx.command.name}` is no table of options")
+    known = {p.name: p for p in ctx.command.params}  # their names in Python have always been read too
+    known |= {flag[2:].replace("-", "_"): p for p in ctx.command.params for flag in p.opts if flag.startswith("--")}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        parameter = known.get(name.replace("-", "_"))
+        if parameter is None or parameter.name is None:
+            raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{name}`")
+        several = getattr(parameter, "multiple", False) or parameter.nargs != 1
+        items = value if several and isinstance(value, list) else [value]
+        if any(isinstance(item, (dict, list)) for item in items):
+            raise UsageError(f"{option} {path}: [{ctx.command.name}] `{name}` takes no such value")
+        values[parameter.name] = items if several else value
     return values
 
 
@@ -341,15 +353,20 @@ def run_settings(ctx: click.Context) -> Any:
     from edittools.stream.run import RunOptions, parse_task
 
     given = ctx.params
+    output, format = given.get("output"), given.get("format")
+    if output and output.endswith("/") and format not in (None, "shards"):
+        raise UsageError(f"-o {output}: a folder, and -f {format} is one file", hint="leave out the last / or the -f")
     cluster = None
     # A task of a cluster reads the same --config as its caller; --ray from there is not meant for it.
     from_file = ctx.get_parameter_source("ray") is click.core.ParameterSource.DEFAULT_MAP
     if given.get("ray") is not None and not (from_file and given.get("task") is not None):
         arguments = [str(ctx.info_name), *_without_ray(ctx.meta["edittools.arguments"], given["ray"])]
+        if "jobs" in given and given["jobs"] is None:
+            arguments += ["-j", "1"]  # a task takes one core
         cluster = RayCluster(given["ray"], arguments, given.get("jobs"), given.get("device") is not None)
     return RunOptions(
-        output=given.get("output"),
-        format=given.get("format"),
+        output=output,
+        format=format,
         overwrite=given.get("overwrite", False),
         inline=given.get("inline", False),
         partial=given.get("partial", False),
@@ -398,9 +415,10 @@ def jobs(ctx: click.Context) -> int:
 
 
 def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: tuple[str, ...] = ()) -> None:
-    """`-n`: what would be read, done and written."""
+    """`-n`: what would be read, done and written. Refuses the output that the run would refuse."""
     import json
 
+    _check_output(ctx, source)
     shards = "?" if source.shards is None else str(len(source.shards))
     rows = "?" if source.rows is None else str(source.rows)
     click.echo(f"input: {rows} rows in {shards} shards; columns: {', '.join(source.schema.names)}")
@@ -408,3 +426,25 @@ def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: 
     for note in notes:
         click.echo(note)
     click.echo(f"output: {ctx.params.get('output') or 'standard output'}")
+
+
+def _check_output(ctx: click.Context, source: Any) -> None:
+    import os
+
+    from edittools.stream import files
+    from edittools.stream.run import open_sink
+    from edittools.stream.sink import ShardSetSink
+    from edittools.stream.source import FileSource
+    from edittools.stream.units import ShardUnit
+
+    given = run_settings(ctx)
+    if ctx.params.get("step") == "verdict":  # a file of its own kind
+        return
+    folder, name = os.path.split(given.output or "")
+    if name and folder and not files.is_dir(folder):
+        # A sink would make the folder; of a file in one that is not there only the name can be wrong.
+        given.output = name
+        given.overwrite = True
+    sink = open_sink(given)
+    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
+        sink.refuse_inputs(unit.folder for unit in source.units if isinstance(unit, ShardUnit))

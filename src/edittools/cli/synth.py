@@ -45,6 +45,7 @@ from edittools.errors import UsageError
 @options.seed_option
 @options.option("--list", "listing", is_flag=True, group="Run", setting=False, help="List the kinds and stop.")
 @options.output_options
+@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(
@@ -79,6 +80,8 @@ def command(
     source = open_input(list(input), run_options)
     # Which fonts draw the letters changes the pixels, so their names belong to the settings.
     found = find_fonts(fonts) if fonts else find_fonts()
+    if fonts and not found.names():
+        raise UsageError(f"--fonts {fonts}: no font there", hint="name a font file, or a folder of .ttf, .otf or .ttc")
     settings = options.settings(ctx, kinds=chosen, fonts=found.names())
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)

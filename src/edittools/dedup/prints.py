@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+
+from edittools.stream.ids import ShardIds
 
 WIDE = 64  # bytes; what is wider goes to disk
 
@@ -55,6 +58,7 @@ class Prints:
         self._narrow: list[pa.RecordBatch] = []
         self._sets: list[pa.Array] = []
         self._wide: dict[str, WideColumn] = {}
+        self.ids = ShardIds()  # of the new rows
         self._state = xxhash.xxh3_128()
         self._table: pa.Table | None = None
 
@@ -73,7 +77,10 @@ class Prints:
         self._table = None
         if of is None:
             self.new += rows.num_rows
-            self._state.update("".join(f"{identity}\n" for identity in rows.column("id").to_pylist()).encode())
+            ids = rows.column("id").to_pylist()
+            self._state.update("".join(f"{identity}\n" for identity in ids).encode())
+            for shard, places in groupby(range(len(ids)), rows.column("shard").to_pylist().__getitem__):
+                self.ids.add(shard, [ids[place] for place in places])
             self._state.update(fixed_bytes(rows.column("exact"), 16)[0].tobytes())
 
     @property

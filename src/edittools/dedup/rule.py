@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,6 +78,15 @@ class Rule:
     def stated(self) -> dict[str, Any]:
         """As JSON, for the files that hold fingerprints of this rule."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """Where a rule that a file states is not the wanted one: `method "phash", not "exact"`."""
+    for key, value in wanted.items():
+        other = found.get(key, getattr(Rule, key, None))  # the rule of an older file lacks what was added since
+        if other != value:
+            return f"{key} {json.dumps(other, ensure_ascii=False)}, not {json.dumps(value, ensure_ascii=False)}"
+    return None
 
 
 def default_limit(method: str) -> float | None:

@@ -11,13 +11,14 @@ from edittools.dedup.background import Background
 from edittools.dedup.decide import decide
 from edittools.dedup.fingerprint import Fingerprint, are_prints
 from edittools.dedup.prints import Prints
-from edittools.dedup.rule import Rule, load_models
+from edittools.dedup.rule import Rule, difference, load_models
 from edittools.dedup.store import Store
-from edittools.dedup.verdict import decided, read_verdict, write_verdict
+from edittools.dedup.verdict import decided, note, read_verdict, with_note, write_verdict
 from edittools.errors import EditError, UsageError
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
+from edittools.stream.ids import check_ids
 from edittools.stream.rows import column_values, row_paths
 
 
@@ -45,6 +46,7 @@ class DedupStage:
         self.prints = Prints()
         self.verdict_digest: str | None = None
         self.verdict: pa.Table | None = None
+        self.ids: dict[str, str] | None = None  # that the rows have to have: of a verdict made before
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         if self.mark is None:
@@ -85,7 +87,7 @@ class DedupStage:
         verdict = decide(self.prints, self.rule, self.jobs, learnt)
         if self.against is not None:
             self.against.save(verdict)
-        self._set(verdict.table())
+        self._set(with_note(verdict.table(), self.rule.stated(), self.prints.ids.digests()))
         self.prints = Prints()
 
     def _set(self, verdict: pa.Table) -> None:
@@ -101,9 +103,21 @@ class DedupStage:
         write_verdict(self.verdict, path)
 
     def load_verdict(self, path: str) -> None:
-        self._set(read_verdict(path))
+        """Raises EditError where it was made by another rule."""
+        verdict = read_verdict(path)
+        made = note(verdict)
+        if made is not None:
+            other = difference(made["rule"], self.rule.stated())
+            if other is not None:
+                raise EditError(
+                    f"{path}: a verdict made with {other}", hint="give the options that --step verdict had"
+                )
+            self.ids = made["ids"]
+        self._set(verdict)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        if self.ids is not None:
+            batches = check_ids(batches, self.ids)
         shard, position = -1, 0
         for batch in batches:
             if batch.shard.index != shard:

@@ -9,7 +9,6 @@ and never changed; to forget a set, delete its file.
 from __future__ import annotations
 
 import json
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edittools.dedup.prints import Prints
-from edittools.dedup.rule import Rule
+from edittools.dedup.rule import Rule, difference
 from edittools.dedup.verdict import Verdict
 from edittools.errors import EditError, UsageError
 from edittools.stream import files
@@ -58,12 +57,11 @@ class Store:
 
     def _check(self) -> None:
         """Every file was made by the same rule. Raises UsageError."""
-        for rule, (key, value) in product([self._note(name)["rule"] for name in self._names()], self.rule.items()):
-            found = rule.get(key, getattr(Rule, key, None))  # the rule of an older file lacks what was added since
-            if found != value:
+        for name in self._names():
+            other = difference(self._note(name)["rule"], self.rule)
+            if other is not None:
                 raise UsageError(
-                    f"--against {self.folder}: made with {key} {_said(found)}, not {_said(value)}",
-                    hint="use the same options, or another folder",
+                    f"--against {self.folder}: made with {other}", hint="use the same options, or another folder"
                 )
 
     def load(self, prints: Prints) -> None:
@@ -109,7 +107,3 @@ class Store:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for start in range(0, len(kept), _ROWS_AT_ONCE):
                     writer.write_table(prints.take(kept[start : start + _ROWS_AT_ONCE]).cast(schema))
-
-
-def _said(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -7,6 +7,7 @@ raster), then the smallest id.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from edittools.dedup.prints import Prints
 from edittools.errors import EditError
 from edittools.stream import files
+from edittools.stream.history import canonical_json
 from edittools.stream.wire import arrow_errors
 
 VERDICT = pa.schema(
@@ -35,6 +37,7 @@ VERDICT = pa.schema(
         ("error_value", pa.string()),
     ]
 )
+_KEY = b"edit.dedup"
 Measure = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -146,6 +149,17 @@ def _code(names: list[str | None], name: str) -> int:
     if name not in names:
         names.append(name)
     return names.index(name)
+
+
+def with_note(verdict: pa.Table, rule: dict[str, Any], ids: dict[str, str]) -> pa.Table:
+    """The verdict with what it was made by, and of: the ids' digests by shard."""
+    return verdict.replace_schema_metadata({_KEY: canonical_json({"rule": rule, "ids": ids})})
+
+
+def note(verdict: pa.Table) -> dict[str, Any] | None:
+    """What `with_note` wrote; None of an older verdict."""
+    found = (verdict.schema.metadata or {}).get(_KEY)
+    return None if found is None else json.loads(found)
 
 
 def write_verdict(verdict: pa.Table, path: str) -> None:

@@ -98,6 +98,14 @@ class Bounds:
     def empirical(self) -> bool:
         return self.low_q is not None or self.high_q is not None
 
+    def __str__(self) -> str:
+        def said(value: float | None, q: float | None) -> str:
+            if q is not None:
+                return "q" + np.format_float_positional(q, trim="-")[2:].ljust(2, "0")
+            return "" if value is None else np.format_float_positional(value, trim="-")
+
+        return f"{said(self.low, self.low_q)}..{said(self.high, self.high_q)}"
+
     @classmethod
     def parse(cls, text: str, bare: str, option: str) -> Bounds:
         """`5`, `5..`, `..90`, `5..90`, and the same with quantiles: `q05`, `q01..q99`. `..` only measures.

@@ -93,7 +93,7 @@ def parse_task(text: str | None) -> tuple[int, int] | None:
             raise UsageError("--task auto: Slurm's variables are not numbers") from None
     else:
         head, slash, tail = text.partition("/")
-        if not slash or not head.isdigit() or not tail.isdigit():
+        if not slash or not head.isdecimal() or not tail.isdecimal():
             raise UsageError(f"--task {text}: expected I/N with I counted from 0, or `auto`")
         index, count = int(head), int(tail)
     if not 0 <= index < count:
