@@ -145,7 +145,7 @@ def one(number: int, seeds: Path, work: Path) -> dict[str, Any]:
     choice = int(rng.integers(0, 4))
     arguments = [
         ["shard", path, "-o", f"{out}/", "--rows", 4, "-j", 1, "--verify"],
-        ["cat", path, "-o", f"{out}/"],
+        ["cat", path, "-o", f"{out}/", "-j", 2],
         ["cat", path, "-o", f"{out}.jsonl", "--rejects", work / "rejects"],
         ["cat", path, "-o", f"{out}.parquet", "--rejects", work / "rejects"],
     ][choice]

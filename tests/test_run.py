@@ -524,12 +524,6 @@ def test_config_file_has_the_options_names(edit: Runner, crawl: Path, tmp_path: 
         assert not rows_of(tmp_path / name)
 
 
-@pytest.mark.parametrize("command", ["cat", "caption", "sample"])
-def test_commands_of_one_thread_offer_no_more(edit: Runner, shards: Path, command: str) -> None:
-    assert "-j" in edit(command, shards, "-j", 2, check=2).stderr
-    assert "--jobs" not in edit(command, "--help").stdout.decode()
-
-
 def test_a_task_is_two_numbers(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     for task in ("\u00b2/3", "1/\u00b2", "1", "3/3", "x/3"):
         assert "--task" in edit("shard", crawl, "--task", task, "-o", f"{tmp_path}/a/", check=2).stderr

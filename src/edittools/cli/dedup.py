@@ -178,7 +178,6 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
 )
 @options.mark_option
 @options.output_options
-@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(
@@ -284,6 +283,8 @@ def command(
     deduper = DedupStage(rule, mark=mark, jobs=jobs, fingerprint=fingerprint, against=store, background=background)
     if verdict:
         deduper.load_verdict(verdict)
+        if run_options.limit is not None:  # the last shard is cut
+            deduper.ids = None
     if report and not source.rewindable:
         raise UsageError("--report reads the pictures once more: give files as INPUT, not a pipe")
     run("dedup", source, [deduper], settings, run_options)

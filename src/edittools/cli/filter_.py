@@ -114,13 +114,12 @@ def _filter_options(function: Callable) -> Callable:
     metavar="FILE",
     group="Run",
     setting=False,
-    help="Quantiles found by --step verdict, of the same rows.",
+    help="Quantiles found by --step verdict, of the same rows or of a sample.",
 )
 @_model_names
 @options.model_options
 @options.mark_option
 @options.output_options
-@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(ctx: click.Context, input: tuple[str, ...], where: str | None, mark: str | None, **given: object) -> None:

@@ -219,7 +219,6 @@ def writer_options(function: Callable) -> Callable:
 @writer_options
 @options.model_options
 @options.output_options
-@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **given: object) -> None:

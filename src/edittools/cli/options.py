@@ -190,21 +190,18 @@ def output_options(function: Callable) -> Callable:
     )(function)
 
 
-def jobs_option(function: Callable) -> Callable:
-    return option(
-        "-j",
-        "--jobs",
-        type=click.IntRange(min=1),
-        metavar="N",
-        group="Run",
-        setting=False,
-        help="Threads to use. Default: one per core.",
-    )(function)
-
-
 def run_options(function: Callable) -> Callable:
-    """--task, --ray, --max-errors, --config, -n, --quiet."""
+    """-j, --task, --ray, --max-errors, --config, -n, --quiet."""
     return _chain(
+        option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            group="Run",
+            setting=False,
+            help="Threads to use, where a command has work for several. Default: one per core.",
+        ),
         option(
             "--task",
             metavar="I/N",
@@ -361,8 +358,6 @@ def run_settings(ctx: click.Context) -> Any:
     from_file = ctx.get_parameter_source("ray") is click.core.ParameterSource.DEFAULT_MAP
     if given.get("ray") is not None and not (from_file and given.get("task") is not None):
         arguments = [str(ctx.info_name), *_without_ray(ctx.meta["edittools.arguments"], given["ray"])]
-        if "jobs" in given and given["jobs"] is None:
-            arguments += ["-j", "1"]  # a task takes one core
         cluster = RayCluster(given["ray"], arguments, given.get("jobs"), given.get("device") is not None)
     return RunOptions(
         output=output,

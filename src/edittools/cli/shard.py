@@ -46,7 +46,6 @@ from edittools.errors import UsageError
     help="Bytes of pictures in a shard instead, such as 500M or 1G; a larger picture has a shard to itself.",
 )
 @options.output_options
-@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...], **given: object) -> None:

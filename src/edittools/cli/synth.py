@@ -45,7 +45,6 @@ from edittools.errors import UsageError
 @options.seed_option
 @options.option("--list", "listing", is_flag=True, group="Run", setting=False, help="List the kinds and stop.")
 @options.output_options
-@options.jobs_option
 @options.run_options
 @click.pass_context
 def command(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from edittools.stream.ids import ShardIds
+from edittools.dedup.ids import ShardIds
 
 WIDE = 64  # bytes; what is wider goes to disk
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from edittools.dedup.background import Background
 from edittools.dedup.decide import decide
 from edittools.dedup.fingerprint import Fingerprint, are_prints
+from edittools.dedup.ids import check_ids
 from edittools.dedup.prints import Prints
 from edittools.dedup.rule import Rule, difference, load_models
 from edittools.dedup.store import Store
@@ -18,7 +19,6 @@ from edittools.errors import EditError, UsageError
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
-from edittools.stream.ids import check_ids
 from edittools.stream.rows import column_values, row_paths
 
 

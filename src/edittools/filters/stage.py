@@ -19,7 +19,6 @@ from edittools.stream import files, images
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.history import canonical_json, digest
-from edittools.stream.ids import ShardIds, check_ids
 from edittools.stream.images import Buffer, Raster
 from edittools.stream.pictures import row_pictures
 from edittools.stream.rows import CHUNK_ROWS, RowPool, column_values, drop_failed, row_paths
@@ -65,8 +64,6 @@ class FilterStage:
         self.verdict_digest: str | None = None if empirical else digest("fixed")
         self.kept_scores: _ScoreFile | None = None
         self.asked = {self._key(item): str(bounds) for item, bounds in wanted}
-        self.observed = ShardIds()
-        self.ids: dict[str, str] | None = None  # that the rows have to have: of a verdict made before
 
     def _key(self, item: Filter) -> str:
         """The name of the score."""
@@ -116,7 +113,6 @@ class FilterStage:
         pool = RowPool(self.jobs)
         try:
             for batch in batches:
-                self.observed.add(batch.shard.index, column_values(batch.rows, "id"))
                 for piece in self._scored(batch, pool, drop=False):
                     self.kept_scores.add(piece.shard.index, self._matrix(piece.rows))
                 yield batch
@@ -149,8 +145,8 @@ class FilterStage:
         return canonical_json({"version": VERDICT_VERSION, "bounds": bounds})
 
     def save_verdict(self, path: str) -> None:
-        note = {"asked": self.asked, "ids": self.observed.digests()}
-        files.write_bytes(path, (canonical_json({**json.loads(self.verdict_text()), **note}) + "\n").encode())
+        made = {**json.loads(self.verdict_text()), "asked": self.asked}
+        files.write_bytes(path, (canonical_json(made) + "\n").encode())
 
     def load_verdict(self, path: str) -> None:
         """Use bounds that an earlier run found. Raises EditError where they are not for these filters."""
@@ -168,14 +164,11 @@ class FilterStage:
                         f"{path}: a verdict made with {item.flag} {found}, not {wanted}",
                         hint="give the options that --step verdict had",
                     )
-            self.ids = made.get("ids")
         except (ValueError, KeyError, TypeError) as error:
             raise EditError(f"{path}: not a verdict for these filters: {error!r}") from error
         self._set_bounds(resolved)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        if self.ids is not None:
-            batches = check_ids(batches, self.ids)
         pool = RowPool(self.jobs)
         try:
             for batch in batches:

@@ -86,7 +86,7 @@ def run_tasks(cluster: RayCluster, command: str, output: str, shards: int, *, sh
         slots = gpus or max(1, int(total.get("CPU", 1)) // threads)
         count = min(shards, slots if cluster.device else slots * _TASKS_PER_SLOT)
         # The caller judges the failed rows of all tasks together.
-        common = [*cluster.arguments, *more, "--quiet", "--max-errors", "100%"]
+        common = [*cluster.arguments, *more, "--quiet", "--max-errors", "100%", "-j", str(threads)]
         work = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, scheduling_strategy="SPREAD")(_run_task)
         waiting = {work.remote([*common, "--task", f"{index}/{count}"], os.getcwd()): index for index in range(count)}
         progress = Progress(f"{command}, {count} tasks on Ray", shards, shown=shown, unit="shard")
