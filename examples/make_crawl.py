@@ -144,11 +144,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--crops", type=int, default=4200)
-    parser.add_argument("--heldout", type=int, help="default: 40, or 100 of a FOLDER")
+    parser.add_argument("--heldout", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    heldout = args.heldout if args.heldout is not None else 100 if args.photos else 40
-    training, held = from_folder(args.photos, heldout) if args.photos else bundled()
+    training, held = from_folder(args.photos, args.heldout) if args.photos else bundled()
     rng = np.random.default_rng(args.seed)
     for name in ("crawl", "heldout"):
         (args.out / name).mkdir(parents=True, exist_ok=True)
@@ -169,7 +168,7 @@ def main() -> None:
         path.write_bytes(jpeg(picture if args.photos else recoloured(picture, rng)))
         files.append(path)
     plant(args.out / "crawl", files, rng)
-    for k in range(heldout):
+    for k in range(args.heldout):
         path = held[k % len(held)]
         photo = photograph(path)
         assert photo is not None

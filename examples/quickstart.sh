@@ -22,8 +22,8 @@ edit judge pairs-global/ pairs-local/ | edit filter --where 'scores.visible = 1'
 # A small editing model from scratch.
 edit train train/ --recipe demo -o run/
 
-# Photographs the model has never seen, every kind of edit on each of them: these are the truth.
-edit shard heldout/ | edit synth --size 60 --kinds $GLOBAL,$LOCAL --per-row 14 --seed 1 -o truth/
+# Photographs the model has never seen, six kinds of edit on each of them: these are the truth.
+edit shard heldout/ | edit synth --size 60 --kinds $GLOBAL,$LOCAL --per-row 6 --seed 1 -o truth/
 
 # Edit them, once as told and once with another row's instruction, and compare with the truth.
 edit sample truth/ --model run/ | edit sample --model run/ --shuffle --column result_shuffled | edit judge -o judged/

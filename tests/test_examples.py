@@ -35,7 +35,7 @@ def pictures(folder: Path, count: int, seed: int) -> None:
 
 
 def make(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    fixed = ["LOCAL=flip", "GLOBAL=gray,invert", "SHARPNESS=0.."]
+    fixed = ["LOCAL=flip", "GLOBAL=gray,invert", "PER_ROW=3", "SHARPNESS=0.."]
     command = ["make", "-f", str(EXAMPLES / "Makefile"), *fixed, *arguments]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=check)
 
