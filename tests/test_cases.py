@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import Runner, encode, picture, pixels, rejects_of, rows_of
+from conftest import Runner, encode, make_crawl, picture, pixels, rejects_of, rows_of
 from PIL import Image
 
 
@@ -261,3 +261,14 @@ def test_a_data_set_in_numbers(edit: Runner, shards: Path, tmp_path: Path) -> No
     pq.write_table(table, tmp_path / "p.parquet")
     found = json.loads(edit("eval", "dataset", tmp_path / "p.parquet", "-f", "json").stdout)
     assert found["detected"] == {"probability": 2 / 3}
+
+
+def test_eval_and_train_take_their_options_from_a_file(edit: Runner, tmp_path: Path) -> None:
+    make_crawl(tmp_path / "crawl", 3)
+    edit("shard", tmp_path / "crawl", "-o", tmp_path / "raw")
+    (tmp_path / "c.toml").write_text('[eval]\nformat = "markdown"\ntitle = "of a report"\n[train]\nset = ["steps=7"]\n')
+    found = edit("eval", "dataset", tmp_path / "raw", "--config", tmp_path / "c.toml").stdout
+    assert found == edit("eval", "dataset", tmp_path / "raw", "-f", "markdown").stdout
+    assert found != edit("eval", "dataset", tmp_path / "raw", "--config", tmp_path / "c.toml", "-f", "json").stdout
+    shown = edit("train", tmp_path / "raw", "--config", tmp_path / "c.toml", "-n").stdout.decode()
+    assert "steps = 7" in shown

@@ -158,6 +158,7 @@ class EvalCommand(options.Command):
 )
 @options.option("--overwrite", is_flag=True, group="Output", setting=False, help="Replace a report that exists.")
 @options.seed_option
+@options.config_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -254,7 +255,7 @@ def _refuse_unused(ctx: click.Context, bench: str) -> None:
     asked = next((name for name in ("rescore", "cases", "export") if ctx.params[name] is not None), None)
     text = "--suite text" if _text_subset_asked(ctx, bench) else "judged rows"
     way = f"--{asked}" if asked else bench if bench in _USED else text
-    used = {"bench"} | _USED[way] | _USED_BY.get(way, {}).get(bench, set())
+    used = {"bench", "config"} | _USED[way] | _USED_BY.get(way, {}).get(bench, set())
     where = way if way == bench else f"{way} of {bench}"
     options_of = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
     for name, shown in options_of.items():

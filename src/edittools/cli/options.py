@@ -228,18 +228,22 @@ def run_options(function: Callable) -> Callable:
             setting=False,
             help="Failed rows to tolerate before exit 3. In a pipe the last command judges the sum.",
         ),
-        option(
-            "--config",
-            metavar="FILE",
-            group="Run",
-            setting=False,
-            is_eager=True,
-            expose_value=False,
-            callback=_read_config,
-            help="TOML with a table per subcommand; options on the command line win.",
-        ),
+        config_option,
         option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show what would be done."),
         option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary."),
+    )(function)
+
+
+def config_option(function: Callable) -> Callable:
+    return option(
+        "--config",
+        metavar="FILE",
+        group="Run",
+        setting=False,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML with a table per subcommand; options on the command line win.",
     )(function)
 
 

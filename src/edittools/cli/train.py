@@ -126,6 +126,7 @@ from edittools.errors import UsageError
     setting=False,
     help="Threads to compute with. Default: one per core.",
 )
+@options.config_option
 @options.option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show the recipe and stop.")
 @options.option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary.")
 @click.pass_context

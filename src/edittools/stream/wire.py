@@ -15,8 +15,8 @@ Pictures are structs {bytes, file, offset, length, row, column, etag, width, hei
 set, or the rest is a reference: `length` bytes at `offset` of `file`, or `row` of `column` of a Parquet `file`.
 `etag` is SIZE-MTIME_NS of a local file and the store's own tag of an object; a reader that finds another tag
 stops, because the file changed under the running pipeline. A tag that starts with `!` says why there is nothing to
-read (`!missing file`): the row is rejected for this reason when its picture is wanted. Width and height are those of the picture as it is
-shown, with its EXIF orientation applied.
+read (`!missing file`): the row is rejected for this reason when its picture is wanted. Width and height are those
+of the picture as it is shown, with its EXIF orientation applied.
 
 A batch has at most 256 rows, all of one input shard. Its custom metadata `edit.batch` is JSON: {shard, of,
 digest, last, seen, rejects}: the shard's number (from 0), the number of shards (null while unknown), a digest
