@@ -219,6 +219,7 @@ def test_a_crawl_does_not_hold_its_own_output(edit: Runner, tmp_path: Path) -> N
     for folder in ("crawl/raw", "crawl", "crawl/a/deep/er"):
         assert "choose an -o outside" in edit("shard", tmp_path / "crawl", "-o", tmp_path / folder, check=2).stderr
     assert "outside" in edit("shard", ".", "-o", "raw/", cwd=tmp_path / "crawl", check=2).stderr
+    assert "outside" in edit("shard", tmp_path / "crawl", "-o", tmp_path / "crawl/raw", "-n", check=2).stderr
     assert not (tmp_path / "crawl/raw").exists()
     edit("shard", tmp_path / "crawl", "-o", tmp_path / "crawl-raw")
 

@@ -67,7 +67,7 @@ def loose_picture(path: Path) -> dict[str, Any]:
     try:
         size, tag = path.stat().st_size, files.etag(str(path))
     except OSError:
-        size, tag = 0, f"{files.NOTHING}missing file"
+        size, tag = 0, files.MISSING
     return reference(file=str(path.resolve()), offset=0, length=size, etag=tag)
 
 

@@ -428,22 +428,7 @@ def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: 
 
 
 def _check_output(ctx: click.Context, source: Any) -> None:
-    import os
+    from edittools.stream.run import open_sink, refuse_own_input
 
-    from edittools.stream import files
-    from edittools.stream.run import open_sink
-    from edittools.stream.sink import ShardSetSink
-    from edittools.stream.source import FileSource
-    from edittools.stream.units import ShardUnit
-
-    given = run_settings(ctx)
-    if ctx.params.get("step") == "verdict":  # a file of its own kind
-        return
-    folder, name = os.path.split(given.output or "")
-    if name and folder and not files.is_dir(folder):
-        # A sink would make the folder; of a file in one that is not there only the name can be wrong.
-        given.output = name
-        given.overwrite = True
-    sink = open_sink(given)
-    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
-        sink.refuse_inputs(unit.folder for unit in source.units if isinstance(unit, ShardUnit))
+    if ctx.params.get("step") != "verdict":  # a file of its own kind
+        refuse_own_input(open_sink(run_settings(ctx)), source)

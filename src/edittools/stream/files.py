@@ -16,6 +16,7 @@ from edittools.errors import EditError
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
 NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
+MISSING = f"{NOTHING}missing file"
 _BLOCK = 8 << 20  # bytes fetched from an object store at a time
 
 

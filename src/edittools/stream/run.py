@@ -147,6 +147,15 @@ def open_sink(options: RunOptions) -> Sink:
     )
 
 
+def refuse_own_input(sink: Sink, source: Source) -> None:
+    """Raises UsageError where a shard set would be written over, or into, what is read for it."""
+    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
+        sink.refuse_inputs(
+            (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
+            {unit.name for unit in source.units if isinstance(unit, FolderUnit) and files.is_dir(unit.name)},
+        )
+
+
 def open_progress(
     command: str, source: Source, options: RunOptions, sink: Sink, note: Callable[[], str] | None = None
 ) -> Progress:
@@ -205,11 +214,7 @@ def run(
     sink = sink or open_sink(options)
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
-    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
-        sink.refuse_inputs(
-            (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
-            {unit.name for unit in source.units if isinstance(unit, FolderUnit) and files.is_dir(unit.name)},
-        )
+    refuse_own_input(sink, source)
     if options.task is not None:
         if not to_folder and options.output not in (None, "-"):
             raise UsageError("--task needs a shard set for its output (-o DIR/): several tasks would write one file")
@@ -264,6 +269,11 @@ def run(
     return counts
 
 
+def _shard_count(source: Source) -> int:
+    """How many shards the whole has; with --partial some of them are missing."""
+    return (source.shards[0].count or 0) if source.shards else 0
+
+
 def _second_pass(
     command: str,
     source: Source,
@@ -300,7 +310,7 @@ def _second_pass(
     for stage in stages:
         batches = stage(batches)
     if isinstance(sink, ShardSetSink) and source.shards is not None:
-        sink.stated = source.shards[0].count if source.shards else 0  # more than there are with --partial
+        sink.stated = _shard_count(source)
     try:
         for batch in batches:
             found = sink.write(batch)
@@ -335,7 +345,7 @@ def _spread(
     schema = source.schema
     for stage in stages:
         schema = stage.schema(schema)  # a column that is missing is found before anything is started
-    shards = (source.shards[0].count or 0) if source.shards else 0  # more than there are with --partial
+    shards = _shard_count(source)
     there = shard_numbers(sink.folder) if files.exists(sink.folder) else []
     if len(there) < shards or options.overwrite:
         run_tasks(cluster, command, sink.folder, shards, shown=not options.quiet, more=[])
@@ -347,7 +357,7 @@ def _gather_on_ray(
     """The first pass as tasks of a Ray cluster; their facts stand beside the verdict until it is made."""
     facts = f"{kept}-facts"
     more = [*(stage.first_step or ()), "-o", facts + "/"]
-    shards = (source.shards[0].count or 0) if source.shards else 0  # more than there are with --partial
+    shards = _shard_count(source)
     run_tasks(cluster, f"{command}, first pass", facts, shards, shown=not options.quiet, more=more)
     stage.gather(open_source([facts], partial=options.partial).batches(lambda shard: True))
     stage.decide()

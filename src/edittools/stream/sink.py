@@ -194,14 +194,14 @@ class _FileSink:
         self.pending: files.Pending | None = None
         if path is not None:
             files.refuse_existing(path, overwrite)
-            folder = os.path.dirname(path)
-            if folder and not files.is_url(path):
-                os.makedirs(folder, exist_ok=True)
 
     def _target(self) -> BinaryIO:
         if self.path is None:
             assert self.stdout is not None
             return self.stdout
+        folder = os.path.dirname(self.path)
+        if folder and not files.is_url(self.path):
+            os.makedirs(folder, exist_ok=True)
         self.pending = files.Pending(self.path)
         return self.pending.file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
@@ -480,16 +481,17 @@ def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | No
         expanded += found
     if all(map(_is_stream, expanded)):
         return WireFileSource(expanded)
-    return FileSource([unit for path in expanded for unit in open_units(path, partial, _place(path, expanded))])
+    placed = zip(expanded, _places(expanded))
+    return FileSource([unit for path, place in placed for unit in open_units(path, partial, place)])
 
 
-def _place(path: str, paths: list[str]) -> str:
-    """What tells a folder's files from those of the other folders that are read with it: nothing where it is alone."""
+def _places(paths: list[str]) -> list[str]:
+    """What tells the files of folders that are read together apart: nothing where there is one, else their names."""
     if len(paths) == 1:
-        return ""
-    names = [os.path.basename(os.path.normpath(one)) for one in paths]
-    name = names[paths.index(path)]
-    return name if names.count(name) == 1 else f"{paths.index(path)}-{name}"
+        return [""]
+    names = [os.path.basename(os.path.normpath(path)) for path in paths]
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{number}-{name}" for number, name in enumerate(names)]
 
 
 def _is_stream(path: str) -> bool:

@@ -184,7 +184,7 @@ def foreign_row(key: str, group: list[tuple[str, Member]], read: Any, picture: A
     def stored(stub: dict[str, Any]) -> dict[str, Any]:
         member = named.get(stub["member"])
         if member is None:
-            return reference(file=f"{name}/{stub['member']}", etag=f"{files.NOTHING}missing file")
+            return reference(file=f"{name}/{stub['member']}", etag=files.MISSING)
         taken.add(stub["member"])
         return picture(member, stub)
 
@@ -434,7 +434,7 @@ class FileGroup:
         def stored(stub: dict[str, Any]) -> dict[str, Any]:
             file = named.get(stub["member"])
             if file is None:
-                return reference(file=stub["member"], etag=f"{files.NOTHING}missing file")
+                return reference(file=stub["member"], etag=files.MISSING)
             taken.add(file.inside)
             known = {name: stub.get(name) for name in ("width", "height", "format")}
             return reference(file=file.path, offset=0, length=file.size, etag=file.etag, **known)
@@ -500,7 +500,7 @@ def _walk(root: str) -> Iterator[LooseFile]:
                 else:
                     found_local.append((inside, entry))
     for inside, entry in sorted(found_local, key=lambda item: item[0]):
-        size, tag = 0, f"{files.NOTHING}missing file"
+        size, tag = 0, files.MISSING
         with contextlib.suppress(OSError):  # a dangling link
             facts = entry.stat()
             size, tag = facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"
