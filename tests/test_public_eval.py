@@ -391,6 +391,15 @@ def test_the_text_subset_by_questions_and_ocr(edit: Runner, tmp_path: Path) -> N
     assert found["metrics"]["success"]["mean"] == 3 and found["metrics"]["over"]["mean"] == 4
     assert found["metrics"]["success"]["interval"] == [2, 5] and list(found["metrics"])[-1] == "consistency"
     assert found["coverage"]["style"] == {"expected": 4, "generated": 4, "judged": 3, "failed": 1, "missing": 0}
+    page = tmp_path / "text.html"
+    edit(*words, "json", "-o", page, "--title", "Texts <1>")
+    assert json.loads((tmp_path / "text.json").read_text())["coverage"] == {
+        name: {"expected": None, "generated": 4, "judged": 3, "failed": 1, "missing": 0} for name in found["metrics"]
+    }
+    html = page.read_text()
+    assert "Texts &lt;1&gt;" in html and html.count('<article class="case judged"') == 4
+    assert html.count('data-state="failed"') == 1 and "no numbers" in html and html.count("src=\"data:image") == 8
+    assert 'data-score="3.25"' in html and 'data-score="2.5"' in html  # (5 + 4 + 3 + 1) / 4, (2 + 4 + 3 + 1) / 4
     # What an engine would have read: nothing is asked of case 3, which names no text, and nothing came of case 4.
     table = pq.read_table(tmp_path / "results.parquet")
     read = {"text_cn_1": 1.0, "text_cn_2": 0.5}

@@ -48,7 +48,7 @@ class JudgedBenchmark:
             raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
         self.scores = [score_row(benchmark, row) for row in self.rows]
         self.expected = expected_counts(cases) if cases is not None else None
-        self.facts = judge_facts(self.rows)
+        self.facts = judge_facts([one for row in self.rows for said in row.passes for one in said.values()])
 
     def write(self, folder: Path) -> Rescored:
         """The official output files, and what the released scripts make of them beside our scores."""

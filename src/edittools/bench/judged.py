@@ -137,13 +137,13 @@ def shown_case(row: JudgedRow, score: Score, metric: str, fetcher: Fetcher) -> J
         row.instruction,
         score.values.get(metric),
         score.state,
-        _without_repeats(words),
-        _thumbnail(row.source, fetcher),
-        _thumbnail(row.result, fetcher),
+        without_repeats(words),
+        thumbnail(row.source, fetcher),
+        thumbnail(row.result, fetcher),
     )
 
 
-def _without_repeats(words: list[tuple[str, float | None, str]]) -> list[tuple[str, float | None, str]]:
+def without_repeats(words: list[tuple[str, float | None, str]]) -> list[tuple[str, float | None, str]]:
     """Dimensions read from one reply show it once."""
     seen: set[str] = set()
     shown = []
@@ -153,7 +153,8 @@ def _without_repeats(words: list[tuple[str, float | None, str]]) -> list[tuple[s
     return shown
 
 
-def _thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None:
+def thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None:
+    """A small picture for the gallery as a data: URI; None where there is none to be decoded."""
     if reference is None:
         return None
     try:
@@ -163,17 +164,16 @@ def _thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None
     return data_uri(picture, _SIDE, quality=70)
 
 
-def judge_facts(rows: list[JudgedRow]) -> dict[str, Any]:
-    """What every score of these rows was made with, for the report and the JSON file."""
-    every = [judgement for row in rows for one in row.passes for judgement in one.values()]
+def judge_facts(judgements: list[dict[str, Any]]) -> dict[str, Any]:
+    """What every score was made with, for the report and the JSON file."""
     names = {"rubric": "rubric", "judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding"}
     names["prompts"] = "prompt_hash"
     facts: dict[str, Any] = {}
     for shown, name in names.items():
-        values = sorted({judgement[name] for judgement in every if judgement[name]})
+        values = sorted({one[name] for one in judgements if one[name]})
         if values:
             facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
-    facts["passes"] = max((len(row.passes) for row in rows), default=0)
-    states = Counter(judgement["state"] for judgement in every)
+    facts["passes"] = len({one["pass"] for one in judgements})
+    states = Counter(one["state"] for one in judgements)
     facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
     return facts

@@ -59,6 +59,41 @@ def render_scores(
     )
 
 
+def render_text_subset(
+    found: dict[str, Any],
+    listing: Listing,
+    cases: list[JudgedCase],
+    scales: dict[str, tuple[int, int]],
+    *,
+    title: str,
+    protocol: dict[str, Any],
+    history: Iterable[dict[str, Any]],
+) -> str:
+    """The report on REDEdit-Bench's text subset as HTML text.
+
+    `found` is TextSubset.summary's, `listing` the same as a table, and `scales` are the bounds of each metric.
+    """
+    metrics = found["metrics"]
+    bars: dict[tuple[int, int], list[tuple[str, float, list[float] | None]]] = {}
+    for name, entry in metrics.items():
+        if entry["mean"] is not None:
+            bars.setdefault(scales[name], []).append((name, entry["mean"], entry["interval"]))
+    panels = [_panel("{} to {}".format(*scale), plots.score_bars(made, *scale)) for scale, made in bars.items()]
+    return fill(
+        "scores.html",
+        title=title,
+        summary=f"{len(cases):,} cases of REDEdit-Bench's text task, by {text(', '.join(metrics))}.",
+        figures="".join(_figure(_shown(entry["mean"]), name) for name, entry in metrics.items()),
+        tables=_further(listing),
+        further="",
+        published="",
+        plots="".join(panels),
+        gallery=_gallery(cases),
+        protocol=_protocol(protocol),
+        history=history_list(history),
+    )
+
+
 def _part(found: dict[str, Any], name: str, language: str) -> dict[str, Any]:
     return found[name] if language == "" else found[name][language]
 
@@ -85,10 +120,21 @@ def _figures(found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
     for language in tables.languages:
         for name, what in (("macro", "mean over tasks"), ("micro", "mean over cases")):
             mean = _part(found, name, language)[metric]["mean"]
-            shown = "–" if mean is None else f"{mean:.3f}"
-            cells.append((shown, " ".join(filter(None, (metric, language))) + f", {what}"))
-        cells.append((str(_part(found, "coverage", language)["total"]["failed"]), "cases that failed"))
-    return "".join(f'<div class="figure"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in cells)
+            cells.append(_figure(_shown(mean), " ".join(filter(None, (metric, language))) + f", {what}"))
+        cells.append(_figure(str(_part(found, "coverage", language)["total"]["failed"]), "cases that failed"))
+    return "".join(cells)
+
+
+def _figure(value: str, name: str) -> str:
+    return f'<div class="figure"><b>{text(value)}</b><span>{text(name)}</span></div>'
+
+
+def _shown(mean: float | None) -> str:
+    return "–" if mean is None else f"{mean:.3f}"
+
+
+def _panel(heading: str, plot: str) -> str:
+    return f'<div class="panel"><h3>{text(heading)}</h3>{plot}</div>'
 
 
 def _table(tables: ScoreTable, language: str) -> str:
@@ -124,7 +170,7 @@ def _bars(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, langu
         return ""
     low, high = benchmark.metrics[metric]
     heading = " ".join(filter(None, (metric, language)))
-    return f'<div class="panel"><h3>{text(heading)}</h3>{plots.score_bars(bars, low, high)}</div>'
+    return _panel(heading, plots.score_bars(bars, low, high))
 
 
 def _further(made: Listing) -> str:

@@ -8,59 +8,101 @@ from statistics import fmean
 from typing import Any
 
 from edittools.bench.case_list import Case
+from edittools.bench.judged import judge_facts, thumbnail, without_repeats
+from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score, count_tasks, summarize
 from edittools.errors import EditError, UsageError
 from edittools.judges.ocr import target_text
-from edittools.judges.rubrics.text import KEYS, RUBRIC
+from edittools.judges.rubrics.text import HIGH, KEYS, LOW, RUBRIC
+from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
+from edittools.stream.pictures import row_pictures
 from edittools.stream.source import Source
 
 TASK = "text"
 OCR = "ocr"
+SCALES = {**dict.fromkeys(KEYS, (LOW, HIGH)), OCR: (0, 1)}
 _NOTES = (
     f"{', '.join(KEYS)}: the judge's, 1 to 5; ocr: 0 to 1, of the cases whose instruction names a text",
     "questions, definitions and weights are ours: not comparable with the published table",
 )
 
 
-def text_subset(source: Source, language: str | None, cases: list[Case] | None, seed: int) -> dict[str, Any]:
-    """Mean, interval and coverage of each metric that the rows were asked for.
+class TextSubset:
+    """Judged or read rows of the text task; the source is read once. Raises UsageError where they are no such rows."""
 
-    `cases` are all of the subset; without them the rows themselves are what is expected.
-    """
-    for name in ("case", "result", "instruction"):
-        if name not in source.schema.names:
-            raise UsageError(f"the input has no `{name}` column", hint=_HINT)
-    names = ["case", "result", "instruction", *({"judgements", "scores"} & set(source.schema.names))]
-    rows: list[dict[str, Any]] = []
-    for batch in source.batches(lambda shard: True):
-        columns = {name: batch.rows.column(name) for name in names}
-        columns["result"] = columns["result"].is_valid()
-        found = [dict(zip(columns, values)) for values in zip(*(column.to_pylist() for column in columns.values()))]
-        rows += [row for row in found if _belongs(row["case"], language)]
-    if not rows:
-        raise EditError("there are no rows of REDEdit-Bench's text task" + (f" in {language}" if language else ""))
-    scores = []
-    if any(_judgements(row) for row in rows):
-        scores += [_judged(row, key) for row in rows for key in KEYS]
-    if any((row.get("scores") or {}).get(OCR) is not None for row in rows):
-        scores += [_read(row) for row in rows if _names_text((row["instruction"] or {}).values())]
-    if not scores:
-        raise UsageError("no row was judged by the text rubric or by OCR", hint=_HINT)
-    metrics = dict.fromkeys(score.task for score in scores)
-    expected = None
-    if cases is not None:
-        named = [case for case in cases if _names_text([case.instruction])]
-        expected = count_tasks(metric for metric in metrics for _ in (named if metric == OCR else cases))
-    made = summarize(scores, expected, ["score"], seed)
-    reasons = {metric: Counter(score.reason for score in scores if score.task == metric) for metric in metrics}
-    return {
-        "benchmark": "rededit",
-        "suite": TASK,
-        "metrics": {metric: {"n": entry["n"], **entry["score"]} for metric, entry in made["tasks"].items()},
-        "coverage": made["coverage"]["tasks"],
-        "reasons": {metric: {why: n for why, n in found.items() if why} for metric, found in reasons.items()},
-        "notes": list(_NOTES),
-    }
+    def __init__(self, source: Source, language: str | None) -> None:
+        for name in ("case", "source", "result", "instruction"):
+            if name not in source.schema.names:
+                raise UsageError(f"the input has no `{name}` column", hint=_HINT)
+        self.history = source.history.nodes
+        names = ["id", "case", "instruction", *({"judgements", "scores"} & set(source.schema.names))]
+        self.rows: list[dict[str, Any]] = []
+        for batch in source.batches(lambda shard: True):
+            columns: dict[str, list[Any]] = {name: batch.rows.column(name).to_pylist() for name in names}
+            for name in ("source", "result"):
+                columns[name] = [*map(kept_reference, leaf_references(row_pictures(batch.rows, name)))]
+            found = [dict(zip(columns, values)) for values in zip(*columns.values())]
+            self.rows += [row for row in found if _belongs(row["case"], language)]
+        if not self.rows:
+            raise EditError("there are no rows of REDEdit-Bench's text task" + (f" in {language}" if language else ""))
+        judgements = [one for row in self.rows for one in _judgements(row)]
+        self.facts = judge_facts(judgements) if judgements else {}
+        read = any((row.get("scores") or {}).get(OCR) is not None for row in self.rows)
+        self.scores = [
+            ([_judged(row, key) for key in KEYS] if judgements else [])
+            + ([_read(row)] if read and _names_text((row["instruction"] or {}).values()) else [])
+            for row in self.rows
+        ]
+        if not any(self.scores):
+            raise UsageError("no row was judged by the text rubric or by OCR", hint=_HINT)
+
+    def summary(self, cases: list[Case] | None, seed: int) -> dict[str, Any]:
+        """Mean, interval and coverage of each metric that the rows were asked for.
+
+        `cases` are all of the subset; without them the rows themselves are what is expected.
+        """
+        scores = [score for found in self.scores for score in found]
+        metrics = dict.fromkeys(score.task for score in scores)
+        expected = None
+        if cases is not None:
+            named = [case for case in cases if _names_text([case.instruction])]
+            expected = count_tasks(metric for metric in metrics for _ in (named if metric == OCR else cases))
+        made = summarize(scores, expected, ["score"], seed)
+        reasons = {metric: Counter(score.reason for score in scores if score.task == metric) for metric in metrics}
+        return {
+            "benchmark": "rededit",
+            "suite": TASK,
+            "metrics": {metric: {"n": entry["n"], **entry["score"]} for metric, entry in made["tasks"].items()},
+            "coverage": made["coverage"]["tasks"],
+            "reasons": {metric: {why: n for why, n in found.items() if why} for metric, found in reasons.items()},
+            "notes": list(_NOTES),
+        }
+
+    def shown(self) -> list[JudgedCase]:
+        """Every case for the report's gallery; its score is the mean of the judge's four, or else the OCR's."""
+        fetcher = Fetcher()
+        shown = []
+        for row, scores in zip(self.rows, self.scores):
+            judged = [score.values["score"] for score in scores if score.values and score.task in KEYS]
+            values = judged or [score.values["score"] for score in scores if score.values]
+            said = {one["dimension"]: one["reply"] for one in _judgements(row)}
+            words = [
+                (score.task, score.values.get("score"), "\n".join(filter(None, (score.reason, said.get(score.task)))))
+                for score in scores
+            ]
+            shown.append(
+                JudgedCase(
+                    row["id"],
+                    TASK,
+                    next((text for text in (row["instruction"] or {}).values() if text), ""),
+                    fmean(values) if values else None,
+                    next((score.state for score in scores if score.state != "ok"), "ok"),
+                    without_repeats(words),
+                    thumbnail(row["source"], fetcher),
+                    thumbnail(row["result"], fetcher),
+                )
+            )
+        return shown
 
 
 _HINT = "edit judge ROWS --rubric text --model J | edit judge --ocr -o JUDGED/"
@@ -82,7 +124,7 @@ def _judged(row: dict[str, Any], metric: str) -> Score:
     key = row["case"]["key"]
     found = [one for one in _judgements(row) if one["dimension"] == metric]
     values = [one["score"] for one in found if one["score"] is not None]
-    if not row["result"]:
+    if row["result"] is None:
         return Score(key, metric, {}, "missing", "no result picture")
     if values:
         return Score(key, metric, {"score": fmean(values)})
@@ -92,6 +134,6 @@ def _judged(row: dict[str, Any], metric: str) -> Score:
 
 def _read(row: dict[str, Any]) -> Score:
     key, value = row["case"]["key"], (row["scores"] or {}).get(OCR)
-    if not row["result"]:
+    if row["result"] is None:
         return Score(key, OCR, {}, "missing", "no result picture")
     return Score(key, OCR, {}, "failed", "not read") if value is None else Score(key, OCR, {"score": value})

@@ -239,7 +239,7 @@ _USED = {
     "--export": {"export", "input", "partial", "overwrite"},
     "dataset": _PAGE,
     "heldout": _PAGE | {"run_folder", "data", "seed"},
-    "--suite text": {"input", "partial", "limit", "suite", "language", "meta", "seed", "format"},
+    "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
     "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
 }
 _USED_BY = {  # and by some benchmarks
@@ -378,17 +378,28 @@ def _text_subset(ctx: click.Context, input: list[str], chosen: str) -> None:
     from pathlib import Path
 
     from edittools.bench.public import benchmarks, spoken_language
+    from edittools.bench.score_report import render_text_subset
     from edittools.bench.terminal import text_listings
-    from edittools.bench.text_subset import text_subset
+    from edittools.bench.text_subset import SCALES, TextSubset
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
+    output = given["output"]
+    beside = _refuse_existing(output, given["overwrite"])
     cases = None
     if given["meta"]:
         cases = benchmarks()["rededit"].cases(Path(given["meta"]), given["language"], given["suite"], None)
     source = open_input(input, RunOptions(limit=given["limit"], partial=given["partial"]))
-    found = text_subset(source, spoken_language(given["language"]), cases, given["seed"])
-    _print(found, text_listings(found), chosen)
+    subset = TextSubset(source, spoken_language(given["language"]))
+    found = subset.summary(cases, given["seed"])
+    listings = text_listings(found)
+    if output is not None:
+        page = render_text_subset(
+            found, listings[0], subset.shown(), SCALES, title=given["title"] or "REDEdit-Bench, text subset",
+            protocol=subset.facts, history=subset.history,
+        )  # fmt: skip
+        _write_report(output, beside, page, found)
+    _print(found, listings, chosen)
 
 
 def _write_report(output: str, beside: str, page: str, found: dict[str, Any]) -> None:
