@@ -76,6 +76,9 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--overwrite" in done.stderr
     assert sum(judge.calls.values()) == 14  # two for each of six cases, and two for what cannot be read
     assert "filtered" in done.stderr
+    store = ["--store", tmp_path / "judged.replies"]
+    plan = edit(*words[:-1], tmp_path / "again", *store, "-n").stdout.decode()
+    assert "judged.replies: 13 replies; those that" in plan  # of 14 calls, one of which is made again
     rows = rows_of(tmp_path / "judged")
     states = {(row["id"], one["dimension"]): (one["state"], one["score"]) for row in rows for one in row["judgements"]}
     assert states["background_change_en_key_0", "sc"] == ("ok", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -315,7 +316,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.models.writers.asking import Tally, ask_all
     from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
-    from edittools.models.writers.store import Store
+    from edittools.models.writers.store import Store, count_stored
     from edittools.stream.run import check_errors, open_progress, open_sink, run
 
     given = ctx.params
@@ -383,7 +384,12 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         found = estimate(stage.sample(source), prices, calls=calls)
         cost = "no price is known for this model" if prices is None else f"{found.cost:.2f} {prices.currency}"
         note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and "
-        options.show_plan(ctx, source, settings, (f"{note}{found.completion_tokens:,} written: {cost}",))
+        notes = [f"{note}{found.completion_tokens:,} written: {cost}"]
+        with contextlib.suppress(UsageError):  # nobody has said yet where the replies will be kept
+            folder = _store_folder(given)
+            if stored := count_stored(folder):
+                notes.append(f"{folder}: {stored:,} replies; those that are asked for here cost nothing")
+        options.show_plan(ctx, source, settings, tuple(notes))
         return
     sink = open_sink(run_options)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))

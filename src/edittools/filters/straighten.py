@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from edittools.errors import UsageError
 from edittools.filters import tilt
@@ -169,6 +168,8 @@ def _scores(rows: pa.RecordBatch) -> list[dict[str, Any]]:
 
 def _without_scores(rows: pa.RecordBatch, which: np.ndarray) -> pa.RecordBatch:
     """The rows with null for every score of some of them."""
+    import pyarrow.compute as pc  # takes longer to import than all filters
+
     index = rows.schema.get_field_index("scores")
     if index < 0 or not which.any():
         return rows

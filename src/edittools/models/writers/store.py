@@ -113,6 +113,18 @@ class Store:
             log.close()
 
 
+def count_stored(folder: str) -> int:
+    """How many replies the logs of a folder hold that are not asked for again. Raises EditError."""
+    count = 0
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.sqlite")):
+        try:
+            with contextlib.closing(_open_to_read(path)) as log:
+                count += log.execute("SELECT COUNT(*) FROM replies WHERE state != 'failed'").fetchone()[0]
+        except sqlite3.Error as error:
+            raise EditError(f"{path}: cannot read this reply store: {error}") from error
+    return count
+
+
 def _open_to_read(path: str) -> sqlite3.Connection:
     """A log of another task. A log that is not in use can be read on a read-only disk too."""
     address = f"file:{quote(os.path.abspath(path))}?mode=ro"
