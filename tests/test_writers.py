@@ -939,6 +939,7 @@ def test_local_models_that_cannot_be_loaded(tmp_path, checkpoint, monkeypatch):
     with pytest.raises(EditError, match="pickled"):
         LocalWriter(str(pickled))
     half = LocalWriter(str(checkpoint), dtype="bfloat16")
+    assert half.name == f"{LocalWriter(str(checkpoint)).name}, bfloat16"  # it is not given what the other one wrote
     assert half.answer([mixed_requests()[0]])[0].completion_tokens > 0
 
 

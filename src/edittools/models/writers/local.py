@@ -65,11 +65,13 @@ class LocalWriter:
             where = None if folder.is_dir() else f"where there is a network: hf download {spec}"
             raise EditError(f"cannot load the model {spec}: {str(error).strip().splitlines()[0]}", where) from error
         self.model = self.model.to(device).eval()
-        self.name = describe_model(spec)
+        self.name = describe_model(spec)  # what makes it judge otherwise is part of its name
+        if dtype != "float32":
+            self.name += f", {dtype}"
         self.batch_size = batch_size
         if min_pixels is not None or max_pixels is not None:
             self._bound_pictures(min_pixels, max_pixels)
-            self.name += f", pictures of {min_pixels or ''}..{max_pixels or ''} pixels"  # it judges otherwise
+            self.name += f", pictures of {min_pixels or ''}..{max_pixels or ''} pixels"
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
