@@ -76,6 +76,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--overwrite" in done.stderr
     assert sum(judge.calls.values()) == 14  # two for each of six cases, and two for what cannot be read
     assert "filtered" in done.stderr
+    assert "1 of 6 rows failed" in edit(*words, check=3).stderr and sum(judge.calls.values()) == 14  # all is there
     store = ["--store", tmp_path / "judged.replies"]
     plan = edit(*words[:-1], tmp_path / "again", *store, "-n").stdout.decode()
     assert "judged.replies: 13 replies; those that" in plan  # of 14 calls, one of which is made again

@@ -318,6 +318,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store, count_stored
     from edittools.stream.run import check_errors, open_progress, open_sink, run
+    from edittools.stream.sink import ShardSetSink
+    from edittools.stream.source import open_source
 
     given = ctx.params
     rubric = load_rubric(name)
@@ -400,7 +402,12 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             store.close()
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
     hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
-    check_errors(stage.counts, run_options.max_errors, hint)
+    counts = stage.counts
+    if isinstance(sink, ShardSetSink):  # shards that an earlier run, or a task of a cluster, has made count too
+        task = run_options.task
+        made = open_source([sink.folder], partial=True)
+        counts = stage.recount(made.batches(lambda shard: task is None or shard.index % task[1] == task[0]))
+    check_errors(counts, run_options.max_errors, hint)
 
 
 def _writer(given: dict[str, Any]) -> Any:

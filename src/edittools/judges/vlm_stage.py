@@ -302,15 +302,26 @@ class VlmJudgeStage:
     def _finish(self, entry: _Waiting) -> Batch:
         schema = self.schema(entry.batch.rows.schema)
         made = [self._judge(row) for row in entry.rows]
-        failed = (any(one["state"] in ("failed", "unparsed") for one in judgements) for judgements, _ in made)
-        self.counts.rows += len(made)
-        self.counts.failed += sum(failed)
+        for judgements, _ in made:
+            self._count(self.counts, judgements)
         rows = entry.batch.rows
         before = column_values(rows, COLUMN)
         lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
         beside = {COLUMN: pa.array(lists, pa.list_(JUDGEMENT))}
         scores = [scores for _, scores in made]
         return entry.batch.replace(add_scores(rows, schema, self.score_names(), scores, beside))
+
+    def recount(self, batches: Iterator[Batch]) -> Counts:
+        """`counts` of rows that such a stage wrote, in this run or in an earlier one."""
+        counts = Counts()
+        for batch in batches:
+            for judgements in column_values(batch.rows, COLUMN):
+                self._count(counts, judgements[-self.passes * len(self.rubric.dimensions) :])
+        return counts
+
+    def _count(self, counts: Counts, judgements: list[dict[str, Any]]) -> None:
+        counts.rows += 1
+        counts.failed += any(one["state"] in ("failed", "unparsed") for one in judgements)
 
     def _judge(self, row: _Row) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
         """The judgements of a row, by pass and dimension, and its scores by column name."""
