@@ -153,9 +153,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _complain(command, "out of memory", "use a smaller --batch-size or fewer workers (-j)")
         status = FAILED
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            _silence_stdout()
-        else:
+        _silence_stdout()  # what could not be written is in its buffer still, and Python 3.13 speaks of it once more
+        if error.errno != errno.EPIPE:
             place = f"{error.filename}: " if error.filename else ""
             _complain(command, f"{place}{error.strerror or error}")
             status = FAILED
