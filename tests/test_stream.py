@@ -696,6 +696,25 @@ def test_a_shard_set_reads_itself(edit: Runner, shards: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "piped").glob("*.tar"))) == 5
 
 
+def test_a_shard_may_be_named_by_its_parquet_file(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    edit("cat", *sorted(shards.glob("*.parquet")), "-o", tmp_path / "named")
+    assert rows_of(tmp_path / "named") == rows_of(shards)
+    edit("dedup", "00000.parquet", "-o", tmp_path / "one", cwd=shards)
+    assert rows_of(tmp_path / "one") == rows_of(shards)[:8]
+    # Without its tar there are no pictures, and that is not passed over.
+    shutil.copy(shards / "00000.parquet", tmp_path / "x.parquet")
+    data = (shards / "00000.parquet").read_bytes()
+    assert "under another name" in edit("cat", tmp_path / "x.parquet", "-o", f"{tmp_path}/x/", check=1).stderr
+    assert "standard input: " in edit("cat", "-o", f"{tmp_path}/x/", stdin=data, check=1).stderr
+
+
+def test_lines_from_a_pipe_refer_by_whole_paths(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "p.jpg").write_bytes(picture(0))
+    stream = edit("cat", stdin=b'{"id": "a", "target": "p.jpg"}\n', cwd=tmp_path).stdout
+    edit("cat", "-o", tmp_path / "out", stdin=stream, cwd="/")
+    assert [row["target"] for row in rows_of(tmp_path / "out")] == [picture(0)]
+
+
 def test_ids_are_the_same_on_another_machine(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "renamed"
     shutil.copytree(crawl, elsewhere, copy_function=shutil.copyfile)
@@ -831,6 +850,13 @@ def test_memory_urls_in_process(shards: Path) -> None:
     run("cat", open_source(["memory://set-b"]), [], {}, RunOptions(output="memory://one.tar", quiet=True))
     with tarfile.open(fileobj=io.BytesIO(system.cat("/one.tar"))) as tar:
         assert len(tar.getnames()) == 48
+
+
+def test_file_addresses_are_local_paths(edit: Runner, shards: Path, crawl: Path, tmp_path: Path) -> None:
+    found = edit("cat", f"file://{shards}/*.tar", "-f", "jsonl").lines
+    assert [row["id"] for row in found] == [row["id"] for row in rows_of(shards)]
+    edit("shard", f"file://{crawl}", "-o", f"file://{tmp_path}/set/", "--rows", 8)
+    assert tree(tmp_path / "set") == tree(shards)
 
 
 @pytest.fixture(scope="module")
