@@ -649,6 +649,11 @@ def test_parquet_with_unusable_ids_and_names(edit: Runner, tmp_path: Path) -> No
         rows, rejects = ingest(edit, path, out=tmp_path / name)
         assert len(rows) == 2 and not rejects and len({row["id"] for row in rows}) == 2
         assert [row["user_id"] for row in rows] == pa.array(ids).to_pylist()
+    both = {"target": [picture(1)], "task": [1.5], "user_task": ["mine"]}  # `task` is no text: it is the user's
+    pq.write_table(pa.table(both), tmp_path / "both.parquet")
+    assert "`user_task`" in edit("shard", tmp_path / "both.parquet", "-o", f"{tmp_path}/both/", check=2).stderr
+    rows, _ = ingest(edit, tmp_path / "both.parquet", out=tmp_path / "both", options=("--map", "my_task=user_task"))
+    assert [(row["user_task"], row["my_task"]) for row in rows] == [(1.5, "mine")]
     double = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["id", "x", "x"])
     pq.write_table(double, tmp_path / "double.parquet")
     assert "`x`" in edit("cat", tmp_path / "double.parquet", "-f", "jsonl", check=1).stderr
