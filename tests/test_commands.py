@@ -13,12 +13,15 @@ from typing import Any
 
 import click
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import EDIT, Runner, encode, picture, pixels, rejects_of, rows_of, tree
 from PIL import Image
 
 from edittools.cli.main import COMMANDS, group
 from edittools.cli.options import GROUPS, Command, Option
+from edittools.record import HF_IMAGE
 from edittools.stream import images
 from edittools.synth import Tools, find_fonts, synthesize, task_of, template_names
 from edittools.synth.stage import centre_square
@@ -115,6 +118,43 @@ def test_centre_square() -> None:
     blocks = array[:, 20:80].reshape(30, 2, 30, 2, 3).mean(axis=(1, 3))
     assert np.abs(centre_square(array, 30) - blocks).max() <= 1
     assert centre_square(array, 200).shape == (200, 200, 3)
+
+
+def test_columns_of_other_kinds_under_the_names_of_the_record(edit: Runner, tmp_path: Path) -> None:
+    """Somebody else's Parquet, read without `edit shard`: used where that can be, otherwise one line."""
+    count = 2
+    rows: dict[str, Any] = {
+        "id": ["a", "b"],
+        "source": pa.array([[{"bytes": picture(k), "path": None}] for k in range(count)], pa.list_(HF_IMAGE)),
+        "target": pa.array([{"bytes": picture(k + 5), "path": None} for k in range(count)], HF_IMAGE),
+        "instruction": [{"en": "turn it"}] * count,
+        "task": ["adjust"] * count,
+    }
+    rubric = ["judge", "--rubric", "dimensions", "--backend", "echo", "--model", "e"]
+    dedup, synth, judge = ["dedup"], ["synth", "--kinds", "flip"], ["judge"]
+    for name, values, refused, used in (
+        ("source", ["laion"] * count, [dedup, synth, judge, rubric], []),
+        ("source", [["laion"]] * count, [dedup, synth, rubric], []),
+        ("source", rows["target"], [], [dedup, synth, judge, rubric]),  # one source per row
+        ("source", pa.nulls(count), [judge], [dedup, synth]),
+        ("target", ["a.jpg"] * count, [dedup, synth, judge], []),
+        ("target", [{"offset": 1}] * count, [["dedup", "--level", "pairs"], synth, judge], []),
+        ("target", pa.nulls(count), [rubric], [dedup, judge]),
+        ("mask", ["a.png"] * count, [judge], [rubric]),
+        ("result", ["a.png"] * count, [judge], []),
+        ("turns", ["one"] * count, [dedup], []),
+        ("turns", [["one"]] * count, [dedup], []),
+        ("provenance", ["the web"] * count, [synth, ["caption"], rubric], [dedup]),
+        ("provenance", [{"path": 1}] * count, [synth], []),
+        ("instruction", ["turn it"] * count, [rubric], [dedup]),
+    ):
+        path = tmp_path / "x.parquet"
+        pq.write_table(pa.table({**rows, name: values}), path)
+        for words in refused:
+            assert f"`{name}`" in edit(*words, path, "-o", tmp_path / "no", check=2).stderr, (name, values, words)
+        for words in used:
+            out = tmp_path / words[0]
+            edit(*words, path, "-o", out, "--max-errors", "100%", "--overwrite")
 
 
 def test_synth_is_the_same_in_any_number_of_threads_and_tasks(edit: Runner, base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import EDIT, Runner, make_crawl, picture, rejects_of, rows_of, tree
@@ -97,6 +99,22 @@ def test_a_message_is_one_line_whatever_a_file_is_called(edit: Runner, tmp_path:
     assert len(result.stderr.splitlines()) == 1 and "\x1b" not in result.stderr and "名" in result.stderr
 
 
+def test_messages_of_the_command_line_are_one_line_too(edit: Runner) -> None:
+    for words in (["eval"], ["eval", "nothing"], ["man", "--no-such"]):
+        lines = edit(*words, check=2).stderr.splitlines()
+        assert len(lines) == 2 and "\\n" not in lines[0] and lines[1].startswith("hint: "), lines
+    shown = edit(check=2).stderr
+    assert shown.startswith("Usage: edit ") and "\n  shard  " in shown, "without a command: the help"
+
+
+def test_a_store_that_cannot_be_reached(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs")
+    away = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+    env = dict.fromkeys(away, "") | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    for words in (["s3://no-such-bucket/x"], [shards, "-o", "s3://no-such-bucket/x/"]):
+        assert "credentials" in edit("cat", *words, env=env, check=1).stderr
+
+
 def test_missing_and_unreadable_inputs(edit: Runner, shards: Path, tmp_path: Path) -> None:
     assert "no such file" in edit("cat", tmp_path / "nothing", check=1).stderr
     assert "nothing matches" in edit("cat", tmp_path / "*.tar", check=1).stderr
@@ -150,6 +168,14 @@ def test_run_again_is_resume(edit: Runner, shards: Path, tmp_path: Path) -> None
     assert tree(tmp_path / "piped") == piped
 
 
+def test_columns_are_looked_at_before_anything_is_started(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    """Not after a first pass that may take hours."""
+    for words in (["dedup", "--mark", "target"], ["filter", "--sharpness", "q10", "--mark", "target"],
+                  ["filter", "--sharpness", "..", "--mark", "scores"]):
+        assert "--mark" in edit(*words, shards, "-o", tmp_path / "out", check=2).stderr
+        assert not (tmp_path / "out").exists()
+
+
 def test_other_settings_and_inputs_are_refused(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     edit("shard", crawl, "-o", out, "--rows", 8)
@@ -164,6 +190,62 @@ def test_other_settings_and_inputs_are_refused(edit: Runner, crawl: Path, tmp_pa
     edit("shard", copy, "-o", out, "--rows", 16, "--overwrite")
     edit("shard", copy, "-o", tmp_path / "fresh", "--rows", 16)
     assert tree(out) == tree(tmp_path / "fresh"), "a smaller set leaves nothing of the larger one"
+
+
+def test_what_came_through_a_pipe_is_known_by_its_content(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    """The same commands over other rows: finished shards are neither taken for theirs nor made again."""
+    first = edit("cat", shards).stdout
+    some, none = (edit("filter", shards, "--min-side", side).stdout for side in (1, 999))
+    tars = [path.read_bytes() for path in sorted(shards.glob("*.tar"))]
+    halves = [edit("cat", shards / f"0000{k}.tar", "-f", "arrows").stdout for k in (0, 1)]
+    cases = (
+        ("streams", ["cat"], edit("cat", stdin=some + some).stdout, edit("cat", stdin=some + none).stdout),
+        ("concatenated", ["cat"], first + edit("cat", shards).stdout, first + edit("cat", shards, "--limit", 5).stdout),
+        ("tars", ["cat"], tars[0], tars[1]),
+        ("recut", ["shard", "--rows", 3], *halves),
+        ("recut-tars", ["shard", "--rows", 3], tars[0], tars[1]),
+    )
+    for name, command, one, other in cases:
+        out = tmp_path / name
+        edit(*command, "-o", out, stdin=one)
+        whole, before = tree(out), mtimes(out)
+        edit(*command, "-o", out, stdin=one)
+        assert tree(out) == whole and mtimes(out) == before, name
+        assert "--overwrite" in edit(*command, "-o", out, stdin=other, check=1).stderr, name
+        assert tree(out) == whole, name
+        edit(*command, "-o", out, "--overwrite", stdin=other)
+        edit(*command, "-o", f"{out}-fresh", stdin=other)
+        assert tree(out) == tree(tmp_path / f"{name}-fresh"), name
+
+
+def test_lines_whose_pictures_change_are_other_input(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "p.jpg").write_bytes(picture(0))
+    odd = '{"source": 7}\n{"target": "\\ud800.jpg"}\n{"source": {"a": 1}, "target": null}\n'
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "source": ["p.jpg"], "target": "p.jpg"}\n' + odd)
+    for _ in range(2):
+        edit("cat", tmp_path / "x.jsonl", "-o", tmp_path / "out", "--max-errors", "100%")
+    assert rejects_of(tmp_path / "out")[0]["value"] == "\ud800.jpg", "a name that is not text"
+    (tmp_path / "p.jpg").write_bytes(picture(1))
+    assert "--overwrite" in edit("cat", tmp_path / "x.jsonl", "-o", tmp_path / "out", check=1).stderr
+
+
+def test_zero_is_a_setting(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    stream = edit("cat", shards).stdout
+    edit("cat", "--limit", 0, "-o", tmp_path / "out", stdin=stream)
+    assert "--overwrite" in edit("cat", "-o", tmp_path / "out", stdin=stream, check=1).stderr
+    edit("dedup", shards, "--distance", 0, "-o", tmp_path / "unique")
+    history = json.loads(pq.read_schema(tmp_path / "unique/00000.parquet").metadata[b"edit.history"])
+    assert history["nodes"][-1]["settings"]["distance"] == 0
+    edit("caption", shards, "--seed", 0, "-o", tmp_path / "captioned")
+    history = json.loads(pq.read_schema(tmp_path / "captioned/00000.parquet").metadata[b"edit.history"])
+    assert "seed" not in history["nodes"][-1]["settings"], "what stands there anyway"
+
+
+def test_options_of_models_are_no_settings_without_one(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    for name, words in (("filter", ["--min-side", 1]), ("dedup", [])):
+        out = tmp_path / name
+        edit(name, shards, *words, "-o", out)
+        edit(name, shards, *words, "-o", out, "--device", "cpu", "--dtype", "float32", "--batch-size", 3)
 
 
 # ---------------------------------------------------------------- tasks and threads
@@ -274,6 +356,8 @@ def test_max_errors(edit: Runner, damaged: Path, tmp_path: Path) -> None:
     edit.pipe(["shard", damaged, "--max-errors", 0], ["cat", "-o", tmp_path / "piped"], check=[0, 3])
     edit.pipe(["shard", damaged], ["cat", "--max-errors", 2, "-o", tmp_path / "piped2"], check=[0, 0])
     edit("shard", damaged, check=0)  # into a pipe: the last command judges
+    for format in ("jsonl", "tar", "parquet"):  # which carry no rejects: whoever reads them cannot judge
+        assert "2 of 22 rows failed" in edit("shard", damaged, "-f", format, check=3).stderr
 
 
 def test_rejects_file(edit: Runner, damaged: Path, tmp_path: Path) -> None:
@@ -285,6 +369,12 @@ def test_rejects_file(edit: Runner, damaged: Path, tmp_path: Path) -> None:
     ]
     edit("shard", damaged, "-o", tmp_path / "set", check=3)
     assert rejects_of(tmp_path / "set") == lines
+
+
+def test_rejects_and_output_are_two_files(edit: Runner, damaged: Path, tmp_path: Path) -> None:
+    for rejects in ("x.jsonl", tmp_path / "x.jsonl", f"file://{tmp_path}/x.jsonl"):
+        edit("shard", damaged, "-o", "x.jsonl", "--rejects", rejects, cwd=tmp_path, check=2)
+    assert not (tmp_path / "x.jsonl").exists()
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +435,19 @@ def test_a_full_disk_is_a_failure(edit: Runner, shards: Path, wide: Path, format
         with open("/dev/full", "wb") as full:
             result = edit("cat", folder, "-f", format, stdout=full.fileno(), check=1)
         assert "No space left" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_half_a_parquet_file_does_not_read_as_a_whole_one(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(shards, own)
+    stream = edit("cat", own).stdout
+    (own / "00002.tar").unlink()
+    half = edit("cat", "-f", "parquet", stdin=stream, check=1)
+    with pytest.raises(pa.ArrowInvalid):
+        pq.read_table(io.BytesIO(half.stdout))
+    edit("cat", "-o", tmp_path / "out", stdin=half.stdout, check=1)
+    edit("cat", "-o", tmp_path / "x.parquet", stdin=stream, check=1)
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_an_unwritable_folder(edit: Runner, shards: Path, tmp_path: Path) -> None:
@@ -543,4 +646,6 @@ def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(
     pipe = [["cat", own], ["filter", "--min-side", 1, "-o", link, "--overwrite"]]
     assert "the input is read from there" in edit.pipe(*pipe, check=[None, 2])[-1].stderr
     assert "the input is read from there" in edit("shard", own, "-o", own, "--overwrite", check=2).stderr
+    for read, written in ((own, f"file://{own}/"), (f"file://{own}", own)):
+        assert "the input is read from there" in edit("cat", read, "-o", written, "--overwrite", check=2).stderr
     assert tree(own) == before

@@ -649,6 +649,11 @@ def test_parquet_with_unusable_ids_and_names(edit: Runner, tmp_path: Path) -> No
         rows, rejects = ingest(edit, path, out=tmp_path / name)
         assert len(rows) == 2 and not rejects and len({row["id"] for row in rows}) == 2
         assert [row["user_id"] for row in rows] == pa.array(ids).to_pylist()
+    both = {"target": [picture(1)], "task": [1.5], "user_task": ["mine"]}  # `task` is no text: it is the user's
+    pq.write_table(pa.table(both), tmp_path / "both.parquet")
+    assert "`user_task`" in edit("shard", tmp_path / "both.parquet", "-o", f"{tmp_path}/both/", check=2).stderr
+    rows, _ = ingest(edit, tmp_path / "both.parquet", out=tmp_path / "both", options=("--map", "my_task=user_task"))
+    assert [(row["user_task"], row["my_task"]) for row in rows] == [(1.5, "mine")]
     double = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["id", "x", "x"])
     pq.write_table(double, tmp_path / "double.parquet")
     assert "`x`" in edit("cat", tmp_path / "double.parquet", "-f", "jsonl", check=1).stderr
@@ -694,6 +699,25 @@ def test_a_shard_set_reads_itself(edit: Runner, shards: Path, tmp_path: Path) ->
     edit.pipe(["cat", shards], ["shard", "--rows", 5, "-o", tmp_path / "piped"])
     assert rows_of(tmp_path / "piped") == rows_of(shards)
     assert len(list((tmp_path / "piped").glob("*.tar"))) == 5
+
+
+def test_a_shard_may_be_named_by_its_parquet_file(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    edit("cat", *sorted(shards.glob("*.parquet")), "-o", tmp_path / "named")
+    assert rows_of(tmp_path / "named") == rows_of(shards)
+    edit("dedup", "00000.parquet", "-o", tmp_path / "one", cwd=shards)
+    assert rows_of(tmp_path / "one") == rows_of(shards)[:8]
+    # Without its tar there are no pictures, and that is not passed over.
+    shutil.copy(shards / "00000.parquet", tmp_path / "x.parquet")
+    data = (shards / "00000.parquet").read_bytes()
+    assert "under another name" in edit("cat", tmp_path / "x.parquet", "-o", f"{tmp_path}/x/", check=1).stderr
+    assert "standard input: " in edit("cat", "-o", f"{tmp_path}/x/", stdin=data, check=1).stderr
+
+
+def test_lines_from_a_pipe_refer_by_whole_paths(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "p.jpg").write_bytes(picture(0))
+    stream = edit("cat", stdin=b'{"id": "a", "target": "p.jpg"}\n', cwd=tmp_path).stdout
+    edit("cat", "-o", tmp_path / "out", stdin=stream, cwd="/")
+    assert [row["target"] for row in rows_of(tmp_path / "out")] == [picture(0)]
 
 
 def test_ids_are_the_same_on_another_machine(edit: Runner, crawl: Path, tmp_path: Path) -> None:
@@ -831,6 +855,13 @@ def test_memory_urls_in_process(shards: Path) -> None:
     run("cat", open_source(["memory://set-b"]), [], {}, RunOptions(output="memory://one.tar", quiet=True))
     with tarfile.open(fileobj=io.BytesIO(system.cat("/one.tar"))) as tar:
         assert len(tar.getnames()) == 48
+
+
+def test_file_addresses_are_local_paths(edit: Runner, shards: Path, crawl: Path, tmp_path: Path) -> None:
+    found = edit("cat", f"file://{shards}/*.tar", "-f", "jsonl").lines
+    assert [row["id"] for row in found] == [row["id"] for row in rows_of(shards)]
+    edit("shard", f"file://{crawl}", "-o", f"file://{tmp_path}/set/", "--rows", 8)
+    assert tree(tmp_path / "set") == tree(shards)
 
 
 @pytest.fixture(scope="module")

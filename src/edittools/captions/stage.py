@@ -11,6 +11,7 @@ from edittools.captions import caption
 from edittools.errors import RowError, UsageError
 from edittools.record import TEXT
 from edittools.stream.batch import Batch
+from edittools.stream.pictures import check_columns
 from edittools.stream.rows import column_values, drop_failed
 
 
@@ -26,6 +27,7 @@ class CaptionStage:
         self.styles, self.seed = styles, seed
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
+        check_columns(schema, "provenance")
         for style in self.styles:
             if f"instruction_{style}" in schema.names:
                 raise UsageError(f"the input has a column `instruction_{style}` already")

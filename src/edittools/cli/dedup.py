@@ -231,6 +231,7 @@ def command(
         against=compared,
         background=rule.background,
         whiten=rule.whiten,
+        **({} if rule.models else dict.fromkeys(("device", "dtype", "batch_size"))),
     )
     if step == "fingerprint":  # which none of these changes
         settings = {name: value for name, value in settings.items() if name not in _LEARNT}

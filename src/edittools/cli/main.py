@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from edittools import __version__
-from edittools.errors import DONE, FAILED, USAGE, EditError, Interrupted
+from edittools.errors import DONE, FAILED, USAGE, EditError, Interrupted, describe
 
 # Name and summary of every subcommand, in the order of the road; so that `edit --help` imports none of them.
 COMMANDS = {
@@ -30,6 +30,9 @@ COMMANDS = {
     "man": "print the manual",
 }
 
+
+# What opens addresses of object stores and hubs; not all of their errors are OSErrors.
+_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure", "httpx", "httpx2", "requests"}
 
 # Subcommands whose name is a Python built-in have another file name.
 _FILES = {"filter": "filter_", "eval": "eval_"}
@@ -132,8 +135,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             group.invoke(context)
     except click.exceptions.Exit as stop:
         status = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.message, file=sys.stderr)
+        status = USAGE
     except click.UsageError as error:
-        _complain(command, error.format_message())
+        _complain(command, " ".join(error.format_message().split()))
         path = error.ctx.command_path if error.ctx is not None else "edit"
         print(f"hint: try `{path} --help`", file=sys.stderr)
         status = USAGE
@@ -158,6 +164,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             place = f"{error.filename}: " if error.filename else ""
             _complain(command, f"{place}{error.strerror or error}")
             status = FAILED
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORES:
+            raise
+        _complain(command, describe(error), "an address of a store: is it reachable, and are its credentials set?")
+        status = FAILED
     status = status or _close_stdout()
     _leave(status)
 

@@ -307,15 +307,13 @@ def settings(ctx: click.Context, **resolved: Any) -> dict[str, Any]:
     """What the history records: every option that changes the result, and what it was resolved to.
 
     Options that were not given and have no value are left out, so that a new option of a later release does not
-    change the hash of what this one made.
+    change the hash of what this one made. A 0 is a value, unless it is what stands there anyway.
     """
-    chosen = {
-        p.name: ctx.params[p.name]
-        for p in ctx.command.params
-        if isinstance(p, Option) and p.setting and p.name in ctx.params
-    }
+    recorded = {p.name: p for p in ctx.command.params if isinstance(p, Option) and p.setting and p.name in ctx.params}
+    chosen = {name: ctx.params[name] for name, p in recorded.items() if ctx.params[name] != 0 or p.default != 0}
     chosen.update(resolved)
-    return {name: _plain(value) for name, value in sorted(chosen.items()) if value not in (None, (), False)}
+    said = {name: value for name, value in chosen.items() if value is not None and value is not False and value != ()}
+    return {name: _plain(value) for name, value in sorted(said.items())}
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ from edittools.rounding import significant
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import source_references, target_references
+from edittools.stream.pictures import check_columns, source_references, target_references
 from edittools.stream.rows import RowPool, column_values
 
 # What every rule has. `exact` is a digest of all of a row's pictures and its instruction; `pairing` of everything
@@ -43,6 +43,7 @@ FINGERPRINT = pa.schema(
         ("error_value", pa.string()),
     ]
 )
+READ = ("source", "target", "turns")  # the columns that have to be the record's
 MODEL_RASTER = images.Raster(short_side=512)  # what a model is given; it scales further by itself
 LOOK_SIDE = 64
 LOOK_RASTER = images.Raster(square=LOOK_SIDE)  # on which pairs are compared with pairs, by PSNR and SSIM
@@ -92,6 +93,7 @@ class Fingerprint:
         self.shard, self.position = -1, 0
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
+        check_columns(schema, *READ)
         return self.made
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from edittools.dedup.background import Background
 from edittools.dedup.decide import decide
-from edittools.dedup.fingerprint import Fingerprint, are_prints
+from edittools.dedup.fingerprint import READ, Fingerprint, are_prints
 from edittools.dedup.ids import check_ids
 from edittools.dedup.prints import Prints
 from edittools.dedup.rule import Rule, difference, load_models
@@ -19,6 +19,7 @@ from edittools.errors import EditError, UsageError
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
+from edittools.stream.pictures import check_columns
 from edittools.stream.rows import column_values, row_paths
 
 
@@ -49,6 +50,7 @@ class DedupStage:
         self.ids: dict[str, str] | None = None  # that the rows have to have: of a verdict made before
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
+        check_columns(schema, *READ)
         if self.mark is None:
             return schema
         if self.mark in schema.names:

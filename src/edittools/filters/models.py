@@ -117,7 +117,7 @@ class Models:
             folder = find_weights(name, release=_release(role, name))
             found[role] = f"{Path(name).name}@{folder_digest(folder)}"
         if not found:
-            return {}
+            return dict.fromkeys(("device", "dtype", "batch_size"))  # given or not, they change nothing
         return {"models": found, "device": self.device, "dtype": self.dtype, "batch_size": self.batch_size}
 
     def key(self, item: Filter) -> str:

@@ -92,6 +92,8 @@ class FilterStage:
     def schema(self, schema: pa.Schema) -> pa.Schema:
         if self.mark is not None and self.mark in schema.names:
             raise UsageError(f"--mark {self.mark}: the input has such a column already")
+        if self.mark == "scores":
+            raise UsageError("--mark scores: the column of the measured values has this name")
         if self.where is not None:
             self.where.true_for(empty_batch(schema))  # a wrong expression is found before anything is written
         scores = score_types(schema)

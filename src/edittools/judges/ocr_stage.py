@@ -11,8 +11,8 @@ from edittools.judges.ocr import NAMES, ocr_scores, target_text
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
-from edittools.stream.pictures import row_pictures
-from edittools.stream.rows import column_values, drop_failed, in_language, map_chunks
+from edittools.stream.pictures import check_columns, row_pictures
+from edittools.stream.rows import column_values, drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
 
@@ -42,6 +42,7 @@ class OcrStage:
         for name in (self._column(schema), "instruction"):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to read")
+        check_columns(schema, "instruction")
         return scores_schema(schema, NAMES)
 
     def _column(self, schema: pa.Schema) -> str:
@@ -52,7 +53,7 @@ class OcrStage:
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = batch.rows
-        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        texts = instructions(rows, self.language)
         ids = column_values(rows, "id")
         made: list[dict[str, float | None]] = []
         failed: dict[int, RowError] = {}

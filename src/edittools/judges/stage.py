@@ -16,7 +16,7 @@ from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
-from edittools.stream.pictures import row_pictures
+from edittools.stream.pictures import check_columns, picture_references, row_pictures
 from edittools.stream.rows import drop_failed, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
@@ -46,6 +46,7 @@ class JudgeStage:
         for name in ("source", "target"):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
+        check_columns(schema, "source", "target", "mask", "result")
         return scores_schema(schema, self._scores(schema), {BOX: pa.list_(pa.float64())})
 
     def _scores(self, schema: pa.Schema) -> list[str]:
@@ -67,7 +68,7 @@ class JudgeStage:
         names = ["target"] + [n for n in ("mask", "result") if n in rows.schema.names]
         others = _other_results(rows.schema)
         names += [f"result_{name}" for name in others]
-        found = {name: list(leaf_references(rows.column(name))) for name in names}
+        found = {name: picture_references(rows, name) for name in names}
         found["source"] = list(leaf_references(row_pictures(rows, "source")))
         scores: list[dict[str, Any]] = []
         boxes: list[list[float] | None] = []

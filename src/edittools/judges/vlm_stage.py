@@ -30,8 +30,8 @@ from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
-from edittools.stream.pictures import row_pictures, source_references
-from edittools.stream.rows import column_values, in_language
+from edittools.stream.pictures import check_columns, row_pictures, source_references
+from edittools.stream.rows import column_values, instructions
 from edittools.stream.scores import add_scores, scores_schema
 from edittools.stream.source import Source
 from edittools.stream.wire import Counts
@@ -165,6 +165,7 @@ class VlmJudgeStage:
         for name in needed:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
+        check_columns(schema, "source", "instruction", "provenance")
         if COLUMN in schema.names and schema.field(COLUMN).type != pa.list_(JUDGEMENT):
             raise UsageError(f"column `{COLUMN}` holds something else already")
         return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)})
@@ -238,7 +239,7 @@ class VlmJudgeStage:
         edited = list(leaf_references(row_pictures(rows, self._edited(rows.schema))))
         other = list(leaf_references(row_pictures(rows, self.other))) if self.other else [None] * rows.num_rows
         sources = source_references(rows)
-        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        texts = instructions(rows, self.language)
         tasks, origins = column_values(rows, "task"), column_values(rows, "provenance")
         cases = column_values(rows, "case")
 

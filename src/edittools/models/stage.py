@@ -17,8 +17,8 @@ from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import picture_value, source_references
-from edittools.stream.rows import column_values, drop_failed, in_language
+from edittools.stream.pictures import check_columns, picture_value, source_references
+from edittools.stream.rows import column_values, drop_failed, in_language, instructions
 
 WINDOW = 4  # batches' worth of rows that are read before the first is edited
 
@@ -87,6 +87,7 @@ class SampleStage:
         for name in ("source", "instruction"):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to edit")
+        check_columns(schema, "source", "instruction", "turns")
         if self.column in schema.names:
             raise UsageError(f"--column {self.column}: the input has such a column already")
         self.turns = "turns" in schema.names
@@ -104,7 +105,7 @@ class SampleStage:
                 yield self._edit(batch.slice(start, stop), texts[start:stop])
 
     def _instructions(self, rows: pa.RecordBatch) -> list[str | None]:
-        texts = [in_language(item or {}, self.language) for item in column_values(rows, "instruction")]
+        texts = instructions(rows, self.language)
         return _exchanged(texts) if self.shuffle else texts
 
     def _edit(self, batch: Batch, texts: list[str | None]) -> Batch:

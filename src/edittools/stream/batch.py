@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +43,11 @@ class Reject:
         if self.path is not None:
             record["path"] = self.path
         return record
+
+    def line(self) -> bytes:
+        """As one line of JSON. Half of a surrogate pair, which a name in JSON may hold, stays an escape."""
+        text = json.dumps(self.to_dict(), ensure_ascii=False, default=str)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
 
     @classmethod
     def from_dict(cls, record: dict) -> Reject:

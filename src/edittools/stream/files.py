@@ -24,6 +24,11 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def local(path: str) -> str:
+    """A `file://` address as the path it is, so that one place has one name; everything else as it stands."""
+    return path.removeprefix("file://")
+
+
 @functools.cache
 def _filesystem(protocol: str) -> Any:
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from edittools.errors import RowError
+from edittools.errors import RowError, UsageError
 from edittools.record import COLUMNS, IMAGE, PROVENANCE, canonical_task
 from edittools.stream import images
 from edittools.stream.batch import Batch
@@ -50,6 +50,11 @@ class Ingest:
         types: dict[str, pa.DataType] = {"id": pa.string()}
         for column in schema:
             name = self._name(column)
+            if name in types and name.startswith("user_"):
+                raise UsageError(
+                    f"columns `{name.removeprefix('user_')}` and `{name}`: both would be called `{name}`",
+                    hint=f"call one of them otherwise: --map NEW={name}",
+                )
             types[name] = COLUMNS.get(name, column.type)
         types.setdefault("task", pa.string())
         types["provenance"] = PROVENANCE

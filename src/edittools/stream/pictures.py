@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import UsageError
-from edittools.record import IMAGE
+from edittools.record import COLUMNS, IMAGE
 from edittools.stream import images
 from edittools.stream.fetch import leaf_references
 from edittools.stream.units import reference
@@ -32,10 +32,46 @@ def row_pictures(rows: pa.RecordBatch, which: str) -> pa.StructArray:
     raise UsageError(f"column `{which}` holds no pictures")
 
 
+def check_columns(schema: pa.Schema, *names: str) -> None:
+    """Raises UsageError where columns of these names are not what the record says, as in somebody else's Parquet."""
+    for name in names:
+        wanted = COLUMNS.get(name, IMAGE)  # `result` is a picture too
+        kind = schema.field(name).type if name in schema.names else wanted
+        if not _reads_as(kind, wanted) and (name, kind) != ("source", IMAGE):
+            picture = wanted in (IMAGE, pa.list_(IMAGE))
+            raise UsageError(
+                f"column `{name}` " + ("holds no pictures" if picture else f"is not the `{name}` of a record"),
+                hint="`edit shard` makes records of any table",
+            )
+
+
+def _reads_as(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type can be used as those of another; fields that only one of them has do not matter."""
+    if pa.types.is_null(kind):
+        return True
+    if wanted == IMAGE:
+        return kind == IMAGE
+    if pa.types.is_struct(wanted):
+        fields = {field.name: field.type for field in wanted}
+        return pa.types.is_struct(kind) and all(_reads_as(f.type, fields[f.name]) for f in kind if f.name in fields)
+    if pa.types.is_list(wanted):
+        return pa.types.is_list(kind) and _reads_as(kind.value_type, wanted.value_type)
+    if pa.types.is_string(wanted):
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
 def target_references(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
     """The target of every row; None where it has none, or where there is no such column."""
-    index = rows.schema.get_field_index("target")
-    return [None] * rows.num_rows if index < 0 else list(leaf_references(rows.column(index)))
+    return picture_references(rows, "target")
+
+
+def picture_references(rows: pa.RecordBatch, name: str) -> list[dict[str, Any] | None]:
+    """The picture of every row in a column; None where it has none, or where there is no such column."""
+    index = rows.schema.get_field_index(name)
+    if index < 0 or pa.types.is_null(rows.column(index).type):
+        return [None] * rows.num_rows
+    return list(leaf_references(rows.column(index)))
 
 
 def source_references(rows: pa.RecordBatch) -> list[list[dict[str, Any]]]:
@@ -46,9 +82,11 @@ def source_references(rows: pa.RecordBatch) -> list[list[dict[str, Any]]]:
 def list_references(rows: pa.RecordBatch, name: str) -> list[list[dict[str, Any]]]:
     """The pictures of every row in a column of lists; none where there is no such column."""
     index = rows.schema.get_field_index(name)
-    if index < 0:
+    if index < 0 or pa.types.is_null(rows.column(index).type):
         return [[] for _ in range(rows.num_rows)]
     column = rows.column(index)
+    if column.type == IMAGE:  # of somebody else's Parquet: one source per row
+        return [[item] if item is not None else [] for item in leaf_references(column)]
     offsets = np.asarray(column.offsets).tolist()
     flat = list(leaf_references(column.values.slice(offsets[0], offsets[-1] - offsets[0])))
     return [

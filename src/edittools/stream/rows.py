@@ -198,6 +198,11 @@ def in_language(instruction: dict[str, str | None], language: str | None) -> str
     return instruction.get("en") or next((text for text in instruction.values() if text), None)
 
 
+def instructions(rows: pa.RecordBatch, language: str | None) -> list[str | None]:
+    """Every row's instruction in a language (see in_language)."""
+    return [in_language(item or {}, language) for item in column_values(rows, "instruction")]
+
+
 def row_paths(rows: pa.RecordBatch) -> list[str | None]:
     """Every row's path inside its crawl, where it says."""
     index = rows.schema.get_field_index("provenance")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
+import pyarrow as pa
+
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
 from edittools.stream import files
 from edittools.stream.batch import Batch, Reject, Shard, Stage
@@ -20,7 +21,7 @@ from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
-from edittools.stream.sink import ShardSetSink, Sink, TableSink, make_sink
+from edittools.stream.sink import ArrowSink, ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
 from edittools.stream.units import FolderUnit, ShardUnit
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
@@ -164,6 +165,10 @@ def open_progress(
     return Progress(command, source.rows, shown=shown, note=note)
 
 
+def _same_place(one: str, other: str) -> bool:
+    return one == other or os.path.realpath(files.local(one)) == os.path.realpath(files.local(other))
+
+
 def _to_pipe(options: RunOptions) -> bool:
     return options.output in (None, "-") and stdout_kind() == "pipe"
 
@@ -215,6 +220,8 @@ def run(
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
     refuse_own_input(sink, source)
+    if options.rejects and options.output and _same_place(options.rejects, options.output):
+        raise UsageError(f"--rejects {options.rejects}: is the -o too: one would replace the other")
     if options.task is not None:
         if not to_folder and options.output not in (None, "-"):
             raise UsageError("--task needs a shard set for its output (-o DIR/): several tasks would write one file")
@@ -231,6 +238,9 @@ def run(
     if to_pipe:
         with contextlib.suppress(OSError, ValueError):
             grow_pipe(cast(Any, open(1, "wb", closefd=False)))
+    schema = source.schema
+    for stage in stages:  # a column that is missing, or of another kind, is found before anything is started
+        schema = stage.schema(schema)
     progress = progress or open_progress(command, source, options, sink)
     rejects = _RejectsFile(options.rejects, options.overwrite)
     spool: str | None = None
@@ -251,8 +261,10 @@ def run(
                             stage.save_verdict(kept)
                             files.remove_tree(f"{kept}-facts")
                 if options.ray is not None:
-                    _spread(options.ray, command, source, stages, options, cast(ShardSetSink, sink))
-                counts = _second_pass(command, source, stages, settings, version, options, sink, progress, rejects)
+                    _spread(options.ray, command, source, options, cast(ShardSetSink, sink))
+                counts = _second_pass(
+                    command, source, stages, schema, settings, version, options, sink, progress, rejects
+                )
                 rejects.commit()
             except BaseException:
                 sink.abort()
@@ -264,7 +276,7 @@ def run(
             with contextlib.suppress(OSError):
                 os.unlink(spool)
     progress.summary()
-    if not to_pipe:
+    if not (to_pipe and isinstance(sink, ArrowSink)):  # where the rejects travel on, the last command judges the sum
         check_errors(counts, options.max_errors)
     return counts
 
@@ -278,6 +290,7 @@ def _second_pass(
     command: str,
     source: Source,
     stages: list[Stage],
+    schema: pa.Schema,
     settings: dict[str, Any],
     version: int,
     options: RunOptions,
@@ -285,13 +298,10 @@ def _second_pass(
     progress: Progress,
     rejects: _RejectsFile,
 ) -> Counts:
-    schema, history = source.schema, source.history
     verdicts = [s.verdict_digest for s in stages if isinstance(s, TwoPassStage)]
     if verdicts:
         settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
-    for stage in stages:
-        schema = stage.schema(schema)
-    history = history.add(command, version, settings)
+    history = source.history.add(command, version, settings)
     sink.open(schema, history, source.rows)
     finished = Counts()
 
@@ -339,12 +349,9 @@ def _kept_verdict(command: str, source: Source, settings: dict[str, Any], sink: 
 
 
 def _spread(
-    cluster: RayCluster, command: str, source: Source, stages: list[Stage], options: RunOptions, sink: ShardSetSink
+    cluster: RayCluster, command: str, source: Source, options: RunOptions, sink: ShardSetSink
 ) -> None:
     """Let a Ray cluster make the shards. The caller then finds them finished, as a rerun does."""
-    schema = source.schema
-    for stage in stages:
-        schema = stage.schema(schema)  # a column that is missing is found before anything is started
     shards = _shard_count(source)
     there = shard_numbers(sink.folder) if files.exists(sink.folder) else []
     if len(there) < shards or options.overwrite:
@@ -407,14 +414,14 @@ class _RejectsFile:
     def __init__(self, path: str | None, overwrite: bool) -> None:
         self.pending = None
         if path is not None:
+            path = files.local(path)
             files.refuse_existing(path, overwrite)
             self.pending = files.Pending(path)
 
     def write(self, rejects: list[Reject]) -> None:
         if self.pending is not None:
             for reject in rejects:
-                line = json.dumps(reject.to_dict(), ensure_ascii=False, default=str)
-                self.pending.file.write(line.encode() + b"\n")
+                self.pending.file.write(reject.line())
 
     def commit(self) -> None:
         if self.pending is not None:

@@ -114,10 +114,22 @@ def _footer(parquet: pq.ParquetFile, path: str) -> Footer:
         raise EditError(f"{path}: damaged footer: {describe(error)}") from error
 
 
+def is_shard(path: str) -> bool:
+    """Whether a Parquet file is one of ours."""
+    with arrow_errors(path), _open_parquet(path) as parquet:
+        return b"edit.hash" in (parquet.schema_arrow.metadata or {})
+
+
+def shard_index(name: str) -> int | None:
+    """The number of a shard, by the name of its Parquet file."""
+    match = _PARQUET.match(name)
+    return int(match[1]) if match else None
+
+
 def shard_numbers(folder: str) -> list[int]:
     """The committed shards of a set."""
-    found = [_PARQUET.match(name) for name in files.listdir(folder)]
-    return sorted(int(match[1]) for match in found if match)
+    found = map(shard_index, files.listdir(folder))
+    return sorted(index for index in found if index is not None)
 
 
 def is_shard_set(folder: str) -> bool:
@@ -224,12 +236,9 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
 class ShardWriter:
     """Writes one shard of a set. Nothing has a final name before `commit`."""
 
-    def __init__(
-        self, folder: str, index: int, count: int | None, schema: pa.Schema, history: History, hash: str
-    ) -> None:
+    def __init__(self, folder: str, index: int, count: int | None, schema: pa.Schema, history: History) -> None:
         self.folder, self.index, self.count = folder, index, count
-        self.history, self.hash = history, hash
-        self.schema = schema
+        self.history, self.schema = history, schema
         self.counts = Counts()
         self.rejects: list[Reject] = []
         self.stem = files.join(folder, shard_name(index))
@@ -263,9 +272,9 @@ class ShardWriter:
             self.ids.add(identity)
         return (rows.filter(pa.array(keep, pa.bool_())), rejects) if rejects else (rows, [])
 
-    def commit(self) -> None:
-        """Rename the parts, the Parquet file last: it commits the shard."""
-        tar = {"size": 0, "digest": self.hash}
+    def commit(self, made: str) -> None:
+        """Rename the parts, the Parquet file last: it commits the shard. `made` is its `output_hash`."""
+        tar = {"size": 0, "digest": made}
         if self.tar is not None and self.pending is not None:
             self.tar.end()
             self.pending.finish()
@@ -274,15 +283,15 @@ class ShardWriter:
         notes = {
             "edit.version": str(VERSION),
             "edit.history": self.history.to_json(),
-            "edit.hash": self.hash,
+            "edit.hash": made,
             "edit.tar": json.dumps(tar),
             "edit.shard": json.dumps({"index": self.index, "count": self.count}),
             "edit.counts": json.dumps(self.counts.to_dict()),
         }
         table = pa.Table.from_batches(self.tables, schema=stored).replace_schema_metadata(notes)
-        lines = "".join(json.dumps(r.to_dict(), ensure_ascii=False, default=str) + "\n" for r in self.rejects)
+        lines = b"".join(reject.line() for reject in self.rejects)
         files.make_dirs(files.join(self.folder, REJECTS))
-        files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines.encode())
+        files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines)
         parquet = files.Pending(self.stem + ".parquet")
         try:
             write_parquet(table, parquet.file)

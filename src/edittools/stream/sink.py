@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -72,6 +73,7 @@ class ShardSetSink:
         self.fetcher = Fetcher()
         self.writer: ShardWriter | None = None
         self.skipping: int | None = None
+        self.unknown = False
         self.highest = -1
         self.stated: int | None = None
 
@@ -105,7 +107,7 @@ class ShardSetSink:
         if not files.exists(path):
             return None
         footer = read_footer(path)
-        if footer.hash == output_hash(self.history, shard.digest):
+        if shard.digest and footer.hash == output_hash(self.history, shard.digest):
             return footer.counts
         if not self.overwrite:
             raise EditError(
@@ -128,18 +130,21 @@ class ShardSetSink:
         if self.overwrite:  # of a pipe it shows only now where the pictures lie
             self.refuse_inputs(os.path.dirname(file) for file in referenced_files(batch.rows))
         if self.writer is None:
-            # Of a pipe the shards are known only as they come.
-            if self.done(shard) is not None:
+            # Of a pipe the shards are known only as they come, and some only when they have come whole.
+            self.unknown = not shard.digest
+            if not self.unknown and self.done(shard) is not None:
                 self.skipping = None if batch.last else shard.index
                 return []
-            made = output_hash(self.history, shard.digest)
-            self.writer = ShardWriter(self.folder, shard.index, shard.count, self.schema, self.history, made)
+            self.writer = ShardWriter(self.folder, shard.index, shard.count, self.schema, self.history)
         found = self.writer.write(batch.rows, self.fetcher, "write") if batch.rows.num_rows else []
         self.writer.rejects += batch.rejects + found
         self.writer.counts.rows += batch.seen
         self.writer.counts.failed += sum(reject.failed for reject in batch.rejects + found)
         if batch.last:
-            self.writer.commit()
+            if self.unknown and self.done(shard) is not None:
+                self.writer.discard()
+            else:
+                self.writer.commit(output_hash(self.history, shard.digest))
             self.writer = None
         return found
 
@@ -278,10 +283,27 @@ class ArrowSink(_FileSink):
         self._commit()
 
 
+class _Valve(io.RawIOBase):
+    """Passes on what is written, until it is shut: a Parquet writer that is thrown away still writes its footer,
+    and half a file would read as a whole one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.shut = file, False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.shut:
+            self.file.write(data)
+        return len(data)
+
+
 class ParquetSink(_FileSink):
     """One Parquet file with the pictures inside, in the Hugging Face convention."""
 
     _GROUP_BYTES = 64 << 20
+    valve: _Valve | None = None
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
         import pyarrow.parquet as pq
@@ -298,8 +320,9 @@ class ParquetSink(_FileSink):
         plain = {column.name for column in schema} - pictures
         # Compression and dictionaries cost time on pictures and save nothing; other columns gain.
         paths = _leaf_columns(stored)
+        self.valve = _Valve(self._target())
         self.writer = pq.ParquetWriter(
-            self._target(),
+            self.valve,
             self.stored,
             compression={p: "zstd" if p.split(".")[0] in plain else "none" for p in paths},
             use_dictionary=[p for p in paths if p.split(".")[0] in plain],
@@ -329,6 +352,11 @@ class ParquetSink(_FileSink):
         self._flush()
         self.writer.close()
         self._commit()
+
+    def abort(self) -> None:
+        if self.valve is not None:
+            self.valve.shut = True
+        super().abort()
 
 
 def _leaf_columns(schema: pa.Schema) -> list[str]:
@@ -477,9 +505,9 @@ def make_sink(
     else:
         assert output is not None
         chosen = format or _format_of(output)
-        path, stdout = output, None
+        path, stdout = files.local(output), None
         if chosen == "shards":
-            return ShardSetSink(output, overwrite)
+            return ShardSetSink(path, overwrite)
         if chosen == "table":
             raise UsageError("a table goes to the terminal only")
     if chosen == "tar":

@@ -211,7 +211,8 @@ class TarPipeSource:
     rewindable = False
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        self.window = Window(file)
+        self.content = xxhash.xxh3_128()
+        self.window = Window(file, self.content.update)
         self.reader = TarReader(self.window.read, name, self.window.forget)
         note = self.reader.read_note()
         if note is None:
@@ -228,10 +229,9 @@ class TarPipeSource:
         return reference(bytes=data, **known)
 
     def batches(self, select: Select) -> Iterator[Batch]:
-        shard = Shard(0, 1, digest("tar", self.history.hash))
         for rows in unpack_rows(self.reader, self.schema, self._picture, 64):
-            yield Batch(rows, shard, False, rows.num_rows)
-        yield Batch(empty_batch(self.schema), shard, last=True)
+            yield Batch(rows, Shard(0, 1, ""), False, rows.num_rows)
+        yield Batch(empty_batch(self.schema), Shard(0, 1, digest("tar", self.content.hexdigest())), last=True)
 
 
 class Inlined:
@@ -287,22 +287,54 @@ class Regrouped:
     def batches(self, select: Select) -> Iterator[Batch]:
         from edittools.stream.units import picture_bytes
 
-        index, filled, place = 0, 0, digest("regrouped", self.history.hash)
+        index, filled = 0, 0
         limit = self.size if self.size is not None else self.per_shard
         assert limit is not None
+        parts = _Parts()
         for batch in self.source.batches(select):
             count = batch.rows.num_rows
+            parts.begin(batch)
             weights = picture_bytes(batch.rows).tolist() if self.size is not None else [1] * count
             start, seen, rejects = 0, batch.seen, batch.rejects
             for k, weight in enumerate(weights):
                 if filled and filled + weight > limit:
-                    shard = Shard(index, None, digest(place, str(index)))
+                    parts.take(k - start)
+                    shard = Shard(index, None, parts.digest())
                     yield Batch(batch.rows.slice(start, k - start), shard, True, seen, rejects)
                     index, filled, start, seen, rejects = index + 1, 0, k, 0, []
                 filled += weight
-            shard = Shard(index, None, digest(place, str(index)))
-            yield Batch(batch.rows.slice(start), shard, False, seen, rejects)
-        yield Batch(empty_batch(self.schema), Shard(index, None, digest(place, str(index))), last=True)
+            parts.take(count - start)
+            yield Batch(batch.rows.slice(start), Shard(index, None, ""), False, seen, rejects)
+        yield Batch(empty_batch(self.schema), Shard(index, None, parts.digest()), last=True)
+
+
+class _Parts:
+    """Which rows of which shards make a shard that is cut anew: [their digest, first row, row after the last]."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, int, int]] = []
+        self.shard, self.position = -1, 0
+
+    def begin(self, batch: Batch) -> None:
+        """The rows that are taken next are those of this batch."""
+        if batch.shard.index != self.shard:
+            self.shard, self.position = batch.shard.index, 0
+        self.held = batch.shard.digest
+        if not self.held:  # of what is known only when it has been read whole
+            self.held = xxhash.xxh3_128(batch.rows.serialize()).hexdigest()
+
+    def take(self, count: int) -> None:
+        held, first = self.held, self.position
+        if self.parts and self.parts[-1][0] == held and self.parts[-1][2] == first:  # batches end anywhere
+            first = self.parts.pop()[1]
+        self.position += count
+        self.parts.append((held, first, self.position))
+
+    def digest(self) -> str:
+        """Of the parts so far; the next ones are another shard's."""
+        made = digest("regrouped", *(f"{held} {first} {stop}" for held, first, stop in self.parts if stop > first))
+        self.parts = []
+        return made
 
 
 # ---------------------------------------------------------------- schemas of several inputs
@@ -474,7 +506,7 @@ def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | No
             raise UsageError("`-` cannot be mixed with other inputs", hint="write the stream to a file first")
         return open_pipe(stdin or open(0, "rb", closefd=False), "standard input")
     expanded: list[str] = []
-    for path in paths:
+    for path in map(files.local, paths):
         found = files.expand(path)
         if not found:
             raise EditError(f"{path}: nothing matches")

@@ -153,15 +153,18 @@ class TarWriter:
 class Window:
     """Reads a pipe at offsets: keeps what was read until it is told to forget it."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    def __init__(self, file: BinaryIO, look: Callable[[bytes], None]) -> None:
+        """`look` is shown everything that is read, once and in order."""
+        self.file, self.look = file, look
         self.start = 0
         self.data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:
         missing = offset + length - (self.start + len(self.data))
         if missing > 0:
-            self.data += self.file.read(missing)
+            piece = self.file.read(missing)
+            self.look(piece)
+            self.data += piece
         first = offset - self.start
         return bytes(self.data[first : first + length])
 

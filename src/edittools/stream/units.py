@@ -15,15 +15,16 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from edittools.errors import EditError
-from edittools.record import IMAGE, is_hf_image, is_image
+from edittools.record import IMAGE, STORED_IMAGE, is_hf_image, is_image
 from edittools.stream import columns, files, images
-from edittools.stream.batch import Reject, image_array, leaf_positions, map_images, map_type
+from edittools.stream.batch import Reject, image_array, image_leaves, leaf_positions, map_images, map_type
 from edittools.stream.history import History, digest
 from edittools.stream.pack import unpack_rows
 from edittools.stream.rowjson import plain_array, plain_type
-from edittools.stream.shards import read_footer, read_rows, shard_name
+from edittools.stream.shards import is_shard, read_footer, read_rows, shard_index, shard_name
 from edittools.stream.tar import Member, TarNote, TarReader, samples, unquote_key
 from edittools.stream.wire import arrow_errors, check_names
 
@@ -277,6 +278,11 @@ class ParquetUnit:
             self.stored = pa.schema(
                 [(c.name, c.type) for c in self.file.schema_arrow], metadata=self.file.schema_arrow.metadata
             )
+            if image_leaves(self.stored, STORED_IMAGE):
+                raise EditError(
+                    f"{label or path}: a shard's Parquet file under another name: its pictures are in the shard's tar",
+                    hint="name the shard, or the folder it is in",
+                )
             self.rows = self.file.metadata.num_rows
             metadata = self.stored.metadata or {}
             try:
@@ -602,8 +608,9 @@ class LinesUnit:
         self.name = path
         self.history = History()
         self.data = data
-        self.base = os.path.dirname(path) if data is None else ""
-        self.digest = digest("lines", data if data is not None else files.etag(path))
+        # References have to hold in a process that was started elsewhere.
+        self.base = os.path.dirname(path) if data is None else os.getcwd()
+        pictures = xxhash.xxh3_128()  # the lines only name them: they may change while the lines stay
         observed = columns.ObservedSchema()
         observed.observe({"id": "", "provenance": None})
         self.rows = 0
@@ -611,10 +618,12 @@ class LinesUnit:
         for number, line in self._lines():
             self.rows += 1
             row = self._row(number, line)
+            pictures.update(_tags(row).encode("utf-8", "backslashreplace"))
             if isinstance(row, dict):
                 observed.observe(row)
                 self.foreign_ids |= row["id"] != _line_id(number)
         self.schema = observed.schema()
+        self.digest = digest("lines", data if data is not None else files.etag(path), pictures.hexdigest())
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         import io
@@ -652,7 +661,7 @@ class LinesUnit:
         return _finish(row, _line_id(number), f"{os.path.basename(self.name)}/{number}")
 
     def _picture(self, path: str) -> dict[str, Any]:
-        full = path if os.path.isabs(path) or files.is_url(path) else files.join(self.base or ".", path)
+        full = path if os.path.isabs(path) or files.is_url(path) else files.join(self.base, path)
         try:
             return reference(file=full, offset=0, length=files.size(full), etag=files.etag(full))
         except (OSError, ValueError) as error:
@@ -687,12 +696,25 @@ class LinesUnit:
             yield columns.to_batch(rows, self.schema), rejects
 
 
+def _tags(row: dict[str, Any] | str) -> str:
+    """The etags of a row's pictures, or why there is no row."""
+    if isinstance(row, str):
+        return f"{row}\n"
+    sources = row.get("source")
+    named = [row.get("target"), row.get("mask"), *(sources if isinstance(sources, list) else [])]
+    return " ".join(str(picture.get("etag")) for picture in named if isinstance(picture, dict)) + "\n"
+
+
 def unit_for_file(path: str) -> Unit:
     """The unit a single file is, by its first bytes. Raises EditError for what no unit reads."""
     with files.open_read(path) as file:
         head = file.read(1024)
     if head[:4] == b"PAR1":
-        return ParquetUnit(path)
+        folder, name = path.rpartition("/")[::2]
+        index = shard_index(name)
+        if index is None or not is_shard(path):
+            return ParquetUnit(path)
+        return ShardUnit(folder, index)  # its pictures are in the tar beside it
     if head[257:262] == b"ustar" or (len(head) >= 512 and not head[:512].strip(b"\0")):
         return TarUnit(path)
     if head.lstrip()[:1] == b"{":

@@ -6,7 +6,7 @@ The stream is an Arrow IPC stream. Its schema metadata holds:
 
 `edit.version`  version of this format, now 1.
 
-`edit.rows`     an upper bound of the number of rows, where one is known.
+`edit.rows`     an upper bound of the rows that the source reads, where one is known.
 
 `edit.history`  JSON: the graph of commands that made the data. Each command appends a node {command, version,
 settings, inputs, hash}; `heads` are the hashes of the newest nodes.
@@ -20,8 +20,9 @@ of the picture as it is shown, with its EXIF orientation applied.
 
 A batch has at most 256 rows, all of one input shard. Its custom metadata `edit.batch` is JSON: {shard, of,
 digest, last, seen, rejects}: the shard's number (from 0), the number of shards (null while unknown), a digest
-of the shard's content, whether this batch closes the shard, how many rows the source read for this batch, and
-the rows that were rejected on the way, which travel along so that the last command can write them down.
+of the shard's content (empty before the last batch where only reading all of the shard tells it), whether this
+batch closes the shard, how many rows the source read for this batch, and the rows that were rejected on the way,
+which travel along so that the last command can write them down.
 
 END RECORD
 
@@ -46,7 +47,7 @@ import pyarrow as pa
 from edittools.errors import EditError, IncompleteError, describe
 from edittools.record import IMAGE
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch, map_schema
-from edittools.stream.history import History
+from edittools.stream.history import History, digest
 
 VERSION = 1
 BATCH_ROWS = 256
@@ -268,10 +269,11 @@ class WireReader:
             place = json.loads(cast(bytes, note))
             count = place["of"]
             # Later streams add to the number of shards, so only the first one's is a number of shards.
+            made = str(place["digest"])
+            if made and self.streams > 1:  # the header that is passed on has only the first stream's history
+                made = digest(self.later.hash, made)
             shard = Shard(
-                self.base + int(place["shard"]),
-                int(count) if count is not None and self.streams == 1 else None,
-                str(place["digest"]),
+                self.base + int(place["shard"]), int(count) if count is not None and self.streams == 1 else None, made
             )
             rejects = [Reject.from_dict(reject) for reject in place["rejects"]]
             return Batch(rows, shard, bool(place["last"]), int(place["seen"]), rejects)
@@ -308,7 +310,8 @@ class WireReader:
             )
         with arrow_errors(self.name):
             metadata = self.reader.schema.metadata or {}
-            self.history = self.history.merge(History.from_json(metadata.get(b"edit.history")))
+            self.later = History.from_json(metadata.get(b"edit.history"))
+        self.history = self.history.merge(self.later)
         return True
 
 
