@@ -324,6 +324,7 @@ def test_unreadable_outputs_and_half_letters(edit: Runner, tmp_path: Path) -> No
     assert found["coverage"]["total"]["judged"] == 1 and found["macro"]["score"]["mean"] == 3
     found = rescore(edit, "kris", "--rescore", tmp_path)
     assert found["official"] == {"type_avg": {}, "subitem": {}, "meta": {}, "overall": {}}
+    assert "holds no CATEGORY/metrics.json" in found["notes"][1]
     (tmp_path / "biology").mkdir()
     (tmp_path / "biology" / "metrics.json").write_text("[1]")
     assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "AttributeError"}
