@@ -40,21 +40,21 @@ def rescore(outputs: Outputs) -> Rescored:
     notes: list[str] = []
     replies, broken = _lines(path, notes) if path.suffix == ".jsonl" else released_json(path)
     notes += unreadable((path, broken))
+    meta: Any = None
+    unlisted = None
+    if outputs.meta is not None:
+        listed = _list(outputs.meta, suite)
+        meta, unlisted = released_json(listed)
+        notes += unreadable((listed, unlisted))
+        if not isinstance(meta, dict) and not unlisted:
+            notes.append(f"{listed}: not {{key: {{...}}}} as in {_LISTS[suite][-1]}")
     if suite == "uge":
-        meta = read_json(_list(outputs.meta, suite)) if outputs.meta is not None else {}
-        if not isinstance(meta, dict):
-            raise EditError("--meta: not {key: {id, prompt}} as in UGE_edit.json")
         made: Any = broken or official(lambda: {"average": _uge_average(replies)})
-        expected = {_UGE: len(meta)} if meta else None
+        expected = {_UGE: len(meta)} if isinstance(meta, dict) else None
         means = {} if made.get("average") is None else {"": {"average": {"score": made["average"]}}}
         return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, notes)
     if outputs.meta is None:
         raise UsageError("--rescore of the basic suite needs --meta basic_edit.json, which says the edit types")
-    listed = _list(outputs.meta, suite)
-    meta, unlisted = released_json(listed)
-    notes += unreadable((listed, unlisted))
-    if not isinstance(meta, dict) and not unlisted:
-        notes.append(f"{listed}: not {{key: {{edit_type, ...}}}} as in basic_edit.json")
     types = _edit_types(meta)
     expected = count_tasks(kind for kind in types.values() if kind is not None)
     made = broken or _basic(replies, meta)
