@@ -32,8 +32,8 @@ def rescore(edit: Runner, *words: Any, check: int = 0) -> dict[str, Any]:
 
 CELLS = st.one_of(
     st.sampled_from(["7", "10", "0", "-3", " 5", "6 ", "7.0", "3.5", ".5", "1e1", "inf", "nan", "NaN", "", "N/A"]),
-    st.sampled_from(["7/10", "seven", "True", "False", "TRUE", "true", "false", "yes", "+4", "1_0", "0x1", "٤", "-"]),
-    st.sampled_from(["None", "null", "1.5.2", "1.", "Infinity", "-inf", "1E2", "00", " ", "1 2"]),
+    st.sampled_from(["7/10", "seven", "True", "False", "TRUE", "true", "tRUE", "yes", "+4", "1_0", "0x1", "٤", "-"]),
+    st.sampled_from(["None", "null", "1.5.2", "1.", "Infinity", "-inf", "1E2", "00", " ", "1 2", "false"]),
 )
 
 
@@ -60,6 +60,8 @@ def test_broken_csv_is_named_as_pandas_names_it(tmp_path: Path) -> None:
     for text, ours, theirs in (
         ("", EmptyDataError, pd.errors.EmptyDataError),
         ("a,b\n1,2\n1,2,3\n", ParserError, pd.errors.ParserError),
+        ('a,b\n1,2\n3,"4\n', ParserError, pd.errors.ParserError),
+        ('"', ParserError, pd.errors.ParserError),
     ):
         path = tmp_path / "t.csv"
         path.write_text(text)
@@ -77,6 +79,12 @@ def test_cells_in_front_of_the_columns_are_an_index(tmp_path: Path) -> None:
     found = read_csv(path)
     assert found["a"] == frame["a"].tolist() == [2, 4]
     assert [math.isnan(v) for v in found["b"]] == [math.isnan(v) for v in frame["b"].tolist()] == [True, True]
+
+
+def test_the_first_of_two_columns_keeps_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,a\n1,2,x\n")
+    assert read_csv(path)["a"] == pd.read_csv(path)["a"].tolist() == [1]
 
 
 # ---------------------------------------------------------------- GEdit-Bench
@@ -150,6 +158,25 @@ def test_gedit_keeps_the_official_crash_beside_our_result(edit: Runner, tmp_path
         found = rescore(edit, "gedit", "--rescore", tmp_path)
         assert found["official"]["en"] == {"raises": name}
         assert found["macro"]["en"]["overall"] == {"mean": 6, "interval": None, "tasks": 10}
+
+
+def test_gedit_takes_truth_values_in_any_case(edit: Runner, tmp_path: Path) -> None:
+    """calculate_statistics.py itself gives 1.0 for both: row b is not in the subset, for its column is no text."""
+    rows = {task: [gedit_row(task, "en", "a", 1, 4, "tRUE"), gedit_row(task, "en", "b", 9, 9, "fALSE")]
+            for task in GEDIT}  # fmt: skip
+    write_gedit(tmp_path, rows)
+    en = rescore(edit, "gedit", "--rescore", tmp_path)["official"]["en"]
+    assert en["semantics_intersection"]["ps_human"] == en["semantics_intersection"]["avg_semantics"] == 1.0
+
+
+def test_gedit_with_a_quote_that_is_not_closed(edit: Runner, tmp_path: Path) -> None:
+    """calculate_statistics.py ends with ParserError; a cell of a megabyte, which is what follows the quote, is none
+    of ours either."""
+    rows = {task: [gedit_row(task, "en", "a", 4, 9)] for task in GEDIT}
+    place = write_gedit(tmp_path, rows)
+    (place / "m_ps_human_gpt_score.csv").write_text(f'{HEADER}\nx,"{"y" * 2**20}\n')
+    found = rescore(edit, "gedit", "--rescore", tmp_path)
+    assert found["official"]["en"] == {"raises": "ParserError"} and found["macro"]["en"]["overall"]["tasks"] == 10
 
 
 def test_what_has_no_meaning_is_refused(edit: Runner, tmp_path: Path) -> None:
@@ -228,6 +255,55 @@ def test_imgedit_rounds_twice_and_drops_silently(edit: Runner, tmp_path: Path) -
     assert odd["official"] == {"raises": "ValueError"}
 
 
+def test_imgedit_needs_only_the_entries_that_it_looks_up(edit: Runner, tmp_path: Path) -> None:
+    """step1_get_avgscore.py and step2_typescore.py on these files give the averages, and `true` for the type true.
+
+    An entry that is no dictionary ends step 2 with AttributeError if its key has an average, and only then; so does a
+    list of all entries. A byte order mark or a cut end is a JSONDecodeError there.
+    """
+    replies, meta = tmp_path / "result.json", tmp_path / "basic_edit.json"
+    replies.write_text(json.dumps({"1": three(5, 4, 4), "2": three(1, 1, 1), "4": three(2, 2, 2)}))
+    kinds: dict[str, Any] = {"1": {"edit_type": "add"}, "2": {"edit_type": True}, "3": None}
+    averages = {"1": 4.33, "2": 1.0, "4": 2.0}
+    crash = {"average_score": averages, "raises": "AttributeError"}
+    broken = {"average_score": averages, "raises": "JSONDecodeError"}
+    words = ("imgedit", "--rescore", replies, "--meta", meta)
+    for text, expected, judged in (
+        (json.dumps(kinds), {"average_score": averages, "typescore": {"add": 4.33, "true": 1.0}}, 1),
+        (json.dumps({**kinds, "4": None}), crash, 1),
+        (json.dumps(list(kinds.values())), crash, 0),
+        ("\ufeff" + json.dumps(kinds), broken, 1),  # ours can read it
+        (json.dumps(kinds)[:-1], broken, 0),
+        ("null", crash, 0),
+    ):
+        meta.write_text(text, "utf-8")
+        found = rescore(edit, *words)
+        assert found["official"] == expected and found["coverage"]["total"]["judged"] == judged
+    assert any("basic_edit.json" in note for note in found["notes"])
+    replies.write_text("\ufeff" + replies.read_text(), "utf-8")
+    meta.write_text(json.dumps(kinds))
+    found = rescore(edit, *words)
+    assert found["official"] == {"raises": "JSONDecodeError"} and found["coverage"]["total"]["judged"] == 1
+    meta.write_text("5")
+    replies.write_text(json.dumps({"1": "Score: 4"}))
+    found = rescore(edit, *words, "--suite", "uge")  # get_average_score.py reads no list
+    assert found["official"] == {"average": 4.0} and "as in UGE_edit.json" in found["notes"][0]
+
+
+def test_imgedit_lines_that_bagel_cannot_read_are_left_out(edit: Runner, tmp_path: Path) -> None:
+    """collect_jsonl_to_dict of BAGEL's basic_bench.py, then step 1 and 2: 1 and "1" are one key, the last counts."""
+    lines = [{"key": 1, "result": three(1, 1, 1)}, {"key": "1", "result": three(3, 3, 3)}, {"key": "2"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '[]\n\n{"key": "1", "result": "Score: 5'
+    (tmp_path / "result.jsonl").write_text(text)
+    (tmp_path / "basic_edit.json").write_text('{"1": {"edit_type": "add"}}')
+    found = rescore(edit, "imgedit", "--rescore", tmp_path, "--meta", tmp_path)
+    assert found["official"] == {"average_score": {"1": 3.0}, "typescore": {"add": 3.0}}
+    assert "3 lines are no JSON with `key` and `result`, the first is line 3" in found["notes"][0]
+    (tmp_path / "result.jsonl").write_bytes(b"\xff")
+    found = rescore(edit, "imgedit", "--rescore", tmp_path, "--meta", tmp_path)
+    assert found["official"] == {"raises": "UnicodeDecodeError"}
+
+
 def test_labels_of_the_real_rubrics_count(edit: Runner, tmp_path: Path) -> None:
     """REDEdit-Bench's rubrics for text and portrait ask for an overall dimension: it is one of the three."""
     (tmp_path / "redbench.jsonl").write_text('{"task": "text"}\n{"task": "portrait"}\n{"task": "add"}\n')
@@ -250,6 +326,7 @@ def test_unreadable_outputs_and_half_letters(edit: Runner, tmp_path: Path) -> No
     assert found["coverage"]["total"]["judged"] == 1 and found["macro"]["score"]["mean"] == 3
     found = rescore(edit, "kris", "--rescore", tmp_path)
     assert found["official"] == {"type_avg": {}, "subitem": {}, "meta": {}, "overall": {}}
+    assert "holds no CATEGORY/metrics.json" in found["notes"][1]
     (tmp_path / "biology").mkdir()
     (tmp_path / "biology" / "metrics.json").write_text("[1]")
     assert rescore(edit, "kris", "--rescore", tmp_path)["official"] == {"raises": "AttributeError"}
@@ -272,6 +349,29 @@ def test_rededit_keys_are_line_numbers(edit: Runner, tmp_path: Path) -> None:
     path.write_text(json.dumps({"-1": three(3, 3, 3)}))
     found = rescore(edit, "rededit", "--rescore", path, "--meta", tmp_path / "redbench.jsonl")
     assert found["official"]["averaged_result"] == {"text": 3.0}  # -1 is the last line
+
+
+def test_rededit_with_lines_that_are_no_cases(edit: Runner, tmp_path: Path) -> None:
+    """redbench_eval.py's functions on these files: a task true is `true`, a line cut off is a JSONDecodeError, a key of
+    5,000 digits a ValueError. Ours scores what it can read, under the same numbers."""
+    listed, details = tmp_path / "redbench.jsonl", tmp_path / "evaluation_details.json"
+    details.write_text(json.dumps({"0": three(4, 4, 4), "2": three(2, 2, 2)}))
+    words = ("rededit", "--rescore", tmp_path, "--meta", tmp_path)
+    listed.write_text('{"task": true}\n3\n{"task": "text"}\n')
+    assert rescore(edit, *words)["official"] == {
+        "averaged_data": {"0": 4.0, "2": 2.0},
+        "averaged_result": {"true": 4.0, "text": 2.0},
+        "final_score": 3.0,
+    }
+    for text in ('{"task": "add"}\n{"task": \n{"task": "text"}\n', '\ufeff{"task": "add"}\n{}\n{"task": "text"}\n'):
+        listed.write_text(text, "utf-8")
+        found = rescore(edit, *words)
+        assert found["official"] == {"raises": "JSONDecodeError"}
+        assert [found["strict"]["tasks"][task]["score"]["mean"] for task in ("add", "text")] == [4, 2]
+    listed.write_text('{"task": "add"}\n')
+    details.write_text(json.dumps({"0": three(4, 4, 4), "9" * 5000: three(2, 2, 2)}))
+    found = rescore(edit, *words)
+    assert found["official"] == {"raises": "ValueError"} and found["coverage"]["total"]["judged"] == 1
 
 
 # ---------------------------------------------------------------- RISEBench and KRIS-Bench
@@ -370,6 +470,48 @@ def test_risebench_numbers_and_crashes(edit: Runner, tmp_path: Path) -> None:
     path.write_text("{}")
     found = rescore(edit, "risebench", "--rescore", path, "--meta", tmp_path / "data.json")
     assert found["official"] == {"raises": "KeyError"} and found["coverage"]["total"]["missing"] == 1
+
+
+def test_risebench_columns_are_those_of_pandas(edit: Runner, tmp_path: Path) -> None:
+    """gpt_eval.py itself on these files: None beside numbers is NaN, and true; None beside truth values is not."""
+    path, data = tmp_path / "r.json", tmp_path / "data.json"
+    path.write_text(json.dumps({k: {f"judge{n}": rise_reply(n + 1) for n in (1, 2, 3)} for k in "ab"}))
+    case = {"category": "temporal_reasoning", "subtask": "Life Progression"}
+
+    def official(*facts: dict[str, Any]) -> dict[str, Any]:
+        data.write_text(json.dumps([{**case, "index": key, **more} for key, more in zip("ab", facts)]))
+        return rescore(edit, "risebench", "--rescore", path, "--meta", data)["official"]
+
+    for free, expected in ((1, 3.2), (True, 2.9), (None, 2.9)):
+        found = official({"consistency_free": None}, {"consistency_free": free})
+        assert found["samples"]["a"]["score"] == pytest.approx(expected, abs=1e-9)
+    assert official({"subtask": ["x"]}, {}) == {"raises": "TypeError"}
+    del case["category"]
+    assert official({}, {"category": "causal_reasoning"}) == {"raises": "UnboundLocalError"}
+    assert official({}, {}) == {"raises": "KeyError"}
+
+
+def test_risebench_cases_that_are_no_list(edit: Runner, tmp_path: Path) -> None:
+    """What gpt_eval.py ends with, which takes a reply without judge2 for none."""
+    path, data = tmp_path / "r.json", tmp_path / "data.json"
+    case = {"index": "t_1", "category": "temporal_reasoning", "subtask": "Life Progression"}
+    replies = {f"judge{k}": rise_reply(4) for k in (1, 2, 3)}
+    path.write_text(json.dumps({"t_1": replies}))
+    for text, name, judged in (
+        (json.dumps({"1": case}), "KeyError", 0),
+        (json.dumps([case, {"category": "causal_reasoning"}]), "KeyError", 1),
+        ("[]", "KeyError", 0),
+        (json.dumps(case) + "\n" + json.dumps(case), "JSONDecodeError", 0),
+        ("\ufeff" + json.dumps([case]), "JSONDecodeError", 1),
+    ):
+        data.write_text(text, "utf-8")
+        found = rescore(edit, "risebench", "--rescore", path, "--meta", data)
+        assert found["official"] == {"raises": name} and found["coverage"]["total"]["judged"] == judged
+    data.write_text(json.dumps([case]))
+    for first, name in ((rise_reply(3, 4), "ValueError"), (rise_reply(3), "IndexError"), ("none", "TypeError")):
+        path.write_text(json.dumps({"t_1": {"judge1": first, "judge3": rise_reply(4)}}))
+        found = rescore(edit, "risebench", "--rescore", path, "--meta", data)
+        assert found["official"] == {"raises": name}
 
 
 def test_kris_pools_single_scores(edit: Runner, tmp_path: Path) -> None:

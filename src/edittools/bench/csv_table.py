@@ -17,13 +17,14 @@ MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
-_TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_TRUTH = {"true": True, "false": False}  # in any case, `tRUE` too
 _WHOLE = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
+_END = ["the", "end"]  # a row of its own after the last, unless a quote is open
 _DECIMAL = re.compile(r"[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)[ \t]*", re.IGNORECASE)
 
 
 class ParserError(ValueError):
-    """A row has more cells than the header (pandas' error of this name)."""
+    """A row has more cells than the header, or a quote is not closed (pandas' error of this name)."""
 
 
 class EmptyDataError(ValueError):
@@ -33,7 +34,13 @@ class EmptyDataError(ValueError):
 def read_csv(path: Path) -> dict[str, list[Any]]:
     """Columns by name. Raises OSError, UnicodeDecodeError, ParserError and EmptyDataError."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) > 1 or "".join(row).strip(" \t")]
+        try:
+            rows = list(csv.reader([*file, ",".join(_END)]))
+        except csv.Error as error:
+            raise ParserError(f"{path}: {error}") from error
+    if rows.pop() != _END:
+        raise ParserError(f"{path}: ends inside a quoted cell")
+    rows = [row for row in rows if len(row) > 1 or "".join(row).strip(" \t")]
     if not rows:
         raise EmptyDataError(f"{path}: no columns")
     header, body = rows[0], rows[1:]
@@ -42,7 +49,8 @@ def read_csv(path: Path) -> dict[str, list[Any]]:
     for number, row in enumerate(body, 2):
         if len(row) > len(header):
             raise ParserError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")
-    return {name: _typed([row[k] if k < len(row) else "" for row in body]) for k, name in enumerate(header)}
+    columns = [_typed([row[k] if k < len(row) else "" for row in body]) for k in range(len(header))]
+    return dict(zip(reversed(header), reversed(columns)))  # of columns of one name, the first keeps it
 
 
 def _typed(cells: list[str]) -> list[Any]:
@@ -51,6 +59,6 @@ def _typed(cells: list[str]) -> list[Any]:
         return [int(cell) for cell in cells]
     if all(_DECIMAL.fullmatch(cell) for cell in present):
         return [math.nan if cell in MISSING else float(cell) for cell in cells]
-    if all(cell in _TRUTH for cell in present):
-        return [math.nan if cell in MISSING else _TRUTH[cell] for cell in cells]
+    if all(cell.lower() in _TRUTH for cell in present):
+        return [math.nan if cell in MISSING else _TRUTH[cell.lower()] for cell in cells]
     return [math.nan if cell in MISSING else cell for cell in cells]

@@ -44,9 +44,9 @@ def official(compute: Callable[[], Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON can hold it: NaN is the string "nan", infinities "inf" and "-inf"."""
+    """The value as JSON can hold it: NaN is the string "nan", infinities "inf" and "-inf"; keys are json.dump's."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {key if isinstance(key, str) else json.dumps(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, (np.floating, np.integer, np.bool_)):
@@ -136,7 +136,7 @@ def count_tasks(tasks: Iterable[str]) -> dict[str, int]:
 def read_json(path: Path) -> Any:
     """Raises EditError where the file cannot be read as JSON."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise EditError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -144,22 +144,53 @@ def read_json(path: Path) -> Any:
 
 
 def released_json(path: Path) -> tuple[Any, dict[str, str] | None]:
-    """What a released script's output holds; or (None, {"raises": class}) where the script could not read it.
+    """What a file that a released script reads holds, and {"raises": class} where that script cannot read it.
 
-    Raises EditError where there is no such file.
+    A byte order mark is too much for the scripts, not for us. Raises EditError where there is no such file.
     """
+    text, broken = _released_text(path)
+    if text is None:
+        return None, broken
     try:
-        return json.loads(path.read_text("utf-8")), None
+        return json.loads(text), broken
+    except (ValueError, RecursionError) as error:
+        return None, broken or {"raises": type(error).__name__}
+
+
+def released_lines(path: Path) -> tuple[list[Any], dict[str, str] | None]:
+    """As released_json, of JSON lines without the blank ones; None stands for a line that is no JSON."""
+    text, broken = _released_text(path)
+    found = []
+    for line in (text or "").split("\n"):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                found.append(None)
+                broken = broken or {"raises": type(error).__name__}
+    return found, broken
+
+
+def _released_text(path: Path) -> tuple[str | None, dict[str, str] | None]:
+    try:
+        text = path.read_text("utf-8")
     except OSError as error:
         raise EditError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         return None, {"raises": type(error).__name__}
+    marked = text.startswith("\ufeff")
+    return text.removeprefix("\ufeff"), {"raises": "JSONDecodeError"} if marked else None
+
+
+def unreadable(*files: tuple[Path, dict[str, str] | None]) -> list[str]:
+    """A note for each file that a released script cannot read."""
+    return [f"{path}: {broken['raises']}" for path, broken in files if broken]
 
 
 def read_lines(path: Path) -> list[Any]:
     """The values of a file of JSON lines, blank lines left out. Raises EditError."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise EditError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     found = []

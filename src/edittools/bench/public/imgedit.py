@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines, released_json
+from edittools.bench.scores import Score, count_tasks, official, read_json, released_json, unreadable
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
 
@@ -37,32 +37,60 @@ def rescore(outputs: Outputs) -> Rescored:
         if not found:
             raise EditError(f"{path}: holds no result.json or result.jsonl")
         path = found[0]
-    replies, broken = (_lines(path), None) if path.suffix == ".jsonl" else released_json(path)
-    meta = read_json(_list(outputs.meta, suite)) if outputs.meta is not None else None
+    notes: list[str] = []
+    replies, broken = _lines(path, notes) if path.suffix == ".jsonl" else released_json(path)
+    notes += unreadable((path, broken))
+    meta: Any = None
+    unlisted = None
+    if outputs.meta is not None:
+        listed = _list(outputs.meta, suite)
+        meta, unlisted = released_json(listed)
+        notes += unreadable((listed, unlisted))
+        if not isinstance(meta, dict) and not unlisted:
+            notes.append(f"{listed}: not {{key: {{...}}}} as in {_LISTS[suite][-1]}")
     if suite == "uge":
         made: Any = broken or official(lambda: {"average": _uge_average(replies)})
-        expected = None if meta is None else {_UGE: len(meta)}
+        expected = {_UGE: len(meta)} if isinstance(meta, dict) else None
         means = {} if made.get("average") is None else {"": {"average": {"score": made["average"]}}}
-        return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, [])
-    if meta is None:
+        return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, notes)
+    if outputs.meta is None:
         raise UsageError("--rescore of the basic suite needs --meta basic_edit.json, which says the edit types")
     types = _edit_types(meta)
     expected = count_tasks(kind for kind in types.values() if kind is not None)
     made = broken or _basic(replies, meta)
+    if unlisted and "average_score" in made:
+        made = {"average_score": made["average_score"], **unlisted}
+    notes.append("no official overall exists: BAGEL averages all samples, FireRed's table the nine types")
     return Rescored(
         made,
-        {"": {kind: {"score": mean} for kind, mean in made.get("typescore", {}).items()}},
+        {"": {str(kind): {"score": mean} for kind, mean in made.get("typescore", {}).items()}},
         {"": _scores(replies, types)},
         {"": expected},
-        ["no official overall exists: BAGEL averages all samples, FireRed's table the nine types"],
+        notes,
     )
 
 
-def _lines(path: Any) -> dict[str, Any]:
+def _lines(path: Path, notes: list[str]) -> tuple[Any, dict[str, str] | None]:
+    """What BAGEL's collect_jsonl_to_dict makes of its lines: one that it cannot read is left out.
+
+    The keys are those of the JSON file that it then writes: 1 and "1" are one.
+    """
+    found: dict[Any, Any] = {}
+    lost = []
     try:
-        return {line["key"]: line["result"] for line in read_lines(path)}
-    except (TypeError, KeyError) as error:
-        raise EditError(f"{path}: a line without `key` and `result`: {error!r}") from error
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        return None, {"raises": type(error).__name__}
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            said = json.loads(line)
+            found[said["key"]] = said["result"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if line.strip():
+                lost.append(number)
+    if lost:
+        notes.append(f"{path}: {len(lost)} lines are no JSON with `key` and `result`, the first is line {lost[0]}")
+    return json.loads(json.dumps(found)), None
 
 
 def _basic(replies: Any, meta: Any) -> dict[str, Any]:
@@ -97,10 +125,8 @@ def _uge_average(replies: Any) -> float | None:
 
 
 def _edit_types(meta: Any) -> dict[str, str | None]:
-    try:
-        kinds = {key: item.get("edit_type") for key, item in meta.items()}
-    except AttributeError:
-        raise EditError("--meta: not {key: {edit_type, ...}} as in basic_edit.json") from None
+    items = meta.items() if isinstance(meta, dict) else ()
+    kinds = {key: item.get("edit_type") for key, item in items if isinstance(item, dict)}
     return {key: _TYPES.get(kind, kind) if isinstance(kind, str) else None for key, kind in kinds.items()}
 
 

@@ -54,6 +54,9 @@ def rescore(outputs: Outputs) -> Rescored:
         raise EditError(f"{outputs.path}: expected a folder of CATEGORY/metrics.json")
     made = official(lambda: _official(outputs.path))
     listed = None if outputs.meta is None else cases(outputs.meta, None, None, None)
+    notes = ["a category's, a type's and the overall mean pool all single scores: not a mean of means"]
+    if not any((outputs.path / name / "metrics.json").exists() for name in TASKS):
+        notes.append(f"{outputs.path}: holds no CATEGORY/metrics.json; the script skips what is not there")
     shown = {name: found["AVG"] for name, found in (made.get("type_avg", {}) | made.get("meta", {})).items()}
     if made.get("overall"):
         shown["average"] = made["overall"]["AVG"]
@@ -62,7 +65,7 @@ def rescore(outputs: Outputs) -> Rescored:
         {"": {name: {"score": mean} for name, mean in shown.items()}},
         {"": _scores(outputs.path)},
         {"": None if listed is None else count_tasks(case.task for case in listed)},
-        ["a category's, a type's and the overall mean pool all single scores: not a mean of means"],
+        notes,
     )
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task, spoken_language
-from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json
+from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json, released_lines, unreadable
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
 from edittools.record import NATIVE_TASKS
@@ -30,16 +30,17 @@ def rescore(outputs: Outputs) -> Rescored:
     details, broken = released_json(path)
     if outputs.meta is None:
         raise UsageError("--rescore of REDEdit-Bench needs --meta redbench.jsonl, which says the tasks")
-    cases = read_lines(_list(outputs.meta))
-    notes = []
+    listed = _list(outputs.meta)
+    cases, unlisted = released_lines(listed)
+    notes = unreadable((path, broken), (listed, unlisted))
     if isinstance(details, dict):
         quota = [key for key, reply in details.items() if isinstance(reply, str) and reply.startswith("Error: ")]
         if quota:
             notes.append(f"{len(quota)} replies are error messages; one of digits only is a score to the script")
     tasks = [case.get("task") for case in cases if isinstance(case, dict)]
     expected = count_tasks(task for task in tasks if isinstance(task, str))
-    made: Any = broken or official(lambda: _official(details, cases))
-    means = {task: {"score": mean} for task, mean in made.get("averaged_result", {}).items()}
+    made: Any = unlisted or broken or official(lambda: _official(details, cases))
+    means = {str(task): {"score": mean} for task, mean in made.get("averaged_result", {}).items()}
     if "final_score" in made:
         means["average"] = {"score": made["final_score"]}
     return Rescored(made, {"": means}, {"": _scores(details, cases)}, {"": expected}, notes)
@@ -62,10 +63,10 @@ def _official(details: Any, cases: list[Any]) -> dict[str, Any]:
 def _scores(details: Any, cases: list[Any]) -> list[Score]:
     if not isinstance(details, dict):
         return []  # the official result says what is wrong
+    tasks = {str(number): case.get("task") for number, case in enumerate(cases) if isinstance(case, dict)}
     found = []
     for key, reply in details.items():
-        index = int(key) if key.isdecimal() else -1
-        task = cases[index].get("task") if 0 <= index < len(cases) and isinstance(cases[index], dict) else None
+        task = tasks.get(key)
         if not isinstance(task, str):
             continue
         if not isinstance(reply, str) or reply.startswith("Error: "):

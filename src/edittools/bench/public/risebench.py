@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, read_json
+from edittools.bench.scores import Score, count_tasks, official, read_json, released_json, unreadable
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Scores, risebench_official, risebench_strict
 
@@ -55,16 +55,18 @@ def rescore(outputs: Outputs) -> Rescored:
         raise UsageError("--rescore of RISEBench needs --meta data.json, which says the categories")
     if outputs.path.is_dir() or outputs.path.suffix == ".pkl":
         raise UsageError(f"{outputs.path}: expected the replies as JSON; pickles are not read")
-    replies, cases = read_json(outputs.path), read_json(outputs.meta)
-    if not isinstance(cases, list) or not all(isinstance(case, dict) and "index" in case for case in cases):
-        raise EditError(f"{outputs.meta}: not a list of cases with an index")
-    notes = []
+    replies = read_json(outputs.path)
+    data, unlisted = released_json(outputs.meta)
+    cases = [case for case in data if isinstance(case, dict) and "index" in case] if isinstance(data, list) else []
+    notes = unreadable((outputs.meta, unlisted))
+    if data != cases and not unlisted:
+        notes.append(f"{outputs.meta}: not a list of cases with an index")
     if any("consistency_free" in case for case in cases):
         notes.append("the script takes a case without `consistency_free` for one with it: 0.8 R + 0.2 V for all")
     if not all("subtask" in case for case in cases):
         notes.append("the script needs `subtask` in the data")
     expected = count_tasks(str(case.get("category")) for case in cases)
-    made = official(lambda: _official(replies, cases))
+    made: Any = unlisted or official(lambda: _official(replies, _table(data)))
     means = {
         name: {"score": line["Score-Percentage"], "accuracy": line["Accuracy"]}
         for name, line in made.get("summary", {}).items()
@@ -84,7 +86,8 @@ def _numbers(judge: dict[str, Any]) -> list[Any] | None:
         texts = ["judge1", "judge2"]
     elif "judge2" not in judge:
         first = risebench_official(judge["judge1"])
-        return [first[1], first[0]]  # type: ignore[index]
+        # It swaps the two, but appends the reply to no column: those get another length than the table.
+        return [(first[1], first[0])]  # type: ignore[index]
     else:
         texts = ["judge1", "judge2", "judge3"]
         if not all(isinstance(judge[name], str) for name in texts):
@@ -97,6 +100,23 @@ def _numbers(judge: dict[str, Any]) -> list[Any] | None:
         return None
     numbers: list[Any] = [number for part in found for number in part or []]
     return [None, *numbers] if judge["judge1"] is None else numbers
+
+
+def _table(data: Any) -> list[dict[str, Any]]:
+    """The rows of pandas' DataFrame(data), if that has a column `index`."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return [dict(case) for case in data]
+    if data is None or isinstance(data, list | dict):
+        raise KeyError("index")
+    raise ValueError("no table")
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """As pandas keeps them: None is NaN among numbers; alone, and among anything else, it stays None."""
+    present = [value for value in values if not _is_missing(value)]
+    if all(type(value) in (int, float) for value in present) and any(value is not None for value in values):
+        return [math.nan if value is None else float(value) for value in values]
+    return values
 
 
 def _official(replies: Any, cases: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,18 +134,17 @@ def _official(replies: Any, cases: list[dict[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{len(found)} numbers in the replies of one case")
         for name, value in zip(_PARTS, values):
             table[name].append(value)
-    # A column of numbers has NaN for None; one of nothing but None keeps it, and None cannot be calculated with.
-    for name, column in table.items():
-        if any(value is not None for value in column):
-            table[name] = [math.nan if value is None else float(value) for value in column]
+    table = {name: _column(column) for name, column in table.items()}  # None cannot be calculated with, NaN can
+    # Where any case has the key, the others have NaN, which counts as true.
     known = any("consistency_free" in case for case in cases)
+    frees = _column([case.get("consistency_free", math.nan) if known else None for case in cases])
+    if not any("category" in case for case in cases):
+        raise KeyError("category")
     rows = []
-    for k, case in enumerate(cases):
+    for k, (case, free) in enumerate(zip(cases, frees)):
         parts = {name: table[name][k] for name in _PARTS}
-        # Where any case has the key, the others have NaN, which counts as true.
-        free = case.get("consistency_free", math.nan) if known else None
-        score = _official_score(case["category"], parts, bool(free))
-        complete = _complete(case["category"], parts, free is not None and not _is_missing(free))
+        score = _official_score(case.get("category"), parts, bool(free))
+        complete = _complete(case.get("category"), parts, not _is_missing(free))
         rows.append({**parts, "match_log": "succeed" if numbers[k] else "failed", "score": score, "complete": complete})
     return {
         "samples": {str(case["index"]): row for case, row in zip(cases, rows)},
@@ -133,7 +152,7 @@ def _official(replies: Any, cases: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _official_score(category: str, parts: dict[str, Any], free: bool) -> float:
+def _official_score(category: str | None, parts: dict[str, Any], free: bool) -> float:
     consistency, reasoning, quality = (parts[name] for name in _PARTS)
     if category in _THREE:
         score = 0.2 * quality + 0.8 * reasoning if free else 0.3 * consistency + 0.5 * reasoning + 0.2 * quality
@@ -147,7 +166,7 @@ def _official_score(category: str, parts: dict[str, Any], free: bool) -> float:
     return score
 
 
-def _complete(category: str, parts: dict[str, Any], free: bool) -> int:
+def _complete(category: str | None, parts: dict[str, Any], free: bool) -> int:
     consistency, reasoning, quality = (parts[name] == 5 for name in _PARTS)
     if category == "logical_reasoning":
         return int(consistency and reasoning)
@@ -172,7 +191,7 @@ def _summary(cases: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[st
         return line(_mean([row["score"] for row in chosen]), _mean([row["complete"] for row in chosen]))
 
     members = {
-        name: [row for case, row in zip(cases, rows) if case["category"] == category]
+        name: [row for case, row in zip(cases, rows) if case.get("category") == category]
         for name, category in CATEGORIES.items()
     }
     summary = {"Overall": of(rows), **{name: of(chosen) for name, chosen in members.items()}}
@@ -186,11 +205,13 @@ def _summary(cases: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[st
                 summary[f"{name}_{shown}"] = line(_mean([row[part] for row in chosen]))
     if not any("subtask" in case for case in cases):
         raise KeyError("subtask")
+    by_subtask: dict[Any, list[dict[str, Any]]] = {}
+    for case, row in zip(cases, rows):
+        by_subtask.setdefault(case.get("subtask"), []).append(row)
     for prefix, subtasks in SUBTASKS.items():
         for subtask in subtasks:
-            chosen = [row for case, row in zip(cases, rows) if case.get("subtask") == subtask]
-            if chosen:
-                summary[f"{prefix}-{subtask}"] = of(chosen)
+            if subtask in by_subtask:
+                summary[f"{prefix}-{subtask}"] = of(by_subtask[subtask])
     return summary
 
 
