@@ -267,7 +267,7 @@ def test_the_sheet_shows_clusters_and_escapes(edit: Runner, folder: Path, tmp_pa
         {"id": "g", "source": ["s3.jpg"], "target": "red3.jpg", "instruction": "a red square"},
     ]
     (folder / "sheet.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    page = tmp_path / "sheet.html"
+    page = tmp_path / "new" / "sheet.html"  # in a folder that is made
     edit("dedup", folder / "sheet.jsonl", "--level", "pairs", "--report", page, "-o", tmp_path / "o.jsonl")
     parsed = Page()
     parsed.feed(page.read_text())
@@ -279,6 +279,7 @@ def test_the_sheet_shows_clusters_and_escapes(edit: Runner, folder: Path, tmp_pa
     assert "bits" in parsed.text and "stays" in parsed.text
     again = edit("dedup", folder / "sheet.jsonl", "--report", page, "-o", tmp_path / "p.jsonl", check=1)
     assert "--overwrite" in again.stderr
+    assert "needs a name" in edit("dedup", folder / "sheet.jsonl", "--mark", "", check=2).stderr
     edit("dedup", folder / "sheet.jsonl", "--report", page, "--task", "0/2", "-o", tmp_path / "p/", check=2)
     piped = edit.pipe(["cat", folder / "sheet.jsonl"], ["dedup", "--report", tmp_path / "x.html"], check=[None, 2])
     assert "--report" in piped[-1].stderr

@@ -331,6 +331,7 @@ def test_limit_is_the_first_rows(edit: Runner, shards: Path, tmp_path: Path) -> 
         for name in (f"{limit}", f"files-{limit}"):  # sets that are whole, an empty one included
             assert [r["id"] for r in edit("cat", tmp_path / name, "-f", "jsonl").lines] == ids[:limit]
             edit("cat", tmp_path / name, "--check")
+    assert "writes nothing" in edit("cat", shards, "--check", "-o", tmp_path / "x", check=2).stderr
 
 
 # ---------------------------------------------------------------- failed rows
@@ -375,6 +376,9 @@ def test_rejects_and_output_are_two_files(edit: Runner, damaged: Path, tmp_path:
     for rejects in ("x.jsonl", tmp_path / "x.jsonl", f"file://{tmp_path}/x.jsonl"):
         edit("shard", damaged, "-o", "x.jsonl", "--rejects", rejects, cwd=tmp_path, check=2)
     assert not (tmp_path / "x.jsonl").exists()
+    assert "name a file" in edit("cat", damaged, "-o", "x.jsonl", "--rejects", "-", cwd=tmp_path, check=2).stderr
+    edit("shard", damaged, "-o", "x.jsonl", "--rejects", "new/folder/r.jsonl", *["--max-errors", "100%"], cwd=tmp_path)
+    assert (tmp_path / "new/folder/r.jsonl").stat().st_size
 
 
 @pytest.fixture(scope="module")
@@ -646,6 +650,8 @@ def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(
     pipe = [["cat", own], ["filter", "--min-side", 1, "-o", link, "--overwrite"]]
     assert "the input is read from there" in edit.pipe(*pipe, check=[None, 2])[-1].stderr
     assert "the input is read from there" in edit("shard", own, "-o", own, "--overwrite", check=2).stderr
+    error = edit("cat", own, "-o", f"{link}/00000.tar", "--overwrite", check=2).stderr
+    assert f"{link}/00000.tar: a shard of the input" in error
     for read, written in ((own, f"file://{own}/"), (f"file://{own}", own)):
         assert "the input is read from there" in edit("cat", read, "-o", written, "--overwrite", check=2).stderr
     assert tree(own) == before

@@ -654,6 +654,12 @@ def test_parquet_with_unusable_ids_and_names(edit: Runner, tmp_path: Path) -> No
     assert "`user_task`" in edit("shard", tmp_path / "both.parquet", "-o", f"{tmp_path}/both/", check=2).stderr
     rows, _ = ingest(edit, tmp_path / "both.parquet", out=tmp_path / "both", options=("--map", "my_task=user_task"))
     assert [(row["user_task"], row["my_task"]) for row in rows] == [(1.5, "mine")]
+    named = {"target": [picture(1)], "id": ["old"], "key": ["k"]}  # one of the two was gone without a word
+    pq.write_table(pa.table(named), tmp_path / "named.parquet")
+    rows, _ = ingest(edit, tmp_path / "named.parquet", out=tmp_path / "named", options=("--map", "id=key"))
+    assert [(row["id"], row["user_id"]) for row in rows] == [("k", "old")]
+    words = ["shard", tmp_path / "named.parquet", "-o", f"{tmp_path}/twice/", "--map", "task=key", "--map", "task=id"]
+    assert "both would be called `task`" in edit(*words, check=2).stderr
     double = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["id", "x", "x"])
     pq.write_table(double, tmp_path / "double.parquet")
     assert "`x`" in edit("cat", tmp_path / "double.parquet", "-f", "jsonl", check=1).stderr
@@ -997,7 +1003,7 @@ def test_ids_of_the_users_own(edit: Runner, tmp_path: Path) -> None:
     assert [row["user_id"] for row in rows] == ["user-0", "user-1", "user-2"]
     assert not {row["id"] for row in rows} & {"user-0", "user-1", "user-2"}
     rows, _ = ingest(edit, tmp_path / "rows.jsonl", out=tmp_path / "mapped", options=("--map", "id=key"))
-    assert [row["id"] for row in rows] == ["K0", "K1", "K2"]
+    assert [(row["id"], row["user_id"]) for row in rows] == [(f"K{k}", f"user-{k}") for k in range(3)]
     rows, _ = ingest(edit, tmp_path / "rows.parquet", out=tmp_path / "table")
     assert [row["user_id"] for row in rows] == ["A", "B"]
     edit("cat", tmp_path / "table", "-o", tmp_path / "own.parquet")

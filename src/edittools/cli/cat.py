@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edittools.cli import options
+from edittools.errors import UsageError
 
 
 @options.command(
@@ -31,6 +32,8 @@ def command(ctx: click.Context, input: tuple[str, ...], check: bool, **given: ob
 
     run_options = options.run_settings(ctx)
     if check:
+        if given["output"] is not None or given["format"] is not None:
+            raise UsageError("--check writes nothing: -o and -f have no meaning with it")
         from edittools.stream.check import check_inputs
 
         check_inputs(list(input), run_options)

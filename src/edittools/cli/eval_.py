@@ -421,8 +421,6 @@ def _refuse_existing(output: str | None, overwrite: bool) -> str:
     beside = output[: -len(".html")] + ".json"
     for path in (output, beside):
         files.refuse_existing(path, overwrite)
-    if os.path.dirname(output):
-        files.make_dirs(os.path.dirname(output))
     return beside
 
 
@@ -439,7 +437,7 @@ def _print(found: dict[str, Any], listings: list[Listing], chosen: str) -> None:
 
 
 def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:
-    """Without pyarrow and torch: it is to take a moment only."""
+    """Without torch: it is to take a moment only."""
     from pathlib import Path
 
     from edittools.bench.public import Outputs, benchmarks

@@ -259,10 +259,17 @@ def seed_option(function: Callable) -> Callable:
     )(function)
 
 
+def _check_column(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("a column needs a name", ctx, parameter)
+    return value
+
+
 def mark_option(function: Callable) -> Callable:
     return option(
         "--mark",
         metavar="COLUMN",
+        callback=_check_column,
         group="Output",
         help="Keep every row but those that fail, which are rejected; the column says null (kept) or the verdict.",
     )(function)

@@ -164,6 +164,8 @@ class Pending:
             folder, name = os.path.split(path)
             self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{os.urandom(4).hex()}")
             try:
+                if folder:
+                    os.makedirs(folder, exist_ok=True)
                 self.file = open(self.temporary, "w+b", buffering=1 << 20)
             except OSError as error:  # by the name the user gave, not by one that never was
                 raise EditError(f"{path}: cannot be written: {error.strerror}") from error

@@ -39,8 +39,10 @@ class Ingest:
         jobs: int = 1,
         foreign_ids: bool = False,
     ) -> None:
-        self.rename = rename or {}
+        self.rename = dict(rename or {})
         self.given_ids = "id" in self.rename.values()
+        if self.given_ids and foreign_ids:
+            self.rename.setdefault("id", "user_id")
         self.foreign_ids = foreign_ids and not self.given_ids
         self.origin, self.license, self.names = origin, license, names
         self.verify, self.max_pixels, self.jobs = verify, max_pixels, jobs
@@ -48,13 +50,18 @@ class Ingest:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         types: dict[str, pa.DataType] = {"id": pa.string()}
+        named: dict[str, str] = {}
         for column in schema:
+            if self._replaced(column):
+                continue
             name = self._name(column)
-            if name in types and name.startswith("user_"):
+            if name in named:
+                other = column.name if column.name not in self.rename else named[name]
                 raise UsageError(
-                    f"columns `{name.removeprefix('user_')}` and `{name}`: both would be called `{name}`",
-                    hint=f"call one of them otherwise: --map NEW={name}",
+                    f"columns `{named[name]}` and `{column.name}`: both would be called `{name}`",
+                    hint=f"call one of them otherwise: --map NEW={other}",
                 )
+            named[name] = column.name
             types[name] = COLUMNS.get(name, column.type)
         types.setdefault("task", pa.string())
         types["provenance"] = PROVENANCE
@@ -65,6 +72,10 @@ class Ingest:
 
     def _keeps_ids(self, schema: pa.Schema) -> bool:
         return self.foreign_ids and "user_id" not in map(self._name, schema)
+
+    def _replaced(self, column: pa.Field) -> bool:
+        """Whether a column holds ids that only the reader gave, where another one is to be the id."""
+        return self.given_ids and column.name == "id" and "id" not in self.rename
 
     def _name(self, column: pa.Field) -> str:
         """What a column is called from here on. One that has a name of the record, but not its type, is the user's."""
@@ -90,7 +101,8 @@ class Ingest:
 
     def _shape(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         """The rows under the record's names and types."""
-        known = {self._name(field): column for field, column in zip(rows.schema, rows.columns)}
+        columns_by_field = zip(rows.schema, rows.columns)
+        known = {self._name(field): column for field, column in columns_by_field if not self._replaced(field)}
         columns = []
         for column in schema:
             array = known.get(column.name)

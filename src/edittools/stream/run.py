@@ -21,7 +21,7 @@ from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
-from edittools.stream.sink import ArrowSink, ShardSetSink, Sink, TableSink, make_sink
+from edittools.stream.sink import ArrowSink, FileSink, ShardSetSink, Sink, TableSink, make_sink
 from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
 from edittools.stream.units import FolderUnit, ShardUnit
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
@@ -149,8 +149,16 @@ def open_sink(options: RunOptions) -> Sink:
 
 
 def refuse_own_input(sink: Sink, source: Source) -> None:
-    """Raises UsageError where a shard set would be written over, or into, what is read for it."""
-    if isinstance(sink, ShardSetSink) and isinstance(source, FileSource):
+    """Raises UsageError where the output would be written over, or into, the sets and folders that are read for it."""
+    if not isinstance(source, FileSource):
+        return
+    if isinstance(sink, FileSink) and sink.path is not None:
+        for unit in source.units:
+            if isinstance(unit, ShardUnit) and any(
+                _same_place(sink.path, unit.name + ending) for ending in (".tar", ".parquet")
+            ):
+                raise UsageError(f"-o {sink.path}: a shard of the input", hint="choose another -o")
+    if isinstance(sink, ShardSetSink):
         sink.refuse_inputs(
             (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
             {unit.name for unit in source.units if isinstance(unit, FolderUnit) and files.is_dir(unit.name)},
@@ -374,7 +382,7 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
     """Let a two-pass stage see every row, and return a source that can be read again."""
     if options.task is not None:
         raise UsageError(
-            f"{stage.name}: a task of an array cannot decide from its own part",
+            "a task of an array cannot decide from its own part",
             hint="make the verdict first (--step), then give it to every task with --verdict",
         )
     reading = Progress(f"{progress.command}, first pass", source.rows, shown=progress.shown)
@@ -414,6 +422,8 @@ class _RejectsFile:
     def __init__(self, path: str | None, overwrite: bool) -> None:
         self.pending = None
         if path is not None:
+            if path == "-":
+                raise UsageError("--rejects -: name a file; standard output is for the rows")
             path = files.local(path)
             files.refuse_existing(path, overwrite)
             self.pending = files.Pending(path)

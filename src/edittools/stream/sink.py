@@ -190,7 +190,7 @@ class ShardSetSink:
             self.writer.discard()
 
 
-class _FileSink:
+class FileSink:
     """One file, or standard output: what tar, Parquet, streams and lines have in common."""
 
     def __init__(self, path: str | None, stdout: BinaryIO | None, overwrite: bool) -> None:
@@ -204,9 +204,6 @@ class _FileSink:
         if self.path is None:
             assert self.stdout is not None
             return self.stdout
-        folder = os.path.dirname(self.path)
-        if folder and not files.is_url(self.path):
-            os.makedirs(folder, exist_ok=True)
         self.pending = files.Pending(self.path)
         return self.pending.file
 
@@ -224,7 +221,7 @@ class _FileSink:
             self.pending.discard()
 
 
-class TarSink(_FileSink):
+class TarSink(FileSink):
     """One tar with the bytes of every row."""
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
@@ -256,7 +253,7 @@ class TarSink(_FileSink):
         self._commit()
 
 
-class ArrowSink(_FileSink):
+class ArrowSink(FileSink):
     """The Arrow stream of `wire`, with references, or with everything inline."""
 
     def __init__(self, path: str | None, stdout: BinaryIO | None, overwrite: bool, inline: bool) -> None:
@@ -299,7 +296,7 @@ class _Valve(io.RawIOBase):
         return len(data)
 
 
-class ParquetSink(_FileSink):
+class ParquetSink(FileSink):
     """One Parquet file with the pictures inside, in the Hugging Face convention."""
 
     _GROUP_BYTES = 64 << 20
@@ -400,7 +397,7 @@ def _to_hf(rows: pa.RecordBatch, ids: list[Any]) -> pa.RecordBatch:
     return map_batch_images(rows, IMAGE, HF_IMAGE, convert)
 
 
-class LinesSink(_FileSink):
+class LinesSink(FileSink):
     """JSON lines: a view, with references where pictures are (inline bytes are left out)."""
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
