@@ -205,6 +205,14 @@ def test_other_weights_are_another_stage(edit: Runner, pairs: Path, folders: dic
     changed = tiny.save_clip(tmp_path / "changed/clip", seed=9)
     assert "--overwrite" in edit(*command, "--clip", changed, check=1).stderr
     assert "--overwrite" in edit(*command, "--clip", folders["clip"], "--dtype", "bfloat16", check=1).stderr
+    # What is the default anyway is the same said or not; anything else is another stage.
+    said = ["--device", "cpu", "--dtype", "float32"]
+    judging = ["judge", pairs / "rows.jsonl", "--clip", folders["clip"], "-o", tmp_path / "judged"]
+    copies = ["dedup", pairs / "rows.jsonl", "--method", folders["clip"], "-o", tmp_path / "unique"]
+    for words, more in ((judging, []), (copies, ["--batch-size", 32])):
+        edit(*words)
+        edit(*words, *said, *more)
+        assert "--overwrite" in edit(*words, "--dtype", "bfloat16", check=1).stderr
     settings = edit("filter", "-n", pairs / "rows.jsonl", "--brightness", "..").stdout.decode()
     assert "models" not in settings and "device" not in settings and "batch_size" not in settings
 

@@ -224,6 +224,9 @@ def command(
     source = open_input(list(input), run_options)
     # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
     compared = against.rstrip("/").rsplit("/", 1)[-1] if against else None
+    device, dtype = given["device"] or "cpu", given["dtype"] or "float32"
+    batch_size = given["batch_size"] or 32
+    models_run = {"device": device, "dtype": dtype, "batch_size": batch_size}
     settings = options.settings(
         ctx,
         method=rule.method,
@@ -231,7 +234,7 @@ def command(
         against=compared,
         background=rule.background,
         whiten=rule.whiten,
-        **({} if rule.models else dict.fromkeys(("device", "dtype", "batch_size"))),
+        **(models_run if rule.models else dict.fromkeys(models_run)),
     )
     if step == "fingerprint":  # which none of these changes
         settings = {name: value for name, value in settings.items() if name not in _LEARNT}
@@ -240,19 +243,11 @@ def command(
         return
 
     def fingerprint() -> Fingerprint:
-        models = load_models(
-            rule,
-            names,
-            device=given["device"] or "cpu",
-            dtype=given["dtype"] or "float32",
-            revision=given["revision"],
-        )
+        models = load_models(rule, names, device=device, dtype=dtype, revision=given["revision"])
         identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
         if background is not None:
             background.check_models(identities)
-        return Fingerprint(
-            rule, max_pixels=given["max_pixels"], jobs=jobs, models=models, batch_size=given["batch_size"] or 32
-        )
+        return Fingerprint(rule, max_pixels=given["max_pixels"], jobs=jobs, models=models, batch_size=batch_size)
 
     identities: dict[str, str] = {}
     if step == "fingerprint":

@@ -257,9 +257,10 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
     embedders = _embedders(ctx, names) if names else {}
     # The other options say how a model judges, and change nothing here.
-    here = ("limit", "max_pixels", *(("device", "dtype") if names else ()))
-    settings = {name: value for name, value in options.settings(ctx).items() if name in here}
-    settings |= {name: f"{model.name} {model.revision}" for name, model in embedders.items()}
+    settings = {name: value for name, value in options.settings(ctx).items() if name in ("limit", "max_pixels")}
+    if embedders:
+        settings |= {name: f"{model.name} {model.revision}" for name, model in embedders.items()}
+        settings |= {"device": _device(ctx.params), "dtype": _dtype(ctx.params)}
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
@@ -298,12 +299,20 @@ def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
     run("judge", source, [stage], settings, run_options)
 
 
+def _device(given: dict[str, Any]) -> str:
+    return given["device"] or "cpu"
+
+
+def _dtype(given: dict[str, Any]) -> str:
+    return given["dtype"] or "float32"
+
+
 def _embedders(ctx: click.Context, names: dict[str, str]) -> dict[str, Any]:
     from edittools.models.embedders import load_embedder
 
     given = ctx.params
     return {
-        short: load_embedder(name, device=given["device"] or "cpu", dtype=given["dtype"] or "float32")
+        short: load_embedder(name, device=_device(given), dtype=_dtype(given))
         for short, name in names.items()
     }
 
@@ -425,8 +434,8 @@ def _writer(given: dict[str, Any]) -> Any:
         backend,
         **address,
         timeout=given["timeout"],
-        device=given["device"] or "cpu",
-        dtype=given["dtype"] or "float32",
+        device=_device(given),
+        dtype=_dtype(given),
         batch_size=given["batch_size"] or 8,
         picture_pixels=given["picture_pixels"],
     )
