@@ -148,7 +148,7 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
             try:
                 names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
                 facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
-                if item.get("gt_img"):
+                if task == "viewpoint_change" and item.get("gt_img"):  # no other script reads it
                     facts["gt_img"] = str((folder / item["gt_img"]).resolve())
                 made.append(Case(
                     key, task, item.get("ins_en") or item["instruction"], "en",

@@ -264,7 +264,10 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
     told: tuple[str, ...] = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
     told += ("consistency_free", "subtask")
     folder = pictures or found[0].parent
+    items = read_json(found[0])
     try:
+        # The script looks for this column in its table of all cases: one that has it decides for every other.
+        common = {"reasoning_wo_ins": True} if any("reasoning_wo_ins" in item for item in items) else {}
         return [
             Case(
                 str(item["index"]),
@@ -273,9 +276,9 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
                 "en",
                 [loose_picture(folder / item["image"])],
                 f"images/{item['category']}/{item['index']}.png",
-                facts=_located({name: item[name] for name in told if item.get(name) is not None}, folder),
+                facts=_located({name: item[name] for name in told if item.get(name) is not None} | common, folder),
             )
-            for item in read_json(found[0])
+            for item in items
         ]
     except (TypeError, KeyError) as error:
         raise EditError(f"{found[0]}: not a list of RISEBench's cases: {error!r}") from error
