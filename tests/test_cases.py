@@ -140,6 +140,17 @@ def test_risebench_and_kris(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "kris" / "multi-element_composition" / "annotation.json").write_text(json.dumps(entry))
     (row,) = edit("eval", "kris", "--cases", tmp_path / "kris", "-f", "jsonl").lines
     assert len(row["source"]) == 2 and row["case"]["result_path"] == "multi-element_composition/1.png"
+    assert json.loads(row["case"]["facts"]) == {"explain": "So.", "frames": []}  # its script reads no `gt_img`
+
+
+def test_one_case_of_risebench_without_its_question_decides_for_all(edit: Runner, tmp_path: Path) -> None:
+    """eval_vanilla of gpt_eval.py, run on such a list, asks about both with prompt_logical_img_wo_q."""
+    (tmp_path / "1.png").write_bytes(picture(1, "PNG"))
+    case = {"category": "logical_reasoning", "instruction": "Solve it.", "image": "1.png", "reference_img": "1.png"}
+    listed = [case | {"index": "1"}, case | {"index": "2", "reasoning_wo_ins": True}]
+    (tmp_path / "data.json").write_text(json.dumps(listed))
+    rows = edit("eval", "risebench", "--cases", tmp_path, "-f", "jsonl").lines
+    assert ["reasoning_wo_ins" in json.loads(row["case"]["facts"]) for row in rows] == [True, True]
 
 
 def test_what_is_no_benchmark(edit: Runner, tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ VIE = [
     ('{"score"： [8, 6]}', Unparsed, Unparsed, None),
     ('{"score": [8, 6], "reasoning": "a\tb"}', Unparsed, Unparsed, None),
     ("||V^=^V||||V^=^V||", Unparsed, Unparsed, None),
+    (f"||V^=^V||{GOOD}||V^=^V||V^=^V||", Unparsed, Unparsed, [8, 6]),  # the last delimiter is the one that overlaps
 ]
 
 
@@ -202,6 +203,14 @@ def test_viescore(reply, first, later, ours):
         assert [reply[slice(*strict.spans[name])] for name in ("score_1", "score_2")] == ["8", "6"]
 
 
+@pytest.mark.parametrize(
+    "reply", ['{"score": [8, 1' + "0" * 400 + "]}", '{"score":' * 900 + "1" + "}" * 900, '{"score": [NaN, 6]}']
+)
+def test_viescore_numbers_that_cannot_be_written_out(reply):
+    strict = parsing.viescore_strict(reply)
+    assert isinstance(strict, Unparsed) and len(strict.reason) < 80
+
+
 def test_viescore_scores_raise_where_the_script_does():
     assert parsing.viescore_official_scores({"score": [8, 6]}, {"score": [9, 7]}) == (6, 7, math.sqrt(42))
     for semantics, error in (
@@ -210,6 +219,7 @@ def test_viescore_scores_raise_where_the_script_does():
         ({"score": []}, ValueError),
         ({"reasoning": "no score"}, KeyError),
         ({"score": [None]}, TypeError),
+        ({"score": [10**400]}, OverflowError),
     ):
         with pytest.raises(error):
             parsing.viescore_official_scores(semantics, {"score": [9, 7]})

@@ -15,6 +15,8 @@ from test_cases import make_gedit
 from test_writers import Server, chat, response
 
 from edittools.bench.compare import compare
+from edittools.bench.judged import JudgedRow
+from edittools.bench.public import gedit, kris
 from edittools.bench.scores import Score
 from edittools.errors import EditError
 
@@ -233,6 +235,76 @@ def test_every_benchmark_is_judged_in_its_own_protocol(edit: Runner, tmp_path: P
     }.get(name, {})
     for file, content in summaries.items():
         assert json.loads((out / file).read_text()) == content
+
+
+def judged_case(task: str, **replies: str) -> JudgedRow:
+    case = {"key": "1", "task": task, "language": "en", "subset": False, "source_path": "s.png", "result_path": "r.png"}
+    return JudgedRow("1", case, "do it", [], replies, None, None)
+
+
+_KRIS = ("consistency", "quality", "instruction")
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "null"),
+    [
+        ("count_change", dict.fromkeys(_KRIS, 5), 2),
+        ("viewpoint_change", dict.fromkeys(_KRIS, 5), 2),
+        ("temporal_prediction", dict.fromkeys(_KRIS, 3), 2),
+        ("multi-element_composition", dict.fromkeys(_KRIS, 3), 2),
+        ("biology", {"consistency": 3, "quality": 3, "instruction": None, "knowledge": None}, None),
+    ],
+)
+def test_kris_replies_are_read_as_by_the_script_of_their_category(
+    tmp_path: Path, task: str, said: dict[str, int | None], null: int | None
+) -> None:
+    """The numbers are those of metrics_common.py, metrics_view_change.py, metrics_temporal_prediction.py,
+    metrics_multi_element.py and metrics_knowledge.py for the same replies."""
+    words = {call: f"Out of 3 dogs two are left: {call} score 5" for call in _KRIS}
+    nulls = json.dumps({f"{call}_score": None for call in _KRIS} | {"reasoning": "2 dogs"})
+    given = ((words, said), (dict.fromkeys(_KRIS, nulls), dict.fromkeys(said, null)))
+    for number, (replies, expected) in enumerate(given):
+        kris.BENCHMARK.write([judged_case(task, **replies)], tmp_path / str(number), "m")
+        written = json.loads((tmp_path / str(number) / task / "metrics.json").read_text())
+        assert written == {"1": {f"{name}_score": score for name, score in expected.items()}}
+
+
+def test_gedit_numbers_that_have_no_root_give_no_row(tmp_path: Path) -> None:
+    """VIEScore.evaluate ends with an OverflowError there, and asks again."""
+    row = judged_case("ps_human", SC='{"score": [1' + "0" * 400 + "]}", PQ='{"score": [9, 8]}')
+    outputs = gedit.BENCHMARK.write([row], tmp_path, "m")
+    assert len((outputs.path / "m_combined_gpt_score.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("lost", ["judge1", "judge3"])
+def test_risebench_calls_without_a_reply_are_not_calls_that_were_not_made(
+    edit: Runner, tmp_path: Path, lost: str
+) -> None:
+    """gpt_eval.py keeps its own words as the reply. With these, its main() has no number for the first case, and
+    where no case has one for quality, it ends with a TypeError."""
+    copy, texts = cases_of(tmp_path, "risebench")
+    listed = json.loads((copy / "data_total.json").read_text())
+    listed.append(listed[0] | {"index": "t_3", "instruction": "do 3"})
+    (copy / "data_total.json").write_text(json.dumps(listed))
+    texts["prompt_consist"] = "Compare {instruct}"
+    prompt = {"judge1": "Compare do 1", "judge3": "Rate"}[lost]
+    filtered = response(200, chat("", finish="content_filter"))
+    server = Server(lambda said, n: [filtered if said == prompt else response(200, chat("Final Score: 1"))])
+    try:
+        (tmp_path / "utils.py").write_text("".join(f"{key} = {text!r}\n" for key, text in texts.items()))
+        words = ["--rubric", "risebench", "--prompts", tmp_path / "utils.py"]
+        judged = judged_rows(edit, tmp_path, "risebench", copy, words, server)
+    finally:
+        server.close()
+    found = json.loads(edit("eval", "risebench", judged, "--outputs", tmp_path / "out", "-f", "json").stdout)
+    replies = json.loads((tmp_path / "out" / "replies.json").read_text())
+    kept = dict.fromkeys(("judge1", "judge2", "judge3"), "Final Score: 1")
+    assert replies["t_1"] == kept | {lost: "Failed to obtain answer via API. "}
+    assert list(replies["l_2"]) == ["judge1", "judge2"]
+    if lost == "judge1":
+        assert found["official"]["summary"]["Overall_Reasoning"]["Score-Origin"] == 3  # of l_2 and t_3: 5 and 1
+    else:
+        assert found["official"] == {"raises": "TypeError"}
 
 
 def test_a_model_is_named_as_on_the_hub(edit: Runner, tmp_path: Path, judge: Any) -> None:

@@ -423,6 +423,24 @@ def test_risebench_thumbnails():
     assert shown(call.parts[1]).size == (768, 480) and shown(call.parts[2]).size == (50, 30)
     assert call.parts[1].detail == call.parts[2].detail == "high"
     assert shown(call.parts[1]).format == "JPEG"
+    with pytest.raises(RowError, match="damaged image"):  # too small to be shrunk, and decoded all the same
+        protocols.risebench(Case("temporal_reasoning", "x", (picture(1, "PNG")[:-60],), EDITED), RISE)
+
+
+def test_risebench_thumbnails_of_large_jpegs_are_decoded_small():
+    """As encode_image_to_base64 of utils.py makes them: it shrinks a picture that was not decoded before."""
+    large = encode(np.tile(pixels(3), (100, 80, 1)), "JPEG")  # 3200 x 3200: half is still twice 768
+    call = protocols.risebench(Case("temporal_reasoning", "x", (large,), EDITED, facts={"reference": "r"}), RISE)[0]
+    made = []
+    for decoded in (False, True):
+        image = Image.open(io.BytesIO(large))
+        if decoded:
+            image.load()
+        image.thumbnail((768, 768))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG")
+        made.append(buffer.getvalue())
+    assert call.parts[1].data == made[0] != made[1]
 
 
 def test_risebench_overall():
@@ -463,6 +481,14 @@ def test_kris_messages():
     assert kris("abnormality_correction", explain="why")["instruction"].parts[0] == "abnormal do it why"
     view = kris("view_pair", gt_img=picture(5, "PNG"))["instruction"].parts
     assert view[0] == "view do it" and view[5] == "This is the ground truth image:"
+
+
+def test_kris_messages_without_an_explanation_or_a_truth():
+    """evaluate_images of metrics_knowledge.py takes no explanation for an empty one; that of metrics_view_change.py
+    leaves a case without a ground truth picture out."""
+    assert kris("physics", explain=None)["instruction"].parts[0] == "dual do it "
+    with pytest.raises(RowError, match="ground truth"):
+        kris("viewpoint_change")
 
 
 def test_kris_messages_with_several_pictures():

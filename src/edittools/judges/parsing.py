@@ -263,7 +263,10 @@ def _objects(text: str) -> Iterator[tuple[int, int, Any]]:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # the decoder goes deeper than the encoder
+        return "nested too deeply"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -280,7 +283,7 @@ def viescore_official(reply: str, later: bool = False) -> Any | Unparsed | Rando
     dictionary may lack `score`, or hold anything in it; between delimiters it need not even be a dictionary.
     """
     if reply.count(_DELIMITER) == 2:
-        body = reply.split(_DELIMITER)[1]
+        body = reply[reply.find(_DELIMITER) + len(_DELIMITER) : reply.rfind(_DELIMITER)]  # two may overlap
         if not body:
             return Unparsed("nothing between the delimiters")
         return _vie_object(body)
@@ -354,7 +357,7 @@ def viescore_strict(reply: str, count: int = 2, low: float = 0, high: float = 10
         if isinstance(item, bool) or not isinstance(item, int | float):
             return Unparsed(f"not a number: {_short(item)}")
         if not low <= item <= high:  # NaN fails this too
-            return Unparsed(f"{item:g} is not from {low:g} to {high:g}")
+            return Unparsed(f"{_short(item)} is not from {low:g} to {high:g}")
     names = [f"score_{k}" for k in range(1, count + 1)]
     spans = {}
     opened = re.compile(r'"score"\s*:\s*\[').search(reply, start, end)

@@ -9,11 +9,12 @@ are part of the message format, stand here. Facts: shared notes on the released 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -108,16 +109,21 @@ class Encoding:
         return _saved(shown, "PNG") if self.kind == "png" else _saved(shown, "JPEG", quality=self.quality)
 
 
-def _open(data: bytes) -> Image.Image:
-    """The picture as Pillow opens it. Raises RowError for what cannot be read."""
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture as Pillow opens it, to be decoded inside. Raises RowError for what cannot be read."""
     from PIL import Image
 
     images.probe(data)
-    picture = Image.open(io.BytesIO(data))
     try:
-        picture.load()
+        yield Image.open(io.BytesIO(data))
     except Exception as error:  # whatever a decoder meets in damaged bytes
         raise RowError("damaged image", describe(error)) from None
+
+
+def _open(data: bytes) -> Image.Image:
+    with _opened(data) as picture:
+        picture.load()
     return picture
 
 
@@ -312,10 +318,12 @@ def _reference(value: Any) -> bytes:
 
 
 def _thumbnail(data: bytes) -> Picture:
-    picture = _open(data)
-    if picture.mode in ("RGBA", "P"):
-        picture = picture.convert("RGB")
-    picture.thumbnail((768, 768))
+    with _opened(data) as picture:
+        if picture.mode in ("RGBA", "P"):
+            picture = picture.convert("RGB")
+        # Not decoded before: Pillow then decodes a large JPEG at a part of its size.
+        picture.thumbnail((768, 768))
+        picture.load()
     return dataclasses.replace(_saved(picture, "JPEG"), detail="high")
 
 
@@ -342,7 +350,7 @@ def kris(case: Case, prompts: Prompts) -> list[Call]:
     alone re-encodes (RGB, JPEG, quality 85) and sends all frames in order, the predicted one at its place.
     """
     category = str(case.facts.get("category", case.task))
-    instruct, explain = case.instruction, case.facts.get("explain", "")
+    instruct, explain = case.instruction, case.facts.get("explain") or ""
     if category == "temporal_prediction":
         return _kris_frames(case, prompts)
     edited = _raw(case.edited, "image/jpeg")
@@ -360,7 +368,9 @@ def kris(case: Case, prompts: Prompts) -> list[Call]:
     if category in KRIS_KNOWLEDGE:
         text = _filled(prompts, "prompt_dual_evaluation", instruct=instruct, explanation=explain)
         return _kris_calls(prompts, unchanged, (text, *shown), alone)
-    if category in _KRIS_VIEW and not _absent(case.facts.get("gt_img")):
+    if category in _KRIS_VIEW:
+        if _absent(case.facts.get("gt_img")):
+            raise RowError("no ground truth picture")  # the script leaves such a case out
         text = _filled(prompts, "prompt_view_instruction_following", instruct=instruct)
         truth = ("This is the ground truth image:", _raw(_reference(case.facts["gt_img"]), "image/jpeg"))
         return _kris_calls(prompts, unchanged, (text, *shown, *truth), alone)

@@ -279,7 +279,7 @@ def _official_pair(replies: dict[str, str]) -> tuple[Any, Any] | None:
         return None
     try:
         return viescore_official_scores(*parsed)[:2]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return None
 
 

@@ -5,6 +5,7 @@ Outputs are a model's folder with CATEGORY/metrics.json. The summary is that of 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -46,6 +47,7 @@ META = {
     "Conceptual Knowledge": ("Social Science", "Natural Science"),
     "Procedural Knowledge": ("Logical Reasoning", "Instruction Decomposition"),
 }
+_UNNAMED = ("temporal_prediction", "multi-element_composition")  # whose scripts look for no key's words outside JSON
 SHORT = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": "IF", "knowledge_score": "KP"}
 
 
@@ -148,7 +150,7 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
             try:
                 names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
                 facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
-                if item.get("gt_img"):
+                if task == "viewpoint_change" and item.get("gt_img"):  # no other script reads it
                     facts["gt_img"] = str((folder / item["gt_img"]).resolve())
                 made.append(Case(
                     key, task, item.get("ins_en") or item["instruction"], "en",
@@ -169,13 +171,13 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
 
 
 def _official_scores(replies: dict[str, str], category: str) -> dict[str, int | None]:
-    """A case's scores as the released parser reads them: knowledge and instruction out of one reply, where both are."""
-    names = {call: f"{call}_score" for call in ("consistency", "quality")}
-    scores = {name: kris_official(replies.get(call, ""), name) for call, name in names.items()}
-    said = replies.get("instruction", "")
-    if category in KRIS_KNOWLEDGE:
-        return scores | kris_official_dual(said)
-    return scores | {"instruction_score": kris_official(said, "instruction_score")}
+    """A case's scores as its category's script reads them: knowledge, where it is asked for, out of one reply with
+    instruction."""
+    dual = category in KRIS_KNOWLEDGE
+    read = functools.partial(kris_official, named=category not in _UNNAMED, knowledge=dual)
+    calls = ("consistency", "quality") if dual else ("consistency", "quality", "instruction")
+    scores = {f"{call}_score": read(replies.get(call, ""), f"{call}_score") for call in calls}
+    return scores | (kris_official_dual(replies.get("instruction", "")) if dual else {})
 
 
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:

@@ -264,7 +264,10 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
     told: tuple[str, ...] = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
     told += ("consistency_free", "subtask")
     folder = pictures or found[0].parent
+    items = read_json(found[0])
     try:
+        # The script looks for this column in its table of all cases: one that has it decides for every other.
+        common = {"reasoning_wo_ins": True} if any("reasoning_wo_ins" in item for item in items) else {}
         return [
             Case(
                 str(item["index"]),
@@ -273,9 +276,9 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
                 "en",
                 [loose_picture(folder / item["image"])],
                 f"images/{item['category']}/{item['index']}.png",
-                facts=_located({name: item[name] for name in told if item.get(name) is not None}, folder),
+                facts=_located({name: item[name] for name in told if item.get(name) is not None} | common, folder),
             )
-            for item in read_json(found[0])
+            for item in items
         ]
     except (TypeError, KeyError) as error:
         raise EditError(f"{found[0]}: not a list of RISEBench's cases: {error!r}") from error
@@ -295,8 +298,14 @@ def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, floa
     return {"score": 25 * (dimensions["overall"] - 1), "accuracy": float(all(value == 5 for value in parts))}
 
 
+_FAILED = "Failed to obtain answer via API. "
+
+
 def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
-    """The replies as JSON under the script's names, of the first pass, and the cases they belong to."""
+    """The replies as JSON under the script's names, of the first pass, and the cases they belong to.
+
+    A call without a reply has the script's words for it: left out, it would count as one that was not asked for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = {"consistency": "judge1", "reasoning": "judge2", "quality": "judge3"}
     replies, cases = {}, []
@@ -304,7 +313,9 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
         facts = json.loads(row.case["facts"])
         free = {name: facts[name] for name in ("consistency_free", "subtask") if name in facts}
         cases.append({"index": row.case["key"], "category": row.case["task"], **free})
-        said: dict[str, str | None] = {judge: row.replies[name] for name, judge in names.items() if name in row.replies}
+        judged = row.passes[0] if row.passes else {}
+        asked = [name for name in names if name in judged and judged[name]["state"] != "missing"]
+        said = {names[name]: row.replies.get(name, _FAILED) for name in asked}
         replies[row.case["key"]] = {"judge1": None, **said}
     for name, content in (("replies.json", replies), ("data.json", cases)):
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2), "utf-8")
