@@ -224,9 +224,8 @@ def command(
     source = open_input(list(input), run_options)
     # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
     compared = against.rstrip("/").rsplit("/", 1)[-1] if against else None
-    device, dtype = given["device"] or "cpu", given["dtype"] or "float32"
-    batch_size = given["batch_size"] or 32
-    models_run = {"device": device, "dtype": dtype, "batch_size": batch_size}
+    placed, batch_size = options.device_and_dtype(given), given["batch_size"] or 32
+    models_run = {**placed, "batch_size": batch_size}
     settings = options.settings(
         ctx,
         method=rule.method,
@@ -243,7 +242,7 @@ def command(
         return
 
     def fingerprint() -> Fingerprint:
-        models = load_models(rule, names, device=device, dtype=dtype, revision=given["revision"])
+        models = load_models(rule, names, **placed, revision=given["revision"])
         identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
         if background is not None:
             background.check_models(identities)

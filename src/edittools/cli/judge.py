@@ -260,7 +260,7 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     settings = {name: value for name, value in options.settings(ctx).items() if name in ("limit", "max_pixels")}
     if embedders:
         settings |= {name: f"{model.name} {model.revision}" for name, model in embedders.items()}
-        settings |= {"device": _device(ctx.params), "dtype": _dtype(ctx.params)}
+        settings |= options.device_and_dtype(ctx.params)
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
@@ -299,22 +299,11 @@ def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
     run("judge", source, [stage], settings, run_options)
 
 
-def _device(given: dict[str, Any]) -> str:
-    return given["device"] or "cpu"
-
-
-def _dtype(given: dict[str, Any]) -> str:
-    return given["dtype"] or "float32"
-
-
 def _embedders(ctx: click.Context, names: dict[str, str]) -> dict[str, Any]:
     from edittools.models.embedders import load_embedder
 
-    given = ctx.params
-    return {
-        short: load_embedder(name, device=_device(given), dtype=_dtype(given))
-        for short, name in names.items()
-    }
+    placed = options.device_and_dtype(ctx.params)
+    return {short: load_embedder(name, **placed) for short, name in names.items()}
 
 
 def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> None:
@@ -405,14 +394,14 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     sink = open_sink(run_options)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
     try:
-        run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
+        total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
     finally:
         if store is not None:
             store.close()
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
     hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
     counts = stage.counts
-    if isinstance(sink, ShardSetSink):  # shards that an earlier run, or a task of a cluster, has made count too
+    if isinstance(sink, ShardSetSink) and total.kept != counts.rows:  # an earlier run, or a cluster, made some of it
         task = run_options.task
         made = open_source([sink.folder], partial=True)
         counts = stage.recount(made.batches(lambda shard: task is None or shard.index % task[1] == task[0]))
@@ -434,8 +423,7 @@ def _writer(given: dict[str, Any]) -> Any:
         backend,
         **address,
         timeout=given["timeout"],
-        device=_device(given),
-        dtype=_dtype(given),
+        **options.device_and_dtype(given),
         batch_size=given["batch_size"] or 8,
         picture_pixels=given["picture_pixels"],
     )

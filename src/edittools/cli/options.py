@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -257,6 +257,11 @@ def seed_option(function: Callable) -> Callable:
         group="Selection",
         help="Combined with each row's id: a row's result depends on nothing else.",
     )(function)
+
+
+def device_and_dtype(given: Mapping[str, Any]) -> dict[str, str]:
+    """What the options of models come to, for loading one and for the settings."""
+    return {"device": given["device"] or "cpu", "dtype": given["dtype"] or "float32"}
 
 
 def _check_column(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

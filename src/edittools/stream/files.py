@@ -29,6 +29,12 @@ def local(path: str) -> str:
     return path.removeprefix("file://")
 
 
+def real(path: str) -> str:
+    """The one name of a place: without links and `file://`; an address of a store as it stands."""
+    path = local(path)
+    return path.rstrip("/") if is_url(path) else os.path.realpath(path)
+
+
 @functools.cache
 def _filesystem(protocol: str) -> Any:
     try:

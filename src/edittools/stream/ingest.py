@@ -101,8 +101,9 @@ class Ingest:
 
     def _shape(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         """The rows under the record's names and types."""
-        columns_by_field = zip(rows.schema, rows.columns)
-        known = {self._name(field): column for field, column in columns_by_field if not self._replaced(field)}
+        known = {
+            self._name(field): column for field, column in zip(rows.schema, rows.columns) if not self._replaced(field)
+        }
         columns = []
         for column in schema:
             array = known.get(column.name)

@@ -153,11 +153,11 @@ def refuse_own_input(sink: Sink, source: Source) -> None:
     if not isinstance(source, FileSource):
         return
     if isinstance(sink, FileSink) and sink.path is not None:
-        for unit in source.units:
-            if isinstance(unit, ShardUnit) and any(
-                _same_place(sink.path, unit.name + ending) for ending in (".tar", ".parquet")
-            ):
-                raise UsageError(f"-o {sink.path}: a shard of the input", hint="choose another -o")
+        stem, ending = os.path.splitext(files.real(sink.path))
+        if ending in (".tar", ".parquet") and any(
+            isinstance(unit, ShardUnit) and files.real(unit.name) == stem for unit in source.units
+        ):
+            raise UsageError(f"-o {sink.path}: a shard of the input", hint="choose another -o")
     if isinstance(sink, ShardSetSink):
         sink.refuse_inputs(
             (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
@@ -171,10 +171,6 @@ def open_progress(
     """The progress of a run: shown by the last command of a pipeline. `note` is what is said beside the rows."""
     shown = not (_to_pipe(options) or options.quiet or isinstance(sink, TableSink))
     return Progress(command, source.rows, shown=shown, note=note)
-
-
-def _same_place(one: str, other: str) -> bool:
-    return one == other or os.path.realpath(files.local(one)) == os.path.realpath(files.local(other))
 
 
 def _to_pipe(options: RunOptions) -> bool:
@@ -228,7 +224,7 @@ def run(
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
     refuse_own_input(sink, source)
-    if options.rejects and options.output and _same_place(options.rejects, options.output):
+    if options.rejects and options.output and files.real(options.rejects) == files.real(options.output):
         raise UsageError(f"--rejects {options.rejects}: is the -o too: one would replace the other")
     if options.task is not None:
         if not to_folder and options.output not in (None, "-"):

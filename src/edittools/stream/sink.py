@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -39,7 +38,7 @@ from edittools.stream.shards import (
     shard_numbers,
 )
 from edittools.stream.tar import TarWriter
-from edittools.stream.wire import Counts, WireWriter
+from edittools.stream.wire import Counts, Outlet, WireWriter
 
 FORMATS = ("shards", "tar", "parquet", "arrows", "jsonl", "table")
 _INLINE_ROWS = 32
@@ -53,10 +52,6 @@ class Sink(Protocol):
     def write(self, batch: Batch) -> list[Reject]: ...
     def finish(self, counts: Counts) -> None: ...
     def abort(self) -> None: ...
-
-
-def _real(folder: str) -> str:
-    return folder.rstrip("/") if files.is_url(folder) else os.path.realpath(folder)
 
 
 def require_id(schema: pa.Schema) -> None:
@@ -92,10 +87,10 @@ class ShardSetSink:
 
         It would eat its own input, now or when it is run again.
         """
-        own = _real(self.folder)
-        if any(_real(folder) == own for folder in set(sets)):
+        own = files.real(self.folder)
+        if any(files.real(folder) == own for folder in set(sets)):
             raise UsageError(f"-o {self.folder}: the input is read from there", hint="choose another -o")
-        for folder in map(_real, crawls):
+        for folder in map(files.real, crawls):
             if own == folder or own.startswith(folder.rstrip("/") + "/"):
                 raise UsageError(
                     f"-o {self.folder}: lies in {folder}, whose files are the input", hint="choose an -o outside"
@@ -280,27 +275,11 @@ class ArrowSink(FileSink):
         self._commit()
 
 
-class _Valve(io.RawIOBase):
-    """Passes on what is written, until it is shut: a Parquet writer that is thrown away still writes its footer,
-    and half a file would read as a whole one."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.shut = file, False
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if not self.shut:
-            self.file.write(data)
-        return len(data)
-
-
 class ParquetSink(FileSink):
     """One Parquet file with the pictures inside, in the Hugging Face convention."""
 
     _GROUP_BYTES = 64 << 20
-    valve: _Valve | None = None
+    outlet: Outlet | None = None
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
         import pyarrow.parquet as pq
@@ -317,9 +296,9 @@ class ParquetSink(FileSink):
         plain = {column.name for column in schema} - pictures
         # Compression and dictionaries cost time on pictures and save nothing; other columns gain.
         paths = _leaf_columns(stored)
-        self.valve = _Valve(self._target())
+        self.outlet = Outlet(self._target())
         self.writer = pq.ParquetWriter(
-            self.valve,
+            self.outlet,
             self.stored,
             compression={p: "zstd" if p.split(".")[0] in plain else "none" for p in paths},
             use_dictionary=[p for p in paths if p.split(".")[0] in plain],
@@ -351,8 +330,8 @@ class ParquetSink(FileSink):
         self._commit()
 
     def abort(self) -> None:
-        if self.valve is not None:
-            self.valve.shut = True
+        if self.outlet is not None:
+            self.outlet.shut = True
         super().abort()
 
 

@@ -182,12 +182,12 @@ def foreign_row(key: str, group: list[tuple[str, Member]], read: Any, picture: A
     named = dict(group)
     taken: set[str] = set()
 
-    def stored(stub: dict[str, Any]) -> dict[str, Any]:
-        member = named.get(stub["member"])
+    def stored(known: dict[str, Any]) -> dict[str, Any]:
+        member = named.get(known["member"])
         if member is None:
-            return reference(file=f"{name}/{stub['member']}", etag=files.MISSING)
-        taken.add(stub["member"])
-        return picture(member, stub)
+            return reference(file=f"{name}/{known['member']}", etag=files.MISSING)
+        taken.add(known["member"])
+        return picture(member, known)
 
     if "json" in named:
         fields = _sidecar(read(named["json"].offset, min(named["json"].size, _TEXT_LIMIT)), stored)
@@ -437,13 +437,13 @@ class FileGroup:
         named = {file.inside.rpartition("/")[2].partition(".")[2]: file for _, file in self.members}
         taken: set[str] = set()
 
-        def stored(stub: dict[str, Any]) -> dict[str, Any]:
-            file = named.get(stub["member"])
+        def stored(known: dict[str, Any]) -> dict[str, Any]:
+            file = named.get(known["member"])
             if file is None:
-                return reference(file=stub["member"], etag=files.MISSING)
+                return reference(file=known["member"], etag=files.MISSING)
             taken.add(file.inside)
-            known = {name: stub.get(name) for name in ("width", "height", "format")}
-            return reference(file=file.path, offset=0, length=file.size, etag=file.etag, **known)
+            size = {name: known.get(name) for name in ("width", "height", "format")}
+            return reference(file=file.path, offset=0, length=file.size, etag=file.etag, **size)
 
         for parts, file in self.members:
             if parts == [".json"]:
@@ -710,7 +710,7 @@ def unit_for_file(path: str) -> Unit:
     with files.open_read(path) as file:
         head = file.read(1024)
     if head[:4] == b"PAR1":
-        folder, name = path.rpartition("/")[::2]
+        folder, name = os.path.split(path)
         index = shard_index(name)
         if index is None or not is_shard(path):
             return ParquetUnit(path)

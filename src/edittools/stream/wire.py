@@ -95,7 +95,7 @@ class WireWriter:
         self.place: tuple[Shard, bool, int] | None = None
         self.note = ""
         # Arrow writes a batch in dozens of small pieces: they are joined before they reach Python.
-        self.joined = pa.BufferedOutputStream(pa.PythonFile(_KeepOpen(file), mode="w"), _JOIN_BYTES)
+        self.joined = pa.BufferedOutputStream(pa.PythonFile(Outlet(file), mode="w"), _JOIN_BYTES)
         self.writer = pa.ipc.new_stream(self.joined, self.schema)
         self._flush()
 
@@ -143,14 +143,19 @@ def _note(batch: Batch) -> str:
     return json.dumps(place, default=str)
 
 
-class _KeepOpen(io.RawIOBase):
-    """pyarrow closes what it is given; the file belongs to the caller."""
+class Outlet(io.RawIOBase):
+    """A file as pyarrow is given it. pyarrow closes what it is given, and the file belongs to the caller.
+
+    A writer of pyarrow's that is thrown away still writes its end, so that half a file would read as a whole one:
+    what is written after `shut` is set goes nowhere.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self.file, self.shut = file, False
 
     def write(self, data: Any) -> int:
-        self._file.write(data)
+        if not self.shut:
+            self.file.write(data)
         return len(data)
 
     def writable(self) -> bool:

@@ -63,7 +63,7 @@ class Store:
             self.writer.execute("PRAGMA synchronous=FULL")  # a committed reply survives a power cut
             self.writer.execute(_TABLE)
             self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.sqlite"))):
+            for path in _logs(folder):
                 if path != self.path:
                     self.others.append(_open_to_read(path))
         except (sqlite3.Error, OSError) as error:
@@ -116,13 +116,17 @@ class Store:
 def count_stored(folder: str) -> int:
     """How many replies the logs of a folder hold that are not asked for again. Raises EditError."""
     count = 0
-    for path in glob.glob(os.path.join(glob.escape(folder), "*.sqlite")):
+    for path in _logs(folder):
         try:
             with contextlib.closing(_open_to_read(path)) as log:
                 count += log.execute("SELECT COUNT(*) FROM replies WHERE state != 'failed'").fetchone()[0]
         except sqlite3.Error as error:
             raise EditError(f"{path}: cannot read this reply store: {error}") from error
     return count
+
+
+def _logs(folder: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "*.sqlite")))
 
 
 def _open_to_read(path: str) -> sqlite3.Connection:
