@@ -46,7 +46,7 @@ def _plain_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
         mask = values.is_null() if values.null_count else None
         return pa.StructArray.from_arrays([known[f.name] for f in _FACTS], fields=list(_FACTS), mask=mask)
 
-    return map_batch_images(rows, IMAGE, _FACTS, facts).to_pylist()
+    return map_batch_images(rows, IMAGE, facts).to_pylist()
 
 
 class Heldout:

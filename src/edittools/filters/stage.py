@@ -195,7 +195,7 @@ class FilterStage:
                 marks[row] = marks[row] or (reason if value is None else f"{reason} {value:.6g}")
             return batch.replace(self._set_marks(batch.rows, marks))
         dropped = batch.rows.filter(pa.array(~keep))
-        measured = [None] * dropped.num_rows if values is None else values[~keep].tolist()
+        measured = [None] * dropped.num_rows if values is None else values[~keep].astype(np.float64).tolist()
         rejects = [
             Reject(str(identity), self.name, reason, value, False, path)
             for identity, value, path in zip(column_values(dropped, "id"), measured, row_paths(dropped))
@@ -240,11 +240,11 @@ class FilterStage:
         if not pictures.null_count:
             sides = [pictures.field("width"), pictures.field("height")]
             if not any(side.null_count for side in sides):  # as in every shard set
-                return sides[0].to_numpy().astype(np.float64), sides[1].to_numpy().astype(np.float64), batch
+                return sides[0].to_numpy().astype(np.int64), sides[1].to_numpy().astype(np.int64), batch
         children = dict(zip([f.name for f in pictures.type], pictures.flatten()))
         unknown = np.asarray(children["width"].is_null()) | np.asarray(children["height"].is_null())
-        width = children["width"].fill_null(0).to_numpy().astype(np.float64)
-        height = children["height"].fill_null(0).to_numpy().astype(np.float64)
+        width = children["width"].fill_null(0).to_numpy().astype(np.int64)
+        height = children["height"].fill_null(0).to_numpy().astype(np.int64)
         failed: dict[int, RowError] = {}
         if unknown.any():
             for row, reference in enumerate(leaf_references(pictures)):
@@ -434,7 +434,9 @@ class FilterStage:
 
 def _significant(values: np.ndarray) -> np.ndarray:
     """Rounded as every score is, so that a value equals the quantile that it is."""
-    # Whole numbers of six digits, as most sizes are, need no rounding.
+    # Whole numbers of six digits, as sizes are, need no rounding.
+    if values.dtype.kind == "i" and values.max(initial=0) < 1e6:
+        return values
     uneven = (values != np.trunc(values)) | (np.abs(values) >= 1e6)
     if not uneven.any():
         return values

@@ -171,11 +171,9 @@ def map_images(array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructAr
 def map_batch_images(
     rows: pa.RecordBatch,
     old: pa.DataType,
-    new: pa.DataType,
     convert: Callable[[tuple[str, ...], pa.StructArray], pa.StructArray],
 ) -> pa.RecordBatch:
     """Replace the pictures of every column; `convert` also gets the path of the leaf it is given."""
-    schema = map_schema(rows.schema, old, new)
     columns = []
     for name, column in zip(rows.schema.names, rows.columns):
         paths = iter(image_leaves(pa.schema([(name, column.type)]), old))
@@ -184,7 +182,7 @@ def map_batch_images(
             return convert(next(paths), values)
 
         columns.append(map_images(column, old, convert_next))
-    return pa.record_batch(columns, schema=schema)
+    return pa.record_batch(columns, names=rows.schema.names)
 
 
 def leaf_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tuple[int, ...] | None]]:

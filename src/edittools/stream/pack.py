@@ -60,7 +60,7 @@ def _leaves(rows: pa.RecordBatch) -> list[_Leaf]:
         next(order).references = list(leaf_references(values))
         return values
 
-    map_batch_images(rows, IMAGE, IMAGE, collect)
+    map_batch_images(rows, IMAGE, collect)
     return leaves
 
 
@@ -145,7 +145,7 @@ def _with_leaves(
     def convert(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         return pa.array(describe(next(order)), type=new)
 
-    return map_batch_images(rows, IMAGE, new, convert)
+    return map_batch_images(rows, IMAGE, convert)
 
 
 def _describe(leaf: _Leaf) -> list[dict | None]:

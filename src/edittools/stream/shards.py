@@ -74,7 +74,7 @@ class Footer:
 def _open_parquet(path: str) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(files.open_read(path))
+    return pq.ParquetFile(files.open_read(path), pre_buffer=files.is_url(path))
 
 
 def write_parquet(table: pa.Table, file: BinaryIO) -> None:
@@ -226,7 +226,7 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
             if first < last:
                 piece = rows.slice(first, last - first)
                 plain = piece.replace_schema_metadata(None)
-                yield map_batch_images(plain, STORED_IMAGE, IMAGE, refer)
+                yield map_batch_images(plain, STORED_IMAGE, refer)
             if position >= stop:
                 break
         if position < min(stop, footer.rows):  # pyarrow stops without a word where a page says it is empty

@@ -373,7 +373,7 @@ def _to_hf(rows: pa.RecordBatch, ids: list[Any]) -> pa.RecordBatch:
         children = [fields["bytes"], pa.array(names, pa.string())]
         return pa.StructArray.from_arrays(children, fields=list(HF_IMAGE), mask=mask)
 
-    return map_batch_images(rows, IMAGE, HF_IMAGE, convert)
+    return map_batch_images(rows, IMAGE, convert)
 
 
 class LinesSink(FileSink):
@@ -384,7 +384,7 @@ class LinesSink(FileSink):
 
     def write(self, batch: Batch) -> list[Reject]:
         if batch.rows.num_rows:
-            rows = map_batch_images(batch.rows, IMAGE, _VIEW, lambda path, values: _view(values))
+            rows = map_batch_images(batch.rows, IMAGE, lambda path, values: _view(values))
             self.file.write(b"".join(line + b"\n" for line in rowjson.dump_rows(rows)))
             if self.pending is None:
                 self.file.flush()  # whoever reads the lines must not wait for a megabyte of them
@@ -422,7 +422,7 @@ class TableSink:
         self.total += batch.rows.num_rows
         wanted = self.ROWS - len(self.rows)
         if wanted > 0 and batch.rows.num_rows:
-            view = map_batch_images(batch.rows.slice(0, wanted), IMAGE, _VIEW, lambda p, v: _view(v))
+            view = map_batch_images(batch.rows.slice(0, wanted), IMAGE, lambda p, v: _view(v))
             self.rows += view.to_pylist()
         return []
 
