@@ -21,6 +21,9 @@ import xxhash
 from conftest import Runner, make_crawl, picture, rejects_of, rows_of, tar_bytes, tree
 from PIL import Image
 
+from edittools.stream.batch import Batch, joined
+from edittools.stream.wire import WireReader
+
 IMAGE_FIELDS = {"bytes", "file", "offset", "length", "row", "column", "etag", "width", "height", "format"}
 
 
@@ -139,6 +142,42 @@ def test_a_slow_producer_starves_nobody(edit: Runner, shards: Path, tmp_path: Pa
         feeder.close()
         assert len(lines.readlines()) == 16
     assert child.wait() == 0
+
+
+def test_what_was_cut_for_the_stream_is_joined_for_a_stage(edit: Runner, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": f"r{k}", "n": k, "words": ["x"] * (k % 3)}) for k in range(1000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    data = edit("cat", tmp_path / "rows.jsonl").stdout
+    schema, batches, _ = read_stream(data)
+    assert [rows.num_rows for rows, _ in batches] == [256, 256, 256, 232, 0]
+    assert [place["more"] for _, place in batches] == [True, True, True, False, False]
+    passed = edit("cat", stdin=data).stdout
+    assert [place["more"] for _, place in read_stream(passed)[1]] == [True, True, True, False, False]
+
+    def read(stream: bytes) -> list[Batch]:
+        return list(joined(WireReader(io.BufferedReader(io.BytesIO(stream)), "x").batches()))  # type: ignore[arg-type]
+
+    whole, last = read(data)
+    assert whole.rows.to_pylist() == pa.Table.from_batches([rows for rows, _ in batches]).to_pylist()
+    assert (whole.seen, whole.last, last.seen, last.last) == (1000, False, 0, True)
+    # A filter's pieces come when they are ready, and say so: nobody may wait for the next one.
+    kept = edit("filter", "--where", "n % 2 = 0", stdin=data)
+    assert [place["more"] for _, place in read_stream(kept.stdout)[1]] == [True, False, False]
+    assert edit("cat", "-f", "jsonl", stdin=kept.stdout).stdout == edit(
+        "filter", tmp_path / "rows.jsonl", "--where", "n % 2 = 0", "-f", "jsonl"
+    ).stdout
+
+    # A stream that says of every batch that more of it follows, of other shards too.
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for k in range(200):
+            place = {**batches[0][1], "shard": k // 150, "last": k == 149, "of": None, "seen": 256}
+            writer.write_batch(batches[0][0], custom_metadata={"edit.batch": json.dumps(place)})
+        end = {"rows": 51200, "kept": 51200, "failed": 0}
+        writer.write_batch(batches[0][0].slice(0, 0), custom_metadata={"edit.end": json.dumps(end)})
+    found = read(sink.getvalue())
+    assert [(b.shard.index, b.rows.num_rows // 256) for b in found] == [(0, 64), (0, 64), (0, 22), (1, 50)]
+    assert [b.last for b in found] == [False, False, True, False] and sum(b.seen for b in found) == 51200
 
 
 def test_an_end_record_with_another_count_is_incomplete(edit: Runner, shards: Path) -> None:

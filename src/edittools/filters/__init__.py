@@ -37,7 +37,8 @@ class Filter:
     """One measurement of a picture, and how a bound on it is spelled.
 
     `measure` takes the raster (uint8, HxWx3 or HxW) and returns a number; a filter without a raster needs only
-    width and height (arrays of int64, pixels) and has `from_size` instead, or what else the header says and has `from_header`.
+    width and height (arrays of int64, pixels) and has `from_size` instead, or what else the header says and has
+    `from_header`.
     A filter with a model names its `inputs`; `score` takes the models and, for each input, the vectors of n rows
     (n, size), and returns n numbers. Filters of equal inputs share them. `measure_flow` takes the motion from the first
     source to the target (HxWx2, per cent of the diagonal) and the source's foreground (bool HxW).

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from edittools.record import IMAGE
 
+_MOST_PIECES = 64  # that are joined to one batch
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -65,7 +67,8 @@ class Reject:
 class Batch:
     """Rows of one shard, in order; `last` closes the shard (such a batch may be empty).
 
-    `seen` counts the rows that the source read for it, rejected ones included.
+    `seen` counts the rows that the source read for it, rejected ones included. `more`: the writer of the stream that
+    it came through cut it from a larger batch, and the next one is of the same (see `joined`).
     """
 
     rows: pa.RecordBatch
@@ -73,10 +76,11 @@ class Batch:
     last: bool = False
     seen: int = 0
     rejects: list[Reject] = field(default_factory=list)
+    more: bool = False
 
     def replace(self, rows: pa.RecordBatch, rejects: list[Reject] | None = None) -> Batch:
         """The same place in the stream with other rows, and with further rejects."""
-        return Batch(rows, self.shard, self.last, self.seen, self.rejects + (rejects or []))
+        return Batch(rows, self.shard, self.last, self.seen, self.rejects + (rejects or []), self.more)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start..stop. Counts and rejects stay with the first slice, the end of the shard with the last."""
@@ -88,6 +92,36 @@ class Batch:
             self.seen if first else 0,
             self.rejects if first else [],
         )
+
+
+def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches that a stream's writer cut to the size that the stream allows, as they were before.
+
+    All pieces of one were written together, so that nothing waits for a slow producer here.
+    """
+    pieces: list[Batch] = []
+    for batch in batches:
+        if pieces and (batch.shard != pieces[0].shard or len(pieces) == _MOST_PIECES):  # of somebody else's making
+            yield _join(pieces)
+            pieces = []
+        pieces.append(batch)
+        if not batch.more:
+            yield _join(pieces)
+            pieces = []
+    if pieces:
+        yield _join(pieces)
+
+
+def _join(pieces: list[Batch]) -> Batch:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Batch(
+        pa.concat_batches([piece.rows for piece in pieces]),
+        pieces[0].shard,
+        pieces[-1].last,
+        sum(piece.seen for piece in pieces),
+        [reject for piece in pieces for reject in piece.rejects],
+    )
 
 
 class Stage(Protocol):

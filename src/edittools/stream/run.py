@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
 from edittools.stream import files
-from edittools.stream.batch import Batch, Reject, Shard, Stage
+from edittools.stream.batch import Batch, Reject, Shard, Stage, joined
 from edittools.stream.history import canonical_json, digest
 from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
@@ -321,6 +321,8 @@ def _second_pass(
         return done is None
 
     batches = source.batches(select)
+    if stages:
+        batches = joined(batches)
     for stage in stages:
         batches = stage(batches)
     if isinstance(sink, ShardSetSink) and source.shards is not None:
@@ -383,7 +385,7 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
         )
     reading = Progress(f"{progress.command}, first pass", source.rows, shown=progress.shown)
     if source.rewindable:
-        for batch in stage.observe(source.batches(lambda shard: True)):
+        for batch in stage.observe(joined(source.batches(lambda shard: True))):
             reading.step(batch.seen)
         stage.decide()
         reading.close()
@@ -400,7 +402,7 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
     try:
         with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
             writer = WireWriter(file, source.schema, source.history, source.rows)
-            for batch in stage.observe(source.batches(lambda shard: True)):
+            for batch in stage.observe(joined(source.batches(lambda shard: True))):
                 writer.write(batch)
                 reading.step(batch.seen)
             writer.end()

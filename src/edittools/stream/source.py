@@ -39,7 +39,7 @@ from edittools.stream.units import (
 from edittools.stream.wire import WireReader
 
 _INLINE_ROWS = 32  # rows whose pictures are in memory together
-BATCH_ROWS = 4096  # rows read from files at a time; the stream between commands cuts them smaller
+BATCH_ROWS = 8192  # rows read from files at a time; the stream between commands cuts them smaller
 FILES_PER_SHARD = 1000  # loose files that make one unit of work
 
 Select = Callable[[Shard], bool]

@@ -19,10 +19,11 @@ read (`!missing file`): the row is rejected for this reason when its picture is 
 of the picture as it is shown, with its EXIF orientation applied.
 
 A batch has at most 256 rows, all of one input shard. Its custom metadata `edit.batch` is JSON: {shard, of,
-digest, last, seen, rejects}: the shard's number (from 0), the number of shards (null while unknown), a digest
+digest, last, more, seen, rejects}: the shard's number (from 0), the number of shards (null while unknown), a digest
 of the shard's content (empty before the last batch where only reading all of the shard tells it), whether this
-batch closes the shard, how many rows the source read for this batch, and the rows that were rejected on the way,
-which travel along so that the last command can write them down.
+batch closes the shard, whether the next one was written in one piece with it and may be joined to it (absent: no),
+how many rows the source read for this batch, and the rows that were rejected on the way, which travel along so that
+the last command can write them down.
 
 END RECORD
 
@@ -52,7 +53,8 @@ from edittools.stream.history import History, digest
 VERSION = 1
 BATCH_ROWS = 256
 _PIPE_BYTES = 1 << 20
-_JOIN_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 20
+_JOINED_BYTES = 8 << 20  # of one batch, at most, that is in memory at once in the process that reads it too
 
 
 @dataclass
@@ -92,18 +94,25 @@ class WireWriter:
         self.file = file
         self.schema = schema.with_metadata(metadata)
         self.counts = Counts()
-        self.place: tuple[Shard, bool, int] | None = None
+        self.place: tuple[Shard, bool, bool, int] | None = None
         self.note = ""
         # Arrow writes a batch in dozens of small pieces: they are joined before they reach Python.
-        self.joined = pa.BufferedOutputStream(pa.PythonFile(Outlet(file), mode="w"), _JOIN_BYTES)
+        self.joined = pa.BufferedOutputStream(pa.PythonFile(Outlet(file), mode="w"), _WRITE_BYTES)
         self.writer = pa.ipc.new_stream(self.joined, self.schema)
         self._flush()
 
     def write(self, batch: Batch) -> None:
         self.counts.add(batch)
         total = batch.rows.num_rows
-        for start in range(0, max(total, 1), BATCH_ROWS):
-            self._write_one(batch if total <= BATCH_ROWS else batch.slice(start, min(start + BATCH_ROWS, total)))
+        if total <= BATCH_ROWS:
+            self._write_one(batch)
+        else:
+            joinable = batch.rows.nbytes <= _JOINED_BYTES
+            for start in range(0, total, BATCH_ROWS):
+                stop = min(start + BATCH_ROWS, total)
+                piece = batch.slice(start, stop)
+                piece.more = joinable and stop < total
+                self._write_one(piece)
         self._flush()
 
     def _write_one(self, batch: Batch) -> None:
@@ -112,7 +121,7 @@ class WireWriter:
         if batch.rejects:
             note = _note(batch)
         else:  # most batches say what the one before them said
-            place = (batch.shard, batch.last, batch.seen)
+            place = (batch.shard, batch.last, batch.more, batch.seen)
             if place != self.place:
                 self.place, self.note = place, _note(batch)
             note = self.note
@@ -137,6 +146,7 @@ def _note(batch: Batch) -> str:
         "of": batch.shard.count,
         "digest": batch.shard.digest,
         "last": batch.last,
+        "more": batch.more,
         "seen": batch.seen,
         "rejects": [reject.to_dict() for reject in batch.rejects],
     }
@@ -281,7 +291,8 @@ class WireReader:
                 self.base + int(place["shard"]), int(count) if count is not None and self.streams == 1 else None, made
             )
             rejects = [Reject.from_dict(reject) for reject in place["rejects"]]
-            return Batch(rows, shard, bool(place["last"]), int(place["seen"]), rejects)
+            last, more = bool(place["last"]), bool(place.get("more"))
+            return Batch(rows, shard, last, int(place["seen"]), rejects, more and not last)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise EditError(f"{self.name}: a batch that does not say where it belongs: {describe(error)}") from error
 
