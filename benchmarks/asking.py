@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import multiprocessing
 import resource
@@ -35,36 +36,61 @@ from edittools.models.writers.store import Store
 SHARE_BAR, MEMORY_BAR = 0.95, 300
 
 
+class Answering(asyncio.BufferedProtocol):
+    """One connection to the server. It keeps nothing of what it is sent: the two processes share the machine."""
+
+    def __init__(self, seconds: float, reply: bytes, answered: Callable[[], object]) -> None:
+        self.seconds, self.reply, self.answered = seconds, reply, answered
+        self.buffer = memoryview(bytearray(1 << 20))
+        self.head = b""
+        self.left = 0  # bytes of the body that is being read
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, count: int) -> None:
+        if not self.left:
+            self.head += bytes(self.buffer[:count])
+            head, end, rest = self.head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self.arrived, self.head, count = time.perf_counter(), b"", len(rest)
+            fields = dict(line.lower().split(b": ") for line in head.split(b"\r\n")[1:])
+            self.left = int(fields[b"content-length"])
+        self.left -= count
+        if not self.left:
+            passed = time.perf_counter() - self.arrived
+            asyncio.get_running_loop().call_later(max(0.0, self.seconds - passed), self.answer)
+
+    def answer(self) -> None:
+        self.answered()
+        self.transport.write(self.reply)
+
+
 def serve(pipe: Connection, seconds: float) -> None:
     """The server's process. Sends its port, then for every message how many calls it answered."""
     import uvloop
-    from aiohttp import web
 
-    calls = 0
-    body = {
-        "model": "loopback-1",
-        "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "echo"}}],
-        "usage": {"prompt_tokens": 700, "completion_tokens": 1},
-    }
-
-    async def answer(request: web.Request) -> web.Response:
-        nonlocal calls
-        calls += 1
-        arrived = time.perf_counter()
-        await request.read()
-        await asyncio.sleep(arrived + seconds - time.perf_counter())  # one that has passed is not waited for
-        return web.json_response(body)
+    calls = itertools.count()
+    body = json.dumps(
+        {
+            "model": "loopback-1",
+            "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "echo"}}],
+            "usage": {"prompt_tokens": 700, "completion_tokens": 1},
+        }
+    )
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
 
     async def main() -> None:
-        app = web.Application(client_max_size=1 << 30)
-        app.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        pipe.send(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Answering(seconds, (head + body).encode(), lambda: next(calls)), "127.0.0.1"
+        )
+        pipe.send(server.sockets[0].getsockname()[1])
         while await asyncio.to_thread(pipe.recv):
-            pipe.send(calls)
+            pipe.send(next(calls))
 
     with contextlib.suppress(EOFError):
         uvloop.run(main())

@@ -25,8 +25,9 @@ Tag = TypeVar("Tag")
 
 AGAIN = 1000  # added to Request.attempt where an unusable reply is asked for again; passes count from 0 below it
 _LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a time
-# Seconds between the first calls of two places. Together, all would be built before one is sent.
-_STAGGER = 0.002
+# Seconds between the first calls of two places. Together, all would be built before one is sent, and their replies
+# would come together too.
+_STAGGER = 0.003
 _PREPARERS = min(4, os.cpu_count() or 1)  # threads that make requests: decode, resize, encode, hash
 
 
