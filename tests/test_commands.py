@@ -21,6 +21,9 @@ from PIL import Image
 
 from edittools.cli.main import COMMANDS, group
 from edittools.cli.options import GROUPS, Command, Option
+from edittools.errors import TooManyFailed
+from edittools.filters import Bounds, filters
+from edittools.filters.stage import FilterStage
 from edittools.record import HF_IMAGE
 from edittools.stream import images
 from edittools.synth import Tools, find_fonts, synthesize, task_of, template_names
@@ -682,8 +685,6 @@ def test_python_api_is_the_commands(edit: Runner, shards: Path, tmp_path: Path) 
     import edittools
     from edittools.dedup.rule import Rule
     from edittools.dedup.stage import DedupStage
-    from edittools.filters import Bounds, filters
-    from edittools.filters.stage import FilterStage
 
     # Copies behind rows that the filter drops, so that the places of rows move between the two stages.
     (tmp_path / "in").mkdir()
@@ -703,3 +704,16 @@ def test_python_api_is_the_commands(edit: Runner, shards: Path, tmp_path: Path) 
     assert [row["id"] for row in made().rows()] == [row["id"] for row in expected]
     made().write(str(tmp_path / "written"))
     assert rows_of(tmp_path / "written") == expected
+
+    # The second run finds its shards finished, and the row that failed counted in them.
+    (tmp_path / "in/cut.png").write_bytes((tmp_path / "in/a.png").read_bytes()[:20])
+    for _ in range(2):
+        with pytest.raises(TooManyFailed, match="1 of 7 rows failed"):
+            edittools.read(str(tmp_path / "in")).pipe(_sharpness()).write(str(tmp_path / "sharp"))
+        assert len(rows_of(tmp_path / "sharp")) == 6
+    counts = edittools.read(str(tmp_path / "in")).pipe(_sharpness()).write(str(tmp_path / "again"), max_errors="15%")
+    assert (counts.rows, counts.kept, counts.failed) == (7, 6, 1)
+
+
+def _sharpness() -> FilterStage:
+    return FilterStage([(filters()["sharpness"], Bounds())])

@@ -49,14 +49,22 @@ class Dataset:
         for batch in self.batches():
             yield from batch.rows.to_pylist()
 
-    def write(self, output: str, *, settings: dict[str, Any] | None = None, overwrite: bool = False) -> Counts:
+    def write(
+        self,
+        output: str,
+        *,
+        settings: dict[str, Any] | None = None,
+        overwrite: bool = False,
+        max_errors: str = "1%",
+    ) -> Counts:
         """Run and write: a folder, or a file whose name ends in .tar, .parquet, .arrows or .jsonl.
 
         `settings` go into the history; they must say everything that the stages were made with, because a finished
-        shard of the same history is not made again.
+        shard of the same history is not made again. Raises TooManyFailed where more rows failed than `max_errors`,
+        a number of rows or a percentage: the output is written then, and its rejects say which.
         """
         names = "+".join(stage.name for stage in self.stages) or "write"
-        options = RunOptions(output=output, overwrite=overwrite, quiet=True)
+        options = RunOptions(output=output, overwrite=overwrite, max_errors=max_errors, quiet=True)
         if any(isinstance(stage, TwoPassStage) for stage in self.stages[1:]):
             # The run loop shows a two-pass stage the rows of the source, not what is left of them by then.
             self._decide(self.stages)
