@@ -208,8 +208,10 @@ def test_kinds(edit: Runner, base: Path, tmp_path: Path) -> None:
     assert listed("--kinds", "gray, add,gray") == ["gray", "add"]
     assert listed("--kinds", "all,-gray,-add") == [n for n in template_names() if n not in ("gray", "add")]
     assert listed("--kinds", "-gray") == [n for n in template_names() if n != "gray"]
-    for bad in ("grey", "-grey", "gray,-gray", "add,,x"):
+    for bad in ("grey", "-grey", "gray,-gray", "add,,x", "", " , "):  # a shell variable without a value is not `all`
         assert "--kinds" in edit("synth", base / "raw", "--kinds", bad, check=2).stderr
+    for seed in (1 << 63, -(1 << 63) - 1):  # provenance holds it in 64 bits
+        assert "--seed" in edit("synth", base / "raw", "--seed", seed, check=2).stderr
     edit("synth", base / "raw", "--kinds", "-dialogue,-hybrid", "--per-row", 4, "--size", 32, "-o", tmp_path / "o")
     assert not {row["provenance"]["template"] for row in rows_of(tmp_path / "o")} & {"dialogue", "hybrid"}
 

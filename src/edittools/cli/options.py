@@ -247,10 +247,17 @@ def config_option(function: Callable) -> Callable:
     )(function)
 
 
+def _seed(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
+    if not -(1 << 63) <= value < 1 << 63:
+        raise click.BadParameter(f"{value} has more than 64 bits.")  # which provenance has room for
+    return value
+
+
 def seed_option(function: Callable) -> Callable:
     return option(
         "--seed",
         type=int,
+        callback=_seed,
         default=0,
         show_default=True,
         metavar="N",
