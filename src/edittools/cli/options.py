@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -245,6 +245,13 @@ def config_option(function: Callable) -> Callable:
         callback=_read_config,
         help="TOML with a table per subcommand; options on the command line win.",
     )(function)
+
+
+def refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
+    """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
+    for name in names:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
 def _seed(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
