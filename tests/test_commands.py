@@ -123,6 +123,20 @@ def test_centre_square() -> None:
     assert centre_square(array, 200).shape == (200, 200, 3)
 
 
+def test_pictures_in_a_column_of_another_name(edit: Runner, tmp_path: Path) -> None:
+    """Every row was rejected as `no picture`, with a picture in it."""
+    images = pa.array([{"bytes": picture(k), "path": None} for k in range(2)], HF_IMAGE)
+    pq.write_table(pa.table({"id": ["a", "b"], "image": images}), tmp_path / "in.parquet")
+    edit("shard", tmp_path / "in.parquet", "-o", tmp_path / "raw")
+    for command in (["dedup"], ["dedup", "--step", "fingerprint"], ["synth"]):
+        message = edit(*command, tmp_path / "raw", "-o", tmp_path / "out", check=2).stderr
+        assert "`target`" in message and "--map target=COLUMN" in message and "image" in message
+        assert not (tmp_path / "out").exists()
+    edit("shard", tmp_path / "in.parquet", "--map", "target=image", "-o", tmp_path / "mapped")
+    edit("dedup", tmp_path / "mapped", "-o", tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
 def test_columns_of_other_kinds_under_the_names_of_the_record(edit: Runner, tmp_path: Path) -> None:
     """Somebody else's Parquet, read without `edit shard`: used where that can be, otherwise one line."""
     count = 2
@@ -211,8 +225,10 @@ def test_kinds(edit: Runner, base: Path, tmp_path: Path) -> None:
     assert listed("--kinds", "gray, add,gray") == ["gray", "add"]
     assert listed("--kinds", "all,-gray,-add") == [n for n in template_names() if n not in ("gray", "add")]
     assert listed("--kinds", "-gray") == [n for n in template_names() if n != "gray"]
-    for bad in ("grey", "-grey", "gray,-gray", "add,,x"):
+    for bad in ("grey", "-grey", "gray,-gray", "add,,x", "", " , "):  # a shell variable without a value is not `all`
         assert "--kinds" in edit("synth", base / "raw", "--kinds", bad, check=2).stderr
+    for seed in (1 << 63, -(1 << 63) - 1):  # provenance holds it in 64 bits
+        assert "--seed" in edit("synth", base / "raw", "--seed", seed, check=2).stderr
     edit("synth", base / "raw", "--kinds", "-dialogue,-hybrid", "--per-row", 4, "--size", 32, "-o", tmp_path / "o")
     assert not {row["provenance"]["template"] for row in rows_of(tmp_path / "o")} & {"dialogue", "hybrid"}
 

@@ -1048,3 +1048,13 @@ def test_ids_of_the_users_own(edit: Runner, tmp_path: Path) -> None:
     edit("cat", tmp_path / "table", "-o", tmp_path / "own.parquet")
     again, _ = ingest(edit, tmp_path / "own.parquet", out=tmp_path / "again")
     assert [(row["id"], row["user_id"]) for row in again] == [(row["id"], row["user_id"]) for row in rows]
+    (tmp_path / "crawl").mkdir()
+    for name, data in (("a.jpg", picture(1)), ("a.json", b'{"id": "mine"}'), ("b.jpg", picture(2))):
+        (tmp_path / "crawl" / name).write_bytes(data)
+    with tarfile.open(tmp_path / "crawl.tar", "w") as tar:
+        for path in sorted((tmp_path / "crawl").iterdir()):
+            tar.add(path, path.name)
+    rows, _ = ingest(edit, tmp_path / "crawl", out=tmp_path / "sidecars")
+    assert [row["user_id"] for row in rows] == ["mine", None]
+    rows, _ = ingest(edit, tmp_path / "crawl.tar", out=tmp_path / "samples")
+    assert [row["user_id"] for row in rows] == ["mine", "b"]  # of a sample without one, its key

@@ -515,6 +515,7 @@ def test_grammar_by_hand() -> None:
     assert expand("say <new_text>", lookup, rng) == "say a|{b}"
     assert expand("<hue:color>", lambda n, k: f"{n}-{k}", rng) == "hue-color"
     assert sentence("paint a orange star", "en") == "Paint an orange star."
+    assert sentence("a uniformly colored star", "en") == "A uniformly colored star."
     for broken in ("{a", "a}", "[a}", "a<B>", "a < b", "{a|b]"):
         with pytest.raises(GrammarError):
             parse(broken)

@@ -211,6 +211,12 @@ def command(
     if len(names) < len({given["method"], *given["space"]}):
         raise UsageError("--method and --space: two models of one name", hint="rename one of the folders")
     rule = _rule(given)
+    if rule.method != "phash":
+        options.refuse(ctx, ["distance"], "is for --method phash")
+    if not against:
+        options.refuse(ctx, ["set_name"], "is for --against")
+    if step:
+        options.refuse(ctx, ["verdict"], "is for the step after --step verdict, which has no --step")
     jobs = options.jobs(ctx)
     if against and rule.eps is not None:
         raise UsageError("--against with --semantic: its clusters are of one set only")

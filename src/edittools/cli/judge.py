@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -242,16 +242,16 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     run_options = options.run_settings(ctx)
     source = open_input(list(input), run_options)
     if rubric is not None:
-        _refuse(ctx, (*_OF_PIXELS, *_OF_WRITING), "changes nothing beside --rubric")
+        options.refuse(ctx, (*_OF_PIXELS, *_OF_WRITING), "changes nothing beside --rubric")
         _by_model(ctx, rubric, source, run_options)
         return
     if ctx.params["ocr"]:
-        _refuse(ctx, (*_OF_PIXELS, *_OF_RUBRIC), "changes nothing beside --ocr")
+        options.refuse(ctx, (*_OF_PIXELS, *_OF_RUBRIC), "changes nothing beside --ocr")
         _by_ocr(ctx, source, run_options)
         return
-    _refuse(ctx, _OF_RUBRIC, "needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
-    _refuse(ctx, ("language", "column"), "needs --rubric or --ocr")
-    _refuse(ctx, ("targets",), "needs --ocr")
+    options.refuse(ctx, _OF_RUBRIC, "needs --rubric", hint="the rubrics: " + ", ".join(_RUBRICS))
+    options.refuse(ctx, ("language", "column"), "needs --rubric or --ocr")
+    options.refuse(ctx, ("targets",), "needs --ocr")
     from edittools.judges.stage import JudgeStage
 
     names = {name: ctx.params[name] for name in ("clip", "dino") if ctx.params[name]}
@@ -266,13 +266,6 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
         return
     stage = JudgeStage(max_pixels=ctx.params["max_pixels"], jobs=options.jobs(ctx), embedders=embedders)
     run("judge", source, [stage], settings, run_options)
-
-
-def _refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
-    """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
-    for name in names:
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
 def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -247,10 +247,24 @@ def config_option(function: Callable) -> Callable:
     )(function)
 
 
+def refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
+    """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
+    for name in names:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
+
+
+def _seed(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
+    if not -(1 << 63) <= value < 1 << 63:
+        raise click.BadParameter(f"{value} has more than 64 bits.")  # which provenance has room for
+    return value
+
+
 def seed_option(function: Callable) -> Callable:
     return option(
         "--seed",
         type=int,
+        callback=_seed,
         default=0,
         show_default=True,
         metavar="N",

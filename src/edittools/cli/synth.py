@@ -100,10 +100,10 @@ def command(
 
 def choose(text: str | None, known: list[str]) -> list[str]:
     """The kinds that a list names. Raises UsageError for one that does not exist."""
-    names = [name.strip() for name in (text or "all").split(",") if name.strip()]
+    names = [name.strip() for name in ("all" if text is None else text).split(",") if name.strip()]
     without = [name[1:] for name in names if name.startswith("-")]
     wanted = [name for name in names if not name.startswith("-")]
-    if not wanted or "all" in wanted:
+    if "all" in wanted or (without and not wanted):
         wanted = known
     for name in (*wanted, *without):
         if name not in known:

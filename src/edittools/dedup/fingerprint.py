@@ -20,7 +20,7 @@ from edittools.rounding import significant
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import check_columns, source_references, target_references
+from edittools.stream.pictures import check_any_pictures, check_columns, source_references, target_references
 from edittools.stream.rows import RowPool, column_values
 
 # What every rule has. `exact` is a digest of all of a row's pictures and its instruction; `pairing` of everything
@@ -94,6 +94,7 @@ class Fingerprint:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, *READ)
+        check_any_pictures(schema)
         return self.made
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:

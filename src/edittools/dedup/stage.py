@@ -19,7 +19,7 @@ from edittools.errors import EditError, UsageError
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
-from edittools.stream.pictures import check_columns
+from edittools.stream.pictures import check_any_pictures, check_columns
 from edittools.stream.rows import column_values, row_paths
 
 
@@ -51,6 +51,7 @@ class DedupStage:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, *READ)
+        check_any_pictures(schema)
         if self.mark is None:
             return schema
         if self.mark in schema.names:

@@ -125,6 +125,8 @@ class Bounds:
             try:
                 if part.startswith("q"):
                     # q05 is 0.05, q5 is 0.5, q995 is 0.995: the digits after the point.
+                    if part == "q100":  # which would be 10%
+                        raise UsageError(f"{option} {text}: no quantile q100", hint="to bound nothing, as in `q05..`")
                     if not part[1:].isdigit():
                         raise ValueError
                     fixed.append(None)

@@ -45,6 +45,15 @@ def check_columns(schema: pa.Schema, *names: str) -> None:
             )
 
 
+def check_any_pictures(schema: pa.Schema) -> None:
+    """Raises UsageError where no column is one that rows have pictures in, as in somebody else's Parquet."""
+    if not {"source", "target"} & set(schema.names):
+        raise UsageError(
+            "the input has neither a `source` nor a `target` picture",
+            hint=f"`edit shard --map target=COLUMN` makes it one; it has: {', '.join(schema.names)}",
+        )
+
+
 def _reads_as(kind: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of one type can be used as those of another; fields that only one of them has do not matter."""
     if pa.types.is_null(kind):

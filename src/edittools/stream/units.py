@@ -113,12 +113,14 @@ class TarUnit:
         self.reader = files.RangeReader(path)
         self.note: TarNote | None = self._tar().read_note()
         self.history = self.note.history if self.note else History()
+        self.foreign_ids = False
         if self.note:
             self.schema = self.note.schema
         else:
             observed = columns.ObservedSchema()
-            for _, row in self._foreign():
+            for key, row in self._foreign():
                 observed.observe(row)
+                self.foreign_ids |= row["id"] != unquote_key(key)
             observed.observe({"id": "", "provenance": None})
             self.schema = observed.schema()
 
@@ -454,7 +456,9 @@ class FileGroup:
                 row.setdefault("caption", _decoded(file.path).strip("\n"))
             elif parts != [".json"] and file.inside not in taken:
                 _place_picture(row, parts, reference(file=file.path, offset=0, length=file.size, etag=file.etag))
-        row.pop("id", None)
+        brought = row.pop("id", None)
+        if brought is not None and row.get("user_id") is None:
+            row["user_id"] = brought
         inside = self.members[0][1].inside
         if not place:
             return _finish(row, digest("place", self.key)[:20], inside)

@@ -131,5 +131,5 @@ def sentence(text: str, lang: str) -> str:
 
 
 def articles(text: str) -> str:
-    """`a orange star` -> `an orange star`; our lexicon has no vowel that is spoken as a consonant."""
-    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    """`a orange star` -> `an orange star`; of our words with a vowel, `uniformly` alone is spoken with a consonant."""
+    return re.sub(r"\b([Aa]) (?!uniform)(?=[aeiou])", r"\1n ", text)

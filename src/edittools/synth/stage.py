@@ -16,7 +16,13 @@ from edittools.record import COLUMNS, PROVENANCE
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import check_columns, picture_value, source_references, target_references
+from edittools.stream.pictures import (
+    check_any_pictures,
+    check_columns,
+    picture_value,
+    source_references,
+    target_references,
+)
 from edittools.stream.rows import column_values, map_chunks, row_paths
 from edittools.synth import Fonts, Sample, Tools, invert, synthesize
 
@@ -65,6 +71,7 @@ class SynthStage:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, "source", "target", "provenance")
+        check_any_pictures(schema)
         gone = (*_MADE, "scores", "source_scores") if "scores" in schema.names else _MADE
         carried = [(c.name, c.type) for c in schema if c.name not in gone]
         if "scores" in schema.names:
