@@ -66,6 +66,13 @@ def test_bootstrap_is_deterministic_paired_and_independent_of_the_block(monkeypa
     np.testing.assert_array_equal(both, statistics.bootstrap_means(np.hstack([values, values + 5]), seed=3))
 
 
+def test_bootstrap_takes_every_whole_number_for_a_seed():
+    values = np.random.default_rng(4).normal(0, 1, (9, 1))
+    drawn = [statistics.bootstrap_means(values, seed=[seed, 7]) for seed in (-1, 1, 10**30)]
+    np.testing.assert_array_equal(drawn[0], statistics.bootstrap_means(values, seed=[-1, 7]))
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
 def test_mean_skips_what_is_missing():
     assert statistics.mean([1.0, None, 3.0]) == 2
     assert statistics.mean([None]) is None

@@ -467,6 +467,9 @@ def test_train_shows_its_recipe_and_names_bad_settings(model_edit: Runner, learn
         model_edit("train", learned / "rows", "--set", bad, "-o", tmp_path / "run", check=2)
     model_edit("train", learned / "rows", "--recipe", "no-such", "-o", tmp_path / "run", check=2)
     model_edit("train", learned / "rows", check=2)
+    for device in ("nosuch", "meta:x"):
+        result = model_edit("train", learned / "rows", *SETTINGS, "--device", device, "-o", tmp_path / "run", check=1)
+        assert f"--device {device}: " in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
 
 

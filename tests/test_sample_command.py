@@ -147,6 +147,13 @@ def test_a_benchmarks_list_to_its_official_layout(edit: Runner, tmp_path: Path) 
     assert {(header.width, header.height) for header in found.values()} == {(32, 16)}  # 32² pixels of 40 x 32: 35 x 28
 
 
+def test_a_device_that_is_not_there_and_a_number_that_is_none(edit: Runner, model: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, [{"id": "one", "source": ["a.png"], "instruction": {"en": "x"}}])
+    command = ["sample", path, "--model", model, "-o", tmp_path / "out"]
+    assert "--device nosuch: " in edit(*command, "--device", "nosuch", check=1).stderr
+    assert "--guidance nan: not a finite number" in edit(*command, "--guidance", "nan", check=2).stderr
+
+
 def test_sizes(edit: Runner, model: Path, tmp_path: Path) -> None:
     path = table(tmp_path, [{"id": "one", "source": ["a.png"], "instruction": {"en": "x"}}])
     for given, size in (("source", (20, 30)), ("24x8", (8, 24))):

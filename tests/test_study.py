@@ -188,6 +188,12 @@ def test_a_dialogue_counts_yes_per_kind() -> None:
         ([{**answers_of("Ann"), "answers": []}], "not as the page writes them"),
         ([{**answers_of("Ann"), "answers": {"0": {"given": {"a": 3}}}}], "not as the page writes them"),
         ([{**answers_of("Ann"), "answers": {"0": 3}}], "not as the page writes them"),
+        ([{**answers_of("Ann"), "answers": {"00": {"given": {}}}}], "no case 00"),
+        ([{**answers_of("Ann"), "answers": {"9" * 5000: {"given": {}}}}], "no case 9"),
+        (
+            [{**answers_of("Ann"), "answers": {"0": {"given": levels("quality", a=1, b=1), "shown": 3}}}],
+            "not as the page writes them",
+        ),
     ],
 )
 def test_answers_that_cannot_be_are_refused(answers: list[dict[str, Any]], message: str) -> None:
@@ -334,6 +340,15 @@ def test_a_bad_line_of_the_case_list_is_named(tmp_path: Path, line: str, message
     with pytest.raises(EditError, match=message) as error:
         read_cases(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_a_model_is_named_by_a_word_of_the_title_not_by_its_letters(folder: Path) -> None:
+    cases = read_cases(str(folder / "cases.jsonl"))
+    a, b = list(models(folder).values())[:2]
+    build_study(cases, {"a": a, "b": b}, "rank", str(folder / "out"))  # the manual's example, and its default title
+    for title in ("Is Step1X-Edit better?", "比较step1x的结果"):
+        with pytest.raises(UsageError, match="names the model Step1X"):
+            build_study(cases, {"Step1X": a, "b": b}, "rank", str(folder / "named"), title=title)
 
 
 def test_studies_that_make_no_sense_are_refused(folder: Path) -> None:

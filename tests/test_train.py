@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from training import MemoryRows, pairs, run, tiny
+from training import MemoryRows, edit_row, pairs, run, tiny
 
 from edittools.errors import EditError, Interrupted, UsageError
 from edittools.models import flow
 from edittools.models.edit_dit import PADDING, UNKNOWN, Vocabulary
+from edittools.models.editors import EditRequest
 from edittools.models.run_folder import load as load_run
 from edittools.models.systems import load_system
 from edittools.models.tokens import to_pixels, to_tokens
@@ -276,6 +277,13 @@ def test_recipes_that_ship_load():
     ({"weighting": "logit-normal"}, "square"), ({"captions": {"original": -1}}, "captions"),
     ({"system": "nonesuch"}, "nonesuch"), ({"model.rope": [1, 2, 3]}, "rope"), ({"model.predicts": "v"}, "residual"),
     ({"model.depth": 3}, "depth"), ({"model.patch": 1.5}, "patch"),
+    ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed"), ({"lr": "nan"}, "lr"), ({"lr": -1.0}, "lr"),
+    ({"betas": [0.9, 1.5]}, "betas"), ({"clip": 0.0}, "clip"), ({"warmup": -5}, "warmup"),
+    ({"decay_from": 2.0}, "decay_from"), ({"ema_from": 2.0}, "ema_from"), ({"muon_momentum": 1.5}, "muon_momentum"),
+    ({"sample_every": -1}, "sample_every"), ({"shift_by_tokens": [1, 1, 1, 2]}, "shift_by_tokens"),
+    ({"timesteps": "uniform", "weighting": "logit-normal", "weighting_deviation": 0}, "weighting_deviation"),
+    ({"model.patch": 0}, "patch"), ({"model.max_words": 0}, "max_words"), ({"model.layers": 0}, "layers"),
+    ({"model.heads": 0}, "heads"), ({"model.word_dropout": 5}, "word_dropout"),
 ])  # fmt: skip
 def test_bad_settings_are_named(overrides, word):
     with pytest.raises(UsageError, match=word):
@@ -290,6 +298,18 @@ def test_unknown_recipe_names_those_that_ship():
 
 
 # ---------------------------------------------------------------------------------------------------- the loop
+
+
+@pytest.mark.parametrize("residual", ["copy", "blend"])
+def test_a_target_of_another_shape_than_its_source_is_learned_and_made(tmp_path, residual):
+    large = np.full((32, 32, 3), 200, np.uint8)
+    rows = MemoryRows([edit_row(f"row-{k}", [large], large[:16, :16], "make it smaller") for k in range(6)])
+    run(tiny(model_residual=residual, sides=[16, 32], steps=1), rows, tmp_path / "run")
+    editor = load_run(tmp_path / "run", "cpu", "float32")
+    for size in ((16, 16), (32, 32)):
+        (made,) = editor.edit([EditRequest([large], "make it smaller", 0, *size)])
+        assert made.shape == (*size, 3)
+        assert np.abs(made.astype(int) - 200).max() < 30  # it started at the source
 
 
 def contents(folder: Path):

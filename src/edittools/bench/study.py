@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,8 +263,9 @@ def _check(design: str, models: Mapping[str, str], title: str) -> Design:
             raise UsageError(f"{folder}: a model without a name")
         if not os.path.isdir(folder):
             raise EditError(f"{folder}: no such folder (results of {name})")
-        if name.casefold() in title.casefold():
-            raise UsageError(f"the title names the model {name}: the raters would read it")
+        # as a word: a model called `a` is not in "Image editing study", one called Step1X is in "Step1X-Edit"
+        if re.search(rf"(?<![a-z0-9]){re.escape(name.casefold())}(?![a-z0-9])", title.casefold()):
+            raise UsageError(f"the title names the model {name}: the raters would read it", hint="another --title")
     return asked
 
 

@@ -87,8 +87,9 @@ def _collect(
 ) -> dict[str, int]:
     """Adds a rater's complete cases to the ratings; how many cases were complete and incomplete."""
     counts = {"complete": 0, "incomplete": 0}
+    numbers = set(map(str, range(len(cases))))
     for number, answer in _table(given.get("answers"), rater).items():
-        if not number.isdecimal() or int(number) >= len(cases):
+        if number not in numbers:
             raise EditError(f"answers of {rater}: there is no case {number}")
         letters = cases[int(number)]["results"]
         answer = _table(answer, rater)
@@ -99,6 +100,8 @@ def _collect(
             continue
         counts["complete"] += 1
         shown = answer.get("shown") or []
+        if not isinstance(shown, list):
+            raise EditError(f"answers of {rater}: not as the page writes them")
         for (letter, dimension), value in values.items():
             ratings[dimension][int(number), letters[letter]][rater] = value
             if letter in shown:

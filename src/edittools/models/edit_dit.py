@@ -138,7 +138,8 @@ class EditDiT(nn.Module):
                 "blend": x̂_0 = (1 + g) (y + A y + b) + r, with a gate g for each pixel (what is painted over
                 loses its source: GANimation, Pumarola et al. 2018) and a 3 x 3 colour matrix A and an offset b
                 for each token (local affine colour transforms: HDRnet, Gharbi et al. 2017).
-                The output layer starts at zero, so that "copy" and "blend" start at the unchanged source.
+                The output layer starts at zero, so that "copy" and "blend" start at the unchanged source, scaled to
+                the result's shape where that is another.
                 Rows without a reference (text to image) are always "none".
     """
 
@@ -180,6 +181,8 @@ class EditDiT(nn.Module):
         if self.residual == "none" or not references:
             return picture
         source = references[0]
+        if source.shape != x_t.shape:  # a result of another shape starts at the source scaled to it
+            source = F.interpolate(source, (height, width), mode="bilinear", antialias=True)
         if self.residual == "copy":
             return source + picture
         # y + A y + b, token by token: (3 x 3) (3 x p²) + (3 x 1)

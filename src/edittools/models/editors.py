@@ -101,8 +101,10 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
     # After the checks: importing these takes seconds.
     from edittools.models import diffusers_pipeline, run_folder, system_editor
     from edittools.models.quiet import no_bars
+    from edittools.models.speed import open_device
 
     no_bars("transformers", "diffusers")
+    open_device(device)
 
     if path.is_dir():
         for backend in (run_folder, system_editor):

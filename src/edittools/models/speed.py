@@ -11,11 +11,20 @@ from typing import Any
 
 import torch
 
-from edittools.errors import UsageError, describe, missing_extra
+from edittools.errors import EditError, UsageError, describe, missing_extra
 from edittools.models.editors import EditorOptions
 
 MODULATION = ("img_mod", "txt_mod", "time_text_embed", "norm")  # parts of modules' names, Qwen-Image's and FLUX's
 FP8_CAPABILITY = (8, 9)  # the first CUDA devices that multiply in fp8: Ada and Hopper
+
+
+def open_device(name: str) -> torch.device:
+    """Raises EditError where torch, or this machine, has no such device."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise EditError(f"--device {name}: {describe(error)}") from error
+    return torch.device(name)
 
 
 def loading(options: EditorOptions, device: str, dtype: str) -> dict[str, Any]:

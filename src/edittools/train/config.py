@@ -101,19 +101,29 @@ class Recipe:
             self.weighting == "none" or self.timesteps == "uniform",
             "logit-normal weighting of logit-normal timesteps would square the effect: choose one",
         )
-        need(len(self.shift_by_tokens) in (0, 4), "`shift_by_tokens` must be [tokens, mu, tokens, mu]")
+        need(
+            not self.shift_by_tokens
+            or (len(self.shift_by_tokens) == 4 and self.shift_by_tokens[0] != self.shift_by_tokens[2]),
+            "`shift_by_tokens` must be [tokens, mu, tokens, mu], of two numbers of tokens",
+        )
         need(
             len(self.curriculum) in (0, 2) and (not self.curriculum or 0 < self.curriculum[1] <= 1),
             "`curriculum` must be [mu, share of the steps]",
         )
         need(self.optimizer in OPTIMIZERS, f"`optimizer` must be one of {', '.join(OPTIMIZERS)}")
-        need(len(self.betas) == 2, "`betas` must be two numbers")
+        need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
+        need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
+        for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every"):
+            need(getattr(self, name) >= 0, f"`{name}` must not be negative")
+        need(0 <= self.muon_momentum < 1, "`muon_momentum` must lie in [0, 1)")
+        for name in ("decay_from", "ema_from"):
+            need(0 <= getattr(self, name) <= 1, f"`{name}` must lie in [0, 1]")
         need(0 <= self.ema <= 1, "`ema` must lie in [0, 1]")
         need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
         need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
         for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "log_every", "sample_steps",
-                     "shift", "consistency_every"):  # fmt: skip
+                     "shift", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
 
 

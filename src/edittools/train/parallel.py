@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from edittools.errors import EditError, UsageError
+from edittools.models.speed import open_device
 
 MODES = ("auto", "single", "ddp", "fsdp", "hsdp")
 
@@ -146,7 +147,7 @@ def start(mode: str, device: str, processes: int | None = None, replicas: int | 
     if mode == "single":
         if world > 1:
             raise UsageError(f"{world} processes cannot train in the mode `single`")
-        return Parallel("single", 0, 1, torch.device(device))
+        return Parallel("single", 0, 1, open_device(device))
     if "RANK" not in os.environ:
         hint = "torchrun --nproc-per-node N -m edittools train ..."
         raise UsageError(f"the mode `{mode}` needs a launcher", hint=hint)

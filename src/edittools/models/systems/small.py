@@ -50,6 +50,9 @@ class Settings:
             if not ok:
                 raise UsageError(f"recipe: {what}")
 
+        for name in ("patch", "layers", "heads", "head_dim", "text_width", "text_heads", "max_words"):
+            need(getattr(self, name) > 0, f"`model.{name}` must be positive")
+        need(0 <= self.word_dropout <= 1, "`model.word_dropout` must lie in [0, 1]")
         need(
             len(self.rope) == 3 and sum(self.rope) == self.head_dim and not any(r % 2 for r in self.rope),
             "`rope` must be three even numbers that sum to `head_dim`",
