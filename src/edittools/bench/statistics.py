@@ -25,7 +25,8 @@ def bootstrap_means(values: np.ndarray, seed: int | list[int]) -> np.ndarray:
     the jackknife" (1979).
     """
     rows, columns = values.shape
-    generator = np.random.default_rng([part % 2**64 for part in np.atleast_1d(np.array(seed, object))])
+    parts = seed if isinstance(seed, list) else [seed]
+    generator = np.random.default_rng([part % 2**64 for part in parts])  # which takes no negative ones
     means = np.empty((RESAMPLES, columns))
     step = max(1, BLOCK // rows)
     for start in range(0, RESAMPLES, step):

@@ -340,9 +340,10 @@ def settings(ctx: click.Context, **resolved: Any) -> dict[str, Any]:
     chosen = {name: ctx.params[name] for name, p in recorded.items() if ctx.params[name] != 0 or p.default != 0}
     chosen.update(resolved)
     said = {name: value for name, value in chosen.items() if value is not None and value is not False and value != ()}
-    for name, value in said.items():
+    for name, parameter in recorded.items():
+        value = said.get(name)
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{recorded[name].opts[0]} {value}: not a finite number")
+            raise UsageError(f"{parameter.opts[0]} {value}: not a finite number")
     return {name: _plain(value) for name, value in sorted(said.items())}
 
 

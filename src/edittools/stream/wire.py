@@ -96,9 +96,9 @@ class WireWriter:
         self.counts = Counts()
         self.place: tuple[Shard, bool, bool, int] | None = None
         self.note = ""
-        # Arrow writes a batch in dozens of small pieces: they are joined before they reach Python.
-        self.joined = pa.BufferedOutputStream(pa.PythonFile(Outlet(file), mode="w"), _WRITE_BYTES)
-        self.writer = pa.ipc.new_stream(self.joined, self.schema)
+        # Arrow writes a batch in dozens of small pieces: they are gathered before they reach Python.
+        self.buffered = pa.BufferedOutputStream(pa.PythonFile(Outlet(file), mode="w"), _WRITE_BYTES)
+        self.writer = pa.ipc.new_stream(self.buffered, self.schema)
         self._flush()
 
     def write(self, batch: Batch) -> None:
@@ -135,7 +135,7 @@ class WireWriter:
         self._flush()
 
     def _flush(self) -> None:
-        self.joined.flush()
+        self.buffered.flush()
         self.file.flush()
 
 
