@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -129,13 +130,17 @@ def store(tmp_path):
     made.close()
 
 
+async def begin():
+    """There is always room for one more call."""
+
+
 def once(server, request=None, **options):
     """One call without repetition."""
 
     async def call():
         writer = EndpointWriter(server.url, **options)
         try:
-            return await writer.ask(request or Request("m", ("hello",)))
+            return await writer.ask(request or Request("m", ("hello",)), begin)
         finally:
             await writer.close()
 
@@ -471,6 +476,32 @@ def test_store_that_is_no_store(tmp_path):
         Store(str(tmp_path / "file"))
     with pytest.raises(EditError, match="local folder"):
         Store("s3://bucket/replies")
+
+
+def test_what_a_call_waits_for_does_not_count_as_its_time(serve, store):
+    server = serve(lambda prompt, number: [0.2, response(200, chat(prompt))])
+    writer = EndpointWriter(server.url, timeout=0.35)
+    replies = dict(ask_all(questions(6), writer, store, concurrency=1, attempts=1))
+    assert {reply.state for reply in replies.values()} == {"ok"} and server.most == 1
+
+
+def test_threads_that_make_requests_are_as_many_as_are_needed(store, monkeypatch):
+    def threads(seconds):
+        seen = set()
+
+        def make(k):
+            seen.add(threading.get_ident())
+            time.sleep(seconds)
+            return Request("m", (f"{seconds} {k}",))
+
+        calls = [(k, functools.partial(make, k)) for k in range(40)]
+        assert len(list(ask_all(calls, EchoWriter("yes"), store, concurrency=8))) == 40
+        return len(seen)
+
+    monkeypatch.setattr(asking, "_PREPARERS", 3)
+    assert threads(0.02) == 3
+    monkeypatch.setattr(asking, "_STARVING", 60.0)
+    assert threads(0.01) == 1
 
 
 def test_errors_that_pass_are_repeated_and_others_stay(serve, store):
@@ -1065,8 +1096,7 @@ def test_price_tables(tmp_path):
 
 
 def test_echo_marks_what_it_makes():
-    reply = asyncio.run(EchoWriter().ask(Request("gpt-4o", ("what", png(1), "changed?"))))
+    reply = asyncio.run(EchoWriter().ask(Request("gpt-4o", ("what", png(1), "changed?")), begin))
     assert reply == Reply("ok", "[echo] what changed?", model="echo")
-    assert (
-        asyncio.run(EchoWriter(lambda r: Reply("refused", "no", model="gpt-4o")).ask(Request("m", ()))).model == "echo"
-    )
+    refusing = EchoWriter(lambda r: Reply("refused", "no", model="gpt-4o"))
+    assert asyncio.run(refusing.ask(Request("m", ()), begin)).model == "echo"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -28,6 +29,12 @@ class Picture:
     @functools.cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+    @functools.cached_property
+    def base64(self) -> bytes:
+        from pybase64 import b64encode  # of the extra `vlm`; many times as fast as Python's own
+
+        return b64encode(self.data)
 
     @property
     def facts(self) -> list[str]:
@@ -91,12 +98,22 @@ class TransientError(Exception):
         self.after = after
 
 
+Begin = Callable[[], Awaitable[None]]
+
+
 class Writer(Protocol):
     """A backend. `name` is what the history and every score row record (endpoint or folder, never a key)."""
 
     name: str
 
-    async def ask(self, request: Request) -> Reply:
-        """Answer one request. Raises TransientError where the call should be repeated."""
+    def prepare(self, request: Request) -> None:
+        """Called in a thread before `ask`, for work that would hold up all other calls there."""
+
+    async def ask(self, request: Request, begin: Begin) -> Reply:
+        """Answer one request. Raises TransientError where the call should be repeated.
+
+        `begin` is awaited when nothing is left to do but to send: it returns when there is room for one more call.
+        A call that has begun may await it again, in vain.
+        """
 
     async def close(self) -> None: ...

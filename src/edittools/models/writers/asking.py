@@ -27,8 +27,11 @@ AGAIN = 1000  # added to Request.attempt where an unusable reply is asked for ag
 _LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a time
 # Seconds between the first calls of two places. Together, all would be built before one is sent, and their replies
 # would come together too.
-_STAGGER = 0.003
-_PREPARERS = min(4, os.cpu_count() or 1)  # threads that make requests: decode, resize, encode, hash
+_STAGGER = 0.002
+# Threads that make requests: decode, resize, encode, hash. One begins; another joins it when a place had to wait
+# this long (seconds) for a request. Those that are not needed would only contend with the loop for the interpreter.
+_PREPARERS = min(4, os.cpu_count() or 1)
+_STARVING = 0.005
 
 
 @dataclass
@@ -220,7 +223,10 @@ class _Run:
                     try:
                         request = make if isinstance(make, Request) else make()
                         key = request.key
-                        item = tag, request, key, self._stored(key), time.perf_counter() - started
+                        known = self._stored(key)
+                        if known is None:
+                            self.writer.prepare(request)
+                        item = tag, request, key, known, time.perf_counter() - started
                     except RowError as error:
                         item = tag, Reply("failed", error=str(error)), "", None, time.perf_counter() - started
             except BaseException as error:
@@ -231,6 +237,12 @@ class _Run:
                 return
             if item is None:
                 return
+
+    def _add_preparer(self) -> None:
+        self.preparers += 1
+        self.preparing += 1
+        # A daemon: a thread that waits for a source that never answers must not keep the process.
+        threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
 
     def _stored(self, key: str) -> Reply | None:
         """The reply of an earlier run, unless it failed: perhaps it works now."""
@@ -269,13 +281,11 @@ class _Run:
         if self.stopping.is_set():
             return
         self.started = time.monotonic()
-        self.preparing = _PREPARERS
-        for _ in range(_PREPARERS):
-            # Daemons: a thread that waits for a source that never answers must not keep the process.
-            threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
+        self.first: float | None = None  # when the first request was ready
+        self.preparers = self.preparing = 0  # threads that were started, and that have not ended
+        self._add_preparer()
         try:
-            moments = (self.started + number * _STAGGER for number in range(self.tally.places))
-            await asyncio.gather(*(self._place(moment) for moment in moments))
+            await asyncio.gather(*(self._place(number) for number in range(self.tally.places)))
         finally:
             self.tally.seconds = time.monotonic() - self.started
             self.disk.shutdown()
@@ -304,22 +314,26 @@ class _Run:
 
     # ------------------------------------------------------------ sending (the loop's thread)
 
-    async def _place(self, moment: float) -> None:
-        """A place for one request: takes requests until there are no more; a call in flight also has a slot.
-
-        The first request waits for its `moment` (monotonic time).
-        """
+    async def _place(self, number: int) -> None:
+        """A place for one request: takes requests until there are no more; a call in flight also has a slot."""
+        idle = self.started  # since when (monotonic time)
         while True:
-            waited = time.monotonic()
             item = await self.ready.get()
             if item is None or self.wake.is_set():
                 return
             now = time.monotonic()
-            self.tally.starved += now - waited
+            if self.first is None:
+                self.first = now
+            moment = self.first + number * _STAGGER  # of the place's first call
+            waited = now - max(idle, moment)
+            if waited > 0:
+                self.tally.starved += waited
+                if waited > _STARVING and self.preparers < _PREPARERS:
+                    self._add_preparer()
             self.tally.seconds = now - self.started
             self.room_in.release()
-            if (delay := moment - now) > 0:
-                await self._sleep(delay, leave=False)
+            if now < moment:
+                await self._sleep(moment - now, leave=False)
             try:
                 await self._serve(*item)
             except _Stopped:
@@ -327,6 +341,7 @@ class _Run:
             except BaseException as error:
                 self._fail(error)
                 return
+            idle = time.monotonic()
 
     async def _serve(self, tag: Any, request: Request | Reply, key: str, known: Reply | None) -> None:
         """One request from its first call to its last, and the reply to the caller."""
@@ -388,16 +403,29 @@ class _Run:
             prompt, written = estimate_tokens(request, self.prices)
         problem = ""
         for number in range(1, self.attempts + 1):
-            async with self.slots:
-                price = await self._gate(request.model, prompt, written)
-                self.tally.calls += 1
+            price: float | None = None  # what the call may cost, once it has begun
+
+            async def begin() -> None:
+                nonlocal price
+                if price is not None:
+                    return
+                await self.slots.acquire()
                 try:
-                    reply = await self.writer.ask(request)
-                    self._count(request, reply, prompt)
-                    return reply
-                except TransientError as error:
-                    problem, after = str(error), error.after
-                finally:
+                    price = await self._gate(request.model, prompt, written)
+                except BaseException:
+                    self.slots.release()
+                    raise
+                self.tally.calls += 1
+
+            try:
+                reply = await self.writer.ask(request, begin)
+                self._count(request, reply, prompt)
+                return reply
+            except TransientError as error:
+                problem, after = str(error), error.after
+            finally:
+                if price is not None:
+                    self.slots.release()
                     self.reserved -= price
                     self.flying -= 1
                     self.settled.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from edittools.models.writers import Reply, Request
+from edittools.models.writers import Begin, Reply, Request
 
 
 class EchoWriter:
@@ -21,7 +21,11 @@ class EchoWriter:
         self.answer = answer
         self.asked = 0  # requests, repeated ones too
 
-    async def ask(self, request: Request) -> Reply:
+    def prepare(self, request: Request) -> None:
+        pass
+
+    async def ask(self, request: Request, begin: Begin) -> Reply:
+        await begin()
         self.asked += 1
         if self.answer is None:
             made: str | Reply = "[echo] " + " ".join(part for part in request.parts if isinstance(part, str))

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edittools.errors import EditError, missing_extra
-from edittools.models.writers import Picture, Reply, Request, State, TransientError
+from edittools.models.writers import Begin, Picture, Reply, Request, State, TransientError
 
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
@@ -52,6 +52,8 @@ class EndpointWriter:
             import httpx2
             import openai
             import pybase64  # noqa: F401
+
+            from edittools.models.writers import client
         except ImportError as error:
             raise missing_extra(error.name or "openai", "vlm", "asking an endpoint") from error
         address = base_url or os.environ.get("EDITTOOLS_API_BASE") or os.environ.get("OPENAI_BASE_URL") or _OPENAI
@@ -64,36 +66,54 @@ class EndpointWriter:
         self.instead: dict[str, str | None] = {}  # what a parameter is called here; None: it is not taken at all
         self.openai: Any = openai
         self.httpx: Any = httpx2
+        self.sending = client
         self.client: Any = self._connect()  # now, because its certificates take a while, and all calls would wait
 
     def _connect(self) -> Any:
         # How many calls are in flight is the business of `ask_all`. A redirect would carry the key elsewhere.
-        transport = self.openai.DefaultAioHttpClient(
+        transport = self.sending.Client(
             timeout=self.timeout,
             limits=self.httpx.Limits(max_connections=1024, max_keepalive_connections=1024),
             follow_redirects=False,
         )
-        return self.openai.AsyncOpenAI(
+        client = self.openai.AsyncOpenAI(
             base_url=self.name,
             api_key=self.key or "none",
-            max_retries=0,
             default_headers={f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD},
             http_client=transport,
         )
+        # Unset, every call of the first wave has a thread find out what this machine is, which is not sent either.
+        client._platform = "Unknown"
+        return client
 
-    async def ask(self, request: Request) -> Reply:
+    def prepare(self, request: Request) -> None:
+        for part in request.parts:
+            if isinstance(part, Picture):
+                _ = part.base64  # from now on known
+
+    async def ask(self, request: Request, begin: Begin) -> Reply:
         """One call. Raises TransientError, and EditError for what every other request would meet too."""
         while True:
-            names = {name: self.instead.get(name, name) for name in request.parameters}
-            sent = {new: request.parameters[name] for name, new in names.items() if new is not None}
             with contextlib.suppress(_AskDifferently):
-                return await self._ask(dataclasses.replace(request, parameters=sent))
+                return await self._ask(request, begin)
 
-    async def _ask(self, request: Request) -> Reply:
-        openai = self.openai
+    async def _ask(self, request: Request, begin: Begin) -> Reply:
+        openai, instead = self.openai, self.instead
         self.client = self.client or self._connect()
+        names = {name: instead.get(name, name) for name in request.parameters}
+        sent = {new: request.parameters[name] for name, new in names.items() if new is not None}
+        request = dataclasses.replace(request, parameters=sent)
         try:
-            async with asyncio.timeout(self.timeout):  # the client's own bounds the time between two bytes only
+            async with asyncio.timeout(None) as limit:
+
+                async def begin_this() -> None:
+                    await begin()
+                    if self.instead is not instead:  # another call learned meanwhile how to ask
+                        raise _AskDifferently
+                    # The client's own timeout bounds the time between two bytes only.
+                    limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
+
+                self.sending.begin.set(begin_this)
                 # Our own bytes in, the plain response out: the client's classes would take most of a core at 64 calls.
                 answer = await self.client.post(
                     f"{self.name}/chat/completions",
@@ -101,6 +121,8 @@ class EndpointWriter:
                     content=_body(request),
                     options={
                         "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")},
+                        "max_retries": 0,
+                        "timeout": self.client.timeout,
                         "idempotency_key": "",  # the client would draw one, and not send it
                     },
                 )
@@ -206,7 +228,7 @@ class EndpointWriter:
         if not changes:
             return
         if changes.keys() - self.instead.keys():  # not the same answer to another call in flight
-            self.instead |= changes
+            self.instead = self.instead | changes
             fates = (f"`{old}` " + (f"becomes `{new}`" if new else "is left out") for old, new in changes.items())
             said = ", ".join(fates)
             print(f"{self.name}: from now on {said} ({message})", file=sys.stderr, flush=True)
@@ -239,15 +261,13 @@ def _public_address(address: str) -> str:
 
 def _body(request: Request) -> bytes:
     """The request as JSON. Pictures are spliced in as they are: a JSON encoder looks at every one of their letters."""
-    from pybase64 import b64encode  # fifty times as fast as Python's own, and the loop of all calls waits for it
-
     rest = json.dumps({"model": request.model, **request.parameters}).encode()[:-1]
     pieces = [rest, b',"messages":[{"role":"user","content":[']
     for number, part in enumerate(request.parts):
         pieces.append(b"," if number else b"")
         if isinstance(part, Picture):
             label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
-            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"']
+            pieces += [b'{"type":"image_url","image_url":{"url":', label, part.base64, b'"']
             pieces.append(b"}}" if part.detail is None else f',"detail":{json.dumps(part.detail)}}}}}'.encode())
         else:
             pieces.append(json.dumps({"type": "text", "text": part}).encode())

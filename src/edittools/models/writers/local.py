@@ -17,7 +17,7 @@ from torch import Tensor
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.describe import describe_model
 from edittools.models.quiet import no_bars
-from edittools.models.writers import Picture, Reply, Request
+from edittools.models.writers import Begin, Picture, Reply, Request
 
 _GATHER = 0.005  # seconds to wait for more requests before a batch is started
 _TOKENS = 512  # written where the request has no max_tokens
@@ -91,8 +91,12 @@ class LocalWriter:
             raise UsageError(f"pictures of at least {shortest} and at most {longest} pixels: there are none")
         images.size = {"shortest_edge": shortest, "longest_edge": longest}
 
-    async def ask(self, request: Request) -> Reply:
+    def prepare(self, request: Request) -> None:
+        pass
+
+    async def ask(self, request: Request, begin: Begin) -> Reply:
         """Raises UsageError for a parameter that it does not know, such as `stop`."""
+        await begin()
         if unknown := sorted(set(request.parameters) - _KNOWN):
             raise UsageError(f"a local model takes no `{unknown[0]}`")
         future = asyncio.get_running_loop().create_future()
