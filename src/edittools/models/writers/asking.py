@@ -191,8 +191,8 @@ class _Run:
         # (tag, reply) for the caller, None at the end; and how many may wait there
         self.done: queue.SimpleQueue[tuple[Any, Reply] | None] = queue.SimpleQueue()
         self.room_out = threading.Semaphore(4 * concurrency)
-        # how many requests may be made and not sent: replies come in bursts, and their places must not wait
-        self.room_in = threading.Semaphore(max(2 * _PREPARERS, concurrency // 2))
+        # how many requests may be made and wait for a place
+        self.room_in = threading.Semaphore(max(2 * _PREPARERS, concurrency // 8))
         self.drawing = threading.Lock()
         self.asked: dict[str, asyncio.Future[Reply]] = {}  # key: in flight now
         self.answered: set[int] = set()  # what of its key tells a request that this run has asked from all others
@@ -204,7 +204,8 @@ class _Run:
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
             tally.cost = 0.0
-        # While a place stores a reply, waits for its caller or pauses before it asks again, another one uses its slot.
+        # While a place stores a reply, waits for its caller or pauses before it asks again, another one uses its slot;
+        # and replies come in bursts: then what is to be sent next should be built already.
         tally.places = concurrency + max(4, concurrency // 2)
 
     # ------------------------------------------------------------ making requests (threads)

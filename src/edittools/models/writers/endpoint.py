@@ -268,6 +268,7 @@ def _body(request: Request) -> bytes:
         if isinstance(part, Picture):
             label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
             pieces += [b'{"type":"image_url","image_url":{"url":', label, part.base64, b'"']
+            vars(part).pop("base64")  # from here on the body holds it
             pieces.append(b"}}" if part.detail is None else f',"detail":{json.dumps(part.detail)}}}}}'.encode())
         else:
             pieces.append(json.dumps({"type": "text", "text": part}).encode())
