@@ -491,6 +491,30 @@ def test_risebench_columns_are_those_of_pandas(edit: Runner, tmp_path: Path) -> 
     assert official({}, {}) == {"raises": "KeyError"}
 
 
+def test_risebench_cases_as_columns(edit: Runner, tmp_path: Path) -> None:
+    """As pandas writes a table: it reads them into the same one."""
+    path, data = tmp_path / "r.json", tmp_path / "data.json"
+    kinds, subtask = ["temporal_reasoning", "causal_reasoning"], "Life Progression"
+    cases = [{"index": key, "category": kind, "subtask": subtask} for key, kind in zip("ab", kinds)]
+    path.write_text(json.dumps({k: {f"judge{n}": rise_reply(n + 1) for n in (1, 2, 3)} for k in "ab"}))
+    data.write_text(json.dumps(cases))
+    listed = rescore(edit, "risebench", "--rescore", path, "--meta", data)
+    assert listed["coverage"]["total"]["judged"] == 2
+    frame = pd.DataFrame(cases)
+    for columns in (frame.to_dict("list"), frame.to_dict(), {**frame.to_dict("list"), "subtask": subtask}):
+        assert pd.DataFrame(columns).equals(frame)
+        data.write_text(json.dumps(columns))
+        assert rescore(edit, "risebench", "--rescore", path, "--meta", data) == listed
+    for wrong, name in (
+        ({"index": "a", "category": kinds[0]}, "ValueError"),
+        ({"index": ["a", "b"], "category": kinds[:1]}, "ValueError"),
+        ({"index": {"0": "a"}, "category": kinds[:1]}, "ValueError"),
+        ({"key": ["a", "b"], "category": kinds}, "KeyError"),
+    ):
+        data.write_text(json.dumps(wrong))
+        assert rescore(edit, "risebench", "--rescore", path, "--meta", data)["official"] == {"raises": name}
+
+
 def test_risebench_cases_that_are_no_list(edit: Runner, tmp_path: Path) -> None:
     """What gpt_eval.py ends with, which takes a reply without judge2 for none."""
     path, data = tmp_path / "r.json", tmp_path / "data.json"

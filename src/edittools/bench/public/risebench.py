@@ -7,6 +7,8 @@ script's own resume file is a pickle, which is not read), beside the cases as th
 from __future__ import annotations
 
 import bdb
+import contextlib
+import itertools
 import json
 import math
 from pathlib import Path
@@ -57,6 +59,9 @@ def rescore(outputs: Outputs) -> Rescored:
         raise UsageError(f"{outputs.path}: expected the replies as JSON; pickles are not read")
     replies = read_json(outputs.path)
     data, unlisted = released_json(outputs.meta)
+    if isinstance(data, dict):
+        with contextlib.suppress(KeyError, ValueError):
+            data = _rows(data)
     cases = [case for case in data if isinstance(case, dict) and "index" in case] if isinstance(data, list) else []
     notes = unreadable((outputs.meta, unlisted))
     if data != cases and not unlisted:
@@ -106,9 +111,29 @@ def _table(data: Any) -> list[dict[str, Any]]:
     """The rows of pandas' DataFrame(data), if that has a column `index`."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return [dict(case) for case in data]
+    if isinstance(data, dict) and data:
+        return _rows(data)
     if data is None or isinstance(data, list | dict):
         raise KeyError("index")
     raise ValueError("no table")
+
+
+def _rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of columns as lists of one length or as {row: value}; a single value holds for every row."""
+    lists = [column for column in columns.values() if isinstance(column, list)]
+    keyed = [column for column in columns.values() if isinstance(column, dict)]
+    if bool(lists) == bool(keyed) or len({len(column) for column in lists}) > 1:
+        raise ValueError("columns that make no table")
+    if "index" not in columns:
+        raise KeyError("index")
+    numbers: list[Any] = list(range(len(lists[0]))) if lists else list(dict.fromkeys(itertools.chain(*keyed)))
+
+    def value(column: Any, row: Any) -> Any:
+        if isinstance(column, dict):
+            return column.get(row, math.nan)
+        return column[row] if isinstance(column, list) else column
+
+    return [{name: value(column, row) for name, column in columns.items()} for row in numbers]
 
 
 def _column(values: list[Any]) -> list[Any]:
