@@ -710,7 +710,7 @@ from edittools.stream.run import signals
 def stage(store):
     requests = ((k, lambda k=k: Request("m", (f"question {k}",))) for k in range(200))
     for tag, reply in ask_all(requests, EndpointWriter(sys.argv[1]), store, concurrency=8):
-        print(tag, reply.text, flush=True)
+        os.write(1, f"{tag} {reply.text}\n".encode())  # whole or not at all
         yield tag
 
 try:
@@ -757,7 +757,8 @@ def test_killed_runs_pay_at_most_for_what_was_in_flight(serve, tmp_path, signum)
     assert len(seen) >= 200 or signum == signal.SIGKILL
     assert len(server.calls) == 200
     repeated = server.total - 200
-    assert repeated == 0 if signum == signal.SIGINT else repeated <= 8 * kills
+    # Killed: the 8 in flight, and what had come and was not on disk yet, in the 4 places that are left.
+    assert repeated == 0 if signum == signal.SIGINT else repeated <= 12 * kills
     final = child(server, tmp_path)
     assert len(final.communicate()[0].splitlines()) == 201
     assert server.total == 200 + repeated  # everything is stored
