@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from edittools.errors import EditError, RowError
 from edittools.models.writers import Reply, Request, TransientError, Writer
 from edittools.models.writers.prices import Prices, estimate_tokens
-from edittools.models.writers.store import Store
+from edittools.models.writers.store import Row, Store, row
 
 Tag = TypeVar("Tag")
 
@@ -200,7 +200,7 @@ class _Run:
         self.reserved = 0.0  # what the calls in flight may cost
         self.longest = 0  # the most tokens that a reply took so far
         self.flying = 0
-        self.to_store: list[tuple[tuple[str, Request, Reply], asyncio.Future[None]]] = []
+        self.to_store: list[tuple[Row, asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
             tally.cost = 0.0
@@ -359,7 +359,7 @@ class _Run:
         if (problem := self._problem(tag, reply)) is not None:
             reply = dataclasses.replace(reply, state="failed", error=problem)
             self.failed[key] = reply
-            await self._store(key, request, reply)
+            await self._store(row(key, request, reply))
         await self._deliver(tag, reply)
 
     def _problem(self, tag: Any, reply: Reply) -> str | None:
@@ -383,8 +383,8 @@ class _Run:
             return known
         future = self.asked[key] = asyncio.get_running_loop().create_future()
         try:
-            reply = dataclasses.replace(await self._call(request), writer=self.writer.name)
-            await self._store(key, request, reply)
+            reply, stored = await self._call(key, request)
+            await stored
             if reply.state == "failed":
                 self.failed[key] = reply
             self.answered.add(_short(key))
@@ -397,8 +397,12 @@ class _Run:
         finally:
             del self.asked[key]
 
-    async def _call(self, request: Request) -> Reply:
-        """Ask until there is a reply or `attempts` calls have failed. Raises _Stopped, and what the writer raises."""
+    async def _call(self, key: str, request: Request) -> tuple[Reply, asyncio.Future[None]]:
+        """Ask until there is a reply or `attempts` calls have failed. Returns it and the future of its being stored.
+
+        A call keeps its slot until its reply is noted: a run that is killed repeats as many as it has slots, at most.
+        Raises _Stopped, and what the writer raises.
+        """
         prompt, written = 0, 0
         if self.prices is not None or self.pace.tokens_per_minute is not None:
             prompt, written = estimate_tokens(request, self.prices)
@@ -419,9 +423,13 @@ class _Run:
                 self.tally.calls += 1
 
             try:
-                reply = await self.writer.ask(request, begin)
+                reply = dataclasses.replace(await self.writer.ask(request, begin), writer=self.writer.name)
                 self._count(request, reply, prompt)
-                return reply
+                made = row(key, request, reply)
+                stored = self._store(made)
+                if not self.store.journal.note(made):
+                    await stored
+                return reply, stored
             except TransientError as error:
                 problem, after = str(error), error.after
             finally:
@@ -439,7 +447,8 @@ class _Run:
                 self.pace.hold_until = max(self.pace.hold_until, time.monotonic() + after)
             await self._sleep(pause)
             self.tally.repeated += 1
-        return Reply("failed", error=f"{problem} (after {self.attempts} calls)")
+        reply = Reply("failed", error=f"{problem} (after {self.attempts} calls)", writer=self.writer.name)
+        return reply, self._store(row(key, request, reply))
 
     async def _gate(self, model: str, prompt: int, written: int) -> float:
         """Wait until this call may be sent, count it as in flight and return what it may cost: that is reserved.
@@ -492,23 +501,27 @@ class _Run:
 
     # ------------------------------------------------------------ keeping and handing back
 
-    async def _store(self, key: str, request: Request, reply: Reply) -> None:
-        """Return when the reply is on disk. All that arrived during one commit share the next."""
+    def _store(self, made: Row) -> asyncio.Future[None]:
+        """Done when the row is on disk. All that arrived during one commit share the next."""
         future = asyncio.get_running_loop().create_future()
-        self.to_store.append(((key, request, reply), future))
+        self.to_store.append((made, future))
         if self.storing is None or self.storing.done():
             self.storing = asyncio.create_task(self._commit())
-        await future
+        return future
 
     async def _commit(self) -> None:
         while self.to_store:
             batch, self.to_store = self.to_store, []
+            rows = [made for made, _ in batch]
+            turned = self.store.journal.turn()
             try:
-                await asyncio.get_running_loop().run_in_executor(self.disk, self.store.put, [item for item, _ in batch])
+                await asyncio.get_running_loop().run_in_executor(self.disk, self.store.put, rows)
             except BaseException as error:
                 for _, future in batch:
                     future.set_exception(error)
             else:
+                if turned:
+                    self.store.journal.clear()
                 for _, future in batch:
                     future.set_result(None)
 

@@ -2,7 +2,8 @@
 
 A store is a folder of SQLite logs, `NAME.sqlite`. A task writes its own log and reads all of them, so that reruns with
 another number of tasks, and other commands that ask the same, find every reply. A log has one writer at a time. It
-holds no keys and no headers, and of the pictures only their hashes.
+holds no keys and no headers, and of the pictures only their hashes. What is on its way to a log is noted beside it in
+`NAME.journal`, which a process that is killed leaves behind.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 from edittools.errors import EditError
 from edittools.models.writers import Picture, Reply, Request
+from edittools.models.writers.journal import Journal, read_journal
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS replies (
     logprobs TEXT,               -- JSON: a list of [token, log-probability] per written token
     PRIMARY KEY (key, writer)
 )"""
+Row = tuple[Any, ...]
 _REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer"
 
 
@@ -62,6 +64,9 @@ class Store:
             self.writer.execute("PRAGMA journal_mode=WAL")
             self.writer.execute("PRAGMA synchronous=FULL")  # a committed reply survives a power cut
             self.writer.execute(_TABLE)
+            noted = [row for journal in _files(folder, "journal") for row in read_journal(journal)]
+            self._commit(noted)
+            self.journal = Journal(os.path.join(folder, f"{name}.journal"))
             self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             for path in _logs(folder):
                 if path != self.path:
@@ -88,27 +93,29 @@ class Store:
                     found = reply
         return found
 
-    def put(self, items: Iterable[tuple[str, Request, Reply]]) -> None:
-        """Store (key, request, reply), all in one commit that is on disk on return.
+    def put(self, rows: list[Row]) -> None:
+        """Store replies as `row` makes them, all in one commit that is on disk on return.
 
         A reply of the same writer that is there already is replaced. Raises EditError.
         """
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        rows = [_row(key, request, reply, now) for key, request, reply in items]
         try:
-            with contextlib.closing(self.writer.cursor()) as cursor:
-                cursor.execute("BEGIN IMMEDIATE")
-                try:
-                    cursor.executemany(f"INSERT OR REPLACE INTO replies VALUES ({', '.join('?' * 15)})", rows)
-                    cursor.execute("COMMIT")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        cursor.execute("ROLLBACK")
-                    raise
+            self._commit(rows)
         except sqlite3.Error as error:
             raise EditError(f"{self.path}: cannot store replies: {error}") from error
 
+    def _commit(self, rows: list[Row]) -> None:
+        with contextlib.closing(self.writer.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                cursor.executemany(f"INSERT OR REPLACE INTO replies VALUES ({', '.join('?' * 15)})", rows)
+                cursor.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    cursor.execute("ROLLBACK")
+                raise
+
     def close(self) -> None:
+        self.journal.close()
         for log in (self.reader, *self.others, self.writer):
             log.close()
 
@@ -126,7 +133,11 @@ def count_stored(folder: str) -> int:
 
 
 def _logs(folder: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(folder), "*.sqlite")))
+    return _files(folder, "sqlite")
+
+
+def _files(folder: str, ending: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(folder), f"*.{ending}")))
 
 
 def _open_to_read(path: str) -> sqlite3.Connection:
@@ -151,12 +162,13 @@ def _stands_for(one: str, other: str) -> bool:
     return one == other or all("://" in name for name in (one, other))
 
 
-def _row(key: str, request: Request, reply: Reply, now: str) -> tuple[Any, ...]:
+def row(key: str, request: Request, reply: Reply) -> Row:
+    """A reply as a log holds it."""
     texts = "\n".join(part for part in request.parts if isinstance(part, str))
     pictures = [part for part in request.parts if isinstance(part, Picture)]
     return (
         key,
-        now,
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         reply.writer or "",
         request.model,
         reply.model,
