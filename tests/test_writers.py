@@ -32,7 +32,7 @@ from edittools.models.writers import Picture, Reply, Request, TransientError, as
 from edittools.models.writers.asking import AGAIN, Tally, ask_all
 from edittools.models.writers.echo import EchoWriter
 from edittools.models.writers.endpoint import EndpointWriter
-from edittools.models.writers.journal import Journal, read_journal
+from edittools.models.writers.journal import Journal, left_journal, notes
 from edittools.models.writers.load import load_writer
 from edittools.models.writers.prices import Price, Prices, estimate, estimate_tokens, load_prices
 from edittools.models.writers.store import Store
@@ -487,33 +487,46 @@ def test_what_is_on_its_way_to_the_log_outlives_a_kill(store, monkeypatch):
         for name in ("00001", "00000"):
             with contextlib.closing(Store(folder, name)) as found:
                 assert [found.get(key) for key in on_their_way] == [keys[key] for key in on_their_way]
-        assert not os.path.exists(os.path.join(folder, "00000.journal"))
+        assert not list(Path(folder).glob("*.journal"))
     with contextlib.closing(sqlite3.connect(store.path)) as log:
         assert log.execute("SELECT COUNT(*) FROM replies").fetchone() == (60,)
 
 
 def test_a_journal_that_was_cut_or_is_full(tmp_path):
-    path = str(tmp_path / "j")
-    journal = Journal(path)
+    def read_journal(path):
+        return list(notes(Path(path).read_bytes()))
+
+    journal = Journal(str(tmp_path), "j")
+    path = journal.path
     assert journal.note(["a", None]) and journal.note(["b", 1])
-    assert list(read_journal(path)) == [["a", None], ["b", 1]]
+    assert read_journal(path) == [["a", None], ["b", 1]]
+    with left_journal(path) as left:  # of a process that is alive
+        assert left == []
     assert journal.turn() and not journal.turn()  # the first half is not cleared
-    assert journal.note(["c"]) and list(read_journal(path)) == [["a", None], ["b", 1], ["c"]]
+    assert journal.note(["c"]) and read_journal(path) == [["a", None], ["b", 1], ["c"]]
     journal.clear()
-    assert list(read_journal(path)) == [["c"]]
+    assert read_journal(path) == [["c"]]
     assert not journal.note(["x" * (1 << 18)])
     count = 0
     while journal.note(["y" * 1000]):
         count += 1
-    assert 250 <= count <= 262 and len(list(read_journal(path))) == count + 1
+    assert 250 <= count <= 262 and len(read_journal(path)) == count + 1
     journal.close()
-    assert len(list(read_journal(path))) == count + 1  # it held something
+    assert len(read_journal(path)) == count + 1  # it held something
     content = bytearray(Path(path).read_bytes())
     for place in range((1 << 18) + 5000, (1 << 18) + 5900, 90):  # a power cut leaves anything
         Path(path).write_bytes(content[:place] + b"?" + content[place + 1 :])
-        assert len(list(read_journal(path))) == (place - (1 << 18) - 14) // 1014 + 1
+        assert len(read_journal(path)) == (place - (1 << 18) - 14) // 1014 + 1
         Path(path).write_bytes(content[:place])
-        assert len(list(read_journal(path))) == (place - (1 << 18) - 14) // 1014 + 1
+        assert len(read_journal(path)) == (place - (1 << 18) - 14) // 1014 + 1
+    for _ in range(2):
+        with pytest.raises(OSError), left_journal(path) as left:
+            assert len(left) > 4
+            raise OSError("not stored")
+    with left_journal(path) as left:
+        assert len(left) > 4
+    with left_journal(path) as left:
+        assert left == [] and not os.path.exists(path)
 
 
 def test_store_that_is_no_store(tmp_path):

@@ -7,9 +7,11 @@ and unlike a write it costs no switch to another thread. Only a power cut can ta
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -23,15 +25,17 @@ class Journal:
     A note is a line with its checksum; a zero byte ends a half.
     """
 
-    def __init__(self, path: str) -> None:
-        """Begin an empty one, in a new file: another process may have the old one mapped. Raises OSError."""
-        self.path = path
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        with open(path, "w+b") as file:
-            file.write(bytes(2 * _HALF))  # a full disk is to fail here: in mapped memory it would end the process
-            file.flush()
-            self.memory = mmap.mmap(file.fileno(), 2 * _HALF)
+    def __init__(self, folder: str, name: str) -> None:
+        """Begin an empty one, in a file of its own: `NAME-????????.journal`. Raises OSError."""
+        number, made = tempfile.mkstemp(".new", f"{name}-", folder)
+        self.file = open(number, "r+b")
+        self.file.write(bytes(2 * _HALF))  # a full disk is to fail here: in mapped memory it would end the process
+        self.file.flush()
+        self.memory = mmap.mmap(number, 2 * _HALF)
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody else takes the notes either
+            fcntl.flock(self.file, fcntl.LOCK_EX)  # for as long as this process lives
+        self.path = made.removesuffix(".new") + ".journal"
+        os.rename(made, self.path)
         self.start = self.used = 0
 
     def note(self, value: Any) -> bool:
@@ -61,14 +65,29 @@ class Journal:
         empty = not self.memory[0] and not self.memory[_HALF]
         self.memory.close()
         if empty:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
+            os.unlink(self.path)
+        self.file.close()
 
 
-def read_journal(path: str) -> Iterator[Any]:
-    """What the journal of a process that died, or still runs, notes. Raises OSError."""
-    with open(path, "rb") as file:
-        content = file.read(2 * _HALF)
+@contextlib.contextmanager
+def left_journal(path: str) -> Iterator[list[Any]]:
+    """What a process that died has noted; the file is removed when the block ends well.
+
+    Nothing where the process still runs, another one reads the journal now, or it is not ours to read.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield []
+            return
+        yield list(notes(file.read(2 * _HALF)))
+        os.unlink(path)
+
+
+def notes(content: bytes) -> Iterator[Any]:
+    """The notes in the bytes of a journal, as far as they are whole."""
     for half in (content[:_HALF], content[_HALF:]):
         for line in half.partition(b"\0")[0].splitlines():
             if line[:9] != b"%08x " % zlib.crc32(line[9:]):

@@ -3,7 +3,7 @@
 A store is a folder of SQLite logs, `NAME.sqlite`. A task writes its own log and reads all of them, so that reruns with
 another number of tasks, and other commands that ask the same, find every reply. A log has one writer at a time. It
 holds no keys and no headers, and of the pictures only their hashes. What is on its way to a log is noted beside it in
-`NAME.journal`, which a process that is killed leaves behind.
+`NAME-*.journal`, which a process that is killed leaves behind: whoever opens the store next takes it into a log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from edittools.errors import EditError
 from edittools.models.writers import Picture, Reply, Request
-from edittools.models.writers.journal import Journal, read_journal
+from edittools.models.writers.journal import Journal, left_journal
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -64,9 +64,10 @@ class Store:
             self.writer.execute("PRAGMA journal_mode=WAL")
             self.writer.execute("PRAGMA synchronous=FULL")  # a committed reply survives a power cut
             self.writer.execute(_TABLE)
-            noted = [row for journal in _files(folder, "journal") for row in read_journal(journal)]
-            self._commit(noted)
-            self.journal = Journal(os.path.join(folder, f"{name}.journal"))
+            for journal in _files(folder, "journal"):
+                with left_journal(journal) as rows:
+                    self._commit(rows)
+            self.journal = Journal(folder, name)
             self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             for path in _logs(folder):
                 if path != self.path:
