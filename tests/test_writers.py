@@ -472,9 +472,9 @@ def test_what_is_on_its_way_to_the_log_outlives_a_kill(store, monkeypatch):
     put, left = Store.put, {}
 
     def copy_first(self, rows):
-        for folder in (store.folder + f"-{len(left)}",):
-            shutil.copytree(store.folder, folder)
-            left[folder] = [row[0] for row in rows]
+        folder = f"{store.folder}-{len(left)}"
+        shutil.copytree(store.folder, folder)
+        left[folder] = [row[0] for row in rows]
         put(self, rows)
 
     monkeypatch.setattr(Store, "put", copy_first)

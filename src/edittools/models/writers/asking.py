@@ -28,10 +28,10 @@ _LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server names a ti
 # Seconds between the first calls of two places. Together, all would be built before one is sent, and their replies
 # would come together too.
 _STAGGER = 0.002
-# Threads that make requests: decode, resize, encode, hash. One begins; another joins it when a place had to wait
-# this long (seconds) for a request. Those that are not needed would only contend with the loop for the interpreter.
+# Threads that make requests: decode, resize, encode, hash. One begins, and others join it as they are needed: more
+# would only contend with the loop for the interpreter.
 _PREPARERS = min(4, os.cpu_count() or 1)
-_STARVING = 0.005
+_STARVING = 0.005  # seconds that a place waits for a request before another thread joins
 
 
 @dataclass

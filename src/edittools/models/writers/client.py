@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,20 +12,16 @@ import openai
 from edittools.models.writers import Begin
 
 begin: ContextVar[Begin] = ContextVar("begin")  # of the call that the running task is about to send
+_parsed = functools.lru_cache(httpx2.URL)  # every call of a run goes to the same address
 
 
 class Client(openai.DefaultAioHttpClient):
     """Sends a request when there is room for one more call in flight: until then others use that room."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.addresses: dict[str, httpx2.URL] = {}  # parsed once
-
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         """openai's headers are complete and its address is whole: there is nothing to merge."""
-        address = self.addresses.get(str(url)) or self.addresses.setdefault(str(url), httpx2.URL(url))
         headers, content, limits = options["headers"], options["content"], options["timeout"].as_dict()
-        return httpx2.Request(method, address, headers=headers, content=content, extensions={"timeout": limits})
+        return httpx2.Request(method, _parsed(url), headers=headers, content=content, extensions={"timeout": limits})
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         await begin.get()()

@@ -119,7 +119,7 @@ class EndpointWriter:
                     f"{self.name}/chat/completions",
                     cast_to=self.httpx.Response,
                     content=_body(request),
-                    options={
+                    options={  # the client copies the defaults of those that are not given, for every call
                         "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")},
                         "max_retries": 0,
                         "timeout": self.client.timeout,

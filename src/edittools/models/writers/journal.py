@@ -77,7 +77,7 @@ def left_journal(path: str) -> Iterator[list[Any]]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(path, "r+b"))  # NFS locks only what may be written to
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield []

@@ -66,7 +66,8 @@ class Store:
             self.writer.execute(_TABLE)
             for journal in _files(folder, "journal"):
                 with left_journal(journal) as rows:
-                    self._commit(rows)
+                    if rows:
+                        self._commit(rows)
             self.journal = Journal(folder, name)
             self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             for path in _logs(folder):
