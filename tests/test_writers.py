@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from PIL import Image
 from tiny_models import ALPHABET
 
 from edittools.errors import EditError, RowError, UsageError
-from edittools.models.writers import Picture, Reply, Request, TransientError, asking, json_format
+from edittools.models.writers import Picture, Reply, Request, TransientError, UnreachableError, asking, json_format
 from edittools.models.writers.asking import AGAIN, Tally, ask_all
 from edittools.models.writers.echo import EchoWriter
 from edittools.models.writers.endpoint import EndpointWriter
@@ -301,6 +302,9 @@ def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serv
         if "max_tokens" in sent:
             said = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
             return [0.05, block(message=said, param="max_tokens", code="unsupported_parameter")]
+        if "temperature" in sent:
+            said = "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) is."
+            return [0.05, block(message=said, param="temperature", code="unsupported_value")]
         if "response_format" in sent:
             return [0.05, block(message="Invalid parameter", param="response_format")]
         if prompt == "question 0" and "logprobs" in sent:
@@ -313,6 +317,7 @@ def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serv
     server = serve(script)
     writer, tally = EndpointWriter(server.url), Tally()
     parameters = {"max_tokens": 9, "response_format": {"type": "json_object"}, "logprobs": True, "top_logprobs": 20}
+    parameters["temperature"] = 0.1
     requests = [(k, Request("m", (f"question {k}",), {**parameters, "seed": k})) for k in range(8)]
     replies = dict(ask_all(requests, writer, store, concurrency=4, attempts=1, tally=tally))
     assert {reply.state for reply in replies.values()} == {"ok"} and tally.failed == 0
@@ -320,12 +325,37 @@ def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serv
     assert len(taken) == 8 and all(body["max_completion_tokens"] == 9 and "logprobs" not in body for body in taken)
     assert all(number == 1 for prompt, number in server.calls.items() if prompt in ("question 6", "question 7"))
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3 and "from now on `max_tokens` becomes `max_completion_tokens`" in said[0]
-    assert "`response_format` is left out" in said[1] and "`logprobs` is left out, `top_logprobs` is" in said[2]
+    assert len(said) == 4 and "from now on `max_tokens` becomes `max_completion_tokens`" in said[0]
+    assert "`temperature` is left out" in said[1] and "`response_format` is left out" in said[2]
+    assert "`logprobs` is left out, `top_logprobs` is" in said[3]
     assert store.get(requests[0][1].key) == replies[0]
     # what was not sent cannot be left out
     plain = once(serve(lambda *_: [block(message="no logprobs here")]), Request("m", ("x",), {"seed": 1}))
     assert plain.state == "failed"
+    # a value that no model takes is the user's mistake
+    wrong = block(message="temperature: at most 2", param="temperature", code="decimal_above_max_value")
+    assert once(serve(lambda *_: [wrong]), Request("m", ("x",), {"temperature": 5.0})).state == "failed"
+
+
+def test_an_endpoint_that_is_not_there_stops_the_run(serve, store):
+    """What was never reached is a wrong address; what was there once may come back."""
+    requests, tally = [(k, Request("m", (f"question {k}",))) for k in range(20)], Tally()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        with pytest.raises(EditError, match=f"{nobody} cannot be reached: Cannot connect .*[(]2 calls[)]"):
+            list(ask_all(requests, EndpointWriter(nobody), store, concurrency=4, attempts=2, backoff=0.01, tally=tally))
+    assert tally.replies == 0 and 2 <= tally.calls <= 12
+    came = itertools.count()
+
+    def leave(request: Request) -> Reply:
+        if next(came):
+            raise UnreachableError("no connection")
+        return Reply("ok", "here")
+
+    replies = dict(ask_all(requests[:3], EchoWriter(leave), store, concurrency=1, attempts=2, backoff=0.01))
+    assert replies[0].state == "ok" and {replies[1].state, replies[2].state} == {"failed"}
+    assert replies[1].error == "no connection (after 2 calls)"
 
 
 def test_the_key_is_nowhere(serve, store, caplog, monkeypatch):
@@ -1046,7 +1076,6 @@ def served(tmp_path):
     """`transformers serve` with a tiny LLaVA of random weights: (its address, the checkpoint's folder)."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    import socket
 
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, Qwen2Tokenizer

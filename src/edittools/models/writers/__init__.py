@@ -98,6 +98,10 @@ class TransientError(Exception):
         self.after = after
 
 
+class UnreachableError(TransientError):
+    """There was no connection to the backend, which may not have started yet."""
+
+
 Begin = Callable[[], Awaitable[None]]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edittools.errors import EditError, RowError
-from edittools.models.writers import Reply, Request, TransientError, Writer
+from edittools.models.writers import Reply, Request, TransientError, UnreachableError, Writer
 from edittools.models.writers.prices import Prices, estimate_tokens
 from edittools.models.writers.store import Row, Store, row
 
@@ -98,7 +98,8 @@ def ask_all(
 
     When the caller stops (Interrupted, an exception, closing this generator), nothing new is sent, what is in flight is
     awaited and stored, and only then does the exception go on. Raises EditError where the run cannot go on (a wrong
-    key, max_cost, a full disk), after the same. Use contextlib.closing() where the generator may be left early.
+    key, an endpoint that was never reached, max_cost, a full disk), after the same. Use contextlib.closing() where the
+    generator may be left early.
     """
     if concurrency < 1 or attempts < 1 or repeats < 0:
         raise ValueError("concurrency and attempts must be at least 1, repeats at least 0")
@@ -200,6 +201,7 @@ class _Run:
         self.reserved = 0.0  # what the calls in flight may cost
         self.longest = 0  # the most tokens that a reply took so far
         self.flying = 0
+        self.reached = False  # a call has had some answer, if only an error
         self.to_store: list[tuple[Row, asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
@@ -424,6 +426,7 @@ class _Run:
 
             try:
                 reply = dataclasses.replace(await self.writer.ask(request, begin), writer=self.writer.name)
+                self.reached = True
                 self._count(request, reply, prompt)
                 made = row(key, request, reply)
                 stored = self._store(made)
@@ -432,6 +435,7 @@ class _Run:
                 return reply, stored
             except TransientError as error:
                 problem, after = str(error), error.after
+                self.reached = self.reached or not isinstance(error, UnreachableError)
             finally:
                 if price is not None:
                     self.slots.release()
@@ -447,6 +451,8 @@ class _Run:
                 self.pace.hold_until = max(self.pace.hold_until, time.monotonic() + after)
             await self._sleep(pause)
             self.tally.repeated += 1
+        if not self.reached:
+            raise EditError(f"{self.writer.name} cannot be reached: {problem} ({self.attempts} calls)")
         reply = Reply("failed", error=f"{problem} (after {self.attempts} calls)", writer=self.writer.name)
         return reply, self._store(row(key, request, reply))
 

@@ -16,14 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edittools.errors import EditError, missing_extra
-from edittools.models.writers import Begin, Picture, Reply, Request, State, TransientError
+from edittools.models.writers import Begin, Picture, Reply, Request, State, TransientError, UnreachableError
 
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
 _SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") that may be part of an honest reply
 _FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
 # Client errors that every other request of the run would meet too, whatever their status.
-_HOPELESS = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
+_UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+_HOPELESS = (*_UNSUPPORTED, "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
+_OPTIONAL = ("temperature", "top_p", "seed")  # how a reply is drawn: reasoning models have their own way
 # What the client tells about this machine. Nobody's business, and a good part of what a call costs here.
 _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 _TRANSIENT = (408, 409, 425, 429)
@@ -36,8 +38,9 @@ class _AskDifferently(Exception):
 class EndpointWriter:
     """Asks over HTTP. The key comes from the environment only and is never part of a message or a reply.
 
-    An endpoint that does not know `response_format` or log-probabilities is asked without them from then on, and one
-    that calls `max_tokens` otherwise by its own name: stderr says so once.
+    An endpoint that does not know `response_format` or log-probabilities, or says that its model does not take
+    `temperature`, `top_p` or `seed`, is asked without them from then on, and one that calls `max_tokens` otherwise by
+    its own name: stderr says so once.
     """
 
     def __init__(self, base_url: str | None = None, *, key_from: str | None = None, timeout: float = 300.0) -> None:
@@ -130,10 +133,13 @@ class EndpointWriter:
             status, headers = error.status_code, error.response.headers
             facts = error.body if isinstance(error.body, dict) else {}
             return self._refusal(status, facts, error.response.text, headers, request)
-        except (TimeoutError, openai.APITimeoutError) as error:
-            raise TransientError(f"no reply within {self.timeout:g} s") from error
-        except openai.APIConnectionError as error:
+        except (TimeoutError, openai.APIConnectionError) as error:
             cause = error.__cause__ or error
+            # aiohttp's transport calls every connection that it cannot make a timeout, also a refused one
+            if isinstance(cause, (self.httpx.ConnectTimeout, self.httpx.ConnectError)):
+                raise UnreachableError(self._clean(str(cause))) from error
+            if isinstance(error, (TimeoutError, openai.APITimeoutError)):
+                raise TransientError(f"no reply within {self.timeout:g} s") from error
             raise TransientError(self._clean(f"{type(cause).__name__}: {cause}")) from error
         return self._reply(answer.content.decode("utf-8", "replace"), request)
 
@@ -198,7 +204,9 @@ class EndpointWriter:
         if codes & set(_FILTERS):
             return Reply("filtered", error=message)
         if status in (400, 403, 422):  # 403: OpenAI's, for log-probabilities of a model that keeps them to itself
-            self._adapt(request, message, f"{inner.get('param')} {inner.get('message') or text}")
+            complaint = f"{inner.get('param')} {inner.get('message') or text}"
+            unsupported = str(inner.get("param")) if codes & set(_UNSUPPORTED) else None
+            self._adapt(request, message, complaint, unsupported)
         if codes & set(_HOPELESS) or "API_KEY_INVALID" in text or "API key not valid" in text:
             raise EditError(f"{self.name}: {message}")
         if status in _TRANSIENT or status >= 500:
@@ -214,8 +222,11 @@ class EndpointWriter:
             return Reply("failed", error=message)
         raise EditError(f"{self.name}: {message}")
 
-    def _adapt(self, request: Request, message: str, text: str) -> None:
-        """Raises _AskDifferently where `text` complains of a parameter that was sent and can be left out or renamed."""
+    def _adapt(self, request: Request, message: str, text: str, unsupported: str | None) -> None:
+        """Raises _AskDifferently where `text` complains of a parameter that was sent and can be left out or renamed.
+
+        `unsupported` is the parameter that the endpoint says it does not take, or not with this value.
+        """
         text = text.lower()
         changes: dict[str, str | None] = {}
         if "max_completion_tokens" in text:
@@ -224,6 +235,8 @@ class EndpointWriter:
             changes["response_format"] = None
         if "logprobs" in text:  # the written tokens' own would pass for a distribution
             changes["logprobs"] = changes["top_logprobs"] = None
+        if unsupported in _OPTIONAL:
+            changes[unsupported] = None
         changes = {name: new for name, new in changes.items() if name in request.parameters}
         if not changes:
             return
