@@ -64,6 +64,42 @@ def test_gedit_rows_and_their_results(edit: Runner, tmp_path: Path) -> None:
     (place / "same.png").write_bytes(b"other")
     assert "--overwrite" in edit("eval", "gedit", tmp_path / "results.parquet", "--export", tmp_path / "out",
                                  check=1).stderr  # fmt: skip
+    # What was written is what another model's folder looks like: it comes back as rows with results.
+    (place / "same.png").write_bytes(made[3]["image"])
+    (place.parent / "en" / "same.png").unlink()
+    jpeg = encode(pixels(70), "JPEG")
+    (tmp_path / "out" / "fullset" / "background_change" / "cn" / "key.0.png").unlink()
+    (tmp_path / "out" / "fullset" / "background_change" / "cn" / "key.0.jpg").write_bytes(jpeg)
+    words = ["eval", "gedit", "--cases", tmp_path / "hub", "--results"]
+    edit(*words, tmp_path / "out", "-o", tmp_path / "theirs")
+    theirs = rows_of(tmp_path / "theirs")
+    wanted = [made[0]["image"], jpeg, None, *(item["image"] for item in made[3:])]
+    assert [row["id"] for row in theirs] == [row["id"] for row in rows]
+    assert [row["result"] for row in theirs] == wanted
+    assert theirs[3]["source"] == rows[3]["source"] and theirs[3]["case"] == rows[3]["case"]
+    (place.parent / "en" / "same.png").write_bytes(jpeg)  # other results are not taken for the rows that are there
+    assert "--overwrite" in edit(*words, tmp_path / "out", "-o", tmp_path / "theirs", check=1).stderr
+    assert "fullset/background_change/en/key.0.png" in edit(*words, tmp_path / "hub", check=1).stderr
+    assert "no such folder" in edit(*words, tmp_path / "nothing", check=1).stderr
+
+
+def test_results_stay_in_their_folder(edit: Runner, tmp_path: Path) -> None:
+    """Rows and lists of cases may be anybody's: no place in them leads out of the folder of results."""
+    make_gedit(tmp_path / "hub", ["subject-add"])
+    rows = edit("eval", "gedit", "--cases", tmp_path / "hub", "--limit", "1", "-f", "jsonl").lines
+    for place in ("../out.png", str(tmp_path / "out.png"), "fullset/../../out.png"):
+        case = {**rows[0]["case"], "result_path": place}
+        frame = pa.Table.from_pylist([{"id": "a", "case": case, "result": {"bytes": picture(1), "path": None}}])
+        frame = frame.append_column("source", pa.array([[{"bytes": picture(2), "path": None}]]))
+        pq.write_table(frame, tmp_path / "rows.parquet")
+        done = edit("eval", "gedit", tmp_path / "rows.parquet", "--export", tmp_path / "to", check=1)
+        assert "leads out of the folder" in done.stderr and not (tmp_path / "out.png").exists()
+        (tmp_path / "gedit_edit.json").write_text(
+            json.dumps({"k": {"id": place, "prompt": "Add it.", "edit_type": "subject-add"}})
+        )
+        (tmp_path / "to").mkdir(exist_ok=True)
+        words = ["--cases", tmp_path / "gedit_edit.json", "--results", tmp_path / "to"]
+        assert "leads out of the folder" in edit("eval", "gedit", *words, check=1).stderr
 
 
 def test_imgedit_lists_and_a_missing_picture(edit: Runner, tmp_path: Path) -> None:

@@ -737,6 +737,29 @@ def test_json_lines_with_bad_lines(edit: Runner, tmp_path: Path) -> None:
     assert "123456789012345678901234567890" in {row["big"] for row in rows}
 
 
+def test_json_lines_with_results_of_another_model(edit: Runner, tmp_path: Path) -> None:
+    """What is to be judged need not come from `edit sample`; a reference may be a path alone."""
+    for k, name in enumerate(("s.png", "a.png", "b.webp")):
+        (tmp_path / name).write_bytes(picture(k, "WEBP" if name == "b.webp" else "PNG"))
+    line = {"source": "s.png", "instruction": "Make it red.", "result": "a.png", "result_other": {"file": "b.webp"}}
+    lines = [line, {**line, "source": [{"file": "s.png"}], "result": None}, {"source": "s.png", "result": "good"}]
+    lines[2]["result_size"] = "12"
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines[:2])))
+    rows, rejects = ingest(edit, tmp_path / "x.jsonl", out=tmp_path / "out")
+    assert not rejects and [row["source"] for row in rows] == [[picture(0, "PNG")]] * 2
+    assert [row["result"] for row in rows] == [picture(1, "PNG"), None]
+    assert [row["result_other"] for row in rows] == [picture(2, "WEBP")] * 2
+    (tmp_path / "y.jsonl").write_text(json.dumps(lines[2]))
+    (row,), _ = ingest(edit, tmp_path / "y.jsonl", out=tmp_path / "words")
+    assert (row["result"], row["result_size"]) == ("good", "12")
+    # The lines stay, their result does not: what is there was made of other rows.
+    (tmp_path / "a.png").write_bytes(picture(5, "PNG"))
+    assert "--overwrite" in edit("shard", tmp_path / "x.jsonl", "-o", tmp_path / "out", check=1).stderr
+    (tmp_path / "a.png").unlink()
+    (reject,) = ingest(edit, tmp_path / "x.jsonl", out=tmp_path / "less", options=("--max-errors", "9"))[1]
+    assert reject["reason"] == "missing file" and "a.png" in reject["value"]
+
+
 def test_a_shard_set_reads_itself(edit: Runner, shards: Path, tmp_path: Path) -> None:
     edit("shard", shards, "-o", tmp_path / "again", "--rows", 5)
     assert rows_of(tmp_path / "again") == rows_of(shards), "ids and everything else stay"

@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 
 from edittools.bench.scores import count_tasks
 from edittools.errors import EditError, RowError, UsageError
-from edittools.record import COLUMNS, canonical_task
+from edittools.record import COLUMNS, IMAGE, canonical_task
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
@@ -39,6 +39,7 @@ CASE = pa.struct(
     ]
 )
 _ROWS = 256
+_RESULT_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,31 @@ def loose_picture(path: Path) -> dict[str, Any]:
     return reference(file=str(path.resolve()), offset=0, length=size, etag=tag)
 
 
+def _place(folder: Path, name: str) -> Path:
+    """A file of a folder of results. Raises EditError for a name that leads out of it: rows may be anybody's."""
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise EditError(f"`{name}` leads out of the folder of results")
+    return folder / name
+
+
+def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
+    """The picture at a case's place, of whatever kind; None where there is none."""
+    place = _place(folder, case.result_path)
+    for path in (place, *(place.with_suffix(ending) for ending in _RESULT_ENDINGS)):
+        if path.is_file():
+            return loose_picture(path)
+    return None
+
+
 class CaseSource:
     """The cases of a benchmark as a source of rows: one shard, in the benchmark's own order."""
 
     rewindable = True
 
-    def __init__(self, benchmark: str, suite: str, cases: list[Case]) -> None:
+    def __init__(self, benchmark: str, suite: str, cases: list[Case], results: Path | None = None) -> None:
+        """`results` is a folder of pictures in the official layout, which become the column `result`: null where it
+        has none. Raises EditError where it has none at all.
+        """
         self.benchmark, self.suite, self.cases = benchmark, suite, cases
         doubles = [identity for identity, count in Counter(case.id for case in cases).items() if count > 1]
         if doubles:
@@ -84,10 +104,19 @@ class CaseSource:
         names: tuple[str, ...] = ("id", "task", "source", "instruction", "provenance")
         if any(case.turns for case in cases):
             names = (*names, "turns")
-        self.schema = pa.schema([*((name, COLUMNS[name]) for name in names), ("case", CASE)])
+        columns = [*((name, COLUMNS[name]) for name in names), ("case", CASE)]
+        self.results: list[dict[str, Any] | None] | None = None
+        if results is not None:
+            self.results = [_found_result(results, case) for case in cases]
+            if cases and not any(self.results):
+                wanted = cases[0].result_path
+                raise EditError(f"{results}: no result of a case, such as {wanted}", hint="name the model's own folder")
+            columns.append(("result", IMAGE))
+        self.schema = pa.schema(columns)
         self.history = History()
         self.rows: int | None = len(cases)
-        made = digest("cases", benchmark, suite, *(f"{case.id}\0{case.instruction}" for case in cases))
+        tags = [str(picture and picture["etag"]) for picture in self.results or ()]
+        made = digest("cases", benchmark, suite, *(f"{case.id}\0{case.instruction}" for case in cases), *tags)
         self.shards: list[Shard] | None = [Shard(0, 1, made)]
 
     def batches(self, select: Callable[[Shard], bool]) -> Iterator[Batch]:
@@ -97,7 +126,10 @@ class CaseSource:
             return
         for start in range(0, len(self.cases), _ROWS):
             part = self.cases[start : start + _ROWS]
-            rows = pa.RecordBatch.from_pylist([self._row(case) for case in part], schema=self.schema)
+            made = [self._row(case) for case in part]
+            for row, picture in zip(made, (self.results or [])[start:]):
+                row["result"] = picture
+            rows = pa.RecordBatch.from_pylist(made, schema=self.schema)
             yield Batch(rows, shard, False, len(part))
         yield Batch(pa.RecordBatch.from_pylist([], schema=self.schema), shard, last=True)
 
@@ -161,11 +193,11 @@ def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, 
                     raise RowError("no result")
                 for number, picture in enumerate(turns, 1):
                     name = f"{identity}.turn.{number}.png" if len(turns) > 1 else f"{identity}.png"
-                    _write(folder / name, _as_png(fetcher.get(picture)), overwrite)
+                    _write(_place(folder, name), _as_png(fetcher.get(picture)), overwrite)
                 if not turns:
-                    _write(folder / case["result_path"], _as_png(fetcher.get(result)), overwrite)
+                    _write(_place(folder, case["result_path"]), _as_png(fetcher.get(result)), overwrite)
                 if case["source_path"] and source_picture is not None:
-                    _write(folder / case["source_path"], _as_png(fetcher.get(source_picture)), overwrite)
+                    _write(_place(folder, case["source_path"]), _as_png(fetcher.get(source_picture)), overwrite)
                 written += 1
             except RowError:
                 missing.append(identity)

@@ -35,6 +35,11 @@ class EvalCommand(options.Command):
         ("edit eval heldout judged/ --run run/ -o report.html", "table on the terminal, HTML and JSON files"),
         ("edit eval heldout judged/ -f json | jq .mean", "the figures for another program"),
         ("edit eval gedit --cases GEdit-Bench/ | edit sample --model run/ -o results/", "edit a benchmark's cases"),
+        (
+            "edit eval gedit --cases GEdit-Bench/ --results out/their-model/ | edit judge --rubric gedit --prompts "
+            "Step1X-Edit/ --model gpt-4.1 -o judged/",
+            "judge what another model made",
+        ),
         ("edit eval gedit results/ --export out/my-model/", "the pictures where the official judge script looks"),
         ("edit eval gedit --rescore results/ -f json", "score again what the official judge script wrote, offline"),
         ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
@@ -62,6 +67,13 @@ class EvalCommand(options.Command):
     metavar="DIR/",
     group="Input",
     help="Root of the pictures that a list of --cases names, where it is not the list's own folder.",
+)
+@options.option(
+    "--results",
+    metavar="DIR/",
+    group="Input",
+    help="Pictures that a model made elsewhere, in the official layout: the rows of --cases get them as `result`, for "
+    "`edit judge`.",
 )
 @options.option(
     "--export",
@@ -187,7 +199,8 @@ def command(
     and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
     enforced, and the coverage: a failed or missing case is counted, never scored.
 
-    Without --rescore INPUT are the rows of --cases, edited by `edit sample` and judged by `edit judge --rubric BENCH`.
+    Without --rescore INPUT are the rows of --cases, edited by `edit sample` (or elsewhere: --results) and judged by
+    `edit judge --rubric BENCH`.
     Studies with people: `edit eval study build` and `edit eval study score`.
     """
     _refuse_unused(ctx, bench)
@@ -235,7 +248,7 @@ def command(
 _PAGE = {"input", "partial", "limit", "title", "output", "format", "overwrite"}
 _USED = {
     "--rescore": {"rescore", "meta", "name", "scoring", "title", "output", "format", "overwrite", "seed"},
-    "--cases": {"cases", "images", "limit", "output", "format", "overwrite"},
+    "--cases": {"cases", "images", "results", "limit", "output", "format", "overwrite"},
     "--export": {"export", "input", "partial", "overwrite"},
     "dataset": _PAGE,
     "heldout": _PAGE | {"run_folder", "data", "seed"},
@@ -299,12 +312,14 @@ def _cases(ctx: click.Context, bench: str) -> None:
         raise EditError(f"{path}: no such file or folder")
     run_options = options.run_settings(ctx)
     pictures = Path(given["images"]) if given["images"] else None
-    if pictures is not None and not pictures.is_dir():
-        raise EditError(f"{pictures}: no such folder")
+    results = Path(given["results"]) if given["results"] else None
+    for folder in (pictures, results):
+        if folder is not None and not folder.is_dir():
+            raise EditError(f"{folder}: no such folder")
     found = benchmarks()[bench].cases(path, given["language"], given["suite"], pictures)
     if given["limit"] is not None:
         found = found[: given["limit"]]
-    run("eval", CaseSource(bench, given["suite"] or "", found), [], {"bench": bench}, run_options)
+    run("eval", CaseSource(bench, given["suite"] or "", found, results), [], {"bench": bench}, run_options)
 
 
 def _export(ctx: click.Context, input: tuple[str, ...]) -> None:

@@ -606,7 +606,9 @@ def _line_id(number: int) -> str:
 
 
 class LinesUnit:
-    """JSON lines. Strings in `source`, `target`, `mask`, `image` and `file_name` are paths beside the file."""
+    """JSON lines. Strings in `source`, `target`, `mask`, `image` and `file_name` are paths beside the file, and in
+    `result` and `result_NAME` those that end as a picture's does.
+    """
 
     def __init__(self, path: str, data: bytes | None = None) -> None:
         self.name = path
@@ -653,16 +655,23 @@ class LinesUnit:
             for name, value in fields.items():
                 if name in ("image", "file_name") and isinstance(value, str):
                     row["target"] = self._picture(value)
-                elif name in ("target", "mask") and isinstance(value, str):
-                    row[name] = self._picture(value)
-                elif name == "source" and isinstance(value, (str, list)):
-                    items = [value] if isinstance(value, str) else value
-                    row[name] = [self._picture(v) if isinstance(v, str) else v for v in items]
+                elif name == "source" and isinstance(value, list):
+                    row[name] = [self._picture_of(name, item) for item in value]
                 else:
-                    row[name] = value
+                    row[name] = self._picture_of(name, value)
         except OSError as error:
             return f"missing file: {error.filename or error}"
         return _finish(row, _line_id(number), f"{os.path.basename(self.name)}/{number}")
+
+    def _picture_of(self, name: str, value: Any) -> Any:
+        """The picture that a path, or a reference that is only a path, names in this column; else the value."""
+        path = value
+        if isinstance(value, dict) and value.keys() <= {"file", "width", "height", "format"}:
+            path = value.get("file")
+        named = name in ("source", "target", "mask") or (
+            name.startswith("result") and os.path.splitext(str(path))[1][1:].lower() in IMAGE_ENDINGS
+        )
+        return self._picture(path) if named and isinstance(path, str) else value
 
     def _picture(self, path: str) -> dict[str, Any]:
         full = path if os.path.isabs(path) or files.is_url(path) else files.join(self.base, path)
@@ -706,6 +715,7 @@ def _tags(row: dict[str, Any] | str) -> str:
         return f"{row}\n"
     sources = row.get("source")
     named = [row.get("target"), row.get("mask"), *(sources if isinstance(sources, list) else [])]
+    named += [value for name, value in row.items() if name.startswith("result")]
     return " ".join(str(picture.get("etag")) for picture in named if isinstance(picture, dict)) + "\n"
 
 
