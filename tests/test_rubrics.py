@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import encode, picture, pixels
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.judges import agreement as human
@@ -301,6 +301,30 @@ def test_gedit_message():
     Image.fromarray(pixels(1)).save(reference, "JPEG", quality=75)
     assert tables == Image.open(reference).quantization  # type: ignore[attr-defined]
     assert semantics.parameters == {"max_tokens": 1400}
+
+
+@pytest.mark.parametrize("size", [(60, 80), (30, 50)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_gedit_pictures_are_those_of_the_released_calls(orientation, size):
+    """The released order: RGB, the source's size, EXIF, RGB, JPEG, each of them on a copy."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    given = [encode(pixels(1, 60, 80), "JPEG", exif=exif, comment=b"x"), encode(pixels(2, *size), "PNG", exif=exif)]
+    source = Image.open(io.BytesIO(given[0]))
+    edited = Image.open(io.BytesIO(given[1])).convert("RGB").resize(source.size)
+    wanted = []
+    for part in (source, edited):
+        buffer = io.BytesIO()
+        ImageOps.exif_transpose(part).convert("RGB").save(buffer, "JPEG")
+        wanted.append(buffer.getvalue())
+    semantics, quality = protocols.gedit(Case("add", "fly", (given[0],), given[1]), VIE)
+    assert [sent.data for sent in (*semantics.parts[1:], *quality.parts[1:])] == [*wanted, wanted[1]]
+
+
+def test_gedit_loses_a_case_with_damaged_exif_and_not_the_run():
+    damaged = encode(pixels(2, 30, 50), "JPEG", exif=b"Exif\0\0broken")
+    with pytest.raises(RowError, match="damaged EXIF"):
+        protocols.gedit(Case("add", "fly", (SOURCE,), damaged), VIE)
 
 
 def test_gedit_message_for_qwen():

@@ -29,7 +29,16 @@ from PIL import Image
 from tiny_models import ALPHABET
 
 from edittools.errors import EditError, RowError, UsageError
-from edittools.models.writers import Picture, Reply, Request, TransientError, UnreachableError, asking, json_format
+from edittools.models.writers import (
+    Picture,
+    Reply,
+    Request,
+    TransientError,
+    UnreachableError,
+    asking,
+    endpoint,
+    json_format,
+)
 from edittools.models.writers.asking import AGAIN, Tally, ask_all
 from edittools.models.writers.echo import EchoWriter
 from edittools.models.writers.endpoint import EndpointWriter
@@ -356,6 +365,23 @@ def test_an_endpoint_that_is_not_there_stops_the_run(serve, store):
     replies = dict(ask_all(requests[:3], EchoWriter(leave), store, concurrency=1, attempts=2, backoff=0.01))
     assert replies[0].state == "ok" and {replies[1].state, replies[2].state} == {"failed"}
     assert replies[1].error == "no connection (after 2 calls)"
+
+
+def test_messages_are_made_before_their_turn(serve, store, monkeypatch):
+    """In the preparing threads, also where two calls show one picture: the loop has no time for it."""
+    made = []
+    monkeypatch.setattr(endpoint, "_messages", lambda request, real=endpoint._messages: made.append(
+        (request.parts[0], threading.current_thread().name)) or real(request))  # fmt: skip
+    shown = png(1)
+    requests = [(k, Request("m", (f"question {k}", shown))) for k in range(6)]
+    answers = [response(503, {"error": {"message": "busy"}}), response(200, chat())]
+    server = serve(lambda prompt, number: [answers[min(number, 2) - 1 if prompt == "question 3" else 1]])
+    replies = dict(ask_all(requests, EndpointWriter(server.url), store, concurrency=2, backoff=0.01))
+    assert {reply.state for reply in replies.values()} == {"ok"}
+    assert sorted(made) == sorted([(f"question {k}", "preparing") for k in range(6)] + [("question 3", "asking")])
+    url = f"data:image/png;base64,{base64.b64encode(shown.data).decode()}"
+    sent = [body["messages"][0]["content"] for body in server.bodies]
+    assert [part[1]["image_url"]["url"] for part in sent] == [url] * 7
 
 
 def test_the_key_is_nowhere(serve, store, caplog, monkeypatch):

@@ -441,4 +441,6 @@ def _said(tally: Tally) -> str:
     for name in ("refused", "filtered", "failed"):
         if getattr(tally, name):
             parts.append(f"{getattr(tally, name)} {name}")
+    if tally.seconds > 10 and tally.starved_share > 0.1:  # a faster endpoint would not help
+        parts.append(f"waited for pictures {tally.starved_share:.0%} of the time")
     return ", ".join(parts)

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import io
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,11 @@ def _open(data: bytes) -> Image.Image:
     return picture
 
 
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Without a copy of what is RGB already: many threads would wait for each other after it."""
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
 def _saved(picture: Image.Image, kind: str, mime: str | None = None, **options: Any) -> Picture:
     buffer = io.BytesIO()
     try:
@@ -177,8 +183,11 @@ def gedit(case: Case, prompts: Prompts) -> list[Call]:
 
     shown = []
     for picture in _gedit_pictures(case):
-        turned = ImageOps.exif_transpose(picture)
-        shown.append(_saved(turned.convert("RGB"), "JPEG"))
+        try:
+            ImageOps.exif_transpose(picture, in_place=True)
+        except (SyntaxError, ValueError, KeyError, struct.error) as error:  # the script ends here
+            raise RowError("damaged EXIF", describe(error)) from None
+        shown.append(_saved(_rgb(picture), "JPEG"))
     texts = gedit_texts(prompts, case.instruction)
     encoding = "jpeg, quality 75, upright, edited at the source's size"
     parameters = {"max_tokens": 1400}
@@ -201,8 +210,8 @@ def gedit_qwen(case: Case, prompts: Prompts) -> list[Call]:
 
 
 def _gedit_pictures(case: Case) -> tuple[Image.Image, Image.Image]:
-    source = _open(case.source)
-    return source, _open(case.edited).convert("RGB").resize(source.size)
+    source, edited = _open(case.source), _rgb(_open(case.edited))
+    return source, edited if edited.size == source.size else edited.resize(source.size)
 
 
 # ---------------------------------------------------------------- ImgEdit
@@ -237,7 +246,7 @@ _RED_SOURCE, _RED_EDITED = "这是原图A", "这是编辑后的图B。请进行�
 
 def rededit(case: Case, prompts: Prompts) -> list[Call]:
     """Original, its label, edited, its label, and the rubric last; RGB as PNG, each in its own size."""
-    source, edited = (_saved(_open(data).convert("RGB"), "PNG") for data in (case.source, case.edited))
+    source, edited = (_saved(_rgb(_open(data)), "PNG") for data in (case.source, case.edited))
     text = _of_task(prompts, case.task).replace("<edit_prompt>", case.instruction)
     parameters = {"temperature": 0.1, "top_p": 0.95, "max_tokens": 8192}
     return [Call("judge", (source, _RED_SOURCE, edited, _RED_EDITED, text), "png, rgb", parameters)]
@@ -403,7 +412,7 @@ def _kris_frames(case: Case, prompts: Prompts) -> list[Call]:
 
 
 def _kris_jpeg(data: bytes) -> Picture:
-    return _saved(_open(data).convert("RGB"), "JPEG", quality=85)
+    return _saved(_rgb(_open(data)), "JPEG", quality=85)
 
 
 def _kris_calls(

@@ -6,7 +6,6 @@ for tests. A backend only has to answer one request; storing, retrying, rates an
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -25,16 +24,11 @@ class Picture:
     data: bytes = field(repr=False)
     mime: str
     detail: str | None = None
+    sha256: str = field(init=False, repr=False)
 
-    @functools.cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @functools.cached_property
-    def base64(self) -> bytes:
-        from pybase64 import b64encode  # of the extra `vlm`; many times as fast as Python's own
-
-        return b64encode(self.data)
+    def __post_init__(self) -> None:
+        # At once, and not when it is asked for: a cached property has one lock for the pictures of all threads.
+        object.__setattr__(self, "sha256", hashlib.sha256(self.data).hexdigest())
 
     @property
     def facts(self) -> list[str]:

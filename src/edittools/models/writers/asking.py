@@ -187,6 +187,7 @@ class _Run:
         self.concurrency, self.attempts, self.backoff = concurrency, attempts, backoff
         self.max_cost, self.prices, self.check, self.repeats = max_cost, prices, check, repeats
         self.tally, self.pace = tally, pace
+        self.begun_empty = store.is_empty()
         self.error: BaseException | None = None
         self.stopping = threading.Event()
         # (tag, reply) for the caller, None at the end; and how many may wait there
@@ -226,7 +227,9 @@ class _Run:
                     try:
                         request = make if isinstance(make, Request) else make()
                         key = request.key
-                        known = self._stored(key)
+                        # A look for what cannot be there would be half of this thread's work: SQLite gives the
+                        # interpreter away for every step.
+                        known = None if self.begun_empty else self._stored(key)
                         if known is None:
                             self.writer.prepare(request)
                         item = tag, request, key, known, time.perf_counter() - started

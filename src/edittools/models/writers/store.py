@@ -95,6 +95,14 @@ class Store:
                     found = reply
         return found
 
+    def is_empty(self) -> bool:
+        """Whether no reply can be found: none is stored, and no other task has a log here. Raises EditError."""
+        try:
+            with self.reading:
+                return not self.others and not self.reader.execute("SELECT 1 FROM replies LIMIT 1").fetchall()
+        except sqlite3.Error as error:
+            raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
+
     def put(self, rows: list[Row]) -> None:
         """Store replies as `row` makes them, all in one commit that is on disk on return.
 
