@@ -327,6 +327,18 @@ def test_gedit_loses_a_case_with_damaged_exif_and_not_the_run():
         protocols.gedit(Case("add", "fly", (SOURCE,), damaged), VIE)
 
 
+def test_what_cannot_be_sent_as_png_loses_a_case_and_not_the_run():
+    """Two colours of which one is clear, which Pillow cannot write once it is RGB; CMYK, which PNG does not have."""
+    clear = io.BytesIO()
+    Image.fromarray(pixels(1)).convert("1").save(clear, "PNG", transparency=1)
+    with pytest.raises(RowError, match=r"cannot be encoded.*transparency"):
+        protocols.rededit(Case("add", "fly", (clear.getvalue(),), EDITED), BY_TASK)
+    ink = io.BytesIO()
+    Image.fromarray(pixels(1)).convert("CMYK").save(ink, "JPEG")
+    with pytest.raises(RowError, match=r"cannot be encoded.*CMYK"):
+        protocols.gedit_qwen(Case("add", "fly", (ink.getvalue(),), EDITED), VIE)
+
+
 def test_gedit_message_for_qwen():
     semantics, quality = protocols.gedit_qwen(CASE, VIE)
     assert kinds(semantics) == ["image/png", "image/png", "text"] and kinds(quality) == ["image/png", "text"]

@@ -137,7 +137,7 @@ def _saved(picture: Image.Image, kind: str, mime: str | None = None, **options: 
     buffer = io.BytesIO()
     try:
         picture.save(buffer, kind, **options)
-    except OSError as error:  # a mode that the format does not have
+    except (OSError, ValueError) as error:  # a mode that the format does not have, facts that do not fit it
         raise RowError("picture cannot be encoded", describe(error)) from None
     return Picture(buffer.getvalue(), mime or f"image/{kind.lower()}")
 
