@@ -135,6 +135,20 @@ def test_recompressed_pairs_repeat_too(edit: Runner, folder: Path) -> None:
     assert run(edit, folder, rows, "--level", "pairs", "--method", "exact")[1] == ["a", "b", "c"]
 
 
+def test_a_copy_of_what_became_a_copy_is_not_called_equal_to_the_last(edit: Runner, folder: Path) -> None:
+    """Two pairs twice each, the same pair in PNG and JPEG: one row stays, and only its own copy is equal to it."""
+    rows = [(name, f"s0.{kind}", f"red0.{kind}", "Red.") for kind in ("png", "jpg") for name in (kind, f"{kind}-too")]
+    dropped, kept, _ = run(edit, folder, rows, "--level", "pairs")
+    (best,) = kept
+    other = {"png": "jpg", "jpg": "png"}[best.removesuffix("-too")]
+    told = {r["id"]: r["value"] for r in map(json.loads, (folder / "rejects.jsonl").read_text().splitlines())}
+    assert {of for _, of in dropped.values()} == {best}
+    found = {name: (value["metric"], value["distance"]) for name, value in told.items()}
+    assert found.pop(f"{best}-too") == ("exact", 0)
+    (metric, distance), unknown = found.pop(other), found.pop(f"{other}-too")
+    assert metric == "phash" and distance >= 0 and unknown == (None, None) and not found
+
+
 def test_fine_tells_colours_apart_that_a_signature_does_not(edit: Runner, folder: Path) -> None:
     """Red and blue of one luma: the perceptual signature is the same, PSNR in colour is not."""
     for name, colour in (("ruby.png", (200, 30, 30)), ("navy.png", (30, 55, 255))):

@@ -31,8 +31,9 @@ VERDICT = pa.schema(
         ("duplicate_of", pa.string()),  # null for the copy that stays
         ("set", pa.string()),  # where that one is, if an earlier run kept it
         ("reason", pa.string()),  # null for the copy that stays
+        # To the copy that stays; null where the row is a copy of a copy that a later step dropped.
         ("metric", pa.string()),  # exact, pixels, phash, or the name of a model
-        ("distance", pa.float64()),  # to the copy that stays: in bits, or 1 - cosine (or normalised score)
+        ("distance", pa.float64()),  # in bits, or 1 - cosine (or normalised score)
         ("error", pa.string()),  # the row's pictures could not be read
         ("error_value", pa.string()),
     ]
@@ -108,6 +109,7 @@ class Verdict:
         prints, of = self.prints.table, self.of
         while not np.array_equal(above := of[of], of):  # a copy of what became a copy itself
             of = above
+        measured = of == self.of  # how near it is was said of the copy that stays
         count = len(of)
         clustered = np.bincount(of, minlength=count)[of] > 1
         first = np.full(count, count)
@@ -125,7 +127,8 @@ class Verdict:
         number = np.unique(first[of[rows[clustered]]], return_inverse=True)[1]
         cluster = np.zeros(len(rows), np.int64)
         cluster[clustered] = number
-        far = self.distance[rows]
+        measured = measured[rows]
+        far = np.where(measured, self.distance[rows], np.nan)
         taken = prints.select(["shard", "row", "error", "error_value"]).take(pa.array(rows))
         made = pa.table(
             {
@@ -136,7 +139,7 @@ class Verdict:
                 "duplicate_of": ids.take(pa.array(of[rows], mask=~copy)),
                 "set": prints.column("set").take(pa.array(of[rows], mask=~copy)),
                 "reason": pa.array([self.reasons[code] for code in self.reason[rows]], pa.string()),
-                "metric": pa.array([self.metrics[code] for code in self.metric[rows]], pa.string()),
+                "metric": pa.array([self.metrics[code] for code in self.metric[rows] * measured], pa.string()),
                 "distance": pa.array(far, pa.float64(), mask=np.isnan(far)),
                 "error": taken.column("error"),
                 "error_value": taken.column("error_value"),
