@@ -124,3 +124,5 @@ def test_mistakes_are_one_line(edit, work):
     assert "cannot download" in fails("--recipe", "lora", "--set", "model.weights=o/n", "-o", "x/", status=1)
     assert "token" in fails("--recipe", "demo", "--set", "batch_tokens=4", "-o", "y/", status=2)
     assert "wordings" in fails("--recipe", "demo", "--set", 'wordings={user="many"}', "-o", "x/", status=2)
+    assert "`instruction_nosuch`" in fails("--recipe", "demo", "--set", "wordings.nosuch=1", "-o", "x/", status=2)
+    assert "of task nosuch" in fails("--recipe", "demo", "--set", "task_weights.nosuch=3", "-o", "x/", status=2)

@@ -12,6 +12,7 @@ from typing import Any
 from edittools.errors import UsageError
 from edittools.models.quiet import no_bars
 from edittools.models.systems import load_system
+from edittools.record import TASKS
 from edittools.stream.source import Source
 from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
@@ -43,11 +44,20 @@ class TrainOptions:
 
 
 def open_rows(recipe: Recipe, source: Source, max_pixels: int) -> ShardRows:
-    """The rows of a source that a recipe can learn from."""
+    """The rows of a source that a recipe can learn from.
+
+    Raises UsageError for wordings that it does not have, and for weights of tasks that are neither canonical nor there.
+    """
+    for kind, share in recipe.wordings.items():
+        if share and wording_column(kind) not in source.schema.names:
+            raise UsageError(f"`wordings`: {kind}: the input has no column `{wording_column(kind)}`")
     columns = {kind: wording_column(kind) for kind in text_shares(recipe, True)}
     columns |= {kind: CAPTIONS.get(kind, kind) for kind in text_shares(recipe, False)}
     languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
-    return ShardRows(source, columns, languages, recipe.balance, max_pixels)
+    rows = ShardRows(source, columns, languages, recipe.balance, max_pixels)
+    if unknown := recipe.task_weights.keys() - {*TASKS, *(row.task for row in rows.rows)}:
+        raise UsageError(f"`task_weights`: no row is of task {', '.join(sorted(unknown))}")
+    return rows
 
 
 def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -> None:
