@@ -133,16 +133,6 @@ def count_tasks(tasks: Iterable[str]) -> dict[str, int]:
     return dict(Counter(tasks))
 
 
-def read_json(path: Path) -> Any:
-    """Raises EditError where the file cannot be read as JSON."""
-    try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise EditError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise EditError(f"{path}: not JSON: {error}") from error
-
-
 def released_json(path: Path) -> tuple[Any, dict[str, str] | None]:
     """What a file that a released script reads holds, and {"raises": class} where that script cannot read it.
 

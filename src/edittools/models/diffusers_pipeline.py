@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.editors import EditorOptions, EditRequest, Work
+from edittools.models.weights import read_config
 
 # Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch.
 SEVERAL_REFERENCES = ("QwenImageEditPlusPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
@@ -97,7 +97,7 @@ def locate_pipeline(spec: str, wanted: tuple[str, ...] = ()) -> Path:
 
 def pipeline_class(folder: Path) -> str:
     """The class that a pipeline's folder names; nothing where it brings its own code."""
-    name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    name = read_config(folder, "model_index.json").get("_class_name")
     return name if isinstance(name, str) else ""
 
 
@@ -105,7 +105,7 @@ def open_pipeline(folder: Path, dtype: str, *, legacy_positions: bool = False, *
     """The pipeline of a folder; `components` replace its own, None leaves one out. Raises EditError."""
     from diffusers import DiffusionPipeline
 
-    index = json.loads((folder / "model_index.json").read_text())
+    index = read_config(folder, "model_index.json")
     parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
     for name in parts:
         if name not in components and not (folder / name).is_dir():

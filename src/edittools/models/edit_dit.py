@@ -9,7 +9,6 @@ Pictures are float tensors (B, 3, H, W) in [-1, 1]; H and W are multiples of the
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +16,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from edittools.json_file import read_json
 from edittools.models.tokens import to_pixels, to_tokens
+from edittools.models.weights import load_strictly, read_config, read_tensors
 
 # A word is a run of letters, one Chinese character or one digit; punctuation carries nothing here.
 WORD = re.compile(r"[\u3400-\u9fff]|\d|[^\W\d_\u3400-\u9fff]+")
@@ -89,10 +89,9 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
-        """Read a run's text_encoder/; a missing file is a FileNotFoundError that names it."""
-        vocabulary = Vocabulary(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
-        encoder = cls(vocabulary, **json.loads((folder / "config.json").read_text()))
-        encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        """Read a run's text_encoder/. Raises EditError."""
+        encoder = cls(Vocabulary(read_json(folder / "vocab.json")), **read_config(folder))
+        load_strictly(encoder, read_tensors(folder), folder)
         return encoder
 
 

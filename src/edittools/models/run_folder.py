@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from edittools.models.shapes import Shape, choose, shapes
 from edittools.models.speed import speed_up
 from edittools.models.systems import load_system
 from edittools.models.systems.base import Conditions, System
+from edittools.models.weights import read_config
 
 BATCH_SIZE = 32
 
 
 def recognises(folder: Path) -> bool:
     """Is this a run folder?"""
-    config = folder / "config.json"
-    return config.is_file() and json.loads(config.read_text()).get("format") == "edittools run 1"
+    return (folder / "config.json").is_file() and read_config(folder).get("format") == "edittools run 1"
 
 
 def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEFAULTS) -> RunFolderEditor:
@@ -37,7 +36,7 @@ def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEF
             f"{folder}: this training run is not finished (no _end.json)",
             hint="run `edit train` again with the same settings: it resumes",
         )
-    recipe = json.loads((folder / "config.json").read_text())["recipe"]
+    recipe = read_config(folder)["recipe"]
     model = recipe["model"]
     if model.get("lora"):
         raise EditError(f"{folder} holds adapters, not a model", hint=f"--model {model['weights']} --lora {folder}")

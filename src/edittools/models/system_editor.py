@@ -7,7 +7,6 @@ row at a time, and FluxKontextPipeline. Folders with `edit.json` {"system": ...}
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from edittools.models.shapes import Shape
 from edittools.models.speed import loading, speed_up
 from edittools.models.systems import load_system
 from edittools.models.systems.base import Conditions
+from edittools.models.weights import read_config
 
 PIPELINES = {"QwenImageEditPlusPipeline": "firered", "FluxKontextPipeline": "kontext"}
 FLUX_SCHEDULE = {
@@ -49,7 +49,7 @@ def recognises(folder: Path) -> bool:
 def system_name(folder: Path) -> str | None:
     """The system of a model's folder, where it is one of those that are sampled here."""
     if (folder / "edit.json").is_file():
-        name = json.loads((folder / "edit.json").read_text()).get("system")
+        name = read_config(folder, "edit.json").get("system")
         return name if name in EDITORS else None
     return PIPELINES.get(pipeline_class(folder)) if (folder / "model_index.json").is_file() else None
 
@@ -253,7 +253,7 @@ class Step1XEditor(SystemEditor):
     @staticmethod
     def settings(folder: Path, options: EditorOptions) -> dict[str, Any]:
         options.refuse("Step1X-Edit", "legacy_positions")
-        version = json.loads((folder / "edit.json").read_text()).get("version")
+        version = read_config(folder, "edit.json").get("version")
         return {"damped_above": 1.0} if version == "1.0" else {}  # as each version's script has it
 
     def __init__(self, system: Any, device: str, dtype: str, options: EditorOptions) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edittools.errors import EditError, describe
+from edittools.json_file import read_json
 
 VARIABLE = "EDITTOOLS_WEIGHTS"
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -76,14 +77,11 @@ def _from_hub(spec: str, revision: str | None, local_only: bool) -> Path | str:
         return describe(error)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model. Raises EditError."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise EditError(f"{folder}: config.json cannot be read: {describe(error)}") from error
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A JSON file of a model's or a run's settings. Raises EditError."""
+    config = read_json(folder / name)
     if not isinstance(config, dict):
-        raise EditError(f"{folder}: config.json is no table of settings")
+        raise EditError(f"{folder / name}: no table of settings")
     return config
 
 

@@ -29,6 +29,7 @@ from edittools.models.flow import interpolate
 from edittools.models.pictures import fit_box
 from edittools.models.speed import compile_blocks, set_attention
 from edittools.models.systems.base import System
+from edittools.models.weights import read_config
 from edittools.train import checkpoint, consistency, objective
 from edittools.train.activations import checkpoint_activations
 from edittools.train.config import Recipe
@@ -258,7 +259,7 @@ def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool
     """Make the run folder, or check that it holds this very run; a finished run's outcome.
 
     data_id names the data; it is part of what makes two runs the same. Another run in the folder is a UsageError
-    unless `overwrite`.
+    unless `overwrite`, or nothing came of it. Raises EditError for a folder that is damaged.
     """
     out = Path(out)
     config = {"format": "edittools run 1", "recipe": dataclasses.asdict(recipe), "data": data_id}
@@ -270,17 +271,18 @@ def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool
             elif entry != path:
                 shutil.rmtree(entry)
         path.unlink()
-    if path.exists():
-        if json.loads(path.read_text()) != json.loads(json.dumps(config)):
+    nothing_yet = [entry.name for entry in out.iterdir()] == [path.name] if path.exists() else False
+    if path.exists() and not nothing_yet:
+        if read_config(out) != json.loads(json.dumps(config)):
             raise UsageError(
                 f"{out} holds another run (its recipe, its data, or --cache or not)",
                 hint="another folder, or --overwrite to replace it",
             )
         if (out / "_end.json").exists():
-            end = json.loads((out / "_end.json").read_text())
+            end = read_config(out, "_end.json")
             return outcome(end, 0.0, 0.0, end["steps"])
         return None
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(out.iterdir()) and not nothing_yet:
         raise UsageError(f"{out} is not empty and not a run folder", hint="name another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, config)

@@ -18,8 +18,9 @@ import numpy as np
 
 from edittools.bench.csv_table import read_csv
 from edittools.bench.public import LANGUAGES, Benchmark, Outputs, Rescored, known_task, spoken_language
-from edittools.bench.scores import Score, count_tasks, official, read_json, read_lines
+from edittools.bench.scores import Score, count_tasks, official, read_lines
 from edittools.errors import EditError, UsageError
+from edittools.json_file import read_json
 from edittools.record import NATIVE_TASKS
 
 if TYPE_CHECKING:

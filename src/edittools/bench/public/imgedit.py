@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, read_json, released_json, unreadable
+from edittools.bench.scores import Score, count_tasks, official, released_json, unreadable
 from edittools.errors import EditError, UsageError
+from edittools.json_file import read_json
 from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
 
 if TYPE_CHECKING:

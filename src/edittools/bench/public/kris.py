@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, read_json, released_json
+from edittools.bench.scores import Score, count_tasks, official, released_json
 from edittools.errors import EditError
+from edittools.json_file import read_json
 from edittools.judges.parsing import kris_official, kris_official_dual
 from edittools.judges.protocols import KRIS_KNOWLEDGE
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, read_json, released_json, unreadable
+from edittools.bench.scores import Score, count_tasks, official, released_json, unreadable
 from edittools.errors import EditError, UsageError
+from edittools.json_file import read_json
 from edittools.judges.parsing import Scores, risebench_official, risebench_strict
 
 if TYPE_CHECKING:
