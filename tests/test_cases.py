@@ -87,19 +87,20 @@ def test_results_stay_in_their_folder(edit: Runner, tmp_path: Path) -> None:
     """Rows and lists of cases may be anybody's: no place in them leads out of the folder of results."""
     make_gedit(tmp_path / "hub", ["subject-add"])
     rows = edit("eval", "gedit", "--cases", tmp_path / "hub", "--limit", "1", "-f", "jsonl").lines
-    for place in ("../out.png", str(tmp_path / "out.png"), "fullset/../../out.png"):
+    for place in ("../out.png", str(tmp_path / "out.png"), "fullset/../../out.png", "", "."):
         case = {**rows[0]["case"], "result_path": place}
         frame = pa.Table.from_pylist([{"id": "a", "case": case, "result": {"bytes": picture(1), "path": None}}])
         frame = frame.append_column("source", pa.array([[{"bytes": picture(2), "path": None}]]))
         pq.write_table(frame, tmp_path / "rows.parquet")
         done = edit("eval", "gedit", tmp_path / "rows.parquet", "--export", tmp_path / "to", check=1)
-        assert "leads out of the folder" in done.stderr and not (tmp_path / "out.png").exists()
+        wrong = "leads out of the folder" if place.strip(".") else "is no place"
+        assert wrong in done.stderr and not (tmp_path / "out.png").exists()
         (tmp_path / "gedit_edit.json").write_text(
             json.dumps({"k": {"id": place, "prompt": "Add it.", "edit_type": "subject-add"}})
         )
         (tmp_path / "to").mkdir(exist_ok=True)
         words = ["--cases", tmp_path / "gedit_edit.json", "--results", tmp_path / "to"]
-        assert "leads out of the folder" in edit("eval", "gedit", *words, check=1).stderr
+        assert wrong in edit("eval", "gedit", *words, check=1).stderr
 
 
 def test_imgedit_lists_and_a_missing_picture(edit: Runner, tmp_path: Path) -> None:

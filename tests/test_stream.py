@@ -743,7 +743,7 @@ def test_json_lines_with_results_of_another_model(edit: Runner, tmp_path: Path) 
         (tmp_path / name).write_bytes(picture(k, "WEBP" if name == "b.webp" else "PNG"))
     line = {"source": "s.png", "instruction": "Make it red.", "result": "a.png", "result_other": {"file": "b.webp"}}
     lines = [line, {**line, "source": [{"file": "s.png"}], "result": None}, {"source": "s.png", "result": "good"}]
-    lines[2]["result_size"] = "12"
+    lines[2] |= {"result_path": "out/1.png", "result_url": "s3://bucket/x.png", "resulting_file": {"file": "gone.png"}}
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines[:2])))
     rows, rejects = ingest(edit, tmp_path / "x.jsonl", out=tmp_path / "out")
     assert not rejects and [row["source"] for row in rows] == [[picture(0, "PNG")]] * 2
@@ -751,7 +751,7 @@ def test_json_lines_with_results_of_another_model(edit: Runner, tmp_path: Path) 
     assert [row["result_other"] for row in rows] == [picture(2, "WEBP")] * 2
     (tmp_path / "y.jsonl").write_text(json.dumps(lines[2]))
     (row,), _ = ingest(edit, tmp_path / "y.jsonl", out=tmp_path / "words")
-    assert (row["result"], row["result_size"]) == ("good", "12")
+    assert all(row[name] == value for name, value in lines[2].items() if name.startswith("result"))
     # The lines stay, their result does not: what is there was made of other rows.
     (tmp_path / "a.png").write_bytes(picture(5, "PNG"))
     assert "--overwrite" in edit("shard", tmp_path / "x.jsonl", "-o", tmp_path / "out", check=1).stderr

@@ -72,17 +72,20 @@ def loose_picture(path: Path) -> dict[str, Any]:
     return reference(file=str(path.resolve()), offset=0, length=size, etag=tag)
 
 
-def _place(folder: Path, name: str) -> Path:
+def _place(folder: Path, name: Any) -> Path:
     """A file of a folder of results. Raises EditError for a name that leads out of it: rows may be anybody's."""
-    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+    if not isinstance(name, str) or "\0" in name or not (place := PurePath(name)).name:
+        raise EditError(f"{name!r} is no place of a result")
+    if place.is_absolute() or ".." in place.parts:
         raise EditError(f"`{name}` leads out of the folder of results")
-    return folder / name
+    return folder / place
 
 
 def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
     """The picture at a case's place, of whatever kind; None where there is none."""
     place = _place(folder, case.result_path)
-    for path in (place, *(place.with_suffix(ending) for ending in _RESULT_ENDINGS)):
+    bare = place.with_suffix("") if place.suffix.lower() in _RESULT_ENDINGS else place
+    for path in (place, *(bare.with_name(bare.name + ending) for ending in _RESULT_ENDINGS)):
         if path.is_file():
             return loose_picture(path)
     return None

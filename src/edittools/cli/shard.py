@@ -53,8 +53,8 @@ def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...]
 
     INPUT is a folder of pictures (with .txt captions and .json fields beside them, or ID.source.jpg and
     ID.target.jpg for pairs), tars of webdataset, Parquet files with pictures inside, JSON lines with paths (in
-    `source`, `target`, `mask`, `image`, `file_name`, and pictures in `result` and `result_NAME`), a shard set, or a
-    stream. Original bytes are kept as they are.
+    `source`, `target`, `mask`, `image`, `file_name`, of pictures in `result`, and as {"file": PATH} in `result_NAME`),
+    a shard set, or a stream. Original bytes are kept as they are.
 
     An id is made from the content and the place of a file, so it is the same on every machine, and two identical
     files are two rows with one `provenance.sha256`: finding them is `edit dedup`'s work. Ids that a file brings are

@@ -56,6 +56,7 @@ class Sheet:
         np.maximum.at(farthest, numbers, far[member])
         self.members = np.split(member[np.argsort(numbers, kind="stable")], np.cumsum(self.sizes)[:-1])
         self.far = far
+        self.known = np.asarray(self.rows.column("metric").is_valid())
         self.largest = np.argsort(-self.sizes, kind="stable")[:LARGEST]
         # Nearest to the threshold are those whose farthest copy is nearly too far, or beyond it by way of others.
         order = np.argsort(-farthest, kind="stable")
@@ -135,7 +136,7 @@ class Sheet:
     def _cluster(self, number: int) -> str:
         members, chosen = self.members[number], self.chosen(number)
         far = self.far[members]
-        item = self.rows.slice(int(members[far.argmax() if far.any() else -1]), 1).to_pylist()[0]
+        item = self.rows.slice(int(members[np.where(self.known[members], far, -1).argmax()]), 1).to_pylist()[0]
         shown = "" if len(chosen) == len(members) else f", {len(chosen)} of them shown"
         kept_before = f" · stays in set <b>{text(item['set'])}</b>: {text(item['duplicate_of'])}" if item["set"] else ""
         head = f"{len(members):,} rows{shown} · farthest: {text(_far(self.rule, item['metric'], float(far.max())))}"

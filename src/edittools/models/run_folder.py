@@ -36,8 +36,9 @@ def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEF
             f"{folder}: this training run is not finished (no _end.json)",
             hint="run `edit train` again with the same settings: it resumes",
         )
-    recipe = read_config(folder)["recipe"]
-    model = recipe["model"]
+    recipe = read_config(folder).get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(model := recipe.get("model"), dict):
+        raise EditError(f"{folder}: its config.json holds no recipe")
     if model.get("lora"):
         raise EditError(f"{folder} holds adapters, not a model", hint=f"--model {model['weights']} --lora {folder}")
     options.refuse("a run of `edit train`", "lora", "side", "legacy_positions", "quantize", "distilled_guidance")

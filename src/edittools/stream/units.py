@@ -606,8 +606,8 @@ def _line_id(number: int) -> str:
 
 
 class LinesUnit:
-    """JSON lines. Strings in `source`, `target`, `mask`, `image` and `file_name` are paths beside the file, and in
-    `result` and `result_NAME` those that end as a picture's does.
+    """JSON lines. Strings in `source`, `target`, `mask`, `image` and `file_name` are paths beside the file, and so are
+    those in `result` that end as a picture's name does. In `result_NAME` a picture is {"file": PATH}.
     """
 
     def __init__(self, path: str, data: bytes | None = None) -> None:
@@ -665,13 +665,17 @@ class LinesUnit:
 
     def _picture_of(self, name: str, value: Any) -> Any:
         """The picture that a path, or a reference that is only a path, names in this column; else the value."""
-        path = value
+        path, by_reference = value, False
         if isinstance(value, dict) and value.keys() <= {"file", "width", "height", "format"}:
-            path = value.get("file")
-        named = name in ("source", "target", "mask") or (
-            name.startswith("result") and os.path.splitext(str(path))[1][1:].lower() in IMAGE_ENDINGS
-        )
-        return self._picture(path) if named and isinstance(path, str) else value
+            path, by_reference = value.get("file"), True
+        if not isinstance(path, str):
+            return value
+        shown = os.path.splitext(path)[1][1:].lower() in IMAGE_ENDINGS  # `result` may be a word, as may its siblings
+        if name in ("source", "target", "mask") or (
+            shown and (name == "result" or (by_reference and name.startswith("result_")))
+        ):
+            return self._picture(path)
+        return value
 
     def _picture(self, path: str) -> dict[str, Any]:
         full = path if os.path.isabs(path) or files.is_url(path) else files.join(self.base, path)

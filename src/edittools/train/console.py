@@ -17,7 +17,7 @@ from edittools.stream.source import Source
 from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
 from edittools.train.log import StepReport
-from edittools.train.loop import open_run, train
+from edittools.train.loop import check_run, open_run, train
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan, text_shares
 from edittools.train.rows import CAPTIONS, ShardRows, wording_column
@@ -77,8 +77,8 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     quiet = options.quiet or not parallel.is_main
     rows = open_rows(recipe, source, options.max_pixels)
     data_id = rows.data_id if options.cache is None else f"{rows.data_id}, stored features"  # batched otherwise
-    finished = open_run(options.output, recipe, data_id, options.overwrite) if parallel.is_main else None
-    finished = parallel.gather(finished)[0]
+    run = (options.output, recipe, data_id, options.overwrite)
+    finished = parallel.gather(check_run(*run) if parallel.is_main else None)[0]
     if finished:
         if not quiet:
             say(f"finished before; {finished.steps} steps, loss {finished.loss:.4f}")
@@ -102,6 +102,8 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         plan.lengths = features.lengths(plan.samples)
     if not quiet:
         describe(recipe, plan, rows, parallel)
+    # Only now, so that a mistake leaves no folder that the next try is refused.
+    parallel.gather(open_run(*run) if parallel.is_main else None)
     with progress(recipe.steps, quiet) as tell:
         outcome = train(
             recipe,

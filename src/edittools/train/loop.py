@@ -255,14 +255,37 @@ def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from
     return Outcome(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
 
 
-def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
-    """Make the run folder, or check that it holds this very run; a finished run's outcome.
+def check_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
+    """The outcome of this very run, where the folder holds it finished; None where it may begin or go on.
 
-    data_id names the data; it is part of what makes two runs the same. Another run in the folder is a UsageError
-    unless `overwrite`, or nothing came of it. Raises EditError for a folder that is damaged.
+    data_id names the data; it is part of what makes two runs the same. Raises UsageError where the folder holds
+    something else, unless that is a run to `overwrite`, and EditError where it is damaged.
     """
     out = Path(out)
-    config = {"format": "edittools run 1", "recipe": dataclasses.asdict(recipe), "data": data_id}
+    if not (out / "config.json").exists():
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"{out} is not empty and not a run folder", hint="name another folder")
+        return None
+    if overwrite:
+        return None
+    if read_config(out) != _config(recipe, data_id):
+        raise UsageError(
+            f"{out} holds another run (its recipe, its data, or --cache or not)",
+            hint="another folder, or --overwrite to replace it",
+        )
+    if not (out / "_end.json").exists():
+        return None
+    end = read_config(out, "_end.json")
+    try:
+        return outcome(end, 0.0, 0.0, end["steps"])
+    except KeyError as error:
+        raise EditError(f"{out / '_end.json'}: no {error}", hint="--overwrite trains anew") from error
+
+
+def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
+    """Make the run folder. Returns and raises what `check_run` does."""
+    out = Path(out)
+    finished = check_run(out, recipe, data_id, overwrite)
     path = out / "config.json"
     if path.exists() and overwrite:
         for entry in out.iterdir():
@@ -271,22 +294,15 @@ def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool
             elif entry != path:
                 shutil.rmtree(entry)
         path.unlink()
-    nothing_yet = [entry.name for entry in out.iterdir()] == [path.name] if path.exists() else False
-    if path.exists() and not nothing_yet:
-        if read_config(out) != json.loads(json.dumps(config)):
-            raise UsageError(
-                f"{out} holds another run (its recipe, its data, or --cache or not)",
-                hint="another folder, or --overwrite to replace it",
-            )
-        if (out / "_end.json").exists():
-            end = read_config(out, "_end.json")
-            return outcome(end, 0.0, 0.0, end["steps"])
-        return None
-    if out.exists() and any(out.iterdir()) and not nothing_yet:
-        raise UsageError(f"{out} is not empty and not a run folder", hint="name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
-    return None
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, _config(recipe, data_id))
+    return finished
+
+
+def _config(recipe: Recipe, data_id: str) -> dict[str, Any]:
+    config = {"format": "edittools run 1", "recipe": dataclasses.asdict(recipe), "data": data_id}
+    return json.loads(json.dumps(config))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ A system is one file of this folder; it declares `load(settings, ...)`. See base
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools.errors import EditError, UsageError
+from edittools.models.weights import read_config
 from edittools.settings import read_settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def recognise(weights: str) -> str:
 
     described = Path(weights, "edit.json")
     if described.is_file():
-        return str(json.loads(described.read_text()).get("system"))
+        return str(read_config(Path(weights), described.name).get("system"))
     found = pipeline_class(locate_pipeline(weights)) if weights else ""
     for name in system_names():
         if found in getattr(importlib.import_module(f"{__name__}.{name}"), "PIPELINES", ()):

@@ -9,7 +9,6 @@ A model's folder: `edit.json` {"system": "step1x", "version": ...}, `transformer
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from edittools.models.qwen_states import PICTURE, Encoded, QwenStates
 from edittools.models.systems.base import Conditions, Part, pad_states
 from edittools.models.systems.flux import PATCH, FluxNetwork, FluxSystem, make_transformer
 from edittools.models.tokens import to_pixels, to_tokens
+from edittools.models.weights import read_config
 from edittools.settings import read_settings
 
 # The requests that the released models were trained with; they are part of the models' input format.
@@ -102,7 +102,7 @@ def load(
         )
     number = settings.version
     if not number and (folder / "edit.json").is_file():
-        number = str(json.loads((folder / "edit.json").read_text()).get("version", ""))
+        number = str(read_config(folder, "edit.json").get("version", ""))
     if number not in VERSIONS:
         raise UsageError(
             f"Step1X-Edit has no version `{number}`" if number else f"{folder} does not say which version it is",

@@ -19,6 +19,7 @@ from edittools.errors import EditError, missing_extra
 from edittools.models.writers import Begin, Picture, Reply, Request, State, TransientError, UnreachableError
 
 _OPENAI = "https://api.openai.com/v1"
+_CONNECTING = 30.0  # seconds; less than the whole call may take, or it would not be known what took so long
 _LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
 _SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") that may be part of an honest reply
 _FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
@@ -75,7 +76,7 @@ class EndpointWriter:
     def _connect(self) -> Any:
         # How many calls are in flight is the business of `ask_all`. A redirect would carry the key elsewhere.
         transport = self.sending.Client(
-            timeout=self.timeout,
+            timeout=self.httpx.Timeout(self.timeout, connect=min(_CONNECTING, self.timeout / 2)),
             limits=self.httpx.Limits(max_connections=1024, max_keepalive_connections=1024),
             follow_redirects=False,
         )

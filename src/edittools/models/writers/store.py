@@ -96,10 +96,14 @@ class Store:
         return found
 
     def is_empty(self) -> bool:
-        """Whether no reply can be found: none is stored, and no other task has a log here. Raises EditError."""
+        """Whether no reply can be found: none is stored, no other task has a log here, and no other process writes to
+        this one. Raises EditError.
+        """
+        if self.others or _files(self.folder, "journal") != [self.journal.path]:
+            return False
         try:
             with self.reading:
-                return not self.others and not self.reader.execute("SELECT 1 FROM replies LIMIT 1").fetchall()
+                return not self.reader.execute("SELECT 1 FROM replies LIMIT 1").fetchall()
         except sqlite3.Error as error:
             raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
 
