@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import itertools
 import json
 import multiprocessing
 import os
@@ -22,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -37,11 +37,20 @@ from edittools.models.writers.store import Store
 SHARE_BAR, MEMORY_BAR = 0.95, 300
 
 
+@dataclass
+class Seen:
+    """What the server has seen: calls answered, and when the first arrived and the last was answered, in seconds."""
+
+    calls: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+
 class Answering(asyncio.BufferedProtocol):
     """One connection to the server. It keeps nothing of what it is sent: the two processes share the machine."""
 
-    def __init__(self, seconds: float, reply: bytes, answered: Callable[[], object]) -> None:
-        self.seconds, self.reply, self.answered = seconds, reply, answered
+    def __init__(self, seconds: float, reply: bytes, seen: Seen) -> None:
+        self.seconds, self.reply, self.seen = seconds, reply, seen
         self.buffer = memoryview(bytearray(1 << 20))
         self.head = b""
         self.left = 0  # bytes of the body that is being read
@@ -59,6 +68,7 @@ class Answering(asyncio.BufferedProtocol):
             if not end:
                 return
             self.arrived, self.head, count = time.perf_counter(), b"", len(rest)
+            self.seen.first = self.seen.first or self.arrived
             fields = dict(line.lower().split(b": ") for line in head.split(b"\r\n")[1:])
             self.left = int(fields[b"content-length"])
         self.left -= count
@@ -67,19 +77,20 @@ class Answering(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(max(0.0, self.seconds - passed), self.answer)
 
     def answer(self) -> None:
-        self.answered()
+        self.seen.calls += 1
+        self.seen.last = time.perf_counter()
         self.transport.write(self.reply)
 
 
-def serve(pipe: Connection, seconds: float) -> None:
-    """The server's process. Sends its port, then for every message how many calls it answered."""
+def serve(pipe: Connection, seconds: float, said: str = "echo") -> None:
+    """The server's process. Sends its port, then for every message what it has seen."""
     import uvloop
 
-    calls = itertools.count()
+    seen = Seen()
     body = json.dumps(
         {
             "model": "loopback-1",
-            "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "echo"}}],
+            "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
             "usage": {"prompt_tokens": 700, "completion_tokens": 1},
         }
     )
@@ -87,11 +98,11 @@ def serve(pipe: Connection, seconds: float) -> None:
 
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(
-            lambda: Answering(seconds, (head + body).encode(), lambda: next(calls)), "127.0.0.1"
+            lambda: Answering(seconds, (head + body).encode(), seen), "127.0.0.1"
         )
         pipe.send(server.sockets[0].getsockname()[1])
         while await asyncio.to_thread(pipe.recv):
-            pipe.send(next(calls))
+            pipe.send(seen)
 
     with contextlib.suppress(EOFError):
         uvloop.run(main())
@@ -160,7 +171,7 @@ def main() -> int:
         taken = (stolen() - before) / (seconds * (os.cpu_count() or 1))
         store.close()
     ours.send(True)
-    answered = ours.recv()
+    answered = ours.recv().calls
     server.terminate()
     ideal = options.calls * options.seconds / options.in_flight
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)

@@ -1,0 +1,123 @@
+"""`edit judge --rubric gedit` whole: decode, resize, encode, ask, store, against a server that answers in 0.2 s.
+
+    python benchmarks/judging.py [--cases N] [--side N] [--format png|jpeg] [--seconds S] [--photos DIR] [--json FILE]
+
+Two calls per case, 64 in flight; every case has pictures of its own, two of `--side` pixels. The share of the ideal
+is taken at the server, from the first call to the last answer; start-up is told beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from asking import serve
+from PIL import Image
+
+IN_FLIGHT = 64
+TASKS = ("background_change", "color_alter", "subject-add", "style_change")
+PROMPTS = """_context_no_delimit = "You judge."
+_prompts_0shot_two_image_edit_rule = "Two pictures."
+_prompts_0shot_tie_rule_SC = "Semantics of <instruction>"
+_prompts_0shot_rule_PQ = "Quality"
+"""
+
+
+def pictures(count: int, side: int, photos: str | None) -> list[Image.Image]:
+    """Squares of photographs, or of coarse noise with fine noise over it."""
+    rng = np.random.default_rng(0)
+    found = []
+    if photos:
+        files = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))[:count]
+        for file in files:
+            picture = Image.open(file).convert("RGB")
+            edge = min(picture.size)
+            found.append(picture.crop((0, 0, edge, edge)).resize((side, side)))
+    while not found or (not photos and len(found) < min(count, 64)):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        found.append(Image.fromarray(np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8)))
+    return found
+
+
+def write_cases(path: str, count: int, side: int, kind: str, photos: str | None) -> None:
+    """A benchmark's Parquet file with a result beside every source; no two cases are alike."""
+    shown = pictures(count, side, photos)
+    rows = []
+    for k in range(count):
+        source = shown[k % len(shown)].copy()
+        source.putpixel((k % side, k // side % side), (255, 0, 255))
+        made = []
+        for picture in (source, source.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
+            buffer = io.BytesIO()
+            picture.save(buffer, kind, quality=90)
+            made.append({"bytes": buffer.getvalue(), "path": None})
+        words = {"en": f"Change it, number {k}.", "zh": None}
+        task = TASKS[k % len(TASKS)]
+        rows.append({"id": f"case-{k}", "task": task, "source": made[:1], "result": made[1], "instruction": words})
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=32)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1212)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--format", choices=["png", "jpeg"], default="png")
+    parser.add_argument("--seconds", type=float, default=0.2, help="until the server answers")
+    parser.add_argument("--photos", help="photographs to cut the pictures from")
+    parser.add_argument("--json", help="write the numbers here")
+    options = parser.parse_args()
+
+    ours, theirs = multiprocessing.Pipe()
+    reply = json.dumps({"score": [7, 8], "reasoning": "as asked"})
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs, options.seconds, reply), daemon=True
+    )
+    server.start()
+    address = f"http://127.0.0.1:{ours.recv()}/v1"
+    with tempfile.TemporaryDirectory() as folder:
+        write_cases(f"{folder}/cases.parquet", options.cases, options.side, options.format, options.photos)
+        Path(folder, "vie_prompts.py").write_text(PROMPTS)
+        edit = [sys.executable, "-m", "edittools"]
+        subprocess.run([*edit, "cat", f"{folder}/cases.parquet", "-o", f"{folder}/results", "-q"], check=True)
+        words = ["judge", f"{folder}/results", "--rubric", "gedit", "--prompts", f"{folder}/vie_prompts.py"]
+        words += ["--model", "j", "--api-base", address, "--concurrency", str(IN_FLIGHT), "-o", f"{folder}/judged"]
+        before, started = os.times(), time.perf_counter()
+        done = subprocess.run([*edit, *words], check=True, stderr=subprocess.PIPE, text=True)
+        ended, after = time.perf_counter(), os.times()
+    ours.send(True)
+    seen = ours.recv()
+    server.terminate()
+    waited = re.search(r"waited for pictures (\d+)%", done.stderr)
+    span = seen.last - seen.first
+    numbers: dict[str, Any] = {
+        "calls": seen.calls,
+        "share of the ideal, first call to last answer": round(seen.calls * options.seconds / IN_FLIGHT / span, 3),
+        "seconds of the command": round(ended - started, 2),
+        "of these before the first call": round(seen.first - started, 2),
+        "CPU milliseconds per case": round(1000 * (sum(after[2:4]) - sum(before[2:4])) / options.cases, 2),
+        "the command says it waited for pictures": f"{waited[1]}%" if waited else "no",
+    }
+    for name, value in numbers.items():
+        print(f"{name:48} {value}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(numbers, indent=1))
+    assert seen.calls == 2 * options.cases
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
