@@ -20,7 +20,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -108,14 +108,34 @@ def serve(pipe: Connection, seconds: float, said: str = "echo") -> None:
         uvloop.run(main())
 
 
+@contextlib.contextmanager
+def loopback(seconds: float, said: str = "echo") -> Iterator[tuple[str, Callable[[], Seen]]]:
+    """The server while the block runs: its address, and a function that asks it what it has seen."""
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, seconds, said), daemon=True)
+    server.start()
+
+    def seen() -> Seen:
+        ours.send(True)
+        return ours.recv()
+
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}/v1", seen
+    finally:
+        server.terminate()
+
+
+def noise(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A square that packs like a photograph: coarse noise with fine noise over it, uint8 (side, side, 3)."""
+    coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+    return np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8)
+
+
 def requests(count: int, side: int, encode: bool) -> list[tuple[int, Callable[[], Request]]]:
     """Two of 16 pictures per request: the bytes of JPEG files, or pixels that are made JPEG for every request."""
     rng = np.random.default_rng(0)
-    pixels = []
-    for _ in range(16):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
-        pixels.append(np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8))
+    pixels = [noise(rng, side) for _ in range(16)]
     files = [simplejpeg.encode_jpeg(array, quality=90) for array in pixels]
     print(f"pictures of {sum(map(len, files)) / len(files) / 1024:.0f} KiB")
 
@@ -148,31 +168,17 @@ def main() -> int:
     parser.add_argument("--json", help="write the numbers here")
     options = parser.parse_args()
 
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, options.seconds), daemon=True)
-    server.start()
-    writer = EndpointWriter(f"http://127.0.0.1:{ours.recv()}/v1")
     tally = Tally()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
+    with loopback(options.seconds) as (address, seen), tempfile.TemporaryDirectory() as folder:
+        writer, store = EndpointWriter(address), Store(folder)
         asked = requests(options.calls, options.side, options.encode)
         started, cpu, before = time.perf_counter(), time.process_time(), stolen()
-        states = [
-            reply.state
-            for _, reply in ask_all(
-                asked,
-                writer,
-                store,
-                concurrency=options.in_flight,
-                tally=tally,
-            )
-        ]
+        replies = ask_all(asked, writer, store, concurrency=options.in_flight, tally=tally)
+        states = [reply.state for _, reply in replies]
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         taken = (stolen() - before) / (seconds * (os.cpu_count() or 1))
         store.close()
-    ours.send(True)
-    answered = ours.recv().calls
-    server.terminate()
+        answered = seen().calls
     ideal = options.calls * options.seconds / options.in_flight
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
     numbers: dict[str, Any] = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import multiprocessing
 import os
 import re
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from asking import serve
+from asking import loopback, noise
 from PIL import Image
 
 IN_FLIGHT = 64
@@ -47,9 +46,7 @@ def pictures(count: int, side: int, photos: str | None) -> list[Image.Image]:
             edge = min(picture.size)
             found.append(picture.crop((0, 0, edge, edge)).resize((side, side)))
     while not found or (not photos and len(found) < min(count, 64)):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
-        found.append(Image.fromarray(np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8)))
+        found.append(Image.fromarray(noise(rng, side)))
     return found
 
 
@@ -81,14 +78,8 @@ def main() -> int:
     parser.add_argument("--json", help="write the numbers here")
     options = parser.parse_args()
 
-    ours, theirs = multiprocessing.Pipe()
     reply = json.dumps({"score": [7, 8], "reasoning": "as asked"})
-    server = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(theirs, options.seconds, reply), daemon=True
-    )
-    server.start()
-    address = f"http://127.0.0.1:{ours.recv()}/v1"
-    with tempfile.TemporaryDirectory() as folder:
+    with loopback(options.seconds, reply) as (address, ask), tempfile.TemporaryDirectory() as folder:
         write_cases(f"{folder}/cases.parquet", options.cases, options.side, options.format, options.photos)
         Path(folder, "vie_prompts.py").write_text(PROMPTS)
         edit = [sys.executable, "-m", "edittools"]
@@ -98,9 +89,7 @@ def main() -> int:
         before, started = os.times(), time.perf_counter()
         done = subprocess.run([*edit, *words], check=True, stderr=subprocess.PIPE, text=True)
         ended, after = time.perf_counter(), os.times()
-    ours.send(True)
-    seen = ours.recv()
-    server.terminate()
+        seen = ask()
     waited = re.search(r"waited for pictures (\d+)%", done.stderr)
     span = seen.last - seen.first
     numbers: dict[str, Any] = {

@@ -74,11 +74,11 @@ def loose_picture(path: Path) -> dict[str, Any]:
 
 def _place(folder: Path, name: Any) -> Path:
     """A file of a folder of results. Raises EditError for a name that leads out of it: rows may be anybody's."""
-    if not isinstance(name, str) or "\0" in name or not (place := PurePath(name)).name:
+    if not isinstance(name, str) or "\0" in name or not PurePath(name).name:
         raise EditError(f"{name!r} is no place of a result")
-    if place.is_absolute() or ".." in place.parts:
+    if files.leads_out(name):
         raise EditError(f"`{name}` leads out of the folder of results")
-    return folder / place
+    return folder / name
 
 
 def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:

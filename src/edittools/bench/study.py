@@ -168,7 +168,7 @@ def _case(row: Any, folder: str) -> StudyCase:
     for name in ("id", "task", "source"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise ValueError(f"`{name}` is not a text")
-    if os.path.isabs(row["id"]) or ".." in row["id"].split("/"):
+    if files.leads_out(row["id"]):
         raise ValueError(f"id `{row['id']}` leads out of the folders of results")
     said = [row.get("instruction")] if turns is None else turns
     if not isinstance(said, list) or not said:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from edittools.errors import EditError
@@ -18,6 +19,11 @@ TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never loo
 NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
 MISSING = f"{NOTHING}missing file"
 _BLOCK = 8 << 20  # bytes fetched from an object store at a time
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path that is to be inside a folder is not: absolute, or by way of a parent."""
+    return os.path.isabs(path) or ".." in PurePath(path).parts
 
 
 def is_url(path: str) -> bool:

@@ -23,8 +23,8 @@ _CONNECTING = 30.0  # seconds; less than the whole call may take, or it would no
 _LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
 _SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") that may be part of an honest reply
 _FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
-# Client errors that every other request of the run would meet too, whatever their status.
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+# Client errors that every other request of the run would meet too, whatever their status.
 _HOPELESS = (*_UNSUPPORTED, "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
 _OPTIONAL = ("temperature", "top_p", "seed")  # how a reply is drawn: reasoning models have their own way
 # What the client tells about this machine. Nobody's business, and a good part of what a call costs here.
