@@ -112,6 +112,17 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     assert "j-1" not in found["judge"]["endpoint"] and found["judge"]["endpoint"].startswith("http://127.0.0.1")
 
 
+def test_rows_about_which_nothing_is_asked_are_told(edit: Runner, tmp_path: Path) -> None:
+    """A benchmark's own name of a task says nothing to our rubrics: without a word, a run without scores looks done."""
+    (tmp_path / "a.png").write_bytes(encode(pixels(1), "PNG"))
+    row = {"source": "a.png", "result": "a.png", "instruction": "Blue.", "task": "color_alter"}
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps({**row, "id": str(k)}) for k in range(3)))
+    words = ["judge", tmp_path / "r.jsonl", "--rubric", "dimensions", "--model", "x", "--backend", "echo"]
+    done = edit(*words, "-o", tmp_path / "judged")
+    assert "judge: nothing to ask about 3 rows; the first: " in done.stderr and "color_alter" in done.stderr
+    assert "nothing to ask" not in edit(*words, "-q", "-o", tmp_path / "quiet").stderr
+
+
 def test_one_language_of_judged_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
     results = sampled(edit, tmp_path)
     words = ["judge", results, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py"]

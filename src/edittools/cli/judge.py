@@ -391,6 +391,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     finally:
         if store is not None:
             store.close()
+    if stage.unasked and not run_options.quiet:
+        click.echo(f"judge: nothing to ask about {stage.unasked} rows; the first: {stage.unasked_why}", err=True)
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
     hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
     counts = stage.counts

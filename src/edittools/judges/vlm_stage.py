@@ -137,6 +137,7 @@ class VlmJudgeStage:
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
         self.counts = Counts()
+        self.unasked, self.unasked_why = 0, ""  # rows of this run about which there was nothing to ask; the first's why
 
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
@@ -220,6 +221,9 @@ class VlmJudgeStage:
     def _calls(self, number: int, entry: _Waiting) -> Iterator[tuple[Tag, Request]]:
         for row, prepared, calls in self._prepared(entry.batch):
             entry.rows[row] = prepared
+            if prepared.missing is not None:
+                self.unasked += 1
+                self.unasked_why = self.unasked_why or prepared.missing
             for turn in range(self.passes):
                 for call in calls:
                     yield (number, row, turn, call.name), self._request(call, turn)
