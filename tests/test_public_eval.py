@@ -198,7 +198,14 @@ MEANS = {"imgedit": (11 / 3, 4.0), "rededit": (2.0, 3.0), "risebench": (87.5, 87
 
 
 def judged_rows(
-    edit: Runner, tmp_path: Path, name: str, copy: Path, words: list[Any], server: Any, suite: tuple[str, ...] = ()
+    edit: Runner,
+    tmp_path: Path,
+    name: str,
+    copy: Path,
+    words: list[Any],
+    server: Any,
+    suite: tuple[str, ...] = (),
+    check: int = 0,
 ) -> Path:
     """The cases of a copy, judged with `words`; random pictures stand in for a model's results."""
     edit("eval", name, "--cases", copy, *suite, "-o", tmp_path / "rows")
@@ -209,7 +216,7 @@ def judged_rows(
     made["result"] = pa.array([{"bytes": encode(pixels(70 + k), "PNG"), "path": None} for k in range(len(rows))])
     pq.write_table(pa.table(made), tmp_path / "results.parquet")
     edit("judge", tmp_path / "results.parquet", *words, "--model", "j", "--api-base", server.url,
-         "-o", tmp_path / "judged", *ANYWAY)  # fmt: skip
+         "-o", tmp_path / "judged", *ANYWAY, check=check)  # fmt: skip
     return tmp_path / "judged"
 
 
@@ -510,9 +517,20 @@ def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Pat
     server = Server(lambda prompt, number: [response(200, chat("no numbers"))])
     try:
         words = ["--rubric", "dimensions", *ANYWAY]
-        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"))
+        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"), check=3)
     finally:
         server.close()
     found = json.loads(edit("eval", "imgedit", judged, "-f", "json").stdout)
     assert found["coverage"]["total"]["failed"] == 2
     assert found["strict"]["reasons"] == {"not judged by this rubric": 2}
+
+
+def test_a_run_in_which_every_row_is_refused_is_no_success(edit: Runner, tmp_path: Path) -> None:
+    """Refusals count against no limit, so the run used to end with 0 and without one score."""
+    copy, _ = cases_of(tmp_path, "imgedit")
+    server = Server(lambda prompt, number: [response(200, chat(None, refusal="I cannot help with that."))])
+    try:
+        words = ["--rubric", "dimensions"]
+        judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"), check=3)
+    finally:
+        server.close()

@@ -165,12 +165,18 @@ def thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None:
 
 
 def judge_facts(judgements: list[dict[str, Any]]) -> dict[str, Any]:
-    """What every score was made with, for the report and the JSON file."""
+    """What every score was made with, for the report and the JSON file.
+
+    Who judged is who answered: a row that nobody was asked about, and a call that got no answer, name the model that
+    was wanted, and that may be an alias. They are only looked at where nothing was answered at all.
+    """
+    asked = [one for one in judgements if one["state"] != "missing"]
+    answered = [one for one in asked if one["state"] in ("ok", "unparsed")] or asked or judgements
     names = {"rubric": "rubric", "judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding"}
     names["prompts"] = "prompt_hash"
     facts: dict[str, Any] = {}
     for shown, name in names.items():
-        values = sorted({one[name] for one in judgements if one[name]})
+        values = sorted({one[name] for one in answered if one[name]})
         if values:
             facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
     facts["passes"] = len({one["pass"] for one in judgements})

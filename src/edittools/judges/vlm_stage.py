@@ -85,6 +85,14 @@ class _Waiting:
     asked: int | None = None  # how many calls it takes; None while they are being made
 
 
+@dataclass
+class JudgedCounts(Counts):
+    """Also the rows about which something was asked, and those of them that have a score."""
+
+    asked: int = 0
+    scored: int = 0
+
+
 class VlmJudgeStage:
     """Stage: a column `judgements`, and the scores `judge_RUBRIC_DIMENSION` in `scores`.
 
@@ -136,7 +144,7 @@ class VlmJudgeStage:
         self.language, self.edited, self.other = language, edited, other
         self.soft, self.structured, self.jobs = soft, structured, jobs
         self.fetcher = Fetcher()
-        self.counts = Counts()
+        self.counts = JudgedCounts()
         self.unasked, self.unasked_why = 0, ""  # rows of this run about which there was nothing to ask; the first's why
 
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
@@ -316,16 +324,18 @@ class VlmJudgeStage:
         scores = [scores for _, scores in made]
         return entry.batch.replace(add_scores(rows, schema, self.score_names(), scores, beside))
 
-    def recount(self, batches: Iterator[Batch]) -> Counts:
+    def recount(self, batches: Iterator[Batch]) -> JudgedCounts:
         """`counts` of rows that such a stage wrote, in this run or in an earlier one."""
-        counts = Counts()
+        counts = JudgedCounts()
         for batch in batches:
             for judgements in column_values(batch.rows, COLUMN):
                 self._count(counts, judgements[-self.passes * len(self.rubric.dimensions) :])
         return counts
 
-    def _count(self, counts: Counts, judgements: list[dict[str, Any]]) -> None:
+    def _count(self, counts: JudgedCounts, judgements: list[dict[str, Any]]) -> None:
         counts.rows += 1
+        counts.asked += any(one["state"] != "missing" for one in judgements)
+        counts.scored += any(one["score"] is not None for one in judgements)
         counts.failed += any(one["state"] in ("failed", "unparsed") for one in judgements)
 
     def _judge(self, row: _Row) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
