@@ -20,7 +20,9 @@ from scipy.fft import dctn
 
 from edittools.dedup import hamming, phash
 from edittools.dedup.clusters import Components
+from edittools.dedup.groups import likeness_groups
 from edittools.dedup.hamming import near_pairs
+from edittools.dedup.near import Hamming
 from edittools.stream import images
 
 # ---------------------------------------------------------------- pairs within a distance
@@ -559,6 +561,50 @@ def test_the_representative_is_the_largest_then_the_sharpest_then_the_first(edit
     # All equal: the first id, whatever the order of the rows.
     assert kept(("b", "twin-1.png"), ("a", "twin-2.png")) == {"a": None, "b": "a"}
     assert kept(("b", "twin-1.png"), ("a", "twin-1.png"), ("c", "twin-1.png")) == {"a": None, "b": "a", "c": "a"}
+
+
+# ---------------------------------------------------------------- groups by likeness
+
+
+def test_groups_are_those_of_the_nearest_centre_by_brute_force() -> None:
+    """Three families of signatures, each within 6 of 64 bits of its centre; a flat picture has none."""
+    rng = np.random.default_rng(4)
+    centres = rng.integers(0, 2**64, 3, dtype=np.uint64)
+    family = np.repeat(np.arange(3), [90, 9, 1])
+    values = centres[family]
+    for _ in range(6):
+        values ^= np.uint64(1) << rng.integers(0, 64, len(values), dtype=np.uint64)
+    valid = np.arange(len(values)) != 5
+    near = Hamming(values[:, None], valid, 8, jobs=1)
+    made = likeness_groups(near, np.arange(100), np.arange(100), 3, jobs=2)
+    assert made[5] == -1 and made.dtype == np.int32
+    same = made[valid][:, None] == made[valid]
+    assert (same == (family[valid][:, None] == family[valid])).all()
+    # not asked for, their number is the root of the rows'; only what stays is learnt from, every row has one
+    made = likeness_groups(near, np.arange(0, 100, 2), np.arange(99), None, jobs=1)
+    assert made.max() == 6 and made[99] == -1 and (made[:99] >= 0).sum() == 98
+
+
+def test_rows_say_which_group_they_are_in(edit: Runner, tmp_path: Path) -> None:
+    def picture(k: int) -> np.ndarray:  # one of two patterns, and noise
+        base = np.random.default_rng(k % 2).integers(60, 200, (8, 8))
+        noisy = base + np.random.default_rng(9 + k).integers(-12, 13, (8, 8))
+        return noisy.astype(np.uint8).repeat(8, 0).repeat(8, 1)[..., None].repeat(3, 2)
+
+    write(tmp_path, {f"{k}.png": picture(k) for k in range(8)} | {"flat.png": np.full((64, 64, 3), 9, np.uint8)})
+    rows = [{"id": str(k), "target": f"{k}.png"} for k in range(8)] + [{"id": "flat", "target": "flat.png"}]
+    options = ("--distance", 0, "--no-rotations", "-f", "jsonl")
+    groups = {r["id"]: r["cluster"] for r in edit("dedup", lines(tmp_path, rows), *options, "--clusters", 2).lines}
+    assert groups.pop("flat") is None and len(groups) == 8
+    assert len({groups[str(k)] for k in range(0, 8, 2)}) == len({groups[str(k)] for k in range(1, 8, 2)}) == 1
+    assert groups["0"] != groups["1"]
+    named = [{**row, "cluster": "mine"} for row in rows]  # a user's own stays, unless others are asked for
+    assert {r["cluster"] for r in edit("dedup", lines(tmp_path, named), *options).lines} == {"mine"}
+    again = {r["id"]: r["cluster"] for r in edit("dedup", lines(tmp_path, named), *options, "--clusters", 2).lines}
+    assert again == groups | {"flat": None}
+    for none in (("--clusters", 0), ("--method", "exact")):
+        options = () if none[0] == "--method" else ("--distance", 0)
+        assert "cluster" not in edit("dedup", lines(tmp_path, rows), *options, *none, "-f", "jsonl").lines[0]
 
 
 # ---------------------------------------------------------------- edit rows

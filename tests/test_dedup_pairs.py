@@ -305,4 +305,4 @@ def test_the_sheet_of_a_verdict_that_was_made_before(edit: Runner, folder: Path,
     edit("dedup", tmp_path / "prints", "--step", "verdict", "-o", tmp_path / "v")
     edit("dedup", pairs, "--verdict", tmp_path / "v", "--report", tmp_path / "r.html", "-o", tmp_path / "out")
     assert "No row is a copy of another" in (tmp_path / "r.html").read_text()
-    assert pq.read_table(tmp_path / "v").num_rows == 0
+    assert pq.read_table(tmp_path / "v").column("id").null_count == 2  # a row per shard, for the groups

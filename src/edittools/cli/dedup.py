@@ -27,6 +27,7 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
         ("edit dedup raw/ --method sscd -o unique/", "by a copy-detection model: finds crops and overlays too"),
         ("edit dedup pairs/ --level fine --method sscd --space clip --space dinov2 -o clean/", "edit pairs"),
         ("edit dedup raw/ --method clip --semantic 0.05 -o diverse/", "thin out pictures that mean the same"),
+        ("edit dedup raw/ --method dinov2 --clusters 500 -o unique/", "and put what stays into 500 groups by meaning"),
         ("edit dedup others/ --method sscd --step fingerprint -o bg/", "pictures that are no copies, for the next"),
         (
             "edit dedup raw/ --method sscd --background bg/ --whiten all --normalize-scores --cosine X -o unique/",
@@ -128,7 +129,12 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
     help="SemDeDup: of rows of one image also drop those with a cosine above 1 - EPS to another of their cluster.",
 )
 @options.option(
-    "--clusters", type=click.IntRange(min=1), metavar="K", help="SemDeDup: clusters. Default: one per 1,000 rows."
+    "--clusters",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Groups of the rows that stay, by k-means: the column `cluster`, by which `edit train` can balance. By a "
+    "model they are of one meaning, by phash of one layout. Default: the square root of the rows, 1,024 at most, and "
+    "a `cluster` that the input has stays; 0: none. Also the clusters of SemDeDup: by default one per 1,000 rows.",
 )
 @options.option(
     "--keep",
@@ -202,7 +208,7 @@ def command(
     from edittools.dedup.fingerprint import Fingerprint
     from edittools.dedup.rule import load_models, short_name
     from edittools.dedup.sheet import write_sheet
-    from edittools.dedup.stage import DedupStage
+    from edittools.dedup.stage import VERSION, DedupStage
     from edittools.dedup.store import Store
     from edittools.stream.run import open_input, run
 
@@ -288,7 +294,7 @@ def command(
             deduper.ids = None
     if report and not source.rewindable:
         raise UsageError("--report reads the pictures once more: give files as INPUT, not a pipe")
-    run("dedup", source, [deduper], settings, run_options)
+    run("dedup", source, [deduper], settings, run_options, version=VERSION)
     if report:
         assert deduper.verdict is not None
         title = " ".join(input)
@@ -306,7 +312,7 @@ def _rule(given: dict[str, Any]) -> Any:
     for name in ("psnr", "ssim"):
         if given[name] is not None and level != "fine":
             raise UsageError(f"--{name} is for --level fine")
-    for name in ("clusters", "keep", "of"):
+    for name in ("keep", "of"):
         if given[name] is not None and given["semantic"] is None:
             raise UsageError(f"--{name} is for --semantic")
     for name in ("identity", "max_per_template", "template"):

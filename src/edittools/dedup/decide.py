@@ -6,6 +6,7 @@ import numpy as np
 
 from edittools.dedup.background import Learnt
 from edittools.dedup.clusters import Components
+from edittools.dedup.groups import likeness_groups
 from edittools.dedup.near import Cosine, Equal, Hamming, Near, near_rows
 from edittools.dedup.pairs import decide_pairs
 from edittools.dedup.prints import Prints
@@ -29,6 +30,16 @@ def decide(prints: Prints, rule: Rule, jobs: int, learnt: Learnt | None = None) 
     if not prints.rows:
         return verdict
     picture, source = _signatures(prints, rule, jobs, verdict.fresh, learnt)
+    _decide(verdict, rule, jobs, picture, source)
+    if rule.groups:
+        assert isinstance(picture, (Cosine, Hamming))
+        rows = np.flatnonzero(verdict.fresh & verdict.readable)
+        verdict.groups = likeness_groups(picture, verdict.kept(rows), rows, rule.centroids, jobs)
+    return verdict
+
+
+def _decide(verdict: Verdict, rule: Rule, jobs: int, picture: Near, source: Near) -> None:
+    prints = verdict.prints
     one_image = prints.numbers("one_image").astype(bool)
     single = np.flatnonzero(verdict.readable & one_image)
     edits = np.flatnonzero(verdict.readable & ~one_image)
@@ -46,7 +57,7 @@ def decide(prints: Prints, rule: Rule, jobs: int, learnt: Learnt | None = None) 
             picture.vectors, rows, rule.eps, clusters=rule.centroids, hard=rule.keep == "hard", jobs=jobs
         )
         verdict.drop(gone, of, SEMANTIC, rule.method, np.round(1 - alike, 6))
-        return verdict
+        return
     stand = readable[whole.labels()[readable] == readable]
     if rule.limit is not None:
         rows = np.intersect1d(stand, single, assume_unique=True)
@@ -60,14 +71,13 @@ def decide(prints: Prints, rule: Rule, jobs: int, learnt: Learnt | None = None) 
     if rule.level != "rows":
         verdict.keep_best(whole.labels(), DUPLICATE, _measure(rule, equal, picture, one_image))
         decide_pairs(verdict, rule, edits, picture, source, jobs)
-        return verdict
+        return
     if rule.limit is not None:
         pairing = _numbers(prints.fixed("pairing", np.uint64)[0])
         rows = np.intersect1d(stand, edits, assume_unique=True)
         for a, b in near_rows(rows, pairing, picture, source, verdict.fresh):
             whole.union(a, b)
     verdict.keep_best(whole.labels(), DUPLICATE, _measure(rule, equal, picture, one_image))
-    return verdict
 
 
 def _signatures(prints: Prints, rule: Rule, jobs: int, fresh: np.ndarray, learnt: Learnt | None) -> tuple[Near, Near]:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 
 _BLOCK = 4096
+
+
+class Vectors(Protocol):
+    """Rows of numbers: an array, or what unpacks them when they are asked for."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
+
 _EXPONENT = np.float32(2.0**112)
 
 
-def unit(vectors: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+def unit(vectors: Vectors, rows: np.ndarray | slice) -> np.ndarray:
     """Some vectors as float32 of length 1; zeros stay zeros."""
     wide = _widen(vectors[rows])
     lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
@@ -34,18 +46,20 @@ def _widen(halves: np.ndarray) -> np.ndarray:
 
 
 def centroids(
-    vectors: np.ndarray,
+    vectors: Vectors,
     rows: np.ndarray,
     count: int,
     *,
     seed: int,
     iterations: int,
     per_centroid: int = 256,
+    apart: bool = False,
     jobs: int = 1,
 ) -> np.ndarray:
     """`count` unit centroids (fewer if there are fewer rows), float32, learnt on a sample of rows.
 
-    The start is a random choice of rows. A centroid that nothing is nearest to becomes the row that is farthest
+    The start is a random choice of rows, or rows that lie `apart`, which takes time with the square of `count` and
+    finds small clusters beside large ones. A centroid that nothing is nearest to becomes the row that is farthest
     from its own.
     """
     rng = np.random.default_rng(seed)
@@ -53,7 +67,8 @@ def centroids(
     if len(rows) > per_centroid * count:
         sample = rows[np.sort(rng.choice(len(rows), per_centroid * count, replace=False))]
     count = min(count, len(sample))
-    found = unit(vectors, sample[np.sort(rng.choice(len(sample), count, replace=False))])
+    start = _apart(vectors, sample, count, rng) if apart else rng.choice(len(sample), count, replace=False)
+    found = unit(vectors, sample[np.sort(start)])
     with ThreadPoolExecutor(jobs) as pool:
         for _ in range(iterations):
             sums, members = np.zeros_like(found), np.zeros(count, np.int64)
@@ -77,7 +92,23 @@ def centroids(
     return found
 
 
-def assign(vectors: np.ndarray, rows: np.ndarray, found: np.ndarray, jobs: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def _apart(vectors: Vectors, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places in `rows`, each drawn in proportion to its squared distance from those before (k-means++, Arthur and
+    Vassilvitskii 2007), among 32 rows per centroid."""
+    pool = np.sort(rng.choice(len(rows), min(len(rows), 32 * count), replace=False))
+    points = unit(vectors, rows[pool])
+    chosen = [int(rng.integers(len(pool)))]
+    far = np.full(len(pool), np.inf)
+    while len(chosen) < count:
+        # |a - b|^2 = 2 (1 - cos) of unit vectors; rounded: the last bits of a product are the processor's
+        far = np.minimum(far, np.round(1 - points @ points[chosen[-1]], 5).clip(0))
+        far[chosen[-1]] = 0
+        left = far if far.sum() > 0 else np.isin(np.arange(len(pool)), chosen, invert=True).astype(float)
+        chosen.append(int(rng.choice(len(pool), p=left / left.sum(dtype=float))))
+    return pool[chosen]
+
+
+def assign(vectors: Vectors, rows: np.ndarray, found: np.ndarray, jobs: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centroid of every row, and its cosine."""
     labels, alike = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.float32)
     with ThreadPoolExecutor(jobs) as pool:
@@ -87,7 +118,7 @@ def assign(vectors: np.ndarray, rows: np.ndarray, found: np.ndarray, jobs: int =
 
 
 def _assigned(
-    vectors: np.ndarray, rows: np.ndarray, found: np.ndarray, pool: Executor
+    vectors: Vectors, rows: np.ndarray, found: np.ndarray, pool: Executor
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     def work(start: int) -> tuple[int, np.ndarray, np.ndarray]:
         alike = unit(vectors, rows[start : start + _BLOCK]) @ found.T
@@ -98,7 +129,7 @@ def _assigned(
 
 
 def nearest(
-    vectors: np.ndarray, rows: np.ndarray, found: np.ndarray, count: int, pool: Executor
+    vectors: Vectors, rows: np.ndarray, found: np.ndarray, count: int, pool: Executor
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Blocks of (first row, its `count` nearest centroids with the nearest in front)."""
 

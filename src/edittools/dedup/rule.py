@@ -27,7 +27,7 @@ class Rule:
     """What counts as a copy.
 
     `limit` is a number of bits (phash), a cosine (a model), or None (exact, pixels). `level` is rows, pairs or fine;
-    what follows it is for pairs and fine, `eps` and what follows it for SemDeDup.
+    what follows it is for pairs and fine, `eps` and what follows it for SemDeDup; `centroids` is for the groups too.
     """
 
     method: str = "phash"
@@ -41,7 +41,7 @@ class Rule:
     psnr: float = 34.0
     ssim: float = 0.95
     eps: float | None = None
-    centroids: int | None = None
+    centroids: int | None = None  # of k-means, for SemDeDup and the groups; 0: no groups
     keep: str = "hard"
     of: str = "image"
     square: bool = False  # SSCD's other preprocessing
@@ -54,6 +54,10 @@ class Rule:
             raise UsageError("--semantic needs --method MODEL, and --level rows")
         if self.of != "image" and self.eps is None:
             raise UsageError(f"--of {self.of} is for --semantic")
+        if self.centroids is not None and self.method in DIGESTS:
+            raise UsageError(f"--clusters needs pictures that can be alike, which --method {self.method} does not know")
+        if self.centroids == 0 and self.eps is not None:
+            raise UsageError("--semantic needs --clusters of 1 at least")
         if self.square and not self.by_vectors:
             raise UsageError("--square is for --method sscd")
         learns = self.whiten is not None or self.normalize
@@ -69,6 +73,11 @@ class Rule:
     @property
     def by_vectors(self) -> bool:
         return self.method not in ("phash", *DIGESTS)
+
+    @property
+    def groups(self) -> bool:
+        """Whether rows get a group by likeness: signatures of digests are equal or not, never alike."""
+        return self.method not in DIGESTS and self.centroids != 0
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from edittools import __version__
 from edittools.bench import thumbnails
 from edittools.bench.markup import text
 from edittools.dedup.rule import Rule
+from edittools.dedup.verdict import without_groups
 from edittools.errors import RowError
 from edittools.stream import images
 from edittools.stream.batch import Batch
@@ -45,7 +46,8 @@ class Sheet:
 
     def __init__(self, verdict: pa.Table, rule: Rule) -> None:
         self.rule = rule
-        self.rows = verdict.filter(pc.is_null(verdict.column("error")))
+        rows = without_groups(verdict)
+        self.rows = rows.filter(pc.is_null(rows.column("error")))
         cluster = self.rows.column("cluster").to_numpy(zero_copy_only=False).astype(np.float64)
         far = np.nan_to_num(self.rows.column("distance").to_numpy(zero_copy_only=False).astype(np.float64), nan=0.0)
         member = np.flatnonzero(~np.isnan(cluster))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from edittools.dedup.background import Background
@@ -14,13 +15,24 @@ from edittools.dedup.ids import check_ids
 from edittools.dedup.prints import Prints
 from edittools.dedup.rule import Rule, difference, load_models
 from edittools.dedup.store import Store
-from edittools.dedup.verdict import decided, note, read_verdict, with_note, write_verdict
+from edittools.dedup.verdict import (
+    decided,
+    groups,
+    note,
+    read_verdict,
+    with_note,
+    without_groups,
+    write_verdict,
+)
 from edittools.errors import EditError, UsageError
 from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.history import digest
 from edittools.stream.pictures import check_any_pictures, check_columns
 from edittools.stream.rows import column_values, row_paths
+
+VERSION = 2  # changed when the results of the same rule do
+GROUP = "cluster"  # the column of the group by likeness
 
 
 class DedupStage:
@@ -47,11 +59,19 @@ class DedupStage:
         self.prints = Prints()
         self.verdict_digest: str | None = None
         self.verdict: pa.Table | None = None
+        self.clusters = False  # whether the rows get the column
+        self.groups: dict[int, np.ndarray] = {}
         self.ids: dict[str, str] | None = None  # that the rows have to have: of a verdict made before
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, *READ)
         check_any_pictures(schema)
+        # Clusters that an earlier command made stay, unless some are asked for.
+        self.clusters = self.rule.groups and (GROUP not in schema.names or self.rule.centroids is not None)
+        if self.clusters and GROUP in schema.names:
+            schema = schema.remove(schema.get_field_index(GROUP))
+        if self.clusters:
+            schema = schema.append(pa.field(GROUP, pa.int32()))
         if self.mark is None:
             return schema
         if self.mark in schema.names:
@@ -95,8 +115,11 @@ class DedupStage:
 
     def _set(self, verdict: pa.Table) -> None:
         self.verdict = verdict
-        columns = [verdict.column(name) for name in ("shard", "row", "duplicate_of", "reason", "error")]
-        self.verdict_digest = digest(*(str(column.to_pylist()) for column in columns))
+        rows = without_groups(verdict)
+        columns = [rows.column(name) for name in ("shard", "row", "duplicate_of", "reason", "error")]
+        self.groups = groups(verdict)
+        pieces = (f"{shard} {digest(values.tobytes().hex())}" for shard, values in self.groups.items())
+        self.verdict_digest = digest(*(str(column.to_pylist()) for column in columns), *pieces)
         self.dropped: dict[int, dict[int, dict[str, Any]]] = {}
         for item in decided(verdict):
             self.dropped.setdefault(item["shard"], {})[item["row"]] = item
@@ -112,9 +135,7 @@ class DedupStage:
         if made is not None:
             other = difference(made["rule"], self.rule.stated())
             if other is not None:
-                raise EditError(
-                    f"{path}: a verdict made with {other}", hint="give the options that --step verdict had"
-                )
+                raise EditError(f"{path}: a verdict made with {other}", hint="give the options that --step verdict had")
             self.ids = made["ids"]
         self._set(verdict)
 
@@ -136,7 +157,7 @@ class DedupStage:
     def _apply(self, batch: Batch, dropped: dict[int, dict[str, Any]], start: int) -> Batch:
         rows = batch.rows
         found = {k: dropped[start + k] for k in range(rows.num_rows) if start + k in dropped} if dropped else {}
-        if not found and self.mark is None:
+        if not found and self.mark is None and not self.clusters:
             return batch
         ids = column_values(rows, "id")
         for k, item in found.items():
@@ -148,6 +169,17 @@ class DedupStage:
         paths = row_paths(rows)
         failed = {k for k, item in found.items() if item["error"] is not None}
         gone = failed if self.mark is not None else set(found)
+        if self.clusters:
+            values = self.groups.get(batch.shard.index, np.zeros(0, np.int32))[start : start + rows.num_rows]
+            if len(values) < rows.num_rows:
+                raise EditError(
+                    f"the verdict is not about this input: it has {start + len(values)} rows of shard "
+                    f"{batch.shard.index}, and there are more",
+                    hint="make the verdict again from the same input",
+                )
+            if GROUP in rows.schema.names:
+                rows = rows.drop_columns([GROUP])
+            rows = rows.append_column(GROUP, pa.array(values, pa.int32(), mask=values < 0))
         rejects = [self._reject(str(ids[k]), found[k], paths[k]) for k in sorted(gone)]
         if self.mark is not None:
             marks = [found[k]["duplicate_of"] or found[k]["reason"] if k in found else None for k in range(len(ids))]

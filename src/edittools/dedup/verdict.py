@@ -36,6 +36,8 @@ VERDICT = pa.schema(
         ("distance", pa.float64()),  # in bits, or 1 - cosine (or normalised score)
         ("error", pa.string()),  # the row's pictures could not be read
         ("error_value", pa.string()),
+        # One row per shard has this and no id: int32 of every row of the shard, its group by likeness, -1 for none.
+        ("groups", pa.binary()),
     ]
 )
 _KEY = b"edit.dedup"
@@ -55,6 +57,7 @@ class Verdict:
         self.metrics: list[str | None] = [None]
         self.reason, self.metric = np.zeros(count, np.int16), np.zeros(count, np.int16)
         self.distance = np.full(count, np.nan)
+        self.groups: np.ndarray | None = None  # int32 by row, -1 for none: rows that are alike, copies or not
 
     def kept(self, rows: np.ndarray) -> np.ndarray:
         """Those of the rows that nothing has been decided against."""
@@ -143,9 +146,24 @@ class Verdict:
                 "distance": pa.array(far, pa.float64(), mask=np.isnan(far)),
                 "error": taken.column("error"),
                 "error_value": taken.column("error_value"),
+                "groups": pa.nulls(len(rows), pa.binary()),
             }
         )
-        return made.cast(VERDICT).combine_chunks()
+        return pa.concat_tables([made.cast(VERDICT), self._groups()]).combine_chunks()
+
+    def _groups(self) -> pa.Table:
+        """The groups of the rows of this run, shard by shard."""
+        if self.groups is None:
+            return VERDICT.empty_table()
+        shard, row = (self.prints.numbers(name)[: self.prints.new] for name in ("shard", "row"))
+        order = np.lexsort([row, shard])
+        numbers, starts = np.unique(shard[order], return_index=True)
+        parts = np.split(self.groups[: self.prints.new][order].astype("<i4"), starts[1:])
+        columns = {"shard": pa.array(numbers, pa.int32()), "groups": [part.tobytes() for part in parts]}
+        return pa.table(
+            {field.name: columns.get(field.name, pa.nulls(len(numbers), field.type)) for field in VERDICT},
+            schema=VERDICT,
+        )
 
 
 def _code(names: list[str | None], name: str) -> int:
@@ -178,6 +196,18 @@ def read_verdict(path: str) -> pa.Table:
     if not table.schema.equals(VERDICT):
         raise EditError(f"{path}: not a verdict of edit dedup")
     return table
+
+
+def without_groups(verdict: pa.Table) -> pa.Table:
+    """What is decided about rows alone."""
+    return verdict.filter(pc.is_null(verdict.column("groups")))
+
+
+def groups(verdict: pa.Table) -> dict[int, np.ndarray]:
+    """The groups of a verdict: of every shard int32 by row, -1 for none; empty where the rule makes none."""
+    found = verdict.filter(pc.is_valid(verdict.column("groups")))
+    values = [np.frombuffer(value, "<i4") for value in found.column("groups").to_pylist()]
+    return dict(zip(found.column("shard").to_pylist(), values))
 
 
 def decided(verdict: pa.Table) -> Iterator[dict[str, Any]]:
