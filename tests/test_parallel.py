@@ -40,6 +40,44 @@ parallel.close()
 """
 
 
+GRADIENTS = """
+import gc, json, sys
+import torch
+sys.path.insert(0, {tests!r})
+from training import tiny
+from edittools.models.systems import load_system
+from edittools.train.parallel import full, start
+mode = sys.argv[1]
+parallel = start(mode, "cpu", replicas=2 if mode == "hsdp" else None)
+recipe = tiny()
+system = load_system(recipe.system, recipe.model, texts=lambda: ["make it red"])
+bytes_of_all = sum(p.numel() * 4 for p in system.network.parameters() if p.requires_grad)
+network = parallel.wrap(system.network, system.blocks(), torch.float32)
+torch.manual_seed(parallel.rank)
+x, t = torch.randn(1, *system.latent_shape(16, 16)), torch.rand(1)
+words = {{"words": torch.ones(1, 3, dtype=torch.long)}}
+
+def held():
+    gc.collect()
+    with torch.no_grad():
+        own = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+        own += [o.grad for o in own if o.is_leaf and type(o.grad) is torch.Tensor]
+        return sum({{o.untyped_storage().data_ptr(): o.untyped_storage().nbytes() for o in own}}.values())
+
+before = held()
+shared = []
+for last in (False, True):
+    with parallel.last_of_step(network, last):
+        network(x, t, [x], words).square().sum().backward()
+    if not last:
+        more = held() - before
+    norm = sum(p.grad.to_local().square().sum().item() for p in network.parameters() if p.grad is not None)
+    shared.append(norm > 0 and len(set(parallel.gather(norm))) == 1)
+if parallel.is_main:
+    print(json.dumps([more / bytes_of_all, *shared]))
+parallel.close()
+"""
+
 Launch = Callable[..., list[float]]
 
 
@@ -48,10 +86,11 @@ def launch(model_forge: Forge) -> Launch:
     """Train on some processes, with the variables that a launcher sets: the losses of the first one."""
 
     def run(
-        mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0, dtype: str = "float32"
-    ) -> list[float]:
+        mode: str, processes: int, out: Path, optimizer: str, steps: int = 20, stop: int = 0, dtype: str = "float32",
+        worker: str = WORKER,
+    ) -> list[float]:  # fmt: skip
         script = out.with_suffix(".py")
-        script.write_text(WORKER.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype,
+        script.write_text(worker.format(tests=str(Path(__file__).parent), optimizer=optimizer, dtype=dtype,
                                         sample_every=20 if dtype == "bfloat16" else 0))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -124,6 +163,16 @@ def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, launch, alo
     assert first[:10] + rest == pytest.approx(losses, rel=2e-4)
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
+
+
+def test_no_process_keeps_gradients_that_others_have(tmp_path, launch):
+    held, *_ = launch("fsdp", 2, tmp_path / "run", "", worker=GRADIENTS)
+    assert held < 0.6  # of 4 bytes per parameter: its half
+
+
+def test_hsdp_leaves_the_sum_over_copies_to_the_last_batch(tmp_path, launch):
+    _, before, after = launch("hsdp", 2, tmp_path / "run", "", worker=GRADIENTS)
+    assert after and not before
 
 
 def test_a_smaller_world_than_asked_for_is_an_error(monkeypatch):

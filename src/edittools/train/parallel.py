@@ -58,9 +58,14 @@ class Parallel:
 
     @contextlib.contextmanager
     def last_of_step(self, network: Any, last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the backward pass of a step's last batch only."""
-        if self.mode in ("fsdp", "hsdp"):
-            network.set_requires_gradient_sync(last)
+        """What is left of exchanging gradients to the backward pass of a step's last batch.
+
+        DDP: all of it, since every process has whole gradients anyway. HSDP: the sum over the copies of the model.
+        Sharded gradients are summed over the shards, and let go, in every backward pass: 4 bytes per parameter on
+        every GPU would be more than all else.
+        """
+        if self.mode == "hsdp":
+            network.set_requires_all_reduce(last)
             yield
         elif self.mode == "ddp" and not last:
             with network.no_sync():
