@@ -772,7 +772,7 @@ def test_a_shard_set_reads_itself(edit: Runner, shards: Path, tmp_path: Path) ->
 def test_a_shard_may_be_named_by_its_parquet_file(edit: Runner, shards: Path, tmp_path: Path) -> None:
     edit("cat", *sorted(shards.glob("*.parquet")), "-o", tmp_path / "named")
     assert rows_of(tmp_path / "named") == rows_of(shards)
-    edit("dedup", "00000.parquet", "-o", tmp_path / "one", cwd=shards)
+    edit("dedup", "00000.parquet", "--clusters", "0", "-o", tmp_path / "one", cwd=shards)
     assert rows_of(tmp_path / "one") == rows_of(shards)[:8]
     # Without its tar there are no pictures, and that is not passed over.
     shutil.copy(shards / "00000.parquet", tmp_path / "x.parquet")

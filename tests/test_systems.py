@@ -527,6 +527,20 @@ def test_training_with_a_consistency_loss_and_boxes(firered, tmp_path):
 # ------------------------------------------------------------------------------------------------------- adapters
 
 
+def test_adapters_drop_out_while_they_train_and_only_then(firered, tmp_path):
+    """Their output is zero at first, so the first loss is the same; what is dropped is a function of (seed, step)."""
+    losses = {}
+    rows = MemoryRows(pairs(4, side=64))
+    for name, dropout in (("none", 0.0), ("half", 0.5), ("again", 0.5)):
+        settings = {"weights": str(firered), "lora": {"rank": 2, "dropout": dropout}}
+        made = recipe("firered", settings, lr=1e-2, ema=0.0, steps=3, log_every=1)
+        torch.manual_seed(len(losses))  # nobody else's random numbers count
+        run(made, rows, tmp_path / name)
+        losses[name] = [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+    assert losses["half"] == losses["again"] and losses["half"][0] == losses["none"][0]
+    assert losses["half"][2] != losses["none"][2]
+
+
 def test_adapters_are_read_by_diffusers(firered, tmp_path):
     """Only they train; with them the pipeline's transformer is the one that was trained."""
     from edittools.models.editors import load_editor

@@ -23,11 +23,13 @@ from edittools.models.run_folder import load as load_run
 from edittools.models.systems import load_system
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.train import checkpoint, load_recipe, objective, recipe_names
-from edittools.train.data import Batch, Step
+from edittools.train.data import Batch, Loader, Step
+from edittools.train.features import Encoder
 from edittools.train.loop import forward_backward
 from edittools.train.muon import Muon, orthogonalise
-from edittools.train.optimizers import Average
+from edittools.train.optimizers import Average, Optimizers
 from edittools.train.parallel import Parallel
+from edittools.train.plan import Draw, Plan
 
 
 def small(words=("a",), **overrides):
@@ -143,6 +145,42 @@ def test_gradient_against_finite_differences(name):
     assert first.numpy() == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_loss_is_weighted_by_the_rows_mask(tmp_path):
+    """Two rows of 16 x 16 pixels in small's pixel space, the second without a mask, each by hand."""
+    recipe = tiny(mask_weight=5.0, batch_tokens=48)
+    mask = np.zeros((16, 16, 3), np.uint8)
+    mask[2:6, 8:12] = 255  # 16 of 256 places
+    given = MemoryRows(pairs(6), masks={0: mask})
+    system = load_system("small", recipe.model, seed=0, texts=lambda: ["invert"])
+    plan = Plan(recipe, given, system.patch, system.multiple, system.one_row)
+    loader = Loader(recipe, plan, system, Encoder(system, given), first=0)
+    batch = loader.load(0, 6, 0, [Draw(k, 0, 0) for k in range(6)])
+    assert batch.masks.shape == (6, 1, 16, 16) and batch.masks[0].sum() == 16 and batch.masks[1:].min() == 1
+    alone = Parallel("single", 0, 1, torch.device("cpu"))
+    with torch.no_grad():
+        x_t = flow.interpolate(batch.target, batch.noise, batch.t)
+        output = system.network(x_t, batch.t, batch.references, batch.conditions)
+    squares = (output - batch.target).numpy() ** 2
+    losses = forward_backward(recipe, system, system.network, Step(0, 6, [batch]), 1, None, alone, torch.float32)[0]
+    inside = mask[..., 0] > 0
+    expected = [(5 * squares[0][:, inside].sum() + squares[0][:, ~inside].sum()) / (3 * (5 * 16 + 240))]
+    assert losses.numpy() == pytest.approx(expected + [square.mean() for square in squares[1:]], rel=1e-5)
+
+
+def test_a_mask_is_cut_as_its_target_is():
+    """A target of twice the width is cut to the middle square, and its mask with it, whatever its own size."""
+    recipe = tiny(mask_weight=2.0, batch_tokens=8)
+    random = np.random.default_rng(0)
+    source, target = random.integers(0, 256, (2, 16, 32, 3)).astype(np.uint8)
+    mask = np.zeros((32, 64, 3), np.uint8)
+    mask[:, :32] = 200  # the left half
+    given = MemoryRows([edit_row("wide", [source], target, "warm")], masks={0: mask})
+    system = load_system("small", recipe.model, seed=0, texts=lambda: ["warm"])
+    plan = Plan(recipe, given, system.patch, system.multiple, system.one_row)
+    masks = Loader(recipe, plan, system, Encoder(system, given), first=0).load(0, 1, 0, [Draw(0, 0, 0)]).masks
+    assert masks[0, 0].mean(0).tolist() == [1.0] * 8 + [0.0] * 8
+
+
 def test_every_interval_is_hit_exactly_once_per_step():
     for step in range(20):
         u = objective.strata(7, step, 32)
@@ -164,8 +202,49 @@ def test_logit_normal_quantiles_by_hand():
 
 
 def test_rate_by_hand():
-    factors = [objective.rate_factor(step, 8, 2, 0.5) for step in range(8)]
-    assert factors == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    recipe = tiny(steps=8, warmup=2, decay_from=0.5)
+    assert [objective.rate_factor(recipe, step) for step in range(8)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert objective.rate_factor(tiny(steps=8, decay_from=-1), 7) == 1
+
+
+def test_the_cosine_schedule_is_transformers():
+    from transformers import get_cosine_schedule_with_warmup
+
+    recipe = tiny(steps=50, warmup=10, schedule="cosine", decay_from=-1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, 10, 50)
+    for step in range(50):
+        if step >= 10:  # in the warm-up ours is a step ahead: the first step moves
+            assert objective.rate_factor(recipe, step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    # constant for 30 steps, then half a cosine over 20
+    later = tiny(steps=50, warmup=10, schedule="cosine", decay_from=0.6)
+    assert [objective.rate_factor(later, step) for step in (29, 30, 40)] == pytest.approx([1, 1, 0.5])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("decays", [True, False])
+def test_norms_and_biases_without_decay_stay_where_there_is_no_gradient(optimizer, decays):
+    """Decay alone moves a weight to (1 - rate * decay) of itself; what is no matrix keeps its value."""
+    recipe = tiny(optimizer=optimizer, lr=0.1, muon_lr=0.1, weight_decay=0.5, decay_norms=decays)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3), torch.nn.Linear(3, 3))
+    trained = dict(network.named_parameters())
+    for p in trained.values():
+        torch.nn.init.constant_(p, 2.0)
+        p.grad = torch.zeros_like(p)
+    Optimizers(recipe, trained, {id(network[2].weight)}).step(1.0)
+    for name, p in trained.items():
+        expected = 2.0 * (1 - 0.1 * 0.5) if decays or name in ("0.weight", "2.weight") else 2.0
+        assert torch.allclose(p, torch.full_like(p, expected)), name
+
+
+def test_prodigys_groups_without_decay():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    recipe = tiny(optimizer="prodigy", weight_decay=0.5, decay_norms=False)
+    ((optimizer, _),) = Optimizers(recipe, dict(network.named_parameters()), set()).pairs
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert [decays[id(p)] for p in network.parameters()] == [0.5, 0, 0, 0]
 
 
 def test_average_is_a_weighted_mean():

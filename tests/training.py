@@ -40,8 +40,8 @@ def tiny(**overrides):
 class MemoryRows:
     """Rows that are given as (Row, [sources..., target])."""
 
-    def __init__(self, rows, bad=None):
-        self.rows, self.bad, self.data_id = rows, bad, "memory"
+    def __init__(self, rows, bad=None, masks=None):
+        self.rows, self.bad, self.data_id, self.masks = rows, bad, "memory", masks or {}
 
     def __len__(self):
         return len(self.rows)
@@ -53,6 +53,9 @@ class MemoryRows:
         if index == self.bad:
             raise RuntimeError("unreadable")
         return self.rows[index][1][which]
+
+    def mask(self, index):
+        return self.masks.get(index)
 
     def place(self, index, which):
         return f"{self.rows[index][0].id}/{which % len(self.rows[index][1])}"

@@ -21,6 +21,7 @@ ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "ad
 class LoraSettings:
     rank: int
     alpha: int = 0  # the adapters' output is scaled by alpha / rank; 0: alpha = rank
+    dropout: float = 0.0  # share of the adapters' inputs that a training step leaves out
     targets: list[str] = field(default_factory=lambda: list(ATTENTION))  # endings of the modules' names
 
 
@@ -46,7 +47,7 @@ def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> None:
         if not matched:
             raise UsageError(f"recipe: `lora`: no module of the transformer is called `{target}`")
         found += [name for name in matched if not name.startswith(dead)]
-    config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha or chosen.rank, target_modules=found)
+    config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha or chosen.rank, lora_dropout=chosen.dropout, target_modules=found)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config)

@@ -45,6 +45,7 @@ class Recipe:
     weighting: str = "none"  # of the loss by t: "none" or "logit-normal" [SPEC T6]
     weighting_mean: float = 0.0
     weighting_deviation: float = 1.0
+    mask_weight: float = 1.0  # the loss under a row's `mask`, of that beside it; the row's mean weight stays 1
     region_weight: bool = False  # small edited regions count more; fades with the learning rate
     consistency: float = 0.0  # η of the consistency loss [SPEC T8]; 0: none
     consistency_every: int = 1  # steps between those that have it
@@ -57,10 +58,12 @@ class Recipe:
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 0.01
+    decay_norms: bool = True  # weight decay of norms' scales and of biases too, all that is no matrix
     muon_lr: float = 0.02
     muon_momentum: float = 0.95
     warmup: int = 0  # steps of linear warm-up
-    decay_from: float = 1.0  # share of the steps after which the rate falls linearly to zero
+    schedule: str = "linear"  # how the rate falls to zero: "linear" or "cosine"
+    decay_from: float = -1.0  # share of the steps after which it falls; -1: never if linear, after warm-up if cosine
     clip: float = 1.0  # largest gradient norm
     spike: float = 10.0  # stop when a loss exceeds its running mean this many times; 0: never
     ema: float = 0.999  # decay of the weights' average; 1: plain mean; 0: none [SPEC T7]
@@ -113,11 +116,12 @@ class Recipe:
         need(self.optimizer in OPTIMIZERS, f"`optimizer` must be one of {', '.join(OPTIMIZERS)}")
         need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
         need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
-        for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every"):
+        for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "mask_weight"):
             need(getattr(self, name) >= 0, f"`{name}` must not be negative")
         need(0 <= self.muon_momentum < 1, "`muon_momentum` must lie in [0, 1)")
-        for name in ("decay_from", "ema_from"):
-            need(0 <= getattr(self, name) <= 1, f"`{name}` must lie in [0, 1]")
+        need(self.schedule in ("linear", "cosine"), '`schedule` must be "linear" or "cosine"')
+        need(self.decay_from == -1 or 0 <= self.decay_from <= 1, "`decay_from` must lie in [0, 1], or be -1")
+        need(0 <= self.ema_from <= 1, "`ema_from` must lie in [0, 1]")
         need(0 <= self.ema <= 1, "`ema` must lie in [0, 1]")
         need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
         need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')

@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from edittools.models.pictures import fit, resize
 from edittools.models.systems.base import Conditions, System
 from edittools.train import objective
 from edittools.train.config import Recipe
@@ -34,6 +36,7 @@ class Batch:
     samples: list[Sample]
     text_tokens: int  # of the longest text, times B
     padding: int  # of these, how many are padding
+    masks: Tensor | None = None  # (B, 1, h, w) in [0, 1]: the share of every latent under the row's mask
 
     def to(self, device: torch.device) -> Batch:
         """The tensors on another device; from pinned memory, without waiting."""
@@ -51,6 +54,7 @@ class Batch:
             self.samples,
             self.text_tokens,
             self.padding,
+            None if self.masks is None else move(self.masks),
         )
 
     def pin(self) -> Batch:
@@ -58,6 +62,7 @@ class Batch:
         self.target, self.noise, self.t = self.target.pin_memory(), self.noise.pin_memory(), self.t.pin_memory()
         self.references = [x.pin_memory() for x in self.references]
         self.conditions = {name: x.pin_memory() for name, x in self.conditions.items()}
+        self.masks = None if self.masks is None else self.masks.pin_memory()
         return self
 
 
@@ -157,5 +162,19 @@ class Loader:
             samples,
             length,
             0 if mask is None else int((~mask).sum()),
+            self._masks(samples, target.shape[-2:]) if self.recipe.mask_weight != 1 else None,
         )
         return batch.pin() if self.pin else batch
+
+    def _masks(self, samples: list[Sample], size: torch.Size) -> Tensor:
+        """The masks (B, 1, *size) of samples, cut as their targets are; ones of a row without."""
+        made = []
+        for sample in samples:
+            mask = self.plan.rows.mask(sample.row)
+            if mask is None:
+                made.append(torch.ones(1, *size))
+                continue
+            row = self.plan.rows[sample.row]
+            inside = fit(resize(mask, *row.target), *sample.shapes[0])[..., 0] >= 128
+            made.append(F.adaptive_avg_pool2d(torch.from_numpy(inside).float()[None], tuple(size)))
+        return torch.stack(made)

@@ -124,6 +124,7 @@ def train(
     encoder = None
     if recipe.consistency:
         encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
+    network.train()  # adapters may drop out
     average_from = int(recipe.ema_from * recipe.steps)
     loop_began, last_losses = time.perf_counter(), []
     loader = Loader(
@@ -134,7 +135,7 @@ def train(
     with signals() as received, loader:
         for work in loader:
             step = work.step
-            factor = objective.rate_factor(step, recipe.steps, recipe.warmup, recipe.decay_from)
+            factor = objective.rate_factor(recipe, step)
 
             # The mean loss over the step's rows, and its gradient.
             losses = forward_backward(recipe, system, network, work, factor, encoder, parallel, dtype)
@@ -203,6 +204,9 @@ def forward_backward(
         b = batch.to(parallel.device)
         # x_t and the weights from the float32 t; the network itself may round it
         x_t = interpolate(b.target, b.noise, b.t)
+        # what adapters drop is a function of (seed, step, batch) too
+        place = number * parallel.world + parallel.rank
+        torch.manual_seed(objective.generator(recipe.seed, work.step, 3, place).initial_seed())
         with parallel.last_of_step(network, number == len(work.batches) - 1):
             with parallel.arithmetic(dtype):
                 output = network(x_t, b.t, b.references, b.conditions)
@@ -210,6 +214,8 @@ def forward_backward(
             if recipe.region_weight and b.references and b.references[0].shape == b.target.shape:
                 # fades with the learning rate: the last steps see the plain objective
                 weights = 1 + factor * (objective.region_weights(b.target, b.references[0]) - 1)
+            if b.masks is not None:
+                weights = weights * objective.mask_weights(b.masks, recipe.mask_weight)
             rows = objective.errors(output, b.target, b.noise, system.predicts, weights)
             rows = rows * objective.time_weights(recipe, b.t)
             if encoder is not None and work.step % recipe.consistency_every == 0:

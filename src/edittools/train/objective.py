@@ -83,6 +83,15 @@ def errors(output: Tensor, x0: Tensor, eps: Tensor, predicts: str, weights: Tens
     return (weights * (output.to(exact) - wanted.to(exact)).square()).flatten(1).mean(1)
 
 
+def mask_weights(masks: Tensor, weight: float) -> Tensor:
+    """Weights (B, 1, h, w) of mean 1 in every row: a latent under the mask counts `weight` times one beside it.
+
+    masks   (B, 1, h, w), the share of every latent that the row's mask covers; all ones of a row without a mask
+    """
+    weights = 1 + (weight - 1) * masks
+    return weights / weights.mean((2, 3), keepdim=True).clamp(min=1e-6)
+
+
 def region_weights(x0: Tensor, source: Tensor) -> Tensor:
     """Weights (B, 1, H, W) that make a small edited region count: 1 outside, more inside the smaller it is.
 
@@ -94,9 +103,16 @@ def region_weights(x0: Tensor, source: Tensor) -> Tensor:
     return 1 - edited * torch.log2(share)
 
 
-def rate_factor(step: int, steps: int, warmup: int, decay_from: float) -> float:
-    """The learning rate's factor: linear warm-up, constant, then linear to zero at the last step."""
-    if step < warmup:
-        return (step + 1) / warmup
-    start = decay_from * steps
-    return 1.0 if step < start else (steps - step) / (steps - start)
+def rate_factor(recipe: Recipe, step: int) -> float:
+    """The learning rate's factor: linear warm-up, constant, then to zero at the last step by `schedule`.
+
+    "linear": a line; "cosine": (1 + cos(π p)) / 2 with p the share that is done of what is left [SGDR, 2017].
+    """
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    share = recipe.decay_from if recipe.decay_from >= 0 else float(recipe.schedule == "linear")
+    start = max(share * recipe.steps, recipe.warmup)
+    if step < start:
+        return 1.0
+    left = (recipe.steps - step) / (recipe.steps - start)
+    return left if recipe.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2

@@ -38,7 +38,7 @@ class Optimizers:
         rest = [p for p in trained.values() if id(p) not in chosen]
         self.pairs: list[tuple[torch.optim.Optimizer, float]] = []
         if rest:
-            self.pairs.append((_rule(recipe, rest), recipe.lr))
+            self.pairs.append((_rule(recipe, _groups(recipe, rest)), recipe.lr))
         if muon:
             self.pairs.append((Muon(muon, recipe.muon_lr, recipe.muon_momentum, recipe.weight_decay), recipe.muon_lr))
 
@@ -90,28 +90,37 @@ def _modulates(name: str) -> bool:
     return any(piece in name for piece in ("_mod.", ".norm1.linear.", ".norm1_context.linear.", ".norm.linear."))
 
 
-def _rule(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _groups(recipe: Recipe, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Groups of parameters; those that are no matrices, the norms' scales and the biases, may go without decay."""
+    if recipe.decay_norms:
+        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
+    parts = ([p for p in parameters if p.ndim > 1], recipe.weight_decay), ([p for p in parameters if p.ndim < 2], 0.0)
+    return [{"params": members, "weight_decay": decay} for members, decay in parts if members]
+
+
+def _rule(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     betas = (recipe.betas[0], recipe.betas[1])
-    common: dict[str, Any] = {"lr": recipe.lr, "betas": betas, "weight_decay": recipe.weight_decay}
+    common: dict[str, Any] = {"lr": recipe.lr, "betas": betas}
     if recipe.optimizer == "prodigy":
         try:
             from prodigyopt import Prodigy
         except ImportError:
             raise missing_extra("prodigyopt", "train", "the optimiser `prodigy`") from None
         # the library prints a line for a weight decay that is given at once
-        optimizer = Prodigy(parameters, **{**common, "weight_decay": 0}, decouple=True, use_bias_correction=True)
-        for group in optimizer.param_groups:
-            group["weight_decay"] = recipe.weight_decay
+        decays = [group.pop("weight_decay") for group in groups]
+        optimizer = Prodigy(groups, **common, weight_decay=0, decouple=True, use_bias_correction=True)
+        for group, decay in zip(optimizer.param_groups, decays):
+            group["weight_decay"] = decay
         return optimizer
     if recipe.optimizer == "adamw8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
         except ImportError:
             raise missing_extra("bitsandbytes", "train", "the optimiser `adamw8bit`") from None
-        if any(hasattr(p, "to_local") for p in parameters):
+        if any(hasattr(p, "to_local") for group in groups for p in group["params"]):
             raise UsageError("`adamw8bit` keeps its state in blocks that cannot be sharded", hint="--parallel ddp")
-        return AdamW8bit(parameters, **common)
-    return torch.optim.AdamW(parameters, **common, fused=True)
+        return AdamW8bit(groups, **common)
+    return torch.optim.AdamW(groups, **common, fused=True)
 
 
 class Average:

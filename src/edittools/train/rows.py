@@ -14,7 +14,7 @@ from edittools.models.shapes import Shape
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
-from edittools.stream.pictures import source_references, target_references
+from edittools.stream.pictures import picture_references, source_references, target_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
@@ -56,6 +56,10 @@ class Rows(Protocol):
         """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET; large enough to cover `shape`."""
         ...
 
+    def mask(self, index: int) -> np.ndarray | None:
+        """A row's mask of the edited region, uint8 (h, w, 3), 128 and above inside; None where it has none."""
+        ...
+
     def place(self, index: int, which: int) -> str:
         """Where a picture lies, in words that change when its content does; costs nothing."""
         ...
@@ -72,9 +76,10 @@ class ShardRows:
     """
 
     def __init__(
-        self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int
-    ) -> None:
-        """columns: kinds of text and the columns they are in. cluster: a column's name, or ""."""
+        self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int,
+        masks: bool = False,
+    ) -> None:  # fmt: skip
+        """columns: kinds of text and the columns they are in. cluster: a column's name, or "". masks: keep them."""
         if "target" not in source.schema.names:
             raise UsageError("the input has no `target` column: nothing to learn")
         for name in [cluster] * bool(cluster):
@@ -88,6 +93,7 @@ class ShardRows:
         self.skipped = 0
         self.rows: list[Row] = []
         self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
+        self.masks: list[dict[str, Any] | None] | None = [] if masks else None
         self.shards: list[str] = []  # the digest of the shard that a row is in
         digests = []
         for batch in source.batches(lambda shard: True):
@@ -99,6 +105,8 @@ class ShardRows:
                 f"no row has a target and a text in {' or '.join(languages)}",
                 hint=f"texts: {', '.join(self.columns.values())}",
             )
+        if self.masks is not None and not any(self.masks):
+            raise UsageError("`mask_weight`: no row has a `mask`")
         self.data_id = digest(source.history.hash, *digests)
 
     def _add(self, rows: pa.RecordBatch, shard: str) -> None:
@@ -106,6 +114,7 @@ class ShardRows:
         origins, objects = column_values(rows, "provenance"), column_values(rows, "objects")
         texts = {kind: column_values(rows, name) for kind, name in self.columns.items()}
         clusters = column_values(rows, self.cluster) if self.cluster else [None] * rows.num_rows
+        masks = picture_references(rows, "mask") if self.masks is not None else []
         for k, (sources, target) in enumerate(zip(source_references(rows), target_references(rows))):
             said = {
                 (kind, language): text
@@ -126,6 +135,8 @@ class ShardRows:
             template = origin.get("template") or task
             self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], cluster, boxes))
             self.pictures.append(pictures)
+            if self.masks is not None:
+                self.masks.append(kept_reference(masks[k]) if masks[k] is not None else None)
             self.shards.append(shard)
 
     def _size(self, item: dict[str, Any], identity: str) -> tuple[int, int]:
@@ -151,6 +162,15 @@ class ShardRows:
         try:
             data = self.fetcher.get(self.pictures[index][which])
             return images.decode(data, images.Raster(cover=shape), self.max_pixels)
+        except RowError as error:
+            raise unusable(self.rows[index].id, error) from error
+
+    def mask(self, index: int) -> np.ndarray | None:
+        item = self.masks[index] if self.masks is not None else None
+        if item is None:
+            return None
+        try:
+            return images.decode(self.fetcher.get(item), max_pixels=self.max_pixels)
         except RowError as error:
             raise unusable(self.rows[index].id, error) from error
 

@@ -35,6 +35,7 @@ def save_samples(
 ) -> None:
     """One row of pictures per sample; every process calls it, since the network may be sharded."""
     strips = []
+    network.eval()
     for sample in plan.samples[:ROWS]:
         found = features(sample)
         place = parallel.device
@@ -55,6 +56,7 @@ def save_samples(
         with torch.no_grad():
             shown = [system.pictures(x[None].float())[0] for x in (*found.references, latents[0], found.target)]
         strips.append(np.concatenate([_thumbnail(to_picture(picture)) for picture in shown], axis=1))
+    network.train()
     if parallel.is_main:
         width = max(strip.shape[1] for strip in strips)
         sheet = [np.pad(strip, ((0, 4), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
