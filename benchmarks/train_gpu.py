@@ -41,7 +41,7 @@ from edittools.models.systems.base import System, pad_states
 from edittools.models.tokens import to_tokens
 from edittools.train import load_recipe
 from edittools.train.config import Recipe
-from edittools.train.features import Keys, Store, Stored, Writer
+from edittools.train.features import Keys, Store, Stored, Writer, shows
 from edittools.train.log import StepReport, peak_tflops
 from edittools.train.loop import open_run, train
 from edittools.train.parallel import Parallel, start
@@ -163,8 +163,8 @@ def make_data(given: Given, side: int, **overrides: Any) -> Data:
         random, writer = torch.Generator().manual_seed(0), Writer(folder, torch.bfloat16)
         shape = (CHANNELS, side // 8, side // 8)
         for number, sample in enumerate(plan.samples):
-            for which in (0, TARGET):
-                key = keys.latents(sample.row, which, sample.shapes[0])
+            for shown in shows(rows[sample.row], sample):
+                key = keys.latents(sample.row, shown)
                 writer.add(key, {"latents": torch.randn(shape, generator=random)})
             # 24 to 48 tokens of instruction; few lengths, so that each fills batches as in a large data set
             length = SEEN + 24 + 8 * (number % 4)

@@ -11,9 +11,10 @@ import torch
 from training import TARGET, MemoryRows, edit_row, tiny
 
 from edittools.errors import EditError
+from edittools.models.pictures import crop_box
 from edittools.models.systems import load_system
 from edittools.train.data import Loader
-from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
+from edittools.train.features import Encoder, Keys, Shown, Store, Stored, Writer, precompute
 from edittools.train.plan import Plan, Sample
 
 ENCODING = {"latents": "vae 1", "conditions": "vlm 1"}
@@ -29,10 +30,10 @@ class Counting:
     def __init__(self, rows):
         self.rows, self.calls = rows, []
 
-    def latents(self, row, which, shape):
-        self.calls.append(("latents", row, which, shape))
-        mean = float(self.rows.picture(row, which).mean())
-        return torch.full((2, shape[0] // 8, shape[1] // 8), mean)
+    def latents(self, row, shown):
+        self.calls.append(("latents", row, shown.which, shown.shape))
+        mean = float(self.rows.picture(row, shown.which).mean())
+        return torch.full((2, shown.shape[0] // 8, shown.shape[1] // 8), mean)
 
     def conditions(self, sample):
         self.calls.append(("conditions", sample))
@@ -48,6 +49,11 @@ def one_target_two_sources():
 
 
 S = (16, 16)
+
+
+def middle(which, shape):
+    """What is shown of a square picture of 16 x 16 pixels."""
+    return Shown(which, shape, crop_box(*S, *shape))
 
 
 def sample(row, text="go", references=(0,), shapes=None):
@@ -87,9 +93,13 @@ def test_keys_are_apart_where_anything_differs():
     assert keys.conditions(sample(0, references=(2,))) == found[0]
     assert keys.conditions(sample(0, shapes=((8, 32), S))) == found[0]
     assert keys.conditions(sample(1, references=())) == found[4]
-    latents = {keys.latents(0, which, shape) for which in (0, 1, TARGET) for shape in (S, (8, 32), (32, 8))}
-    assert len(latents) == 9 and not latents & set(found)
-    assert keys.latents(0, 2, S) == keys.latents(0, 0, S)
+    shapes = (S, (8, 32), (32, 8))
+    middles = {which: [middle(which, shape) for shape in shapes] for which in (0, 1, 2, TARGET)}
+    latents = {keys.latents(0, shown) for which in (0, 1, TARGET) for shown in middles[which]}
+    latents.add(keys.latents(0, Shown(0, S, (0.25, 0.0, 0.75, 0.5))))
+    latents.add(keys.latents(0, Shown(0, S, (0.0, 0.0, 0.5, 0.5))))
+    assert len(latents) == 11 and not latents & set(found)
+    assert keys.latents(0, middles[2][0]) == keys.latents(0, middles[0][0])
 
 
 def test_a_text_that_spells_a_picture_is_no_picture():
@@ -346,8 +356,8 @@ def test_two_writers_at_once(tmp_path):
     counting = Counting(rows)
     for each in samples:
         found = stored(each)
-        assert torch.equal(found.target, counting.latents(each.row, TARGET, S))
-        assert torch.equal(found.references[0], counting.latents(each.row, 0, S))
+        assert torch.equal(found.target, counting.latents(each.row, middle(TARGET, S)))
+        assert torch.equal(found.references[0], counting.latents(each.row, middle(0, S)))
         wanted = counting.conditions(each)
         assert all(torch.equal(found.conditions[name], wanted[name]) for name in wanted)
     assert fill(tmp_path, rows, samples)[0] == []

@@ -157,7 +157,7 @@ class BatchedEditor(ABC):
         made = self.system.collate(rows)
         return {
             # positions are not rounded
-            k: v.to(self.device, self.dtype if v.is_floating_point() and k != "ids" else None)
+            k: v.to(self.device, self.dtype if v.is_floating_point() and k not in ("ids", "crops") else None)
             for k, v in made.items()
         }
 

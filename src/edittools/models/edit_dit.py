@@ -95,17 +95,43 @@ class TextEncoder(nn.Module):
         return encoder
 
 
-def positions(height: int, width: int) -> Tensor:
-    """Where each token of a picture lies, (h·w, POSITION_CHANNELS): cosines over its rows and its columns.
+def positions(height: int, width: int, boxes: Tensor) -> Tensor:
+    """Where each token of a picture lies, (B, h·w, POSITION_CHANNELS): cosines over the whole picture's rows and columns.
+
+    boxes   (B, 4), the parts of their pictures that the tokens cover: left, top, right, bottom as shares
 
     The rotary embedding alone is relative; "top left" and mirroring need to know where a token is. The
     amplitude keeps these few numbers from drowning among the hundreds of pixels of a patch.
     """
-    # cos(π k (i + 1/2) / n), k = 1..4: the first waves of the discrete cosine transform
-    k = torch.arange(1, POSITION_CHANNELS // 2 + 1) * torch.pi
-    rows = torch.cos((torch.arange(height) + 0.5)[:, None] / height * k)
-    columns = torch.cos((torch.arange(width) + 0.5)[:, None] / width * k)
-    return POSITION_AMPLITUDE * torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
+    # cos(π k y), k = 1..4, y = (i + 1/2) / n in a whole picture: the first waves of the discrete cosine transform
+    k = torch.arange(1, POSITION_CHANNELS // 2 + 1, device=boxes.device) * torch.pi
+
+    def waves(count: int, start: Tensor, end: Tensor) -> Tensor:
+        shares = (torch.arange(count, device=boxes.device) + 0.5) / count
+        return torch.cos((start[:, None] + shares * (end - start)[:, None])[..., None] * k)
+
+    left, top, right, bottom = boxes.unbind(1)
+    rows = waves(height, top, bottom).repeat_interleave(width, 1)
+    columns = waves(width, left, right).repeat(1, height, 1)
+    return POSITION_AMPLITUDE * torch.cat([rows, columns], dim=2)
+
+
+def placed(picture: Tensor, box: Tensor, target: Tensor, height: int, width: int) -> Tensor:
+    """A reference (B, C, h, w) laid under its target (B, C, height, width): the same share of both whole pictures.
+
+    box, target   (B, 4), the parts of them that are shown; what the reference does not show is its nearest edge
+    """
+    if picture.shape[-2:] != (height, width):
+        picture = F.interpolate(picture, (height, width), mode="bilinear", antialias=True)
+    if torch.equal(box, target):
+        return picture
+    start, size = box[:, :2], box[:, 2:] - box[:, :2]
+    # from the target's [-1, 1] to the reference's, x then y
+    scale = (target[:, 2:] - target[:, :2]) / size
+    shift = (target[:, :2] + target[:, 2:] - 2 * start) / size - 1
+    matrix = torch.cat([torch.diag_embed(scale), shift[:, :, None]], 2).to(picture)
+    grid = F.affine_grid(matrix, list(picture.shape), align_corners=False)
+    return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
 
 
 def mean_words(states: Tensor, mask: Tensor) -> Tensor:
@@ -137,8 +163,8 @@ class EditDiT(nn.Module):
                 "blend": x̂_0 = (1 + g) (y + A y + b) + r, with a gate g for each pixel (what is painted over
                 loses its source: GANimation, Pumarola et al. 2018) and a 3 x 3 colour matrix A and an offset b
                 for each token (local affine colour transforms: HDRnet, Gharbi et al. 2017).
-                The output layer starts at zero, so that "copy" and "blend" start at the unchanged source, scaled to
-                the result's shape where that is another.
+                The output layer starts at zero, so that "copy" and "blend" start at the unchanged source, laid under
+                the result where it has another shape or shows another part of its picture.
                 Rows without a reference (text to image) are always "none".
     """
 
@@ -155,16 +181,23 @@ class EditDiT(nn.Module):
         self.patch, self.residual = patch, residual
 
     def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditions: dict[str, Tensor]) -> Tensor:
-        """x_t (B, 3, H, W), t (B,) in (0, 1], references like x_t, conditions {"words": (B, L)} -> (B, 3, H, W)."""
+        """x_t (B, 3, H, W), t (B,) in (0, 1], references like x_t -> (B, 3, H, W).
+
+        conditions   {"words": (B, L)}, and {"crops": (B, 1 + R, 4)} where the target and the references are parts of
+                     their pictures, as shares
+        """
         height, width = x_t.shape[-2:]
         words = conditions["words"]
         mask = words != PADDING
         text = self.text(words)
         summary = mean_words(text, mask)[:, None]
         grids = [(picture.shape[-2] // self.patch, picture.shape[-1] // self.patch) for picture in [x_t, *references]]
+        crops = conditions.get("crops")
+        if crops is None:
+            crops = torch.tensor([0.0, 0.0, 1.0, 1.0], device=x_t.device).expand(len(x_t), len(grids), 4)
         tokens = []
-        for picture, (h, w) in zip([x_t, *references], grids):
-            place = positions(h, w).to(x_t).expand(len(x_t), -1, -1)
+        for number, (picture, (h, w)) in enumerate(zip([x_t, *references], grids)):
+            place = positions(h, w, crops[:, number]).to(x_t)
             patches = to_tokens(picture, self.patch)
             tokens.append(torch.cat([patches, place, summary.expand(-1, h * w, -1).to(patches)], dim=2))
         output = self.transformer(
@@ -179,9 +212,7 @@ class EditDiT(nn.Module):
         picture = to_pixels(output[..., : 3 * pixels], self.patch, height, width)
         if self.residual == "none" or not references:
             return picture
-        source = references[0]
-        if source.shape != x_t.shape:  # a result of another shape starts at the source scaled to it
-            source = F.interpolate(source, (height, width), mode="bilinear", antialias=True)
+        source = placed(references[0], crops[:, 1], crops[:, 0], height, width)
         if self.residual == "copy":
             return source + picture
         # y + A y + b, token by token: (3 x 3) (3 x p²) + (3 x 1)

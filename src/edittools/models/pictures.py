@@ -13,18 +13,43 @@ from torch import Tensor
 warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
 
 
-def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (h, w, 3) -> (height, width, 3): its middle cut to whole pixels, then scaled, antialiased and bicubic.
+Box = tuple[float, float, float, float]
+"""A part of a picture: left, top, right, bottom as shares of its width and height."""
 
-    By torch, whose results are Pillow's but for rounding (at hard edges a few of 255), in a sixth of its time. A
-    picture of that shape is left alone.
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+def fit(
+    picture: np.ndarray, height: int, width: int, box: Box | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """uint8 (h, w, 3) -> (height, width, 3): a box of it scaled, antialiased and bicubic.
+
+    box    what is kept; None is crop_box(), the middle that has the shape's ratio. To the fraction of a pixel
+    size   of the picture before it was decoded at a half, a quarter or an eighth; None if it was not
+
+    By torch, whose results are Pillow's but for rounding (at hard edges a few of 255), in a sixth of its time; by
+    Pillow where the box ends within a pixel. A picture of that shape is left alone.
     """
-    h, w = picture.shape[:2]
-    if (h, w) == (height, width):
-        return picture
-    left, top, right, bottom = (round(side) for side in fit_box(h, w, height, width))
-    kept = picture[top : max(bottom, top + 1), left : max(right, left + 1)]
-    return _scale(kept, height, width)
+    h, w = size or picture.shape[:2]
+    left, top, right, bottom = crop_box(h, w, height, width) if box is None else box
+    down, across = _parts(picture.shape[:2], (h, w))
+    ends = left * w / across, top * h / down, right * w / across, bottom * h / down
+    whole = [round(end) for end in ends]
+    if max(abs(end - near) for end, near in zip(ends, whole)) > 1e-6:
+        # sizes that were rounded up would else be stretched, pictures of other sizes be cut beside one another
+        limits = picture.shape[1::-1] * 2
+        kept = tuple(min(max(end, 0.0), float(limit)) for end, limit in zip(ends, limits))
+        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=kept))
+    cut = picture[whole[1] : whole[3], whole[0] : whole[2]]
+    return cut if cut.shape[:2] == (height, width) else _scale(cut, height, width)
+
+
+def _parts(decoded: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
+    """How many pixels of a picture's own size one of the decoded picture stands for, down and across."""
+    for part in (1, 2, 4, 8):  # libjpeg's scales, which round the size up
+        if decoded == (-(-size[0] // part), -(-size[1] // part)):
+            return part, part
+    return size[0] / decoded[0], size[1] / decoded[1]
 
 
 def _scale(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -41,8 +66,14 @@ def _view(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(picture)
 
 
+def crop_box(h: int, w: int, height: int, width: int) -> Box:
+    """The middle of an (h, w) picture that a shape keeps, whole pixels, as shares."""
+    left, top, right, bottom = (round(side) for side in fit_box(h, w, height, width))
+    return left / w, top / h, max(right, left + 1) / w, max(bottom, top + 1) / h
+
+
 def fit_box(h: int, w: int, height: int, width: int) -> tuple[float, float, float, float]:
-    """The part of an (h, w) picture that fit() keeps: left, top, right, bottom in its pixels."""
+    """The part of an (h, w) picture that has a shape's ratio, in its middle: left, top, right, bottom in pixels."""
     scale = max(height / h, width / w)
     kept_h, kept_w = min(height / scale, h), min(width / scale, w)
     return (w - kept_w) / 2, (h - kept_h) / 2, (w + kept_w) / 2, (h + kept_h) / 2

@@ -12,7 +12,7 @@ from edittools.errors import EditError
 from edittools.models.batched import BatchedEditor, Prepared
 from edittools.models.editors import DEFAULTS, EditorOptions, EditRequest
 from edittools.models.flow import shift_factor
-from edittools.models.pictures import fit, resize, to_picture, to_tensor
+from edittools.models.pictures import WHOLE, fit, resize, to_picture, to_tensor
 from edittools.models.sampling import euler
 from edittools.models.shapes import Shape, choose, shapes
 from edittools.models.speed import speed_up
@@ -54,8 +54,8 @@ def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEF
 class RunFolderEditor(BatchedEditor):
     """Euler's method on the trained flow, at the shapes it was trained at.
 
-    Pictures are resized to the nearest shapes that the model knows, results to what was asked, or to the first source's
-    size.
+    Nothing is cut off: a whole picture is scaled to the nearest shape that the model knows, its aspect ratio given up,
+    and the whole result back to the first source's size, or to what was asked. So a result lies where its source does.
     """
 
     def __init__(self, system: System, recipe: dict[str, Any], device: str, dtype: str, options: EditorOptions) -> None:
@@ -68,8 +68,8 @@ class RunFolderEditor(BatchedEditor):
 
     def prepare(self, request: EditRequest) -> Prepared:
         sizes = [wanted_size(request, self.shapes[0]), *(source.shape[:2] for source in request.sources)]
-        target, *cut = [self.shapes[n] for n in choose(np.array(sizes), self.shapes)]
-        sources = [fit(source, *shape) for source, shape in zip(request.sources, cut)]
+        target, *scaled = [self.shapes[n] for n in choose(np.array(sizes), self.shapes)]
+        sources = [fit(source, *shape, WHOLE) for source, shape in zip(request.sources, scaled)]
         return Prepared(
             request,
             target,

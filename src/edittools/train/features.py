@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from edittools.errors import EditError, RowError
-from edittools.models.pictures import fit, to_tensor
+from edittools.models.pictures import Box, crop_box, fit, to_tensor
 from edittools.models.shapes import Shape
 from edittools.models.systems.base import Conditions, System
-from edittools.train.plan import Sample
-from edittools.train.rows import TARGET, Rows, unusable
+from edittools.train.plan import Sample, crops
+from edittools.train.rows import TARGET, Row, Rows, unusable
 
 _TYPES = {
     "F32": torch.float32,
@@ -48,6 +48,30 @@ class Features:
     conditions: Conditions
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A picture of a row as a sample has it."""
+
+    which: int
+    shape: Shape
+    box: Box
+
+
+def shows(row: Row, sample: Sample) -> list[Shown]:
+    """The target and the references of a sample."""
+    which = (TARGET, *sample.references)
+    return [Shown(*each) for each in zip(which, sample.shapes, crops(row, sample))]
+
+
+def placed(pictures: list[Shown]) -> Conditions:
+    """{"crops": (1 + R, 4)}: which parts of their pictures the target and the references are."""
+    return {"crops": torch.tensor([shown.box for shown in pictures])}
+
+
+def picture_size(row: Row, which: int) -> tuple[int, int]:
+    return row.target if which == TARGET else row.sources[which]
+
+
 class Encoder:
     """Computes features from a row's pictures and text; keeps them while they fit into 1 GiB."""
 
@@ -56,23 +80,23 @@ class Encoder:
         self._kept: dict[object, Conditions] = {}
         self._size = 0
 
-    def latents(self, row: int, which: int, shape: Shape) -> Tensor:
+    def latents(self, row: int, shown: Shown) -> Tensor:
         def compute() -> Conditions:
-            picture = fit(self.rows.picture(row, which, shape), *shape)
-            return {"latents": self.system.latents(to_tensor(picture)[None])[0]}
+            return {"latents": self.system.latents(to_tensor(self._cut(row, shown))[None])[0]}
 
-        return self._once((row, which, shape), compute)["latents"]
+        return self._once((row, shown), compute)["latents"]
+
+    def _cut(self, row: int, shown: Shown) -> np.ndarray:
+        picture = self.rows.picture(row, shown.which, shown.shape)
+        return fit(picture, *shown.shape, shown.box, picture_size(self.rows[row], shown.which))
 
     def conditions(self, sample: Sample) -> Conditions:
         """The encoders see the references as they are cut for the network."""
 
         def compute() -> Conditions:
-            shown = [
-                fit(self.rows.picture(sample.row, r, shape), *shape)
-                for r, shape in zip(sample.references, sample.shapes[1:])
-            ]
+            cut = [self._cut(sample.row, shown) for shown in shows(self.rows[sample.row], sample)[1:]]
             try:
-                return self.system.conditions(shown, sample.text)
+                return self.system.conditions(cut, sample.text)
             except RowError as error:  # training data has to be whole
                 raise unusable(self.rows[sample.row].id, error) from error
 
@@ -89,11 +113,9 @@ class Encoder:
         return found
 
     def __call__(self, sample: Sample) -> Features:
-        return Features(
-            self.latents(sample.row, TARGET, sample.shapes[0]),
-            [self.latents(sample.row, r, shape) for r, shape in zip(sample.references, sample.shapes[1:])],
-            self.conditions(sample),
-        )
+        pictures = shows(self.rows[sample.row], sample)
+        target, *references = (self.latents(sample.row, shown) for shown in pictures)
+        return Features(target, references, self.conditions(sample) | placed(pictures))
 
 
 class Keys:
@@ -109,16 +131,22 @@ class Keys:
             self.contents[place] = self.rows.content(row, which)
         return self.contents[place]
 
-    def latents(self, row: int, which: int, shape: Shape) -> str:
-        return _key("latents", self.encoding["latents"], self.content(row, which), *map(str, shape))
+    def latents(self, row: int, shown: Shown) -> str:
+        return _key("latents", self.encoding["latents"], *self._picture(row, shown))
 
     def conditions(self, sample: Sample) -> str:
-        pictures = [f"{self.content(sample.row, r)} {h} {w}" for r, (h, w) in zip(sample.references, sample.shapes[1:])]
+        pictures = [" ".join(self._picture(sample.row, shown)) for shown in shows(self.rows[sample.row], sample)[1:]]
         return _key("conditions", self.encoding["conditions"], *pictures, sample.text)
 
+    def _picture(self, row: int, shown: Shown) -> list[str]:
+        named = [self.content(row, shown.which), *map(str, shown.shape)]
+        size = picture_size(self.rows[row], shown.which)
+        # the middle of it needs no name: its size and the shape say it
+        return named if shown.box == crop_box(*size, *shown.shape) else [*named, *map(repr, shown.box)]
+
     def all(self, sample: Sample) -> list[str]:
-        pictures = [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]
-        return [self.conditions(sample), *(self.latents(sample.row, which, shape) for which, shape in pictures)]
+        pictures = shows(self.rows[sample.row], sample)
+        return [self.conditions(sample), *(self.latents(sample.row, shown) for shown in pictures)]
 
 
 def _key(*parts: str) -> str:
@@ -272,14 +300,10 @@ class Stored:
         return np.array([self.store.length(self.keys.conditions(sample)) for sample in samples])
 
     def __call__(self, sample: Sample) -> Features:
-        def latents(which: int, shape: Shape) -> Tensor:
-            return self.store.get(self.keys.latents(sample.row, which, shape))["latents"]
-
-        return Features(
-            latents(TARGET, sample.shapes[0]),
-            [latents(r, shape) for r, shape in zip(sample.references, sample.shapes[1:])],
-            self.store.get(self.keys.conditions(sample)),
-        )
+        pictures = shows(self.keys.rows[sample.row], sample)
+        keys = (self.keys.latents(sample.row, shown) for shown in pictures)
+        target, *references = (self.store.get(key)["latents"] for key in keys)
+        return Features(target, references, self.store.get(self.keys.conditions(sample)) | placed(pictures))
 
 
 def precompute(encoder: Encoder, keys: Keys, samples: list[Sample], store: Store, writer: Writer) -> Iterable[int]:
@@ -289,10 +313,10 @@ def precompute(encoder: Encoder, keys: Keys, samples: list[Sample], store: Store
     try:
         for sample in samples:
             added = 0
-            for which, shape in [(TARGET, sample.shapes[0]), *zip(sample.references, sample.shapes[1:])]:
-                key = keys.latents(sample.row, which, shape)
+            for shown in shows(keys.rows[sample.row], sample):
+                key = keys.latents(sample.row, shown)
                 if key not in store and key not in done:
-                    writer.add(key, {"latents": encoder.latents(sample.row, which, shape)})
+                    writer.add(key, {"latents": encoder.latents(sample.row, shown)})
                     done.add(key)
                     added += 1
             key = keys.conditions(sample)

@@ -85,7 +85,8 @@ class Log:
         self.new_rows += work.rows
         for batch, values in zip(work.batches, losses):
             count = len(batch.rows)
-            sizes = [h * w // system.patch**2 for h, w in batch.samples[0].shapes]
+            shapes = batch.samples[0].shapes
+            sizes = [h * w // system.patch**2 for h, w in (shapes if system.sees_references else shapes[:1])]
             key = (sum(sizes), sizes[0], (batch.text_tokens - batch.padding) // count)  # padding is no work done
             if key not in self._flops_of:
                 self._flops_of[key] = system.flops(*key)

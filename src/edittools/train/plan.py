@@ -7,6 +7,9 @@ row as often as its weight says; what does not fill a batch waits for the next e
 
 Where the texts' lengths in tokens are known, as they are with stored features, the texts of a batch are equally long
 if possible: without padding there is no mask, and faster attention kernels run.
+
+A reference of about its target's aspect ratio shows the same scene: it has the target's shape and the same part of it,
+so that the tokens of one place show the same place in both (`crops`).
 """
 
 from __future__ import annotations
@@ -22,13 +25,16 @@ import xxhash
 
 from edittools.errors import UsageError
 from edittools.models import shapes as known
+from edittools.models.pictures import Box, crop_box
 from edittools.models.shapes import Shape
+from edittools.models.systems import sees_references
 from edittools.train.alignment import align
 from edittools.train.config import Recipe
 from edittools.train.rows import CAPTIONS, Row, Rows
 
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
 FEWEST = 2  # batches an epoch that make a bucket worth having
+SAME_SCENE = 0.06  # aspect ratios whose logarithms differ by less: sides rounded to 16 or 32 pixels differ so much
 _AT_ONCE = 1 << 16  # pictures
 _LOOKED_AT = 64  # samples of a bucket among which those to move are looked for
 
@@ -102,20 +108,27 @@ class Plan:
         self._best = np.concatenate(
             [known.choose(self._sizes[k : k + _AT_ONCE], self.shapes) for k in range(0, len(self._sizes), _AT_ONCE)]
         )
+        # A target, and every reference of its scene, follows the target's shape.
+        counts = np.diff(self._ends, prepend=0)
+        targets = np.repeat(self._ends - counts, counts)
+        ratios = np.log(self._sizes[:, 0] / self._sizes[:, 1])
+        self._tied = np.abs(ratios - ratios[targets]) < SAME_SCENE
+        self._best = np.where(self._tied, self._best[targets], self._best)
         self._numbers = self._best.copy()  # of the shape of every picture
         tokens = [h * w // patch**2 for h, w in self.shapes]
+        seen = None if sees_references(recipe.system, recipe.model) else 1  # pictures whose tokens the network sees
         keys: dict[tuple[int, ...], int] = {}
         self._code = self._codes(keys)
         self._fit = np.empty(len(keys), int)
         for key, code in keys.items():
-            used = sum(tokens[k] for k in key)
+            used = sum(tokens[k] for k in key[:seen])
             if used > recipe.batch_tokens:
                 raise UsageError(
                     f"a row of {len(key) - 1} references has {used} image tokens, "
                     f"and `batch_tokens` is {recipe.batch_tokens}"
                 )
             self._fit[code] = 1 if one_row else recipe.batch_tokens // used
-        self._tokens = np.array([sum(tokens[k] for k in key) for key in keys])
+        self._tokens = np.array([sum(tokens[k] for k in key[:seen]) for key in keys])
         # where the variant begins that a row has in epoch 0
         self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows))
         self._even_out(keys)
@@ -179,6 +192,7 @@ class Plan:
         """For every sample the other bucket that crops least, if one is near: (cost, sample, bucket)."""
         pictures = len(now)
         at = starts[np.array(samples, int)][:, None] + np.arange(pictures)
+        tied = self._tied[at]
         lost = known.cropped(self._sizes[at].reshape(-1, 2), self.shapes)
         best = self._best[at].reshape(-1, 1)
         areas = np.array([h * w for h, w in self.shapes], float)
@@ -186,12 +200,17 @@ class Plan:
         # neither much smaller nor larger than the picture's best shape
         more[(more > MOVED_CROP) | (np.abs(np.log(areas / areas[best])) > known.NEARBY)] = np.inf
         found = []
-        for sample, each in zip(samples, more.reshape(len(samples), pictures, -1)):
-            choices = [[(cost, k) for k, cost in enumerate(costs.tolist()) if cost < np.inf] for costs in each]
+        for sample, each, follows in zip(samples, more.reshape(len(samples), pictures, -1), tied.tolist()):
+            each[0] *= sum(follows)  # what follows the target loses as much
+            chosen = [0] * pictures  # of the free pictures, which one each follows
+            free = [p for p in range(pictures) if not (p and follows[p])]
+            for place, p in enumerate(free):
+                chosen[p] = place
+            choices = [[(cost, k) for k, cost in enumerate(each[p].tolist()) if cost < np.inf] for p in free]
             options = [
                 (sum(cost for cost, _ in option), larger[key])
                 for option in itertools.product(*choices)
-                if (key := tuple(k for _, k in option)) in larger
+                if (key := tuple(option[place][1] for place in chosen)) in larger
             ]
             if options:
                 cost, to = min(options)
@@ -271,6 +290,18 @@ class Plan:
             waiting / max(1, waiting + len(drawn)),
             len(np.unique(self._code)),
         )
+
+
+def crops(row: Row, sample: Sample) -> list[Box]:
+    """The part of its target and of each of its references that a sample shows: the same part of the same scene."""
+    height, width = row.target
+    target = crop_box(height, width, *sample.shapes[0])
+    boxes = [target]
+    for reference, shape in zip(sample.references, sample.shapes[1:]):
+        h, w = row.sources[reference]
+        same = shape == sample.shapes[0] and abs(np.log(h / w) - np.log(height / width)) < SAME_SCENE
+        boxes.append(target if same else crop_box(h, w, *shape))
+    return boxes
 
 
 _LOW = 0xFFFFFFFF

@@ -38,6 +38,14 @@ def recognise(weights: str) -> str:
     raise EditError(f"{weights or 'no weights'}: not the weights of a system that can be trained: {found}")
 
 
+def sees_references(name: str, settings: dict[str, Any]) -> bool:
+    """Do the latents of references go through the network of a system? Elsewhere the encoders alone see sources."""
+    if name not in system_names():
+        return True
+    module = importlib.import_module(f"{__name__}.{name}")
+    return bool(getattr(module, "sees_references", lambda settings: True)(settings))
+
+
 def load_system(
     name: str,
     settings: dict[str, Any],

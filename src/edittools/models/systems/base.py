@@ -15,7 +15,11 @@ from edittools.models.autoencoder import Autoencoder
 from edittools.models.flow import velocity_from_x0, x0_from_velocity
 
 Conditions = dict[str, Tensor]
-"""What the frozen encoders say about one row, or about a batch of rows, by name."""
+"""What the frozen encoders say about one row, or about a batch of rows, by name.
+
+In training also "crops" (1 + R, 4): the parts of their pictures that the target and the references are, left, top,
+right, bottom as shares. Without it they are whole.
+"""
 
 
 @dataclass
@@ -45,6 +49,7 @@ class System(ABC):
     multiple: int  # sides of pictures are multiples of this many pixels; a token covers `patch` pixels squared
     patch: int
     one_row = False  # rows cannot share a batch
+    sees_references = True  # their latents go through the network
     pipeline = ""  # the class of diffusers that loads it, where there is one
 
     # ------------------------------------------------------------------------------------ frozen encoders

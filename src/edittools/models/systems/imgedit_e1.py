@@ -53,6 +53,11 @@ class Settings:
     projectors: dict[str, Any] = field(default_factory=dict)  # likewise: states_width, features_width, hidden, width
 
 
+def sees_references(settings: dict[str, Any]) -> bool:
+    """Only in the ablation do the sources' latents go through the network."""
+    return bool(settings.get("references", False))
+
+
 class Projectors(nn.Module):
     """Two MLPs into the text stream: Linear, SiLU, Linear. That of the features has FLUX.1 Redux's shape."""
 
@@ -182,6 +187,7 @@ class E1(FluxSystem):
 
     def __init__(self, settings: Settings, folder: Path, network: E1Network | None) -> None:
         self.settings, self.folder = settings, folder
+        self.sees_references = settings.references
         if network is not None:
             self.network = network
 

@@ -128,7 +128,8 @@ class Small(System):
 
     def collate(self, rows: list[Conditions]) -> Conditions:
         words = [row["words"] for row in rows]
-        return {"words": nn.utils.rnn.pad_sequence(words, batch_first=True, padding_value=PADDING)}
+        made = {"words": nn.utils.rnn.pad_sequence(words, batch_first=True, padding_value=PADDING)}
+        return made | {"crops": torch.stack([row["crops"] for row in rows])} if "crops" in rows[0] else made
 
     def perturb(self, conditions: Conditions, random: torch.Generator) -> Conditions:
         """Replace a share of the words by the unknown word, so that its vector is trained too."""
@@ -136,7 +137,7 @@ class Small(System):
             return conditions
         words = conditions["words"]
         hit = torch.rand(words.shape, generator=random) < self.settings.word_dropout
-        return {"words": torch.where(hit & (words > UNKNOWN), UNKNOWN, words)}
+        return {**conditions, "words": torch.where(hit & (words > UNKNOWN), UNKNOWN, words)}
 
     def encoding(self) -> dict[str, str]:
         return {"latents": "pixels", "conditions": "words"}
