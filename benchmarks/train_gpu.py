@@ -46,7 +46,7 @@ from edittools.train.log import StepReport, peak_tflops
 from edittools.train.loop import open_run, train
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan
-from edittools.train.rows import TARGET, Row
+from edittools.train.rows import Row
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

@@ -96,7 +96,7 @@ class TextEncoder(nn.Module):
 
 
 def positions(height: int, width: int, boxes: Tensor) -> Tensor:
-    """Where each token of a picture lies, (B, h·w, POSITION_CHANNELS): cosines over the whole picture's rows and columns.
+    """Where each token lies, (B, h·w, POSITION_CHANNELS): cosines over its whole picture's height and width.
 
     boxes   (B, 4), the parts of their pictures that the tokens cover: left, top, right, bottom as shares
 
