@@ -34,8 +34,11 @@ class Recipe:
     variants: int = 1  # what is drawn at random is drawn so many times per row, before training
     t2i_share: float = -1.0  # share of text-to-image rows; -1: as the data has them
     task_weights: dict[str, float] = field(default_factory=dict)  # how often a task's rows are drawn; others 1
+    kinds: dict[str, float] = field(default_factory=dict)  # share of "t2i", and of edits with "one" or "several" sources
+    origins: dict[str, float] = field(default_factory=dict)  # share of "internet", "synthetic", or what rows are from
     balance: str = ""  # column with a row's cluster: clusters are drawn equally often [SPEC T13]
     balance_power: float = 1.0  # 0: as the data has them, 1: equally often
+    resample: bool = False  # batches in an order that keeps the clusters even from step to step [SPEC T13]
 
     # Objective
     timesteps: str = "uniform"  # density of t: "uniform", or "logit-normal" (mean 0, deviation 1)
@@ -91,7 +94,9 @@ class Recipe:
             need(len(parts) == 2 and all(p.isdigit() and int(p) for p in parts), f"`ratios`: {ratio!r} is not W:H")
         need(bool(self.ratios), "`ratios` must name at least one")
         need(self.language in ("en", "zh", "both"), '`language` must be "en", "zh" or "both"')
-        for name in ("captions", "wordings"):
+        need(self.kinds.keys() <= {"t2i", "one", "several"}, '`kinds` are "t2i", "one" and "several"')
+        need(not self.resample or bool(self.balance), "`resample` needs `balance`, the column of the clusters")
+        for name in ("captions", "wordings", "kinds", "origins"):
             shares = getattr(self, name)
             need(all(v >= 0 for v in shares.values()), f"`{name}`: shares must not be negative")
             need(not shares or sum(shares.values()) > 0, f"`{name}`: all shares are 0")

@@ -18,6 +18,7 @@ from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
 from edittools.train.log import StepReport
 from edittools.train.loop import check_run, open_run, train
+from edittools.train.mixture import drawn
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan, text_shares
 from edittools.train.rows import CAPTIONS, ShardRows, wording_column
@@ -135,6 +136,8 @@ def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) ->
         f"{use.buckets} buckets; {1 - use.unused:.1%} of the token budget used, {use.cropped:.1%} of the pixels "
         f"cropped, {use.waiting:.1%} of an epoch's rows wait for the next"
     )
+    if shares := drawn(recipe, rows, plan.weights):
+        say("drawn: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
 def say(text: str) -> None:

@@ -30,7 +30,8 @@ from edittools.models.shapes import Shape
 from edittools.models.systems import sees_references
 from edittools.train.alignment import align
 from edittools.train.config import Recipe
-from edittools.train.rows import CAPTIONS, Row, Rows
+from edittools.train.mixture import Evener, categories, row_weights
+from edittools.train.rows import CAPTIONS, EDIT_CAPTIONS, Row, Rows
 
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
 FEWEST = 2  # batches an epoch that make a bucket worth having
@@ -226,6 +227,7 @@ class Plan:
 
     def _epochs(self) -> Iterator[_Epoch]:
         draws = np.empty((3, 0), int)
+        evener = Evener(categories(self.rows), self.weights) if self.recipe.resample else None
         for epoch in itertools.count():
             # those that wait come first in their bucket
             draws = np.concatenate([draws, self._draws(epoch)], 1)
@@ -242,6 +244,9 @@ class Plan:
             if self.lengths is not None:
                 # which wait is decided already: not always the longest
                 chosen = chosen[np.lexsort((self.lengths[draws[0, chosen]], code[chosen]))]
+            if evener is not None:
+                rows = np.split(draws[0, chosen] % len(self.rows), ends[:-1]) if len(ends) else []
+                order = order[evener.order([rows[k] for k in order])]
             yield _Epoch(draws[:, chosen], ends, order, waiting)
             draws = waiting
 
@@ -347,32 +352,13 @@ def _offered(
 
 
 def text_shares(recipe: Recipe, edits: bool) -> dict[str, float]:
-    """The shares of the kinds of text: of instructions for rows with sources, of captions for rows without."""
-    if edits:
-        return recipe.wordings or {"instruction": 1.0}
-    return recipe.captions or dict.fromkeys(CAPTIONS, 1.0)
+    """The shares of the kinds of text: of instructions for rows with sources, of captions for rows without.
 
-
-def row_weights(recipe: Recipe, rows: Rows) -> np.ndarray:
-    """How often an epoch draws every row, on average; the mean is 1.
-
-    The product of the weight of its task and, with `balance`, n^-power for a cluster of n rows [SPEC T13]; then
-    text-to-image rows and edits are scaled to `t2i_share`.
+    Where only `captions` are given, instructions are mixed by them too: see EDIT_CAPTIONS.
     """
-    weights = np.array([recipe.task_weights.get(rows[k].task, 1.0) for k in range(len(rows))])
-    if recipe.balance:
-        clusters = [rows[k].cluster for k in range(len(rows))]
-        sizes: dict[str | None, int] = {}
-        for cluster in clusters:
-            sizes[cluster] = sizes.get(cluster, 0) + 1
-        # a row without a cluster is one of its own
-        weights *= [1.0 if c is None else sizes[c] ** -recipe.balance_power for c in clusters]
-    if recipe.t2i_share >= 0:
-        t2i = np.array([not rows[k].sources for k in range(len(rows))])
-        for kind, share, what in ((t2i, recipe.t2i_share, "text-to-image rows"), (~t2i, 1 - recipe.t2i_share, "edits")):
-            if share and not weights[kind].sum():
-                raise UsageError(f"`t2i_share` asks for {what}, and the data has none")
-            weights[kind] *= share / weights[kind].sum() if weights[kind].sum() else 0
-    if not weights.sum():
-        raise UsageError("the weights leave no row to draw", hint="`task_weights`")
-    return weights * len(rows) / weights.sum()
+    if not edits:
+        return recipe.captions or dict.fromkeys(CAPTIONS, 1.0)
+    if recipe.wordings or not recipe.captions:
+        return recipe.wordings or {"instruction": 1.0}
+    styles = {kind: EDIT_CAPTIONS.get(kind, []) for kind in recipe.captions}
+    return {name: share / len(styles[kind]) for kind, share in recipe.captions.items() for name in styles[kind]}

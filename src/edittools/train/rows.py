@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ TARGET = -1  # the number of a row's target among its pictures; sources count fr
 CAPTIONS = {"original": "caption", "structured": "caption_structured", "instructive": "instruction"}
 """Kinds of text of a text-to-image row, and their columns [SPEC C7]."""
 
+EDIT_CAPTIONS = {"original": ["instruction"], "structured": ["detailed"], "instructive": ["concise", "user_like"]}
+"""What the same kinds are of an edit: styles of its instruction (FireRed 2.5.2), as `edit caption` calls them."""
+
 
 def wording_column(kind: str) -> str:
     """The column of a style of instruction: `instruction` itself, or what `edit caption` made [SPEC C2]."""
@@ -40,6 +44,8 @@ class Row:
     sources: list[tuple[int, int]]  # height and width of every source
     target: tuple[int, int]
     cluster: str | None = None
+    origin: str = ""  # the data set or crawl that it is from
+    synthetic: bool = False  # a template or a model made it
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)  # of objects: x0, y0, x1, y1, shares
 
 
@@ -133,7 +139,9 @@ class ShardRows:
             task = tasks[k] or ""
             cluster = None if clusters[k] is None else str(clusters[k])
             template = origin.get("template") or task
-            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], cluster, boxes))
+            made = bool(origin.get("template") or origin.get("model"))
+            named = (cluster, sys.intern(origin.get("origin") or ""), made)
+            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], *named, boxes))
             self.pictures.append(pictures)
             if self.masks is not None:
                 self.masks.append(kept_reference(masks[k]) if masks[k] is not None else None)
