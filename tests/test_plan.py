@@ -385,9 +385,9 @@ def frequencies(plan, of, epochs):
     return found
 
 
-def row(k, task="tone", sources=1, cluster=None, texts=None):
+def row(k, task="tone", sources=1, cluster=None, texts=None, **more):
     texts = texts or {("instruction" if sources else "original", "en"): "change it"}
-    return Row(f"row-{k}", task, "t", texts, [(64, 64)] * sources, (64, 64), cluster)
+    return Row(f"row-{k}", task, "t", texts, [(64, 64)] * sources, (64, 64), cluster, **more)
 
 
 def test_task_weights_are_what_an_epoch_draws():
@@ -429,6 +429,67 @@ def test_clusters_are_balanced(power):
         assert found[name] / found.total() == pytest.approx(size ** (1 - power) / total, rel=0.01)
 
 
+def test_kinds_and_origins_have_their_shares_at_once():
+    """Ten edits of one source for each of several, all synthetic rows among the former: both marginals are met."""
+    rows = Sized(
+        [row(k, sources=0) for k in range(30)]
+        + [row(100 + k, synthetic=k % 2 == 0) for k in range(100)]
+        + [row(300 + k, sources=2) for k in range(10)]
+    )
+    plan = plan_of(rows, kinds={"t2i": 2, "one": 1, "several": 1}, origins={"internet": 9, "synthetic": 1})
+    found = frequencies(plan, lambda row: (len(row.sources), row.synthetic), 100)
+    total = found.total()
+    by_kind = [sum(n for (sources, _), n in found.items() if sources == k) / total for k in range(3)]
+    assert by_kind == pytest.approx([0.5, 0.25, 0.25], abs=0.005)
+    assert sum(n for (_, made), n in found.items() if made) / total == pytest.approx(0.1, abs=0.005)
+    # a kind that no row is of leaves its share to the others
+    plan = plan_of(Sized(rows.rows[:130]), kinds={"t2i": 2, "one": 1, "several": 1}, batch_tokens=128)
+    assert frequencies(plan, lambda row: bool(row.sources), 60)[False] / (60 * 130) == pytest.approx(2 / 3, abs=0.01)
+    with pytest.raises(UsageError, match="t2i_share"):
+        plan_of(rows, kinds={"one": 1, "several": 3}, t2i_share=0.2)
+
+
+def test_origins_may_be_what_rows_are_from():
+    rows = Sized([row(k, origin="mine" if k % 4 == 0 else "theirs", synthetic=True) for k in range(80)])
+    plan = plan_of(rows, origins={"mine": 3, "theirs": 1}, batch_tokens=128)
+    found = frequencies(plan, lambda row: row.origin, 60)
+    assert found["mine"] / found.total() == pytest.approx(0.75, abs=0.005)
+    plan = plan_of(rows, origins={"mine": 3, "synthetic": 1}, batch_tokens=128)
+    assert frequencies(plan, lambda row: row.origin, 60)["mine"] / (60 * 80) == pytest.approx(0.75, abs=0.005)
+    with pytest.raises(UsageError, match="no row is of thiers"):
+        plan_of(rows, origins={"mine": 3, "thiers": 1})
+    with pytest.raises(UsageError, match="no share for synthetic rows"):
+        plan_of(rows, origins={"mine": 3, "internet": 1})
+    with pytest.raises(UsageError, match="kinds"):
+        tiny(kinds={"two": 1})
+    with pytest.raises(UsageError, match="balance"):
+        tiny(resample=True)
+
+
+def test_resampling_keeps_clusters_even_at_every_step():
+    """How far what clusters had is from their shares: at 95% of all times a few rows at most, not dozens."""
+    sizes = {"large": 3000, "middle": 300, "small": 10}
+    rows = Sized([row(f"{name}-{k}", cluster=name) for name, size in sizes.items() for k in range(size)])
+
+    def worst(**settings):
+        plan = plan_of(rows, balance="cluster", batch_tokens=128, **settings)
+        names = [
+            [rows[plan.samples[draw.sample].row].cluster for draw in batch]
+            for batches, _ in itertools.islice(plan.epochs(), 2)
+            for batch in batches
+        ]
+        assert abs(sum(map(len, names)) - 2 * len(rows)) < 8
+        had, far = collections.Counter(), []
+        for batch in names:
+            had.update(batch)
+            far.append(max(abs(had[name] - had.total() / 3) for name in sizes))
+        return float(np.quantile(far, 0.95)), collections.Counter(map(tuple, map(sorted, names)))
+
+    (plainly, before), (evenly, after) = worst(), worst(resample=True)
+    assert before == after  # the same batches in another order
+    assert evenly <= 3 and plainly > 5 * evenly, (evenly, plainly)
+
+
 def test_captions_and_wordings_have_their_shares():
     texts = {(kind, "en"): kind for kind in ("original", "structured", "instructive")}
     recipe = tiny(captions={"original": 55, "structured": 40, "instructive": 5})
@@ -444,6 +505,14 @@ def test_captions_and_wordings_have_their_shares():
     texts = {("instruction", "en"): "long", ("concise", "en"): "short", ("detailed", "en"): "never"}
     found = collections.Counter(choose_text(recipe, row(k, texts=texts), 0)[0] for k in range(count))
     assert set(found) == {"long", "short"} and abs(found["short"] / count - 0.75) < 0.015
+    # the same kinds of an edit: what it came with, its detailed style, its concise and its user-like one
+    recipe = tiny(captions={"original": 20, "structured": 60, "instructive": 20})
+    texts = {(kind, "en"): kind for kind in ("instruction", "detailed", "concise", "user_like")}
+    found = collections.Counter(choose_text(recipe, row(k, texts=texts), 0)[0] for k in range(count))
+    for kind, share in (("instruction", 0.2), ("detailed", 0.6), ("concise", 0.1), ("user_like", 0.1)):
+        assert abs(found[kind] / count - share) < 4 * math.sqrt(share * (1 - share) / count)
+    # and an edit that has none but its own
+    assert choose_text(recipe, row(0), 0)[0] == "change it"
 
 
 def test_languages_and_dropped_texts_have_their_shares():

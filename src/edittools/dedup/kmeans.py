@@ -67,8 +67,8 @@ def centroids(
     if len(rows) > per_centroid * count:
         sample = rows[np.sort(rng.choice(len(rows), per_centroid * count, replace=False))]
     count = min(count, len(sample))
-    start = _apart(vectors, sample, count, rng) if apart else rng.choice(len(sample), count, replace=False)
-    found = unit(vectors, sample[np.sort(start)])
+    begin = _apart(vectors, sample, count, rng) if apart else rng.choice(len(sample), count, replace=False)
+    found = unit(vectors, sample[np.sort(begin)])
     with ThreadPoolExecutor(jobs) as pool:
         for _ in range(iterations):
             sums, members = np.zeros_like(found), np.zeros(count, np.int64)

@@ -47,7 +47,8 @@ def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> None:
         if not matched:
             raise UsageError(f"recipe: `lora`: no module of the transformer is called `{target}`")
         found += [name for name in matched if not name.startswith(dead)]
-    config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha or chosen.rank, lora_dropout=chosen.dropout, target_modules=found)
+    alpha = chosen.alpha or chosen.rank
+    config = LoraConfig(r=chosen.rank, lora_alpha=alpha, lora_dropout=chosen.dropout, target_modules=found)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config)

@@ -69,7 +69,7 @@ class RunFolderEditor(BatchedEditor):
     def prepare(self, request: EditRequest) -> Prepared:
         sizes = [wanted_size(request, self.shapes[0]), *(source.shape[:2] for source in request.sources)]
         target, *scaled = [self.shapes[n] for n in choose(np.array(sizes), self.shapes)]
-        sources = [fit(source, *shape, box=WHOLE) for source, shape in zip(request.sources, scaled)]
+        sources = [fit(source, h, w, WHOLE) for source, (h, w) in zip(request.sources, scaled)]
         return Prepared(
             request,
             target,

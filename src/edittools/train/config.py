@@ -34,7 +34,7 @@ class Recipe:
     variants: int = 1  # what is drawn at random is drawn so many times per row, before training
     t2i_share: float = -1.0  # share of text-to-image rows; -1: as the data has them
     task_weights: dict[str, float] = field(default_factory=dict)  # how often a task's rows are drawn; others 1
-    kinds: dict[str, float] = field(default_factory=dict)  # share of "t2i", and of edits with "one" or "several" sources
+    kinds: dict[str, float] = field(default_factory=dict)  # share of "t2i", of edits with "one" and "several" sources
     origins: dict[str, float] = field(default_factory=dict)  # share of "internet", "synthetic", or what rows are from
     balance: str = ""  # column with a row's cluster: clusters are drawn equally often [SPEC T13]
     balance_power: float = 1.0  # 0: as the data has them, 1: equally often
@@ -95,6 +95,7 @@ class Recipe:
         need(bool(self.ratios), "`ratios` must name at least one")
         need(self.language in ("en", "zh", "both"), '`language` must be "en", "zh" or "both"')
         need(self.kinds.keys() <= {"t2i", "one", "several"}, '`kinds` are "t2i", "one" and "several"')
+        need(not self.kinds or self.t2i_share == -1, "`kinds` has text-to-image rows' share: no `t2i_share` beside it")
         need(not self.resample or bool(self.balance), "`resample` needs `balance`, the column of the clusters")
         for name in ("captions", "wordings", "kinds", "origins"):
             shares = getattr(self, name)

@@ -17,7 +17,7 @@ from edittools.models.systems.base import Conditions, System
 from edittools.train import objective
 from edittools.train.config import Recipe
 from edittools.train.features import Features
-from edittools.train.plan import Draw, Plan, Sample
+from edittools.train.plan import Draw, Plan, Sample, crops
 from edittools.train.rows import Row
 
 AHEAD = 4  # steps
@@ -162,19 +162,19 @@ class Loader:
             samples,
             length,
             0 if mask is None else int((~mask).sum()),
-            self._masks(samples, target.shape[-2:]) if self.recipe.mask_weight != 1 else None,
+            self._masks(samples, *target.shape[-2:]) if self.recipe.mask_weight != 1 else None,
         )
         return batch.pin() if self.pin else batch
 
-    def _masks(self, samples: list[Sample], size: torch.Size) -> Tensor:
-        """The masks (B, 1, *size) of samples, cut as their targets are; ones of a row without."""
+    def _masks(self, samples: list[Sample], height: int, width: int) -> Tensor:
+        """The masks (B, 1, height, width) of samples, cut as their targets are; ones of a row without."""
         made = []
         for sample in samples:
             mask = self.plan.rows.mask(sample.row)
             if mask is None:
-                made.append(torch.ones(1, *size))
+                made.append(torch.ones(1, height, width))
                 continue
             row = self.plan.rows[sample.row]
-            inside = fit(resize(mask, *row.target), *sample.shapes[0])[..., 0] >= 128
-            made.append(F.adaptive_avg_pool2d(torch.from_numpy(inside).float()[None], tuple(size)))
+            inside = fit(resize(mask, *row.target), *sample.shapes[0], crops(row, sample)[0])[..., 0] >= 128
+            made.append(F.adaptive_avg_pool2d(torch.from_numpy(inside).float()[None], (height, width)))
         return torch.stack(made)

@@ -22,7 +22,7 @@ def row_weights(recipe: Recipe, rows: Rows) -> np.ndarray:
 
     The product of the weight of its task and, with `balance`, n^-power for a cluster of n rows [SPEC T13]; then origins
     and kinds are scaled to their shares, in turns until both fit (iterative proportional fitting, Deming and Stephan
-    1940), and text-to-image rows and edits to `t2i_share`. Where shares exclude each other the kinds have theirs.
+    1940). Where shares exclude each other the kinds have theirs.
     """
     weights = np.array([recipe.task_weights.get(rows[k].task, 1.0) for k in range(len(rows))])
     if recipe.balance:
