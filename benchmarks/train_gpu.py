@@ -42,8 +42,9 @@ from edittools.models.tokens import to_tokens
 from edittools.train import load_recipe
 from edittools.train.config import Recipe
 from edittools.train.features import Keys, Store, Stored, Writer, shows
+from edittools.train.folder import open_run
 from edittools.train.log import StepReport, peak_tflops
-from edittools.train.loop import open_run, train
+from edittools.train.loop import train
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan
 from edittools.train.rows import Row

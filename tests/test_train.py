@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from training import MemoryRows, edit_row, pairs, run, tiny
 
@@ -25,6 +26,7 @@ from edittools.models.tokens import to_pixels, to_tokens
 from edittools.train import checkpoint, load_recipe, objective, recipe_names
 from edittools.train.data import Batch, Loader, Step
 from edittools.train.features import Encoder
+from edittools.train.folder import Data
 from edittools.train.loop import forward_backward
 from edittools.train.muon import Muon, orthogonalise
 from edittools.train.optimizers import Average, Optimizers
@@ -392,11 +394,14 @@ def test_a_target_of_another_shape_than_its_source_is_learned_and_made(tmp_path,
 
 
 def contents(folder: Path):
-    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+    """The models' files, and the tensors of the checkpoint, which torch writes in any order."""
+    files = {p.relative_to(folder): p.read_bytes() for p in sorted(folder.glob("*/*.safetensors"))}
+    tensors = {k: v for p in folder.glob("checkpoints/*/*.safetensors") for k, v in load_file(p).items()}
+    return files, {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-class Stop(Exception):
-    pass
+class Stop(BaseException):
+    """As sudden as a kill: nothing is saved."""
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "prodigy", "adamw8bit"])
@@ -429,7 +434,7 @@ def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, optimizer):
         for d in ("whole", "parts")
     ]
     assert logs[0] == logs[1] == [2, 4, 6, 8, 10, 12]
-    assert not (tmp_path / "parts" / "checkpoints").exists()
+    assert [p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()] == ["step-00000012"]
 
 
 def test_a_finished_run_is_left_alone_and_another_refused(tmp_path):
@@ -438,9 +443,9 @@ def test_a_finished_run_is_left_alone_and_another_refused(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     again = run(tiny(steps=2), data, folder)
     assert again.seconds == 0 and before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    for other in ({"recipe": tiny(steps=3)}, {"data_id": "else"}):
+    for other in ({"recipe": tiny(steps=2, lr=0.5)}, {"data": Data("else")}):
         with pytest.raises(UsageError) as caught:
-            run(other.get("recipe", tiny(steps=2)), data, folder, data_id=other.get("data_id", ""))
+            run(other.pop("recipe", tiny(steps=2)), data, folder, **other)
         assert "--overwrite" in caught.value.hint
     assert run(tiny(steps=3), data, folder, overwrite=True).steps == 3
     (tmp_path / "full").mkdir()
@@ -461,6 +466,7 @@ def test_run_folder_opens_in_diffusers(tmp_path):
         "config.json",
         "transformer",
         "text_encoder",
+        "checkpoints",
         "log.jsonl",
         "_end.json",
     }

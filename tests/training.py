@@ -10,7 +10,8 @@ import numpy as np
 from edittools.models.systems import load_system
 from edittools.train import load_recipe
 from edittools.train.features import Encoder
-from edittools.train.loop import open_run, train
+from edittools.train.folder import Data, kept_words, open_run
+from edittools.train.loop import train
 from edittools.train.plan import Plan
 from edittools.train.rows import TARGET, Row
 
@@ -41,7 +42,7 @@ class MemoryRows:
     """Rows that are given as (Row, [sources..., target])."""
 
     def __init__(self, rows, bad=None, masks=None):
-        self.rows, self.bad, self.data_id, self.masks = rows, bad, "memory", masks or {}
+        self.rows, self.bad, self.data_id, self.masks = rows, bad, f"memory {len(rows)}", masks or {}
 
     def __len__(self):
         return len(self.rows)
@@ -85,16 +86,18 @@ def pairs(count=20, references=lambda k: 1, side=16):
 
 def run(recipe, rows, out: Path, **options):
     """Open the run folder and train; an outcome of a run that was finished before is returned as it is."""
-    overwrite, data_id = options.pop("overwrite", False), options.pop("data_id", "")
-    parallel = options.get("parallel")
-    finished = open_run(out, recipe, data_id, overwrite) if parallel is None or parallel.is_main else None
-    if parallel is not None:
-        parallel.wait()  # two processes that make one folder would find each other's
+    overwrite, data = options.pop("overwrite", False), options.pop("data", Data.of(rows))
+    parallel, branch = options.get("parallel"), options.get("branch")
+
+    def begin():
+        return open_run(out, recipe, data, overwrite, branch)
+
+    finished = begin() if parallel is None else parallel.on_main(begin)
     if finished:
         return finished
     system = load_system(
         recipe.system, recipe.model, seed=recipe.seed, dtype="float32",
-        texts=lambda: sorted({text for row, _ in rows.rows for text in row.texts.values()}),
+        texts=lambda: kept_words(out, branch) or sorted({t for row, _ in rows.rows for t in row.texts.values()}),
     )  # fmt: skip
     plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
     return train(recipe, plan, system, Encoder(system, rows), out, **options)

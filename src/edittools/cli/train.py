@@ -115,6 +115,13 @@ from edittools.errors import UsageError
     help="Run folder; with --precompute the folder of features.",
 )
 @options.option(
+    "--resume-from",
+    metavar="RUN[/@STEP]",
+    group="Run",
+    setting=False,
+    help="Begin with the checkpoint of another run: its newest, or that of a step that it keeps.",
+)
+@options.option(
     "--overwrite", is_flag=True, group="Output", setting=False, help="Replace a run that was made otherwise."
 )
 @options.option(
@@ -173,9 +180,10 @@ def command(
     from edittools.train.console import TrainOptions, precompute_with_progress, train_with_progress
 
     source = open_input(list(input), RunOptions(limit=chosen["limit"], partial=chosen["partial"]))
-    names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet")
+    names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet",
+             "resume_from", "max_pixels")  # fmt: skip
     run_options = TrainOptions(
-        output, threads=options.jobs(ctx), max_pixels=chosen["max_pixels"], **{name: chosen[name] for name in names}
+        output, threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
     )
     if chosen["precompute"]:
         precompute_with_progress(made, source, run_options, parse_task(chosen["task"]))

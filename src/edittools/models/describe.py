@@ -20,7 +20,7 @@ def folder_digest(folder: Path) -> str:
     state = xxhash.xxh3_128()
     for path in sorted(folder.rglob("*")):
         wanted = path.suffix in (".json", ".safetensors", ".txt", ".model") and path.is_file()
-        if not wanted or any(part.startswith(("checkpoint", ".")) for part in path.relative_to(folder).parts):
+        if not wanted or any(part.startswith(("checkpoint", "@", ".")) for part in path.relative_to(folder).parts):
             continue
         state.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.editors import EditorOptions, EditRequest, Work
-from edittools.models.weights import read_config
+from edittools.models.weights import check_kept, read_config
 
 # Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch.
 SEVERAL_REFERENCES = ("QwenImageEditPlusPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
@@ -84,6 +84,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
 
 def locate_pipeline(spec: str, wanted: tuple[str, ...] = ()) -> Path:
     """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or of none of these classes."""
+    check_kept(spec)
     folder = Path(spec) if Path(spec).is_dir() else _download(spec)
     if not recognises(folder):
         raise EditError(f"{spec} holds no diffusers pipeline (model_index.json)")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edittools.errors import EditError, RowError, UsageError
+from edittools.models.weights import check_kept
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
     the machine does not have.
     """
     path = Path(spec)
+    check_kept(spec)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UsageError(f"no dtype `{dtype}`", hint="float32, bfloat16 or float16")
     if not path.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):

@@ -12,6 +12,7 @@ import xxhash
 from safetensors import safe_open
 
 from edittools.errors import EditError, UsageError, describe, missing_extra
+from edittools.models.weights import check_kept
 from edittools.settings import read_settings
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
@@ -92,6 +93,7 @@ def split_scale(spec: str) -> tuple[str, float]:
 
 def lora_file(path: str) -> Path:
     """The safetensors file of a path or of the folder that `edit train` left. Raises EditError."""
+    check_kept(path)
     file = Path(path)
     if file.is_dir():
         found = sorted(file.glob("*.safetensors"))

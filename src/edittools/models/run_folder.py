@@ -34,7 +34,7 @@ def load(spec: str | Path, device: str, dtype: str, options: EditorOptions = DEF
     if not (folder / "_end.json").is_file():
         raise EditError(
             f"{folder}: this training run is not finished (no _end.json)",
-            hint="run `edit train` again with the same settings: it resumes",
+            hint="run `edit train` again with the same settings: it resumes; or use a model that it kept, RUN/@STEP",
         )
     recipe = read_config(folder).get("recipe")
     if not isinstance(recipe, dict) or not isinstance(model := recipe.get("model"), dict):

@@ -55,6 +55,15 @@ def find_weights(spec: str, *, revision: str | None = None, release: str | None 
     )
 
 
+def check_kept(spec: str) -> None:
+    """Raises EditError where RUN/@STEP names a model that the run has not kept; no hub has such names."""
+    path = Path(spec)
+    if path.name.startswith("@") and not path.exists():
+        kept = sorted(p.name for p in path.parent.glob("@*"))
+        hint = f"{path.parent} has {', '.join(sorted(kept, key=lambda name: (len(name), name)))}"
+        raise EditError(f"{spec}: no such model was kept", hint=hint if kept else "`keep_every` of a recipe keeps some")
+
+
 def _checked(folder: Path, release: str | None) -> Path:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         other = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".tar"))

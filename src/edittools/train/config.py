@@ -78,6 +78,8 @@ class Recipe:
     compile: bool = False  # compile the repeated blocks
     attention: str = ""  # a backend of diffusers that takes masks, such as "_native_cudnn"; empty: torch's own choice
     checkpoint_every: int = 1000  # steps
+    keep_last: int = 2  # checkpoints: should the last be damaged, the one before is used
+    keep_every: int = 0  # steps between models that are kept, to be used as RUN/@STEP, with their checkpoints; 0: none
     log_every: int = 10  # steps
     sample_every: int = 0  # steps between sample pictures; 0: none
     sample_steps: int = 28  # Euler steps, there and when the trained model is used
@@ -122,7 +124,8 @@ class Recipe:
         need(self.optimizer in OPTIMIZERS, f"`optimizer` must be one of {', '.join(OPTIMIZERS)}")
         need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
         need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
-        for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "mask_weight"):
+        for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "keep_every",
+                     "mask_weight"):  # fmt: skip
             need(getattr(self, name) >= 0, f"`{name}` must not be negative")
         need(0 <= self.muon_momentum < 1, "`muon_momentum` must lie in [0, 1)")
         need(self.schedule in ("linear", "cosine"), '`schedule` must be "linear" or "cosine"')
@@ -132,8 +135,8 @@ class Recipe:
         need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
         need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
-        for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "log_every", "sample_steps",
-                     "shift", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
+        for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "keep_last", "log_every",
+                     "sample_steps", "shift", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
 
 

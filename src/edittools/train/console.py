@@ -14,10 +14,12 @@ from edittools.models.quiet import no_bars
 from edittools.models.systems import load_system
 from edittools.record import TASKS
 from edittools.stream.source import Source
+from edittools.train import checkpoint
 from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
-from edittools.train.log import StepReport
-from edittools.train.loop import check_run, open_run, train
+from edittools.train.folder import Data, check_branch, check_run, kept_words, open_run, refuse_own_input
+from edittools.train.log import StepReport, say
+from edittools.train.loop import train
 from edittools.train.mixture import drawn
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan, text_shares
@@ -40,6 +42,8 @@ class TrainOptions:
     threads: int | None = None
     track: tuple[str, ...] = ()
     overwrite: bool = False
+    resume_from: str | None = None
+    reads: tuple[str, ...] = ()  # the inputs, and the recipe where it is a file
     quiet: bool = False
     max_pixels: int = 0
 
@@ -77,9 +81,14 @@ def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -
 def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Parallel) -> None:
     quiet = options.quiet or not parallel.is_main
     rows = open_rows(recipe, source, options.max_pixels)
-    data_id = rows.data_id if options.cache is None else f"{rows.data_id}, stored features"  # batched otherwise
-    run = (options.output, recipe, data_id, options.overwrite)
-    finished = parallel.gather(check_run(*run) if parallel.is_main else None)[0]
+    branch = None if options.resume_from is None else checkpoint.find(options.resume_from)
+    if branch is not None:
+        check_branch(branch, recipe)
+    if options.overwrite:
+        refuse_own_input(options.output, _reads(recipe, rows, options))
+    data = Data.of(rows, "" if options.cache is None else ", stored features")  # batched otherwise
+    run = (options.output, recipe, data, options.overwrite)
+    finished = parallel.on_main(lambda: check_run(*run))
     if finished:
         if not quiet:
             say(f"finished before; {finished.steps} steps, loss {finished.loss:.4f}")
@@ -90,7 +99,10 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         recipe.model,
         encoders=options.cache is None or bool(recipe.consistency) or bool(recipe.sample_every),
         seed=recipe.seed,
-        texts=lambda: sorted({text for row in rows.rows for text in row.texts.values()}),
+        texts=lambda: (
+            ([] if options.overwrite else kept_words(options.output, branch))
+            or sorted({text for row in rows.rows for text in row.texts.values()})
+        ),
         device=str(parallel.device),
         dtype=options.encoder_dtype,
     )
@@ -104,7 +116,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     if not quiet:
         describe(recipe, plan, rows, parallel)
     # Only now, so that a mistake leaves no folder that the next try is refused.
-    parallel.gather(open_run(*run) if parallel.is_main else None)
+    parallel.on_main(lambda: open_run(*run, branch))
     with progress(recipe.steps, quiet) as tell:
         outcome = train(
             recipe,
@@ -112,6 +124,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
             system,
             features,
             options.output,
+            branch=branch,
             parallel=parallel,
             loaders=1 if options.cache is None else 4,
             trackers=list(options.track),
@@ -126,6 +139,14 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     )
 
 
+def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, str]:
+    """What a run reads, by where it lies."""
+    named = {str(value): f"`model.{name}`" for name, value in recipe.model.items() if isinstance(value, str)}
+    named |= {recipe.consistency_encoder: "`consistency_encoder`", options.cache or "": "--cache"}
+    named |= {options.resume_from or "": "--resume-from"}
+    return {**dict.fromkeys(rows.files, "pictures of the input"), **dict.fromkeys(options.reads, "the input"), **named}
+
+
 def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
     """What is about to be trained on."""
     use = plan.use()
@@ -138,10 +159,6 @@ def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) ->
     )
     if shares := drawn(recipe, rows, plan.weights):
         say("drawn: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
-
-
-def say(text: str) -> None:
-    print(f"train: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

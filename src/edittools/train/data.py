@@ -73,10 +73,11 @@ class Step:
     step: int
     rows: int  # of the step, on all devices together
     batches: list[Batch]
+    epoch: int = 0  # the latest that a row of the step is drawn in
 
 
 class Loader:
-    """The steps first..recipe.steps-1 of one device out of `world`.
+    """The steps first..recipe.steps-1 of one device out of `world`; `begins` is for Plan.steps().
 
     `waited` is the time in seconds that the reader has spent waiting for data. Leave the `with` block to stop
     the threads; an error while loading is raised in the reader.
@@ -90,13 +91,14 @@ class Loader:
         features: Callable[[Sample], Features],
         *,
         first: int,
+        begins: tuple[int, int] = (0, 0),
         rank: int = 0,
         world: int = 1,
         threads: int = 1,
         pin: bool = False,
     ) -> None:
         self.recipe, self.plan, self.system, self.features = recipe, plan, system, features
-        self.first, self.rank, self.world, self.pin = first, rank, world, pin
+        self.first, self.begins, self.rank, self.world, self.pin = first, begins, rank, world, pin
         self.waited = 0.0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
 
@@ -107,10 +109,11 @@ class Loader:
         self._pool.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[Step]:
-        steps = zip(range(self.first, self.recipe.steps), self.plan.steps(self.first))
-        ahead: collections.deque[tuple[int, int, list[Future[Batch]]]] = collections.deque()
+        steps = zip(range(self.first, self.recipe.steps), self.plan.steps(self.first, self.begins))
+        ahead: collections.deque[tuple[int, int, int, list[Future[Batch]]]] = collections.deque()
         for step, batches in steps:
-            ahead.append((step, sum(map(len, batches)), self._submit(step, batches)))
+            epoch = max(draw.epoch for draws in batches for draw in draws)
+            ahead.append((step, sum(map(len, batches)), epoch, self._submit(step, batches)))
             if len(ahead) > AHEAD:
                 yield self._take(*ahead.popleft())
         while ahead:
@@ -125,11 +128,11 @@ class Loader:
             place += len(draws)
         return futures
 
-    def _take(self, step: int, rows: int, futures: list[Future[Batch]]) -> Step:
+    def _take(self, step: int, rows: int, epoch: int, futures: list[Future[Batch]]) -> Step:
         start = time.perf_counter()
         batches = [future.result() for future in futures]
         self.waited += time.perf_counter() - start
-        return Step(step, rows, batches)
+        return Step(step, rows, batches, epoch)
 
     def load(self, step: int, rows: int, place: int, draws: list[Draw]) -> Batch:
         """The batch of these draws, which are the rows place, place + 1, ... of a step of `rows` rows."""

@@ -5,9 +5,11 @@ Never more than one file's tensors are gathered at a time, on the process that w
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edittools.models.systems.base import Part, System
-from edittools.train.checkpoint import flush
+from edittools.train.checkpoint import sync, temporary_folder
 from edittools.train.parallel import Parallel, full
 
 FILE_BYTES = 5 * 10**9  # of one safetensors file, as diffusers has it
@@ -29,65 +31,109 @@ def save_model(
     out: Path,
     parallel: Parallel,
     dtype: torch.dtype = torch.float32,
+    frozen: Mapping[str, Path] | None = None,
 ) -> None:
     """Write every part of the network and link the frozen ones beside them; every process calls it.
 
     network   the module that holds the parameters, sharded or not, under the names of system.network
     average   what replaces parameters, by name
+    frozen    where the frozen parts lie; None: where the system has them from
+
+    Raises EditError where a part cannot be written; what was there before is still there.
     """
     tensors = {name: average.get(name, p.detach()) for name, p in network.named_parameters()}
     tensors |= {name: b for name, b in network.named_buffers() if name in network.state_dict()}
     adapters = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     if adapters:
         _write_adapters(system, adapters, out, parallel)
-    else:
-        for name, part in system.parts().items():
-            chosen = {key.removeprefix(part.prefix): t for key, t in tensors.items() if key.startswith(part.prefix)}
-            _write_part(chosen, part, out / name, parallel, dtype)
-    if parallel.is_main and not adapters:
-        for name, path in system.frozen_parts().items():
-            if not (out / name).exists() and path.resolve() != (out / name).resolve():
-                link(path, out / name)
-    parallel.wait()
+        return
+    for name, part in system.parts().items():
+        chosen = {key.removeprefix(part.prefix): t for key, t in tensors.items() if key.startswith(part.prefix)}
+        _write_part(chosen, part, out / name, parallel, dtype)
+    parallel.on_main(lambda: link_parts(system.frozen_parts() if frozen is None else frozen, out))
+
+
+def keep_model(
+    system: System,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    out: Path,
+    step: int,
+    end: dict[str, Any],
+    parallel: Parallel,
+) -> None:
+    """Keep the model of a step as the run folder `out/@STEP`, finished as `end` says; see save_model()."""
+    folder = kept_folder(out, step)
+    adapters = any(".lora_" in name for name, _ in network.named_parameters())
+    frozen = {} if adapters else system.frozen_parts()
+    parallel.on_main(lambda: link_parts(frozen, out))  # once, should they have to be copied
+    frozen = {name: out / name for name in frozen if (out / name).exists()}
+    with temporary_folder(folder, parallel, "the model") as temporary:
+        save_model(system, network, average, temporary, parallel, frozen=frozen)
+        parallel.on_main(lambda: _finish_kept(out, temporary, end))
+
+
+def _finish_kept(out: Path, folder: Path, end: dict[str, Any]) -> None:
+    (folder / "config.json").write_bytes((out / "config.json").read_bytes())
+    (folder / "_end.json").write_text(json.dumps(end, indent=2) + "\n")
+
+
+def kept_folder(out: Path, step: int) -> Path:
+    return out / f"@{step}"
+
+
+def link_best(out: Path, step: int) -> None:
+    """Make `out/@best` stand for `out/@STEP`, which has been kept."""
+    temporary = out / ".tmp-@best"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(kept_folder(out, step).name)
+    temporary.rename(out / "@best")
+    sync(out)
+
+
+def link_parts(parts: Mapping[str, Path], out: Path) -> None:
+    """Link a model's frozen parts into a folder; what a run writes itself is none, should the model be a run's."""
+    own = ("config.json", "log.jsonl", "checkpoints", "samples", "tensorboard", "wandb")
+    for name, path in parts.items():
+        if name in own or name.startswith(("@", "_", ".")) or (out / name).exists():
+            continue
+        if path.resolve() != (out / name).resolve():
+            link(path, out / name)
 
 
 def _write_part(tensors: dict[str, Tensor], part: Part, folder: Path, parallel: Parallel, dtype: torch.dtype) -> None:
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    if parallel.is_main:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        (temporary / "config.json").write_text(json.dumps(_plain(part.config), indent=2, sort_keys=True) + "\n")
-        for name, text in part.files.items():
-            (temporary / name).write_text(text, encoding="utf-8")
+    files, total = _files(tensors, part.stem, dtype)
+    texts = {"config.json": json.dumps(_plain(part.config), indent=2, sort_keys=True) + "\n", **part.files}
+    if len(files) > 1:
+        index = {name: file for file, names in files.items() for name in names}
+        listing = {"metadata": {"total_size": total}, "weight_map": index}
+        texts[f"{part.stem}.safetensors.index.json"] = json.dumps(listing, indent=2) + "\n"
+    with temporary_folder(folder, parallel, "the weights") as temporary:
+        for file, names in files.items():
+            held: dict[str, Tensor] = {}
+            for name in names:
+                value = full(tensors[name])  # every process takes part, one keeps it
+                if parallel.is_main:
+                    held[name] = (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+            parallel.on_main(functools.partial(save_file, held, temporary / file, metadata={"format": "pt"}))
+        parallel.on_main(lambda: [(temporary / name).write_text(text, "utf-8") for name, text in texts.items()])
+
+
+def _files(tensors: dict[str, Tensor], stem: str, dtype: torch.dtype) -> tuple[dict[str, list[str]], int]:
+    """Which tensors go into which file, and the bytes of all."""
     size = torch.finfo(dtype).bits // 8
-    files: list[list[str]] = [[]]
+    groups: list[list[str]] = [[]]
     used = total = 0
     for name, tensor in tensors.items():
         needed = tensor.numel() * (size if tensor.is_floating_point() else tensor.element_size())
-        if files[-1] and used + needed > FILE_BYTES:
-            files.append([])
+        if groups[-1] and used + needed > FILE_BYTES:
+            groups.append([])
             used = 0
-        files[-1].append(name)
+        groups[-1].append(name)
         used, total = used + needed, total + needed
-    index = {}
-    for number, names in enumerate(files, start=1):
-        numbered = f"{part.stem}-{number:05d}-of-{len(files):05d}.safetensors"
-        file = f"{part.stem}.safetensors" if len(files) == 1 else numbered
-        held = {}
-        for name in names:
-            value = full(tensors[name])  # every process takes part, one keeps it
-            if parallel.is_main:
-                held[name] = (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
-            index[name] = file
-        if parallel.is_main:
-            save_file(held, temporary / file, metadata={"format": "pt"})
-    if parallel.is_main:
-        if len(files) > 1:
-            listing = {"metadata": {"total_size": total}, "weight_map": index}
-            (temporary / f"{part.stem}.safetensors.index.json").write_text(json.dumps(listing, indent=2) + "\n")
-        flush(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+    if len(groups) == 1:
+        return {f"{stem}.safetensors": groups[0]}, total
+    return {f"{stem}-{k:05d}-of-{len(groups):05d}.safetensors": names for k, names in enumerate(groups, 1)}, total
 
 
 def _write_adapters(system: System, tensors: dict[str, Tensor], out: Path, parallel: Parallel) -> None:
@@ -100,15 +146,19 @@ def _write_adapters(system: System, tensors: dict[str, Tensor], out: Path, paral
         value = full(tensor)
         if parallel.is_main:
             held[name.removeprefix("transformer.").replace(".default.", ".")] = value.cpu().contiguous()
-    if parallel.is_main:
-        temporary = out / ".tmp-lora"
-        network: Any = system.network
-        metadata = _collate_lora_metadata({"transformer": network.transformer})
-        getattr(diffusers, system.pipeline).save_lora_weights(temporary, transformer_lora_layers=held, **metadata)
-        flush(temporary)
-        for path in temporary.iterdir():
+    network: Any = system.network
+    metadata = _collate_lora_metadata({"transformer": network.transformer})
+    with temporary_folder(out / ".lora", parallel, "the adapters") as temporary:
+        save = getattr(diffusers, system.pipeline).save_lora_weights
+        parallel.on_main(lambda: save(temporary, transformer_lora_layers=held, **metadata))
+
+    def place() -> None:
+        for path in (out / ".lora").iterdir():
             path.rename(out / path.name)
-        temporary.rmdir()
+        (out / ".lora").rmdir()
+        sync(out)
+
+    parallel.on_main(place)
 
 
 def _plain(value: Any) -> Any:
@@ -131,7 +181,11 @@ def link(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(a, b)
 
+    temporary = target.with_name(f".tmp-{target.name}")
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=one)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary, copy_function=one)
     else:
-        one(str(source), str(target))
+        temporary.unlink(missing_ok=True)
+        one(str(source), str(temporary))
+    temporary.rename(target)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from edittools.errors import UsageError, missing_extra
 from edittools.models.systems.base import System
+from edittools.models.weights import read_config
 from edittools.train.config import Recipe
 from edittools.train.data import Step
 from edittools.train.parallel import Parallel
@@ -39,6 +42,10 @@ class StepReport:
     wait_share: float  # share of that time that this process spent waiting for data
     tflops: float  # per second and device, of the network's forward and backward passes; nothing computed twice
     mfu: float | None  # share of the device's peak; None where that is not known
+
+
+def say(text: str) -> None:
+    print(f"train: {text}", file=sys.stderr, flush=True)
 
 
 def peak_tflops(device: torch.device) -> float | None:
@@ -191,7 +198,10 @@ def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:
         import wandb
     except ImportError:
         raise missing_extra("wandb", "wandb", "--track wandb") from None
-    run = wandb.init(dir=str(out), name=out.name, resume="allow", id=out.name)
+    # a run is told from others by what its folder keeps, since folders may have one name
+    run = wandb.init(
+        dir=str(out), name=out.name, resume="allow", id=read_config(out)["id"], config=dataclasses.asdict(recipe)
+    )
 
     def to_wandb(line: dict[str, Any] | None) -> None:
         run.finish() if line is None else run.log(flat(line), step=line["step"])

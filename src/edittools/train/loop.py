@@ -2,14 +2,13 @@
 
 The rows, the noise and the times of step s are functions of (seed, s); weights, their average and the optimisers'
 state are in the checkpoint. So a run that was interrupted and continued ends with the same weights, bit for bit on
-one CPU process, as one that was not; and the number of processes changes nothing but rounding.
+one CPU process, as one that was not; and the number of processes changes nothing but rounding. A run that goes on with
+other rows or other batches does so in a new epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import math
 import os
 import shutil
@@ -24,36 +23,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edittools.errors import EditError, Interrupted, UsageError
+from edittools.errors import EditError, Interrupted, UsageError, describe
 from edittools.models.flow import interpolate
 from edittools.models.pictures import fit_box
 from edittools.models.speed import compile_blocks, set_attention
 from edittools.models.systems.base import System
-from edittools.models.weights import read_config
 from edittools.train import checkpoint, consistency, objective
 from edittools.train.activations import checkpoint_activations
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step
-from edittools.train.export import save_model
+from edittools.train.export import keep_model, kept_folder, save_model
 from edittools.train.features import Features
-from edittools.train.log import Log, StepReport
-from edittools.train.optimizers import Average, Optimizers
+from edittools.train.folder import Outcome, alone, outcome, write_json
+from edittools.train.log import Log, StepReport, say
 from edittools.train.parallel import Parallel, full
 from edittools.train.plan import Plan, Sample
 from edittools.train.rows import Row
 from edittools.train.samples import save_samples
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a finished run, as `_end.json` has it."""
-
-    steps: int
-    samples: int
-    loss: float  # mean over the last tenth of the steps of this process
-    seconds: float  # of this process; 0 if the run was finished already
-    wait_share: float
-    resumed_from: int  # 0: from the start
+from edittools.train.state import TrainState
 
 
 def train(
@@ -63,7 +50,7 @@ def train(
     features: Callable[[Sample], Features],
     out: str | Path,
     *,
-    data_id: str = "",
+    branch: Path | None = None,
     parallel: Parallel | None = None,
     loaders: int = 1,
     trackers: list[str] | None = None,
@@ -71,16 +58,19 @@ def train(
 ) -> Outcome:
     """Train a system's network on the plan's samples and leave a run folder at `out`.
 
-        config.json      the recipe and data_id
+        config.json      the recipe, what is known of the data, and what was changed on the way
         transformer/     and the system's other parts: the averaged weights, as their libraries open them
+        @STEP/           a run folder with the weights of that step, every recipe.keep_every steps
+        checkpoints/     what the run goes on from, with more `steps` when it is finished
         log.jsonl        one line per recipe.log_every steps
         samples/         pictures, every recipe.sample_every steps
         _end.json        written last: a folder without it is not a finished run
 
     The folder has been opened by open_run(). `features` gives what the frozen encoders say, `loaders` is the number of
-    threads that ask it; `trackers` are of "tensorboard" and "wandb". Called again for the same run, train resumes it.
-    The first SIGINT or SIGTERM lets the step finish, saves, and raises Interrupted; the second ends the process at
-    once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and its rows.
+    threads that ask it; `trackers` are of "tensorboard" and "wandb"; `branch` is a checkpoint to begin from where the
+    run has none. Called again for the same run, train resumes it. The first SIGINT or SIGTERM lets the step finish,
+    saves, and raises Interrupted; the second ends the process at once. A loss that is not finite, or that jumps
+    (recipe.spike), is an EditError that names the step and its rows.
     """
     out, began = Path(out), time.perf_counter()
     parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
@@ -88,104 +78,178 @@ def train(
         raise UsageError(
             f"`batches` is {recipe.batches} forward passes a step, which {parallel.world} processes cannot share"
         )
-    dtype = getattr(torch, recipe.dtype)
+    with contextlib.ExitStack() as stack:
+        parallel.on_main(lambda: stack.enter_context(alone(out)))
+        parallel.on_main(lambda: tidy(out))
+        checkpoint_activations(system, recipe.checkpointing)
+        if recipe.attention:
+            choose_attention(system, recipe.attention, parallel.device, getattr(torch, recipe.dtype))
+        if recipe.compile:
+            compile_blocks(system.blocks())
+        inner = {id(p) for block in system.blocks() for p in block.parameters()}
+        inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
+        network = parallel.wrap(system.network, system.blocks(), getattr(torch, recipe.dtype))
+        trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
+        blocks = {id(trained[name]) for name in inside & set(trained)}
+        state = TrainState(recipe, trained, blocks, system.words())
+        state.resume(out, branch, parallel)
+        if state.follow(plan) and parallel.is_main:
+            say(f"the batches are not those of before: a new epoch begins at step {state.step}")
+        run = Run(recipe, plan, system, network, features, out, parallel, state)
+        first = state.step
+        log = Log(out, first, recipe, parallel, trackers or [])
+        run.keep(log.rows)  # what a run that ended while it kept a model has not kept
+        loader = Loader(
+            recipe, plan, system, features, first=first, begins=state.plan_begins, rank=parallel.rank,
+            world=parallel.world, threads=loaders, pin=parallel.device.type == "cuda",
+        )  # fmt: skip
+        loop_began = time.perf_counter()
+        run.loop(loader, log, on_step)
+        state.save(out, parallel)  # should the export fail, it can be done again
+        save_model(system, system.network, state.weights(), out, parallel)
+        end = run.end(log.rows)
+        parallel.on_main(lambda: write_json(out / "_end.json", end))
+        if parallel.is_main:
+            checkpoint.prune(out, 1, recipe.keep_every)
+        log.close()
+        waited = loader.waited / max(time.perf_counter() - loop_began, 1e-9)
+        return outcome(end, time.perf_counter() - began, waited, first)
 
-    # The network, its average and its optimisers: new, or as the newest checkpoint has them.
-    checkpoint_activations(system, recipe.checkpointing)
-    if recipe.attention:
-        choose_attention(system, recipe.attention, parallel.device, dtype)
-    if recipe.compile:
-        compile_blocks(system.blocks())
-    inner = {id(p) for block in system.blocks() for p in block.parameters()}
-    inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
-    network = parallel.wrap(system.network, system.blocks(), dtype)
-    trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
-    optimizers = Optimizers(recipe, trained, {id(trained[name]) for name in inside & set(trained)})
-    average = Average(trained, recipe.ema)
-    first, level = 0, 0.0
 
-    def state() -> dict[str, Tensor]:
-        return (
-            {f"model/{name}": p.detach() for name, p in trained.items()}
-            | {f"average/{name}": value for name, value in average.values.items()}
-            | optimizers.tensors()
+def tidy(out: Path) -> None:
+    """Remove what an earlier process has left half-written."""
+    for path in [*out.glob(".tmp-*"), *(out / "checkpoints").glob(".tmp*")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@dataclass
+class Run:
+    """The loop's parts."""
+
+    recipe: Recipe
+    plan: Plan
+    system: System
+    network: Any
+    features: Callable[[Sample], Features]
+    out: Path
+    parallel: Parallel
+    state: TrainState
+    whole: bool = True  # the state is that of a finished step
+
+    def loop(self, loader: Loader, log: Log, on_step: Callable[[StepReport], None] | None) -> None:
+        recipe, parallel, state = self.recipe, self.parallel, self.state
+        encoder = None
+        if recipe.consistency:
+            encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
+        self.network.train()  # adapters may drop out
+        with signals() as received, self.saving(log), loader:
+            for work in loader:
+                factor = objective.rate_factor(recipe, work.step)
+                losses, loss, norm = self.update(work, factor, encoder)
+                done = state.step
+
+                # Tell, log, save, stop.
+                report = log.add(done, loss, norm, factor, work, losses, self.system, loader.waited)
+                stop = parallel.any(bool(received)) and done < recipe.steps
+                kept = recipe.keep_every and done % recipe.keep_every == 0
+                saves = stop or kept or done % recipe.checkpoint_every == 0
+                if done % recipe.log_every == 0 or done == recipe.steps or saves:
+                    log.write()
+                if saves and done < recipe.steps:
+                    state.save(self.out, parallel)
+                self.keep(log.rows)
+                if recipe.sample_every and done % recipe.sample_every == 0:
+                    path = self.out / "samples" / f"{done:08d}.png"
+                    save_samples(recipe, self.plan, self.system, self.network, self.features, path, parallel)
+                if on_step:
+                    on_step(report)
+                if stop:
+                    raise Interrupted(received[0] if received else signal.SIGTERM)
+
+    def update(
+        self, work: Step, factor: float, encoder: consistency.FrozenEncoder | None
+    ) -> tuple[list[Tensor], float, float]:
+        """One step. Returns the losses (B,) of this process's batches, their mean over all, the gradient's norm."""
+        recipe, parallel, state = self.recipe, self.parallel, self.state
+        # The mean loss over the step's rows, and its gradient.
+        dtype = getattr(torch, recipe.dtype)
+        losses = forward_backward(recipe, self.system, self.network, work, factor, encoder, parallel, dtype)
+        norm = float(full(torch.nn.utils.clip_grad_norm_(state.trained.values(), recipe.clip)))
+        shared = parallel.sum(torch.tensor([sum(loss.sum().item() for loss in losses)], dtype=torch.float64))
+        loss = shared.item() / work.rows
+        self.check(work, loss, norm)
+        state.level = loss if work.step == 0 else 0.98 * state.level + 0.02 * loss
+        self.whole = False
+        state.optimizers.step(factor)
+        state.step, state.epoch = work.step + 1, max(state.epoch, work.epoch)
+        state.average.update(max(1, state.step - int(recipe.ema_from * recipe.steps)))
+        counted = state.step > 0.9 * recipe.steps
+        state.tail = (state.tail[0] + loss, state.tail[1] + 1) if counted else (0.0, 0)
+        self.whole = True
+        return losses, loss, norm
+
+    def check(self, work: Step, loss: float, norm: float) -> None:
+        """Raises Diverged for a loss that is not finite, or that jumps."""
+        level = self.state.level
+        jumped = self.recipe.spike and work.step >= 20 and loss > self.recipe.spike * level
+        if math.isfinite(loss + norm) and not jumped:
+            return
+        mine = [row.id for batch in work.batches for row in batch.rows]
+        rows = [name for names in self.parallel.gather(mine) for name in names]
+        raise Diverged(
+            f"step {work.step + 1}: loss {loss:.4g} (mean so far {level:.4g}), gradient norm {norm:.4g}; "
+            f"rows {' '.join(rows)}",
+            hint="look at these rows, or run the same command with lower learning rates: it goes on from the last "
+            "checkpoint",
         )
 
-    found = checkpoint.newest(out)
-    if parallel.any(found is not None):
-        if found is None:
-            raise EditError(f"{out}: this process does not see the checkpoint that others see")
-        optimizers.prepare()
-        tensors = state()
-        kept = checkpoint.load(found, tensors, parallel)
-        optimizers.restore(tensors)
-        first, level = kept["step"], kept["level"]
-    log = Log(out, first, recipe, parallel, trackers or [])
-    encoder = None
-    if recipe.consistency:
-        encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
-    network.train()  # adapters may drop out
-    average_from = int(recipe.ema_from * recipe.steps)
-    loop_began, last_losses = time.perf_counter(), []
-    loader = Loader(
-        recipe, plan, system, features, first=first, rank=parallel.rank, world=parallel.world, threads=loaders,
-        pin=parallel.device.type == "cuda",
-    )  # fmt: skip
+    @contextlib.contextmanager
+    def saving(self, log: Log) -> Iterator[None]:
+        """Save the finished steps before whatever else goes wrong ends the run, on one process.
 
-    with signals() as received, loader:
-        for work in loader:
-            step = work.step
-            factor = objective.rate_factor(recipe, step)
-
-            # The mean loss over the step's rows, and its gradient.
-            losses = forward_backward(recipe, system, network, work, factor, encoder, parallel, dtype)
-            norm = float(full(torch.nn.utils.clip_grad_norm_(trained.values(), recipe.clip)))
-            shared = parallel.sum(torch.tensor([sum(loss.sum().item() for loss in losses)], dtype=torch.float64))
-            loss = shared.item() / work.rows
-            jumped = recipe.spike and step >= 20 and loss > recipe.spike * level
-            if not math.isfinite(loss + norm) or jumped:
-                mine = [row.id for batch in work.batches for row in batch.rows]
-                rows = [name for names in parallel.gather(mine) for name in names]
+        Not where the loss has diverged: the weights may be bad already. Several processes cannot, since the others
+        do not know.
+        """
+        try:
+            yield
+        except (Diverged, checkpoint.NotWritten):
+            raise
+        except Exception as error:
+            if self.parallel.world == 1 and self.whole and self.state.step > log.first:
+                with contextlib.suppress(EditError):
+                    log.write()
+                    self.state.save(self.out, self.parallel)
+            if out_of_memory(error):
                 raise EditError(
-                    f"step {step + 1}: loss {loss:.4g} (mean so far {level:.4g}), gradient norm {norm:.4g}; "
-                    f"rows {' '.join(rows)}",
-                    hint="look at these rows, or lower the learning rates",
-                )
-            level = loss if step == 0 else 0.98 * level + 0.02 * loss
-            optimizers.step(factor)
-            done = step + 1
-            average.update(max(1, done - average_from))
+                    f"step {self.state.step + 1}: out of memory: {describe(error)}",
+                    hint='the same command goes on with `checkpointing` "full", or with fewer `batch_tokens` and more '
+                    "`batches`",
+                ) from error
+            raise
 
-            # Tell, log, save, stop.
-            report = log.add(done, loss, norm, factor, work, losses, system, loader.waited)
-            if done > 0.9 * recipe.steps:
-                last_losses.append(loss)
-            stop = parallel.any(bool(received)) and done < recipe.steps
-            if done % recipe.log_every == 0 or done == recipe.steps or stop:
-                log.write()
-            if stop or (done % recipe.checkpoint_every == 0 and done < recipe.steps):
-                log.write()
-                checkpoint.save(out, done, state(), {"level": level}, parallel)
-            if recipe.sample_every and done % recipe.sample_every == 0:
-                save_samples(recipe, plan, system, network, features, out / "samples" / f"{done:08d}.png", parallel)
-            if on_step:
-                on_step(report)
-            if stop:
-                raise Interrupted(received[0] if received else signal.SIGTERM)
+    def keep(self, rows: int) -> None:
+        """Keep the model of this step where the recipe says so; rows: that were trained on so far."""
+        step, every = self.state.step, self.recipe.keep_every
+        if every and step and step % every == 0 and not self.parallel.any(kept_folder(self.out, step).exists()):
+            network, weights = self.system.network, self.state.weights()
+            keep_model(self.system, network, weights, self.out, step, self.end(rows), self.parallel)
 
-    save_model(system, system.network, average.values, out, parallel)
-    end = {
-        "steps": recipe.steps,
-        "samples": log.rows,
-        "loss": sum(last_losses) / len(last_losses) if last_losses else level,
-    }
-    if parallel.is_main:
-        write_json(out / "_end.json", end)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    parallel.wait()
-    log.close()
-    waited = loader.waited / max(time.perf_counter() - loop_began, 1e-9)
-    return outcome(end, time.perf_counter() - began, waited, first)
+    def end(self, rows: int) -> dict[str, Any]:
+        """`_end.json` of the model as it is now."""
+        total, number = self.state.tail
+        loss = total / number if number else self.state.level
+        return {"steps": self.state.step, "samples": rows, "loss": loss}
+
+
+class Diverged(EditError):
+    """A loss that is not finite, or jumped."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def forward_backward(
@@ -254,71 +318,6 @@ def placed_boxes(row: Row, shape: tuple[int, int]) -> list[consistency.Box]:
         if box[0] < box[2] and box[1] < box[3]:
             placed.append(box)
     return placed
-
-
-def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from: int) -> Outcome:
-    """`_end.json` and what only this process knows."""
-    return Outcome(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
-
-
-def check_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
-    """The outcome of this very run, where the folder holds it finished; None where it may begin or go on.
-
-    data_id names the data; it is part of what makes two runs the same. Raises UsageError where the folder holds
-    something else, unless that is a run to `overwrite`, and EditError where it is damaged.
-    """
-    out = Path(out)
-    if not (out / "config.json").exists():
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(f"{out} is not empty and not a run folder", hint="name another folder")
-        return None
-    if overwrite:
-        return None
-    if read_config(out) != _config(recipe, data_id):
-        raise UsageError(
-            f"{out} holds another run (its recipe, its data, or --cache or not)",
-            hint="another folder, or --overwrite to replace it",
-        )
-    if not (out / "_end.json").exists():
-        return None
-    end = read_config(out, "_end.json")
-    try:
-        return outcome(end, 0.0, 0.0, end["steps"])
-    except KeyError as error:
-        raise EditError(f"{out / '_end.json'}: no {error}", hint="--overwrite trains anew") from error
-
-
-def open_run(out: str | Path, recipe: Recipe, data_id: str = "", overwrite: bool = False) -> Outcome | None:
-    """Make the run folder. Returns and raises what `check_run` does."""
-    out = Path(out)
-    finished = check_run(out, recipe, data_id, overwrite)
-    path = out / "config.json"
-    if path.exists() and overwrite:
-        for entry in out.iterdir():
-            if entry != path and not entry.is_dir():
-                entry.unlink()
-            elif entry != path:
-                shutil.rmtree(entry)
-        path.unlink()
-    if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, _config(recipe, data_id))
-    return finished
-
-
-def _config(recipe: Recipe, data_id: str) -> dict[str, Any]:
-    config = {"format": "edittools run 1", "recipe": dataclasses.asdict(recipe), "data": data_id}
-    return json.loads(json.dumps(config))
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file beside its place, flush it, rename it."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,21 @@ class Parallel:
             return [value]
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, value)
+        return found
+
+    def on_main(self, work: Callable[[], Any]) -> Any:
+        """What the first process's work returns, on every process; what it raises is raised on every one."""
+        found: Any = None
+        if self.is_main:
+            try:
+                found = work()
+            except Exception as error:
+                if self.world == 1:
+                    raise
+                found = error
+        found = self.gather(found)[0]
+        if isinstance(found, Exception):
+            raise found
         return found
 
     def any(self, flag: bool) -> bool:

@@ -220,15 +220,24 @@ class Plan:
 
     # ------------------------------------------------------------------------------------------------ steps
 
+    def key(self) -> str:
+        """Stands for all that decides which rows meet in which batch."""
+        about = (self.rows.data_id, self.recipe.seed, self.recipe.batches, self.recipe.variants, self.recipe.resample)
+        state = xxhash.xxh3_128(repr(about).encode())
+        for part in (self.weights, self._code, self._fit, self.lengths):
+            if part is not None:
+                state.update(np.ascontiguousarray(part).tobytes())
+        return state.hexdigest()
+
     def epochs(self) -> Iterator[tuple[list[list[Draw]], int]]:
         """Epoch after epoch: its batches in their order, and how many draws wait for the next epoch."""
         for epoch in self._epochs():
             yield [epoch.batch(k) for k in range(len(epoch.order))], epoch.waiting.shape[1]
 
-    def _epochs(self) -> Iterator[_Epoch]:
+    def _epochs(self, first: int = 0) -> Iterator[_Epoch]:
         draws = np.empty((3, 0), int)
         evener = Evener(categories(self.rows), self.weights) if self.recipe.resample else None
-        for epoch in itertools.count():
+        for epoch in itertools.count(first):
             # those that wait come first in their bucket
             draws = np.concatenate([draws, self._draws(epoch)], 1)
             code = self._code[draws[0]]
@@ -265,12 +274,15 @@ class Plan:
         draws = np.stack([variant * len(self.rows) + rows, np.full(len(rows), epoch), turns])
         return draws[:, random.permutation(len(rows))]
 
-    def steps(self, first: int) -> Iterator[list[list[Draw]]]:
-        """The batches of step `first` and of every step after it: `recipe.batches` of them each."""
-        need, skip = self.recipe.batches, first * self.recipe.batches
+    def steps(self, first: int, begins: tuple[int, int] = (0, 0)) -> Iterator[list[list[Draw]]]:
+        """The batches of step `first` and of every step after it: `recipe.batches` of them each.
+
+        begins   a step before, and the number of the epoch that begins with it
+        """
+        need, skip = self.recipe.batches, (first - begins[0]) * self.recipe.batches
         held: list[list[Draw]] = []
         empty = 0
-        for epoch in self._epochs():
+        for epoch in self._epochs(begins[1]):
             empty = 0 if len(epoch.order) else empty + 1
             if empty > max(self._fit):
                 raise UsageError("no bucket ever fills a batch", hint="fewer `batch_tokens`")

@@ -97,6 +97,7 @@ class ShardRows:
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
         self.fetcher = Fetcher()
         self.skipped = 0
+        self.files: set[str] = set()  # that pictures lie in
         self.rows: list[Row] = []
         self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
         self.masks: list[dict[str, Any] | None] | None = [] if masks else None
@@ -145,6 +146,7 @@ class ShardRows:
             self.pictures.append(pictures)
             if self.masks is not None:
                 self.masks.append(kept_reference(masks[k]) if masks[k] is not None else None)
+            self.files.update(item["file"] for item in pictures if item["file"])
             self.shards.append(shard)
 
     def _size(self, item: dict[str, Any], identity: str) -> tuple[int, int]:

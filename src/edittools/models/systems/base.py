@@ -83,6 +83,10 @@ class System(ABC):
         """Noise on a batch's conditions while training, drawn from `random` alone."""
         return conditions
 
+    def words(self) -> list[str]:
+        """The vocabulary, where it is made of the texts of the data."""
+        return []
+
     # ------------------------------------------------------------------------------- what the output means
 
     def velocity(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

@@ -139,6 +139,9 @@ class Small(System):
         hit = torch.rand(words.shape, generator=random) < self.settings.word_dropout
         return {**conditions, "words": torch.where(hit & (words > UNKNOWN), UNKNOWN, words)}
 
+    def words(self) -> list[str]:
+        return self.network.text.vocabulary.words
+
     def encoding(self) -> dict[str, str]:
         return {"latents": "pixels", "conditions": "words"}
 

@@ -1,0 +1,398 @@
+"""Run folders: nothing is lost, whatever ends a run, and a run goes on where its settings or its rows have changed."""
+
+import fcntl
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import MemoryRows, pairs, run, tiny
+
+from edittools.errors import EditError, UsageError
+from edittools.models.editors import load_editor
+from edittools.models.run_folder import load as load_run
+from edittools.train import checkpoint, folder
+from edittools.train.export import link_best
+from edittools.train.folder import Data
+
+
+class Kill(BaseException):
+    """As sudden as a kill: nothing is saved."""
+
+
+def until(step, what=Kill):
+    """An `on_step` that ends the run after a step."""
+
+    def tell(report):
+        if report.step == step:
+            raise what(f"at {step}")
+
+    return tell
+
+
+def stopped(out, step, recipe=None, rows=None, what=Kill, **options):
+    with pytest.raises(what):
+        run(recipe or tiny(), rows or MemoryRows(pairs()), out, on_step=until(step, what), **options)
+
+
+def names(out):
+    return sorted(p.name for p in (out / "checkpoints").iterdir())
+
+
+def weights(path):
+    return {p.relative_to(path): p.read_bytes() for p in sorted(path.glob("*/*.safetensors"))}
+
+
+def config(out):
+    return json.loads((out / "config.json").read_text())
+
+
+# --------------------------------------------------------------------------------------------------- kept models
+
+
+def test_every_kept_step_is_the_model_that_a_run_of_so_many_steps_leaves(tmp_path):
+    """decay_from = 1: what a step does depends on no later one, so shorter runs are an independent truth."""
+    settings = {"decay_from": 1.0, "ema_from": 0.0, "sample_steps": 2}
+    run(tiny(steps=9, keep_every=3, checkpoint_every=4, **settings), MemoryRows(pairs()), tmp_path / "run")
+    assert names(tmp_path / "run") == ["step-00000003", "step-00000006", "step-00000009"]
+    for step in (3, 6, 9):
+        run(tiny(steps=step, **settings), MemoryRows(pairs()), tmp_path / f"{step}")
+        kept = tmp_path / "run" / f"@{step}"
+        assert weights(kept) == weights(tmp_path / f"{step}") and weights(kept)
+        assert json.loads((kept / "_end.json").read_text())["steps"] == step
+        load_run(kept, "cpu", "float32")
+    link_best(tmp_path / "run", 3)
+    link_best(tmp_path / "run", 6)
+    assert os.readlink(tmp_path / "run" / "@best") == "@6"
+    with pytest.raises(EditError, match="@5") as caught:
+        load_editor(str(tmp_path / "run" / "@5"))
+    assert "@3, @6, @9" in caught.value.hint
+
+
+def test_a_run_that_died_while_it_kept_a_model_keeps_it_when_it_goes_on(tmp_path):
+    stopped(tmp_path, 7, tiny(keep_every=3, checkpoint_every=100))
+    (tmp_path / "@6").rename(tmp_path / ".tmp-@6")
+    (tmp_path / "checkpoints" / ".tmp-step-00000007").mkdir()
+    run(tiny(keep_every=3, checkpoint_every=100), MemoryRows(pairs()), tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("@*")) == ["@12", "@3", "@6", "@9"]
+    assert not [*tmp_path.rglob(".*")]
+
+
+# -------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_the_last_checkpoints_are_kept_and_no_others(tmp_path):
+    stopped(tmp_path / "two", 11, tiny(checkpoint_every=2))
+    assert names(tmp_path / "two") == ["step-00000008", "step-00000010"]
+    stopped(tmp_path / "one", 11, tiny(checkpoint_every=2, keep_last=1))
+    assert names(tmp_path / "one") == ["step-00000010"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1  # one bit of a weight: only a digest can tell
+    path.write_bytes(bytes(data))
+
+
+DAMAGE = {
+    "cut": lambda folder: cut(next(folder.glob("*.safetensors"))),
+    "a bit": lambda folder: flip(next(folder.glob("*.safetensors"))),
+    "no tensors": lambda folder: next(folder.glob("*.safetensors")).unlink(),
+    "no state": lambda folder: (folder / "state.json").unlink(),
+    "half a state": lambda folder: cut(folder / "state.json"),
+    "another state": lambda folder: (folder / "state.json").write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, how, capsys):
+    run(tiny(), MemoryRows(pairs()), tmp_path / "whole")
+    out = tmp_path / "run"
+    stopped(out, 9)
+    assert names(out) == ["step-00000004", "step-00000008"]
+    DAMAGE[how](out / "checkpoints" / "step-00000008")
+    assert run(tiny(), MemoryRows(pairs()), out).resumed_from == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "step-00000008: the checkpoint cannot be read" in said
+    assert weights(out) == weights(tmp_path / "whole")
+    assert names(out) == ["step-00000012"]
+
+
+def test_no_readable_checkpoint_is_one_error_and_nothing_is_removed(tmp_path):
+    stopped(tmp_path, 5)
+    cut(next((tmp_path / "checkpoints").rglob("*.safetensors")))
+    for _ in range(2):
+        with pytest.raises(EditError, match=r"cannot be read.*; the run has no other") as caught:
+            run(tiny(), MemoryRows(pairs()), tmp_path)
+        assert "--overwrite" in caught.value.hint
+    assert [*(tmp_path / "checkpoints").rglob("*.safetensors")]
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    import torch.distributed.checkpoint as dcp
+
+    plain = dcp.save
+
+    def full(*arguments, **options):
+        if (tmp_path / "checkpoints" / "step-00000004").exists():
+            Path(options["storage_writer"].path, "half.safetensors").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        plain(*arguments, **options)
+
+    monkeypatch.setattr(dcp, "save", full)
+    with pytest.raises(EditError, match=r"step-00000008: the checkpoint cannot be written: OSError.*No space left"):
+        run(tiny(), MemoryRows(pairs()), tmp_path)
+    assert names(tmp_path) == ["step-00000004"]
+    monkeypatch.undo()
+    assert run(tiny(), MemoryRows(pairs()), tmp_path).resumed_from == 4
+
+
+def test_an_export_that_fails_is_done_again_without_a_step(tmp_path, monkeypatch):
+    from edittools.train import export
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "save_file", full)
+    with pytest.raises(EditError, match=r"transformer: the weights cannot be written: .*No space left"):
+        run(tiny(), MemoryRows(pairs()), tmp_path / "run")
+    assert not [*(tmp_path / "run").rglob(".tmp*")] and not (tmp_path / "run" / "transformer").exists()
+    monkeypatch.undo()
+    run(tiny(), MemoryRows(pairs()), tmp_path / "whole")
+    assert run(tiny(), MemoryRows(pairs()), tmp_path / "run").resumed_from == 12
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    ends = [(tmp_path / name / "_end.json").read_text() for name in ("run", "whole")]
+    assert ends[0] == ends[1]
+
+
+def test_what_goes_wrong_between_checkpoints_loses_no_step(tmp_path):
+    stopped(tmp_path / "run", 7, what=RuntimeError)
+    assert checkpoint.newest(tmp_path / "run").name == "step-00000007"
+    run(tiny(), MemoryRows(pairs()), tmp_path / "run")
+    run(tiny(), MemoryRows(pairs()), tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_memory_that_runs_out_is_one_line_and_the_run_goes_on_with_another_setting(tmp_path):
+    with pytest.raises(EditError, match="step 8: out of memory: OutOfMemoryError: CUDA") as caught:
+        run(tiny(), MemoryRows(pairs()), tmp_path, on_step=until(7, lambda _: torch.OutOfMemoryError("CUDA")))
+    assert "checkpointing" in caught.value.hint
+    changed = tiny(checkpointing="full", batch_tokens=24, batches=2)
+    assert run(changed, MemoryRows(pairs()), tmp_path).resumed_from == 7
+
+
+def test_files_are_readable_by_whom_the_folder_is(tmp_path):
+    before = os.umask(0o027)
+    try:
+        run(tiny(steps=4, keep_every=2), MemoryRows(pairs()), tmp_path / "run")
+    finally:
+        os.umask(before)
+    modes = {p: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert len(modes) > 10 and {oct(mode) for mode in modes.values()} == {"0o640"}, modes
+
+
+# ------------------------------------------------------------------------------------------------ two at once
+
+
+def test_a_second_trainer_is_refused(tmp_path):
+    def again(report):
+        if report.step == 2:
+            run(tiny(), MemoryRows(pairs()), tmp_path / "run")
+
+    with pytest.raises(EditError, match=f"another trainer is at work there .process {os.getpid()} on"):
+        run(tiny(), MemoryRows(pairs()), tmp_path / "run", on_step=again)
+    with pytest.raises(EditError, match="another trainer"):
+        run(tiny(), MemoryRows(pairs()), tmp_path / "run", on_step=lambda report: run(
+            tiny(), MemoryRows(pairs()), tmp_path / "run", overwrite=True))  # fmt: skip
+    assert checkpoint.newest(tmp_path / "run") is not None
+    # whoever has died holds nothing, though its file is there
+    (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere")
+    run(tiny(), MemoryRows(pairs()), tmp_path / "run")
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with folder.alone(tmp_path):
+        pass
+    assert "nothing keeps a second trainer away: No locks available" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- changes
+
+
+@pytest.mark.parametrize("settings", [
+    {"log_every": 3}, {"checkpoint_every": 1}, {"keep_every": 5}, {"keep_last": 1}, {"sample_every": 100},
+    {"checkpointing": "full"}, {"attention": "native"}, {"spike": 0.0},
+], ids=str)  # fmt: skip
+def test_what_decides_nothing_may_change_and_changes_no_bit(tmp_path, settings):
+    run(tiny(), MemoryRows(pairs()), tmp_path / "whole")
+    out = tmp_path / "run"
+    stopped(out, 9)
+    assert run(tiny(**settings), MemoryRows(pairs()), out).resumed_from == 8
+    assert weights(out) == weights(tmp_path / "whole")
+    assert config(out)["recipe"][next(iter(settings))] == next(iter(settings.values()))
+    # and a finished run is the same run with them
+    before = (out / "log.jsonl").read_text()
+    assert run(tiny(), MemoryRows(pairs()), out).seconds == 0 and (out / "log.jsonl").read_text() == before
+
+
+def test_more_steps_of_a_finished_run_are_those_of_a_longer_one(tmp_path):
+    settings = {"decay_from": 1.0}  # so that the first steps do not depend on how many there are
+    run(tiny(steps=20, **settings), MemoryRows(pairs()), tmp_path / "long")
+    run(tiny(steps=12, **settings), MemoryRows(pairs()), tmp_path / "run")
+    assert run(tiny(steps=20, **settings), MemoryRows(pairs()), tmp_path / "run").resumed_from == 12
+    assert weights(tmp_path / "run") == weights(tmp_path / "long")
+    assert config(tmp_path / "run")["changes"] == [{"step": 12, "settings": {"steps": [12, 20]}}]
+    with pytest.raises(UsageError, match="another `steps`"):
+        run(tiny(steps=15, **settings), MemoryRows(pairs()), tmp_path / "run")
+
+
+def test_a_finished_run_without_its_checkpoint_cannot_go_on(tmp_path):
+    import shutil
+
+    run(tiny(), MemoryRows(pairs()), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert run(tiny(), MemoryRows(pairs()), tmp_path).seconds == 0
+    with pytest.raises(UsageError, match="its last checkpoint is gone"):
+        run(tiny(steps=20), MemoryRows(pairs()), tmp_path)
+
+
+@pytest.mark.parametrize("settings", [
+    {"lr": 1e-5}, {"clip": 0.5}, {"batch_tokens": 24, "batches": 2}, {"optimizer": "adamw"}, {"ema": 0.0},
+    {"seed": 5}, {"drop_text": 0.5}, {"timesteps": "uniform"},
+], ids=str)  # fmt: skip
+def test_an_unfinished_run_goes_on_with_another_setting_and_writes_it_down(tmp_path, settings, capsys):
+    stopped(tmp_path, 9)
+    done = run(tiny(**settings), MemoryRows(pairs()), tmp_path)
+    assert done.resumed_from == 8 and done.steps == 12
+    name, value = next(iter(settings.items()))
+    (change,) = config(tmp_path)["changes"]
+    assert change["step"] == 8 and change["settings"][name][1] == value
+    assert f"`{name}` is {value!r}" in capsys.readouterr().err
+
+
+def test_an_average_that_is_asked_for_later_begins_at_the_weights(tmp_path):
+    stopped(tmp_path, 9, tiny(ema=0.0))
+    run(tiny(steps=9, ema=0.5), MemoryRows(pairs()), tmp_path)  # one step more
+    found = load_file(next((tmp_path / "checkpoints" / "step-00000009").glob("*.safetensors")))
+    before = None
+    for name in found:
+        if name.startswith("model/") and name.endswith("proj_out.weight"):
+            before = found[name]
+            assert torch.isfinite(found[name.replace("model/", "average/")]).all()
+    assert before is not None
+
+
+def test_a_changed_network_is_another_run(tmp_path):
+    stopped(tmp_path, 9)
+    with pytest.raises(UsageError, match=r"its `model.layers` is 2, not 3") as caught:
+        run(tiny(model_layers=3), MemoryRows(pairs()), tmp_path)
+    assert "--overwrite" in caught.value.hint
+    with pytest.raises(UsageError, match="has done 8 steps, and `steps` is 6"):
+        run(tiny(steps=6), MemoryRows(pairs()), tmp_path)
+
+
+def test_where_nothing_was_learned_any_setting_may_change(tmp_path):
+    stopped(tmp_path, 2)
+    assert run(tiny(model_layers=1), MemoryRows(pairs()), tmp_path).resumed_from == 0
+
+
+def test_a_loss_that_diverged_goes_on_from_the_last_checkpoint_with_a_lower_rate(tmp_path):
+    bad = {"muon_lr": 1e20, "lr": 1e20, "clip": 1e20}
+    stopped(tmp_path, 5)
+    with pytest.raises(EditError, match="row-") as caught:
+        run(tiny(**bad), MemoryRows(pairs()), tmp_path)
+    assert "same command" in caught.value.hint and checkpoint.newest(tmp_path).name == "step-00000004"
+    assert run(tiny(), MemoryRows(pairs()), tmp_path).resumed_from == 4
+
+
+@pytest.mark.parametrize("count", [19, 21])
+def test_one_row_fewer_or_more_goes_on_in_a_new_epoch(tmp_path, count, capsys):
+    out = tmp_path / "run"
+    stopped(out, 9)
+    assert run(tiny(), MemoryRows(pairs(count)), out).resumed_from == 8
+    said = capsys.readouterr().err
+    assert f"the data has {count} rows (had 20)" in said and "a new epoch begins at step 8" in said
+    (change,) = config(out)["changes"]
+    assert change["data"]["rows"] == [20, count] and change["step"] == 8
+    kept = checkpoint.read_state(checkpoint.newest(out))
+    # six rows a step of twenty an epoch: eight steps are in the third epoch, number 2
+    assert kept["plan_begins"] == [8, 3]
+    # interrupted again it goes on as if it had not been
+    stopped(tmp_path / "again", 9)
+    stopped(tmp_path / "again", 11, rows=MemoryRows(pairs(count)), recipe=tiny(checkpoint_every=1))
+    run(tiny(), MemoryRows(pairs(count)), tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(out)
+
+
+def test_rows_of_another_data_set_are_refused(tmp_path):
+    stopped(tmp_path, 9)
+    others = MemoryRows([(type(row)(f"other-{k}", *list(vars(row).values())[1:]), pictures)
+                         for k, (row, pictures) in enumerate(pairs())])  # fmt: skip
+    others.data_id = "others"
+    with pytest.raises(UsageError, match="0% of its rows"):
+        run(tiny(), others, tmp_path)
+
+
+def test_likeness_by_hand_and_estimated():
+    class Named:
+        data_id = "x"
+
+        def __init__(self, numbers):
+            self.rows = [type("Row", (), {"id": f"r{k}"}) for k in numbers]
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, k):
+            return self.rows[k]
+
+    few = [Data.of(Named(numbers)) for numbers in (range(0, 8), range(2, 10), range(20, 30))]
+    assert few[0].likeness(few[1]) == 6 / 10 and few[0].likeness(few[2]) == 0 and few[0].likeness(few[0]) == 1
+    # 9000 of 11000 in common; the deviation of the estimate is sqrt(p (1 - p) / 512) = 0.017
+    many = [Data.of(Named(numbers)) for numbers in (range(10000), range(1000, 11000))]
+    assert many[0].likeness(many[1]) == pytest.approx(9000 / 11000, abs=0.06)
+
+
+def test_a_branch_begins_at_the_step_of_another_run(tmp_path):
+    run(tiny(keep_every=4), MemoryRows(pairs()), tmp_path / "run")
+    run(tiny(), MemoryRows(pairs()), tmp_path / "branch", branch=checkpoint.find(f"{tmp_path}/run/@8"))
+    assert weights(tmp_path / "branch") == weights(tmp_path / "run")
+    assert config(tmp_path / "branch")["branch"]["step"] == 8
+    lines = [json.loads(line)["step"] for line in (tmp_path / "branch" / "log.jsonl").open()]
+    assert lines == [10, 12]
+    changed = tiny(lr=1e-6, muon_lr=1e-6)
+    stopped(tmp_path / "other", 10, changed, branch=checkpoint.find(f"{tmp_path}/run/@4"))
+    rest = run(changed, MemoryRows(pairs()), tmp_path / "other", branch=checkpoint.find(f"{tmp_path}/run/@4"))
+    assert rest.resumed_from == 8 and weights(tmp_path / "other") != weights(tmp_path / "run")
+    assert checkpoint.find(str(tmp_path / "run")).name == "step-00000012"
+    with pytest.raises(EditError, match="no such checkpoint") as caught:
+        checkpoint.find(f"{tmp_path}/run/@5")
+    assert "@4, @8, @12" in caught.value.hint
+    with pytest.raises(UsageError, match=r"model\.layers"):
+        folder.check_branch(checkpoint.find(f"{tmp_path}/run/@8"), tiny(model_layers=3))
+
+
+# ------------------------------------------------------------------------------------------------- overwriting
+
+
+def test_overwriting_never_removes_what_is_read(tmp_path):
+    out = tmp_path / "run"
+    run(tiny(steps=1), MemoryRows(pairs()), out)
+    (tmp_path / "link").symlink_to(out)
+    for path in (out, out / "transformer", tmp_path / "link", f"{out}/../run/_end.json"):
+        for name in (out, tmp_path / "link", f"{out}/"):
+            with pytest.raises(UsageError, match="--overwrite would remove the weights"):
+                folder.refuse_own_input(name, {str(path): "the weights"})
+    folder.refuse_own_input(out, {"": "nothing", str(tmp_path): "around it", str(out / "none"): "not there"})
