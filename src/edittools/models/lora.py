@@ -53,6 +53,9 @@ def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config)
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:  # peft makes them as precise as the weights beside them
+            parameter.data = parameter.data.float()
 
 
 def add_adapters(pipe: Any, specs: Sequence[str], merge: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import warnings
 from pathlib import Path
@@ -106,6 +107,26 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     except (OSError, SafetensorError) as error:
         raise EditError(f"{folder}: damaged weights: {describe(error)}") from error
     return tensors
+
+
+def stored_dtype(folder: Path) -> Any:
+    """The torch.dtype that most of a folder's safetensors are in, as their headers say; bfloat16 for what has less
+    than 16 bits, which is no precision to compute in. Raises EditError."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    found = {"F64": torch.float32, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    sizes: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():
+                    tensor = file.get_slice(name)
+                    kind = tensor.get_dtype()
+                    sizes[kind] = sizes.get(kind, 0) + math.prod(tensor.get_shape())
+        except (OSError, SafetensorError) as error:
+            raise EditError(f"{path}: damaged weights: {describe(error)}") from error
+    return found.get(max(sizes, key=lambda kind: sizes[kind]), torch.bfloat16) if sizes else torch.float32
 
 
 def load_strictly(network: Any, tensors: dict[str, Any], folder: Path, *, assign: bool = False) -> None:

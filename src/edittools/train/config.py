@@ -75,6 +75,8 @@ class Recipe:
     # Run
     dtype: str = "float32"  # of the network's arithmetic; the weights that are trained stay in float32
     checkpointing: str = "none"  # activations that are computed again: "none", "selective" or "full"
+    quantize: str = ""  # weights that adapters are trained beside in fewer bits: "int8", "fp8" or "nf4"
+    block_swap: int = 0  # so many blocks' frozen weights wait in the main memory; needs checkpointing
     compile: bool = False  # compile the repeated blocks
     attention: str = ""  # a backend of diffusers that takes masks, such as "_native_cudnn"; empty: torch's own choice
     checkpoint_every: int = 1000  # steps
@@ -134,6 +136,12 @@ class Recipe:
         need(0 <= self.ema <= 1, "`ema` must lie in [0, 1]")
         need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
         need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')
+        need(self.quantize in ("", "int8", "fp8", "nf4"), '`quantize`: "int8", "fp8" or "nf4"; empty: none')
+        need(self.block_swap >= 0, "`block_swap` must not be negative")
+        need(
+            not self.block_swap or self.checkpointing != "none",
+            '`block_swap` needs `checkpointing`: what is remembered of a block holds its weights',
+        )
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
         for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "keep_last", "log_every",
                      "sample_steps", "shift", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip

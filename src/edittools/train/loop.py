@@ -35,6 +35,7 @@ from edittools.train.data import Loader, Step
 from edittools.train.export import keep_model, kept_folder, save_model
 from edittools.train.features import Features
 from edittools.train.folder import Outcome, alone, outcome, write_json
+from edittools.train.frozen import BlockSwap, quantize_frozen
 from edittools.train.log import Log, StepReport, say
 from edittools.train.parallel import Parallel, full
 from edittools.train.plan import Plan, Sample
@@ -82,13 +83,15 @@ def train(
         parallel.on_main(lambda: stack.enter_context(alone(out)))
         parallel.on_main(lambda: tidy(out))
         checkpoint_activations(system, recipe.checkpointing)
+        swap = shrink_frozen(system, recipe, parallel)
         if recipe.attention:
             choose_attention(system, recipe.attention, parallel.device, getattr(torch, recipe.dtype))
         if recipe.compile:
             compile_blocks(system.blocks())
         inner = {id(p) for block in system.blocks() for p in block.parameters()}
         inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
-        network = parallel.wrap(system.network, system.blocks(), getattr(torch, recipe.dtype))
+        waiting = swap.waiting if swap else ()
+        network = parallel.wrap(system.network, system.blocks(), getattr(torch, recipe.dtype), waiting)
         trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
         blocks = {id(trained[name]) for name in inside & set(trained)}
         state = TrainState(recipe, trained, blocks, system.words())
@@ -290,6 +293,15 @@ def forward_backward(
             (rows.sum() * (parallel.world / work.rows)).backward()
         losses.append(rows.detach())
     return [rows.cpu() for rows in losses]  # the only place that waits for the device
+
+
+def shrink_frozen(system: System, recipe: Recipe, parallel: Parallel) -> BlockSwap | None:
+    """What the recipe says of weights that do not train: fewer bits, a place in the main memory. Raises UsageError."""
+    if (recipe.quantize or recipe.block_swap) and parallel.mode in ("fsdp", "hsdp"):
+        raise UsageError("recipe: `quantize`, `block_swap`: not where weights are sharded", hint="--parallel ddp")
+    if recipe.quantize:
+        quantize_frozen(system.blocks(), recipe.quantize, parallel.device)
+    return BlockSwap(system.blocks(), recipe.block_swap, parallel.device) if recipe.block_swap else None
 
 
 def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,29 @@ class Parallel:
 
     # ------------------------------------------------------------------------------------------- the network
 
-    def wrap(self, network: nn.Module, blocks: list[nn.Module], dtype: torch.dtype) -> Any:
-        """The network as it is called in training; its parameters stay float32 masters of arithmetic in `dtype`.
+    def wrap(
+        self, network: nn.Module, blocks: list[nn.Module], dtype: torch.dtype, waiting: Collection[int] = ()
+    ) -> Any:
+        """The network as it is called in training.
 
-        With FSDP2 and HSDP every block is sharded by itself, gradients are summed in float32.
+        What trains is kept in float32, masters of arithmetic in `dtype`; frozen weights in the precision that they
+        have, which in float32 arithmetic is float32. With FSDP2 and HSDP every block is sharded by itself, gradients
+        are summed in float32.
+
+        waiting   the ids of tensors that stay in the main memory
+
+        Weights go to the device one after the other, and block by block where they are sharded: no device ever holds
+        a whole model, and of the main memory, where weights are mapped files, no more than a block is taken.
         """
-        network.to(self.device)
+
+        def settle(module: nn.Module, device: torch.device | None = None) -> None:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if hasattr(tensor, "to_local"):
+                    continue  # of a block that is sharded already
+                exact = isinstance(tensor, nn.Parameter) and (tensor.requires_grad or dtype == torch.float32)
+                place = None if id(tensor) in waiting else device
+                tensor.data = tensor.data.to(place, torch.float32 if exact else tensor.dtype)
+
         if self.mode in ("fsdp", "hsdp"):
             from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -48,12 +65,18 @@ class Parallel:
             # inputs stay as they are, so that times are not rounded.
             policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
             for block in blocks:
-                fully_shard(block, mesh=self.mesh, mp_policy=policy)
+                settle(block)
+                fully_shard(block, mesh=self.mesh, mp_policy=policy)  # moves it to the device
+            settle(network)
             return fully_shard(network, mesh=self.mesh, mp_policy=policy)
+        settle(network, self.device)
         if self.mode == "ddp":
             from torch.nn.parallel import DistributedDataParallel
 
-            return DistributedDataParallel(network, gradient_as_bucket_view=True)
+            # every process has read the same files: only what trains is made equal
+            frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+            network._ddp_params_and_buffers_to_ignore = frozen  # type: ignore[assignment]
+            return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
         return network
 
     @contextlib.contextmanager

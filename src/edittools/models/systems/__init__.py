@@ -65,7 +65,7 @@ def load_system(
     network   load or make the network; without it the system only encodes
     seed      of the random weights of what is new
     texts     the instructions of the data, for a system that builds its vocabulary from them
-    device, dtype   of the encoders; the network stays in float32 on the CPU until the caller moves it
+    device, dtype   of the encoders; the network stays as it is stored, on the CPU, until the caller moves it
     loading   how a published transformer is read instead: arguments of its from_pretrained(), such as dtype
 
     The name "auto" is the system that the weights are of. Raises UsageError for an unknown system or setting, EditError

@@ -25,6 +25,7 @@ from edittools.models.lora import add_lora
 from edittools.models.systems.base import Conditions, Part, System
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
+from edittools.models.weights import stored_dtype
 
 PATCH = 2  # latents per token side
 PIPELINES = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
@@ -54,7 +55,10 @@ def load(
         start_at_zero(transformer)
     elif network:
         transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {"dtype": torch.float32})
+            folder / "transformer",
+            use_safetensors=True,
+            local_files_only=True,
+            **(loading or {"dtype": stored_dtype(folder / "transformer")}),
         )
     pipe = None
     if encoders:

@@ -11,6 +11,7 @@ from edittools.models.autoencoder import Autoencoder
 from edittools.models.systems.base import Conditions, System
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.models.transformers import flux_flops, start_at_zero
+from edittools.models.weights import stored_dtype
 
 PATCH = 2  # latents per token side
 
@@ -86,13 +87,16 @@ class FluxSystem(System):
 def make_transformer(folder: Any, config: dict[str, Any], seed: int, loading: dict[str, Any] | None = None) -> Any:
     """`FluxTransformer2DModel`: with random weights where a configuration is given, else a folder's `transformer`.
 
-    loading   arguments of its from_pretrained(); float32 without
+    loading   arguments of its from_pretrained(); without, the precision that it is stored in
     """
     from diffusers import FluxTransformer2DModel
 
     if not config:
         return FluxTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {"dtype": torch.float32})
+            folder / "transformer",
+            use_safetensors=True,
+            local_files_only=True,
+            **(loading or {"dtype": stored_dtype(folder / "transformer")}),
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
