@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edittools.cli import options
 from edittools.errors import UsageError
+
+if TYPE_CHECKING:
+    from edittools.stream.mapping import Mapping
 
 
 @options.command(
@@ -25,6 +30,14 @@ from edittools.errors import UsageError
     metavar="NEW=OLD",
     group="Input",
     help="Read the input's column OLD as NEW. May be given several times.",
+)
+@options.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="COLUMN",
+    group="Input",
+    help="COLUMN holds pictures: paths, or their bytes. May be given several times; `--map source=...` says so too.",
 )
 @options.option(
     "--names",
@@ -48,7 +61,9 @@ from edittools.errors import UsageError
 @options.output_options
 @options.run_options
 @click.pass_context
-def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...], **given: object) -> None:
+def command(
+    ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...], images: tuple[str, ...], **given: object
+) -> None:
     """Make a shard set.
 
     INPUT is a folder of pictures (with .txt captions and .json fields beside them, or ID.source.jpg and
@@ -73,14 +88,17 @@ def command(ctx: click.Context, input: tuple[str, ...], renames: tuple[str, ...]
     if size is not None and given["rows"]:
         raise UsageError("--rows and --bytes cannot be used together")
     rows = given["rows"] if given["rows"] else (None if size is not None else 1000)
-    source = open_input(list(input), run_options)
+    mapping = parse_mapping(renames, images)
+    source = open_input(list(input), run_options, mapping)
+    mapping.check(source.schema.names)
     assert rows is None or isinstance(rows, int)
     if isinstance(source, FileSource):
         source = source.resharded(rows, size)
     else:
         source = Regrouped(source, rows, size)
     stage = Ingest(
-        rename=parse_renames(renames, source.schema.names),
+        rename={old: new for old, new in mapping.said.items() if old in source.schema.names},
+        given_ids=mapping.gives_ids,
         origin=ctx.params["origin"],
         license=ctx.params["license"],
         names=ctx.params["names"],
@@ -109,16 +127,14 @@ def parse_size(text: str) -> int:
     return size
 
 
-def parse_renames(renames: tuple[str, ...], known: list[str]) -> dict[str, str]:
-    """NEW=OLD pairs as {old: new}. Raises UsageError for a column that is not there."""
-    result = {}
+def parse_mapping(renames: tuple[str, ...], images: tuple[str, ...]) -> Mapping:
+    """What NEW=OLD pairs and names of columns say. Raises UsageError."""
+    from edittools.stream.mapping import Mapping
+
+    pairs = []
     for pair in renames:
         new, equals, old = pair.partition("=")
         if not equals or not new or not old:
             raise UsageError(f"--map {pair}: expected NEW=OLD")
-        if old not in known:
-            raise UsageError(f"--map {pair}: the input has no column `{old}`", hint="it has: " + ", ".join(known))
-        if new in known and new != old and new not in ("id", "task", "provenance"):
-            raise UsageError(f"--map {pair}: the input has a column `{new}` already")
-        result[old] = new
-    return result
+        pairs.append((new, old))
+    return Mapping(pairs, images)

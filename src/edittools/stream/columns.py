@@ -8,37 +8,104 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
 
 from edittools.record import COLUMNS, IMAGE
 
-_TEXT_COLUMNS = ("instruction", "caption")
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|「[^」]*」|『[^』]*』|《[^》]*》|(?<!\w)'[^']*'(?!\w)|‘[^’]*’")
+_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_WORD = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?")
+# Words that hold a sentence together, and hardly stand in what a sentence of the other language quotes.
+_ENGLISH = frozenset(
+    "a an the this that it its of in on at to into from with without by for and or but is are be as so not "
+    "make change remove add replace turn put let give please".split()
+)
+_PARTICLES = re.compile("[把将的了在和与为成是让使给被从到里上下中换改去]")
 
 
-def _has_chinese(text: str) -> bool:
-    return any("\u4e00" <= sign <= "\u9fff" for sign in text)
+def language(text: str) -> str:
+    """`zh` or `en`: the language of the sentence, whatever it quotes from the other one.
+
+    What stands in quotation marks does not count where anything else is left. English that holds Chinese signs, or the
+    reverse, is told by the words that only a sentence has; where both languages have them, by what comes first, and
+    where neither has, by whether there are more English words than Chinese signs.
+    """
+    if not _CHINESE.search(text):
+        return "en"
+    rest = _QUOTED.sub(" ", text)
+    if not _CHINESE.search(rest) and not _WORD.search(rest):
+        rest = text
+    words = [word.lower() for word in _WORD.findall(rest)]
+    signs = len(_CHINESE.findall(rest))
+    if not signs or not words:
+        return "zh" if signs else "en"
+    english, chinese = not _ENGLISH.isdisjoint(words), _PARTICLES.search(rest) is not None
+    if english != chinese:
+        return "en" if english else "zh"
+    if english:
+        first, other = _WORD.search(rest), _CHINESE.search(rest)
+        assert first is not None and other is not None
+        return "en" if first.start() < other.start() else "zh"
+    return "en" if len(words) > signs else "zh"
+
+
+def put(row: dict[str, Any], name: str, value: Any) -> None:
+    """Add a value to a row under a name, or where another one stands under it already, under `user_NAME`."""
+    while name in row and row[name] is not None and row[name] != value:
+        name = f"user_{name}"
+    row[name] = value
 
 
 def normalise(row: dict[str, Any]) -> dict[str, Any]:
     """A row with the record's own columns in the record's shape.
 
-    A plain string for `instruction` or `caption` is English, or Chinese where it holds Chinese characters; one
-    source picture is a list of one. A value that does not fit its column keeps its data under `user_NAME`.
+    A plain string for a text is English or Chinese, see `language`; one source picture is a list of one. What does not
+    fit a column of the record, be it the value, or single keys of its objects or turns, is kept under `user_NAME`.
     """
     result: dict[str, Any] = {}
+    left_over: dict[str, Any] = {}
     for name, value in row.items():
-        if name in _TEXT_COLUMNS and isinstance(value, str):
-            value = {"zh" if _has_chinese(value) else "en": value}
-        if name == "source" and isinstance(value, dict):
-            value = [value]
-        if name == "id" and isinstance(value, (int, float)):
-            value = str(value)
-        if name in COLUMNS and value is not None and not _fits(value, COLUMNS[name]):
-            name = f"user_{name}"
+        if name in COLUMNS and value is not None:
+            value = _shape(name, value)
+            if not _fits(value, COLUMNS[name]):
+                value, left_over[name] = _split(value, COLUMNS[name])
         result[name] = value
+    for name, value in left_over.items():
+        if value is not None:
+            put(result, f"user_{name}", value)
     return result
+
+
+def suits(name: str, value: Any) -> bool:
+    """Whether a value can stand in a column of the record, all of it."""
+    return _fits(_shape(name, value), COLUMNS[name])
+
+
+def _shape(name: str, value: Any) -> Any:
+    """A value for a column of the record from what others write there, where there is one way to read it."""
+    if name == "id" and isinstance(value, (int, float)):
+        return str(value)
+    if name == "source" and _is_picture(value):
+        return [value]
+    if name in ("instruction", "caption"):
+        return in_its_language(value)
+    if name == "turns" and isinstance(value, list):
+        return [_turn(turn) for turn in value]
+    return value
+
+
+def _turn(value: Any) -> Any:
+    if not isinstance(value, dict) or "instruction" not in value:
+        return value
+    return {**value, "instruction": in_its_language(value["instruction"])}
+
+
+def in_its_language(value: Any) -> Any:
+    """A plain string as a text of the record: {language: string}."""
+    return {language(value): value} if isinstance(value, str) else value
 
 
 @functools.cache
@@ -48,13 +115,41 @@ def _fields(kind: pa.StructType) -> dict[str, pa.DataType]:
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind) and (not isinstance(value, dict) or value.keys() - _fields(kind).keys()):
+    """Whether Arrow takes the whole value as this type; of names that a type lacks it says nothing."""
+    if not _known(value, kind):
         return False
     try:
         pa.array([value], type=kind)
         return True
     except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
         return False
+
+
+def _known(value: Any, kind: pa.DataType) -> bool:
+    """Whether the type has every name in the value."""
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        fields = _fields(kind)
+        return value.keys() <= fields.keys() and all(_known(item, fields[name]) for name, item in value.items())
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return all(_known(item, kind.value_type) for item in value)
+    return True
+
+
+def _split(value: Any, kind: pa.DataType) -> tuple[Any, Any]:
+    """The part of a value that fits a type, and what is left over; None for nothing."""
+    if _fits(value, kind):
+        return value, None
+    if pa.types.is_struct(kind) and kind != IMAGE and isinstance(value, dict):
+        fields = _fields(kind)
+        parts = {name: _split(item, fields[name]) if name in fields else (None, item) for name, item in value.items()}
+        kept = {name: fitting for name, (fitting, _) in parts.items() if fitting is not None}
+        left = {name: rest for name, (_, rest) in parts.items() if rest is not None}
+        return (kept, left) if kept else (None, value)
+    if pa.types.is_list(kind) and isinstance(value, list):
+        pairs = [_split(item, kind.value_type) for item in value]
+        if any(fitting is not None for fitting, _ in pairs):
+            return [fitting for fitting, _ in pairs], [rest for _, rest in pairs]
+    return None, value
 
 
 def _is_picture(value: Any) -> bool:
@@ -88,11 +183,13 @@ def type_of(value: Any) -> pa.DataType:
 
 
 def meet(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """A type that holds values of both; text (JSON) where nothing narrower does."""
+    """A type that holds values of both; text (JSON) where nothing narrower does, bytes where one of them is bytes."""
     if a == b or pa.types.is_null(b):
         return a
     if pa.types.is_null(a):
         return b
+    if pa.types.is_binary(a) or pa.types.is_binary(b):
+        return pa.binary()
     numeric = [pa.int64(), pa.float64()]
     if a in numeric and b in numeric:
         return pa.float64()
@@ -114,6 +211,10 @@ def fit(value: Any, kind: pa.DataType) -> Any:
     """The value as `kind` takes it: JSON text where the type had to become text."""
     if value is None or kind == IMAGE:
         return value
+    if pa.types.is_null(kind):
+        return None  # of empty records only
+    if pa.types.is_binary(kind):
+        return value if isinstance(value, bytes) else fit(value, pa.string()).encode()
     if pa.types.is_string(kind):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if pa.types.is_floating(kind) and isinstance(value, int):
@@ -128,29 +229,50 @@ def fit(value: Any, kind: pa.DataType) -> Any:
 
 
 class ObservedSchema:
-    """Gathers the columns of rows and their types."""
+    """Gathers the columns of rows and their types. Of a column that holds pictures in some rows and something else in
+    others, the something else goes to `user_NAME`."""
 
     def __init__(self) -> None:
         self.types: dict[str, pa.DataType] = {}
+        self.others: dict[str, pa.DataType] = {}  # of user columns, what is not a picture
 
     def observe(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
             if name in COLUMNS:
                 self.types[name] = COLUMNS[name]
+            elif _is_picture(value):
+                self.types[name] = IMAGE
             else:
-                self.types[name] = meet(self.types.get(name, pa.null()), type_of(value))
+                self.others[name] = meet(self.others.get(name, pa.null()), type_of(value))
 
     def schema(self) -> pa.Schema:
         """The record's columns first, in its order, then the user's, by name."""
-        own = [(name, kind) for name, kind in COLUMNS.items() if name in self.types]
-        theirs = [(name, self.types[name]) for name in sorted(self.types) if name not in COLUMNS]
+        types = dict(self.types)
+        for name, kind in self.others.items():
+            if name not in types:
+                types[name] = meet(types.get(name, pa.null()), kind)
+            elif not pa.types.is_null(kind):
+                beside = f"user_{name}"
+                types[beside] = meet(self.others.get(beside, pa.null()), kind)
+        own = [(name, kind) for name, kind in COLUMNS.items() if name in types]
+        theirs = [(name, types[name]) for name in sorted(types) if name not in COLUMNS]
         return pa.schema(own + theirs)
 
 
 def to_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Normalised rows as a batch of a schema that observed them."""
+    """Normalised rows as a batch of a schema that observed them. Raises what Arrow does where a value does not fit."""
     columns = []
     for column in schema:
-        values = [fit(row.get(column.name), column.type) for row in rows]
-        columns.append(pa.array(values, type=column.type))
+        name = column.name
+        values = [row.get(name) for row in rows]
+        if column.type == IMAGE and name not in COLUMNS:
+            values = [value if _is_picture(value) else None for value in values]
+        elif name.startswith("user_") and _of_pictures(schema, name[5:]):
+            values = [row.get(name[5:]) if value is None else value for value, row in zip(values, rows)]
+            values = [None if _is_picture(value) else value for value in values]
+        columns.append(pa.array([fit(value, column.type) for value in values], type=column.type))
     return pa.record_batch(columns, schema=schema)
+
+
+def _of_pictures(schema: pa.Schema, name: str) -> bool:
+    return name not in COLUMNS and name in schema.names and schema.field(name).type == IMAGE

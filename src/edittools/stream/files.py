@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob as globbing
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -117,11 +119,26 @@ def etag(path: str) -> str:
     """SIZE-MTIME_NS of a local file, the store's own tag of an object."""
     if is_url(path):
         system, inner = filesystem(path)
-        facts = system.info(inner)
-        tag = facts.get("ETag") or facts.get("etag") or facts.get("created") or facts.get("mtime")
-        return f"{facts['size']}-{tag}"
-    facts = os.stat(path)
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
+        return object_tag(system.info(inner))
+    found = os.stat(path)
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def object_tag(found: dict[str, Any]) -> str:
+    """The etag of an object, of what its store says of it."""
+    tag = found.get("ETag") or found.get("etag") or found.get("created") or found.get("mtime")
+    return f"{found['size']}-{tag}"
+
+
+def facts(path: str) -> tuple[int, str]:
+    """Size and etag of a file whose bytes can be read. Raises OSError for anything that is there but is none."""
+    if is_url(path):
+        return size(path), etag(path)
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # a pipe or a device would block
+        kind = "is a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise OSError(errno.EINVAL, kind, path)
+    return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def size(path: str) -> int:
@@ -246,14 +263,17 @@ class RangeReader:
             self.lock = threading.Lock()
             self.tag = etag(path)
         else:
-            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+            if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):  # put there since: a pipe would block
+                self.close()
+                raise OSError(errno.EINVAL, "not a regular file", path)
 
     def etag(self) -> str:
         """The tag of what is being read now. A local file that is written in place changes it at once."""
         if self.remote is not None:
             return self.tag
-        facts = os.fstat(self.descriptor)
-        return f"{facts.st_size}-{facts.st_mtime_ns}"
+        found = os.fstat(self.descriptor)
+        return f"{found.st_size}-{found.st_mtime_ns}"
 
     def read(self, offset: int, length: int) -> bytes:
         if self.remote is not None:

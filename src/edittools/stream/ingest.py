@@ -12,7 +12,9 @@ from edittools.errors import RowError, UsageError
 from edittools.record import COLUMNS, IMAGE, PROVENANCE, canonical_task
 from edittools.stream import images
 from edittools.stream.batch import Batch
+from edittools.stream.columns import in_its_language
 from edittools.stream.fetch import Fetcher
+from edittools.stream.mapping import refusal
 from edittools.stream.rows import column_values, drop_failed, map_chunks, visit_pictures
 from edittools.stream.source import align_array, can_align
 
@@ -38,10 +40,13 @@ class Ingest:
         max_pixels: int = images.MAX_PIXELS,
         jobs: int = 1,
         foreign_ids: bool = False,
+        given_ids: bool = False,
     ) -> None:
+        """`rename` is {old: new} for what the reader has not renamed; `given_ids`, whether a column gives the ids."""
         self.rename = dict(rename or {})
-        self.given_ids = "id" in self.rename.values()
-        if self.given_ids and foreign_ids:
+        self.replaces_ids = "id" in self.rename.values()
+        self.given_ids = given_ids or self.replaces_ids
+        if self.replaces_ids and foreign_ids:
             self.rename.setdefault("id", "user_id")
         self.foreign_ids = foreign_ids and not self.given_ids
         self.origin, self.license, self.names = origin, license, names
@@ -75,16 +80,21 @@ class Ingest:
 
     def _replaced(self, column: pa.Field) -> bool:
         """Whether a column holds ids that only the reader gave, where another one is to be the id."""
-        return self.given_ids and column.name == "id" and "id" not in self.rename
+        return self.replaces_ids and column.name == "id" and "id" not in self.rename
 
     def _name(self, column: pa.Field) -> str:
-        """What a column is called from here on. One that has a name of the record, but not its type, is the user's."""
+        """What a column is called from here on. One that has a name of the record, but not its type, is the user's.
+
+        Raises UsageError where it was told to have this name.
+        """
         name = self.rename.get(column.name, column.name)
         fits = name not in COLUMNS or can_align(column.type, COLUMNS[name])
         if name == "source":
             fits = fits or column.type == IMAGE
         elif name in ("instruction", "caption"):
-            fits = fits or pa.types.is_string(column.type)
+            fits = fits or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        if not fits and column.name in self.rename:
+            raise refusal(name, column.name, str(column.type))
         return name if fits else f"user_{name}"
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -112,11 +122,8 @@ class Ingest:
             elif column.name == "source" and array.type != column.type:
                 offsets = pa.array(range(rows.num_rows + 1), pa.int32())
                 array = pa.ListArray.from_arrays(offsets, array)
-            elif column.name in ("instruction", "caption") and pa.types.is_string(array.type):
-                from edittools.stream.columns import normalise
-
-                texts = [normalise({"caption": text}).get("caption") for text in array.to_pylist()]
-                array = pa.array(texts, type=column.type)
+            elif column.name in ("instruction", "caption") and not pa.types.is_struct(array.type):
+                array = pa.array([in_its_language(text) for text in array.to_pylist()], type=column.type)
             columns.append(align_array(array, column.type))
         return pa.record_batch(columns, schema=schema)
 

@@ -18,6 +18,7 @@ from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
 from edittools.stream import files
 from edittools.stream.batch import Batch, Reject, Shard, Stage, joined
 from edittools.stream.history import canonical_json, digest
+from edittools.stream.mapping import Mapping
 from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
@@ -129,13 +130,13 @@ def check_errors(
         )
 
 
-def open_input(paths: list[str], options: RunOptions) -> Source:
+def open_input(paths: list[str], options: RunOptions, mapping: Mapping | None = None) -> Source:
     """The source the options describe."""
     if options.limit is not None and options.task is not None:
         raise UsageError("--limit and --task cannot be used together")
     if options.limit is not None and options.ray is not None:
         raise UsageError("--limit and --ray cannot be used together")
-    source = open_source(paths, partial=options.partial)
+    source = open_source(paths, partial=options.partial, mapping=mapping)
     if options.limit is not None:
         source = source.limited(options.limit) if isinstance(source, FileSource) else Limited(source, options.limit)
     return source

@@ -23,6 +23,7 @@ then the tar, last the Parquet file, which commits the shard.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -137,7 +138,8 @@ def is_shard_set(folder: str) -> bool:
     names = files.listdir(folder)
     if END in names or REJECTS in names:
         return True
-    return any(_PARQUET.match(name) and name[: -len("parquet")] + "tar" in names for name in names)
+    pairs = (name for name in names if _PARQUET.match(name) and name[: -len("parquet")] + "tar" in names)
+    return any(is_shard(files.join(folder, name)) for name in itertools.islice(pairs, 1))  # img2dataset names them so
 
 
 def read_end(folder: str) -> dict[str, Any] | None:

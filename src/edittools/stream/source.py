@@ -16,31 +16,21 @@ import xxhash
 
 from edittools.errors import EditError, IncompleteError, UsageError
 from edittools.record import IMAGE
-from edittools.stream import files
+from edittools.stream import files, records, text
 from edittools.stream.batch import Batch, Shard, empty_batch
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
+from edittools.stream.mapping import Mapping
 from edittools.stream.pack import unpack_rows
 from edittools.stream.rows import inline_rows
 from edittools.stream.shards import check_end, is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
-from edittools.stream.units import (
-    FileGroup,
-    FolderUnit,
-    LinesUnit,
-    ParquetUnit,
-    ShardUnit,
-    Unit,
-    folder_groups,
-    folder_schema,
-    reference,
-    unit_for_file,
-)
+from edittools.stream.tree import folder_units
+from edittools.stream.units import LinesUnit, ParquetUnit, ShardUnit, Unit, reference, unit_for_file
 from edittools.stream.wire import WireReader
 
 _INLINE_ROWS = 32  # rows whose pictures are in memory together
 BATCH_ROWS = 8192  # rows read from files at a time; the stream between commands cuts them smaller
-FILES_PER_SHARD = 1000  # loose files that make one unit of work
 
 Select = Callable[[Shard], bool]
 
@@ -443,7 +433,7 @@ class _Prefixed(io.RawIOBase):
         return self.file.readinto1(buffer)  # type: ignore[attr-defined]
 
 
-def _spooled_parquet(file: BinaryIO, name: str) -> Source:
+def _spooled_parquet(file: BinaryIO, name: str, mapping: Mapping | None) -> Source:
     """A Parquet file through a pipe. It keeps its index at the end, so it has to be a file while it is read."""
     state = xxhash.xxh3_128()
     with tempfile.NamedTemporaryFile(prefix="edittools-", suffix=".parquet") as spool:
@@ -452,7 +442,7 @@ def _spooled_parquet(file: BinaryIO, name: str) -> Source:
             state.update(piece)
         spool.flush()
         # The file goes at once, whatever happens later; what is open stays readable.
-        unit = ParquetUnit(spool.name, label=name, content=state.hexdigest())
+        unit = ParquetUnit(spool.name, label=name, content=state.hexdigest(), mapping=mapping)
         fetcher = Fetcher()
         fetcher.adopt_parquet(spool.name)
     return Inlined(FileSource([unit]), fetcher)
@@ -469,7 +459,7 @@ def stdin_has_data() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
-def open_pipe(file: BinaryIO, name: str = "standard input") -> Source:
+def open_pipe(file: BinaryIO, name: str = "standard input", mapping: Mapping | None = None) -> Source:
     """The source that comes through an open file, known by its first bytes."""
     head = b""
     while len(head) < 1024:
@@ -484,17 +474,19 @@ def open_pipe(file: BinaryIO, name: str = "standard input") -> Source:
         return WireSource(WireReader(whole, name))
     if head[257:262] == b"ustar":
         return TarPipeSource(whole, name)
-    if head.lstrip()[:1] == b"{":
-        return FileSource([LinesUnit(name, whole.read())])
     if head[:4] == b"PAR1":
-        return _spooled_parquet(whole, name)
+        return _spooled_parquet(whole, name, mapping)
+    if records.reader_for(name, head) is not None:
+        return FileSource([LinesUnit(name, whole.read(), mapping=mapping)])
     if len(head) < 8 and b"\xff\xff\xff\xff".startswith(head[:4]):
         raise IncompleteError(f"{name}: the stream was cut off in its first bytes")
-    raise EditError(f"{name}: not an Arrow stream, a tar, a Parquet file or JSON lines")
+    raise EditError(f"{name}: not an Arrow stream, a tar, a Parquet file or JSON")
 
 
-def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | None = None) -> Source:
-    """Open what the command line names; nothing, or `-`, is standard input."""
+def open_source(
+    paths: list[str], *, partial: bool = False, stdin: BinaryIO | None = None, mapping: Mapping | None = None
+) -> Source:
+    """Open what the command line names; nothing, or `-`, is standard input. `mapping` is what it says of columns."""
     if not paths:
         if not stdin_has_data():
             raise UsageError("no INPUT", hint="name a shard set, a folder or a file, or pipe a stream in")
@@ -504,7 +496,7 @@ def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | No
     if "-" in paths:
         if len(paths) > 1:
             raise UsageError("`-` cannot be mixed with other inputs", hint="write the stream to a file first")
-        return open_pipe(stdin or open(0, "rb", closefd=False), "standard input")
+        return open_pipe(stdin or open(0, "rb", closefd=False), "standard input", mapping)
     expanded: list[str] = []
     for path in map(files.local, paths):
         found = files.expand(path)
@@ -514,11 +506,12 @@ def open_source(paths: list[str], *, partial: bool = False, stdin: BinaryIO | No
     if all(map(_is_stream, expanded)):
         return WireFileSource(expanded)
     placed = zip(expanded, _places(expanded))
-    return FileSource([unit for path, place in placed for unit in open_units(path, partial, place)])
+    mapping = mapping or Mapping()
+    return FileSource([unit for path, place in placed for unit in open_units(path, partial, place, mapping)])
 
 
 def _places(paths: list[str]) -> list[str]:
-    """What tells the files of folders that are read together apart: nothing where there is one, else their names."""
+    """What tells the files of inputs that are read together apart: nothing where there is one, else their names."""
     if len(paths) == 1:
         return [""]
     names = [os.path.basename(os.path.normpath(path)) for path in paths]
@@ -533,11 +526,13 @@ def _is_stream(path: str) -> bool:
         return file.read(4) == b"\xff\xff\xff\xff"
 
 
-def open_units(path: str, partial: bool, place: str = "") -> list[Unit | None]:
+def open_units(path: str, partial: bool, place: str, mapping: Mapping) -> list[Unit | None]:
     """The units of one path: the shards of a set (None for a missing one), the files in a folder, or the file.
 
-    `place` stands before the paths of a folder's loose files.
+    `place` stands before the paths of the files of a folder, and for the name of a file.
     """
+    if text.valid(path) != path:
+        raise EditError(f"{path}: the name is not UTF-8", hint="rename it: rows say where their pictures are")
     if not files.exists(path):
         raise EditError(f"{path}: no such file or folder")
     if not files.is_url(path):
@@ -548,31 +543,11 @@ def open_units(path: str, partial: bool, place: str = "") -> list[Unit | None]:
                 f"{path}: an Arrow stream cannot be mixed with inputs of other kinds",
                 hint=f"`edit cat {path} -o folder/` first",
             )
-        return [unit_for_file(path)]
+        return [unit_for_file(path, place or None, mapping)]
     if is_shard_set(path):
         numbers, count = set_shards(path, partial)
         shards: dict[int, Unit] = {number: ShardUnit(path, number) for number in numbers}
         if not partial:
             check_end(path, sum(unit.rows for unit in shards.values()))
         return [shards.get(number) for number in range(count)] if shards else []
-    names = [name for name in files.listdir(path) if not name.startswith((".", "_"))]
-    groups: list[FileGroup] | None = None
-    for ending in (".tar", ".parquet", ".jsonl"):
-        matching = [name for name in names if name.lower().endswith(ending)]
-        if not matching:
-            continue
-        # Hugging Face's `metadata.jsonl` speaks of the pictures beside it; other files are no reason to pass them over.
-        if len(matching) < len(names) and matching != ["metadata.jsonl"]:
-            groups = folder_groups(path)
-            if any(group.has_picture() for group in groups):
-                if ending == ".jsonl":
-                    break
-                raise EditError(
-                    f"{path}: holds pictures, and {matching[0]}: which are the input?",
-                    hint=f"name the files ({files.join(path, '*' + ending)}), or move one kind elsewhere",
-                )
-        return [unit_for_file(files.join(path, name)) for name in matching]
-    groups = groups if groups is not None else folder_groups(path)
-    schema = folder_schema(groups)
-    chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
-    return [FolderUnit(path, chunk, schema, place) for chunk in chunks or [[]]]
+    return list(folder_units(path, place, mapping))

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import xxhash
 
 from edittools.errors import EditError, IncompleteError
 from edittools.record import IMAGE
+from edittools.stream import text
 from edittools.stream.batch import map_schema
 from edittools.stream.history import History
 
@@ -185,6 +187,29 @@ class Member:
     size: int
 
 
+@dataclass(frozen=True)
+class Link:
+    """An entry that stands for another one, by its whole name; a symbolic link's `target` has been made one."""
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An entry whose bytes cannot be referred to as they lie, and why."""
+
+    name: str
+    reason: str
+
+
+Entry = Member | Link | Odd
+_REGULAR = (b"0", b"\0", b"7")
+_HARD_LINK, _SYMBOLIC_LINK, _FOLDER, _SPARSE, _LABEL = b"1", b"2", b"5", b"S", b"V"
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # whatever size their headers state
+_DEVICES = (b"3", b"4", b"6")
+
+
 @dataclass
 class TarNote:
     """What our own writer says in front of a tar."""
@@ -197,8 +222,8 @@ def _number(field: bytes) -> int:
     """A number of a header: octal, or base 256 when its first bit is set (GNU, for huge files)."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    text = field.split(b"\0", 1)[0].strip()
-    return int(text, 8) if text else 0
+    digits = field.split(b"\0", 1)[0].strip()
+    return int(digits, 8) if digits else 0
 
 
 def _checksum_fits(block: bytes) -> bool:
@@ -272,12 +297,16 @@ class TarReader:
                 raise EditError(f"{self.name}: damaged PAX header")
             record = data[len(length) + 1 : int(length)]
             key, _, value = record.rstrip(b"\n").partition(b"=")
-            records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+            records[text.decode(key)] = text.decode(value)
             data = data[int(length) :]
         return records
 
     def members(self) -> Iterator[Member]:
         """Every regular file. Raises IncompleteError unless the archive ends with its two zero blocks."""
+        return (entry for entry in self.entries() if isinstance(entry, Member))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry but folders. Raises IncompleteError unless the archive ends with its two zero blocks."""
         if self._pushed is None:
             self.read_note()
         assert self._pushed is not None
@@ -301,32 +330,73 @@ class TarReader:
                 raise EditError(f"{self.name}: damaged tar header at byte {start}")
             zeros = 0  # after an end, another tar may have been appended
             kind, size = block[156:157], self._size(block, start)
-            if kind in (b"x", b"g", b"L", b"K"):
+            if kind in (b"x", b"X", b"g", b"L", b"K"):
                 data = self._payload(offset, size)
-                if kind == b"x":
+                if kind in (b"x", b"X"):
                     extra.update(self._records(data))
-                elif kind == b"L":
-                    extra["path"] = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+                elif kind in (b"L", b"K"):
+                    extra["path" if kind == b"L" else "linkpath"] = text.decode(data.split(b"\0", 1)[0])
             else:
                 if "size" in extra:
                     size = self._pax_size(extra["size"])
-                if kind in (b"0", b"\0", b"7"):
-                    yield Member(extra.get("path") or _ustar_name(block), offset, size)
+                if kind in _WITHOUT_DATA:
+                    size = 0
+                if kind == _SPARSE:
+                    offset = self._after_sparse_map(block, offset)
+                entry = _entry(kind, block, extra, offset, size)
+                if entry is not None:
+                    yield entry
                 extra = {}
             offset += size + len(_pad(size))
             block = b""
 
-    def _pax_size(self, text: str) -> int:
-        if not text.isdigit():
-            raise EditError(f"{self.name}: damaged PAX header: size {text!r}")
-        return int(text)
+    def _after_sparse_map(self, block: bytes, offset: int) -> int:
+        """Where the data of GNU tar's old sparse files begin: a long map goes on in blocks after the header."""
+        more = block[482:483]
+        while more not in (b"", b"\0"):
+            more = self.read(offset, BLOCK)[504:505]
+            offset += BLOCK
+        return offset
+
+    def _pax_size(self, stated: str) -> int:
+        if not stated.isdecimal():
+            raise EditError(f"{self.name}: damaged PAX header: size {stated!r}")
+        return int(stated)
+
+
+def _entry(kind: bytes, block: bytes, extra: dict[str, str], offset: int, size: int) -> Entry | None:
+    """What a header stands for; None for a folder and a volume's label."""
+    name = extra.get("GNU.sparse.name") or extra.get("path") or _ustar_name(block)
+    if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in extra):
+        return Odd(name, "sparse file")
+    if kind in _REGULAR:
+        return Member(name, offset, size) if not name.endswith("/") else None  # so tar of 1979 marks folders
+    if kind in (_HARD_LINK, _SYMBOLIC_LINK):
+        target = extra.get("linkpath") or text.decode(block[157:257].split(b"\0", 1)[0])
+        beside = posixpath.dirname(name) if kind == _SYMBOLIC_LINK else ""
+        return Link(name, posixpath.normpath(posixpath.join(beside, target)))
+    if kind in (_FOLDER, _LABEL):
+        return None
+    return Odd(name, "not a regular file" if kind in _DEVICES else f"tar entry of kind {kind.decode('latin-1')!r}")
 
 
 def _ustar_name(block: bytes) -> str:
     name = block[:100].split(b"\0", 1)[0]
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
-    full = prefix + b"/" + name if prefix else name
-    return full.decode("utf-8", "surrogateescape")
+    return text.decode(prefix + b"/" + name if prefix else name)
+
+
+def follow(link: Link, named: dict[str, Entry]) -> Member | None:
+    """The file that a link ends at, by way of other links; None where it leads out of the tar or in a circle.
+
+    `named` are the entries by their normalised names.
+    """
+    seen: set[str] = set()
+    entry: Entry | None = link
+    while isinstance(entry, Link) and entry.target not in seen:
+        seen.add(entry.target)
+        entry = named.get(entry.target)
+    return entry if isinstance(entry, Member) else None
 
 
 def split_name(name: str) -> tuple[str, str]:

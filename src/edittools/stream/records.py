@@ -1,0 +1,178 @@
+"""The records of a text file that holds a table: JSON lines, a JSON array or object of records, CSV.
+
+Each comes with its number, from 0, or with why it is none. A JSON array is read piece by piece, so that a large one is
+never in memory as a whole; a table in CSV is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from edittools.errors import RowError
+from edittools.stream import text
+
+Record = tuple[int, "dict[str, Any] | RowError"]
+Reader = Callable[[BinaryIO, text.Guesses], Iterator[Record]]
+_LINE_LIMIT = 256 << 20  # bytes of one line
+_PIECE = 1 << 20  # bytes of an array that are read at a time
+_SPACE = " \t\r\n"
+_TABLES = {".csv": ",", ".tsv": "\t"}
+
+
+def reader_for(name: str, head: bytes) -> Reader | None:
+    """How to read a file, by its first bytes, and of a table without any sign of its own by its name."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    if ending in _TABLES:
+        return lambda file, guesses: csv_records(file, guesses, _TABLES[ending])
+    start = text.decode(head[: len(head) // 4 * 4]).lstrip()  # whole characters of UTF-16 and UTF-32
+    if start[:1] == "[":
+        return array_records
+    if start[:1] == "{":
+        return line_records if ending in (".jsonl", ".ndjson") else object_records
+    return None
+
+
+def line_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
+    """JSON lines. An empty line has a number, but is no record."""
+    head = file.read(4)
+    file.seek(0)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # its line ends are two bytes, or four
+        file = io.BytesIO(text.decode(file.read(), guesses).encode())
+    number = 0
+    while line := file.readline(_LINE_LIMIT):
+        if len(line) == _LINE_LIMIT and not line.endswith(b"\n"):
+            size = len(line)
+            while rest := file.readline(_PIECE):
+                size += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            yield number, RowError("line too long", f"{size} bytes")
+        elif line.strip(b" \t\r\n\xef\xbb\xbf\0"):
+            yield number, _record(text.decode(line, guesses))
+        number += 1
+
+
+def _record(line: str) -> dict[str, Any] | RowError:
+    try:
+        return _as_record(text.load_json(line))
+    except (ValueError, RecursionError) as error:
+        return RowError("not JSON", str(error))
+
+
+def _as_record(value: Any) -> dict[str, Any] | RowError:
+    return value if isinstance(value, dict) else RowError("not a JSON object", json.dumps(value)[:80])
+
+
+def object_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
+    """JSON lines after all, or one JSON object: a record, or records by their names, which are kept as `key`."""
+    first = b""
+    while not first.strip(b" \t\r\n\xef\xbb\xbf") and (first := file.readline(_LINE_LIMIT)):
+        pass
+    more = bool(file.read(4096).strip())
+    file.seek(0)
+    value = _record(text.decode(first, text.Guesses()))
+    if more and isinstance(value, dict):
+        yield from line_records(file, guesses)
+        return
+    try:
+        value = _as_record(text.load_json(text.decode(file.read(), guesses)))
+    except (ValueError, RecursionError):  # not one object: lines, of which the first is damaged
+        file.seek(0)
+        yield from line_records(file, guesses)
+        return
+    if not isinstance(value, dict) or not value or not _is_table(value):
+        yield 0, value
+        return
+    for number, (name, item) in enumerate(value.items()):
+        yield number, {"key": name, **item} if "key" not in item else item
+
+
+def _is_table(value: dict[str, Any]) -> bool:
+    """Whether an object holds records by their names, rather than being one whose columns are objects."""
+    from edittools.record import COLUMNS
+
+    known = {*COLUMNS, "image", "file_name"}
+    return all(isinstance(item, dict) for item in value.values()) and not known & value.keys()
+
+
+def array_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
+    """The objects of a JSON array. Where it is damaged, the rest is one record that is none."""
+    pieces = _pieces(file, guesses)
+    held, at, number, ended = "", 0, 0, False
+    opened = False
+    decoder = json.JSONDecoder()
+    while True:
+        while at < len(held) and (held[at] in _SPACE or held[at] == ","):
+            at += 1
+        if not opened and at < len(held):
+            opened, at = True, at + 1  # the bracket
+            continue
+        if at < len(held) and held[at] == "]":
+            if held[at + 1 :].strip(_SPACE) or any(piece.strip(_SPACE) for piece in pieces):
+                yield number, RowError("not JSON", "something follows the end of the array")
+            return
+        problem = "the array does not end"
+        if at < len(held):
+            try:
+                value, end = decoder.raw_decode(held, at)
+                if end < len(held) or ended:  # a number may go on in the next piece
+                    yield number, _as_record(text.valid_value(value))
+                    number, at = number + 1, end
+                    continue
+            except RecursionError as error:
+                yield number, RowError("not JSON", str(error))
+                return
+            except ValueError as error:
+                problem = str(error)
+        if ended:
+            yield number, RowError("not JSON", f"{problem}; nothing after it could be read")
+            return
+        more = []
+        size = 0
+        while size <= len(held) - at and not ended:  # twice as much each time, so that a long record is tried seldom
+            piece = next(pieces, "")
+            ended = not piece
+            more.append(piece)
+            size += len(piece)
+        held, at = held[at:] + "".join(more), 0
+
+
+def _pieces(file: BinaryIO, guesses: text.Guesses) -> Iterator[str]:
+    """A text file piece by piece. What is neither UTF-8 nor has a byte order mark is read whole, to be guessed at."""
+    head = file.read(4)
+    file.seek(0)
+    name = "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name = "utf-16"
+    decoder = codecs.getincrementaldecoder(name)()
+    done = 0
+    try:
+        while data := file.read(_PIECE):
+            yield decoder.decode(data)
+            done += len(data)
+    except UnicodeDecodeError:
+        file.seek(done)
+        yield text.decode(decoder.getstate()[0] + file.read(), guesses)
+
+
+def csv_records(file: BinaryIO, guesses: text.Guesses, delimiter: str = ",") -> Iterator[Record]:
+    """The lines of a table whose first line names the columns; an empty cell is no value."""
+    csv.field_size_limit(_LINE_LIMIT)
+    content = text.decode(file.read(), guesses)
+    table = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    try:
+        names = next(table, [])
+        for number, cells in enumerate(table):
+            if not cells:
+                continue
+            if len(cells) > len(names):
+                yield number, RowError("more cells than columns", f"{len(cells)} in a table of {len(names)}")
+            else:
+                yield number, {name: cell or None for name, cell in zip(names, cells)}
+    except csv.Error as error:
+        yield table.line_num, RowError("not CSV", str(error))
