@@ -25,6 +25,7 @@ class CaptionStage:
 
     def __init__(self, *, styles: list[str], seed: int) -> None:
         self.styles, self.seed = styles, seed
+        self.unworded = 0  # rows of this run that no template made
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, "provenance")
@@ -33,6 +34,10 @@ class CaptionStage:
                 raise UsageError(f"the input has a column `instruction_{style}` already")
             schema = schema.append(pa.field(f"instruction_{style}", TEXT))
         return schema
+
+    def remark(self) -> str:
+        """What a run has to say beside its counts."""
+        return f"nothing written for {self.unworded} rows, which no template of `edit synth` made" * bool(self.unworded)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -50,6 +55,8 @@ class CaptionStage:
                     texts = caption(origin["template"], json.loads(origin["slots"]), ids[number], seed=self.seed)
                 except (KeyError, ValueError, TypeError) as error:
                     failed[number] = RowError("unknown template", f"{origin['template']}: {error}")
+            else:
+                self.unworded += 1
             for style in self.styles:
                 written[style].append(texts.get(style))
         for style, values in written.items():

@@ -37,6 +37,12 @@ class OcrStage:
         self.targets = targets or {}
         self.language, self.column, self.max_pixels, self.jobs = language, column, max_pixels, jobs
         self.fetcher = Fetcher()
+        self.unwanted: list[int] = []  # rows of this run that no text is wanted of, by pieces of batches
+
+    def remark(self) -> str:
+        """What a run has to say beside its counts."""
+        rows = sum(self.unwanted)
+        return f"no scores for {rows} rows: no --targets and no quotation marks say what is to be read" * bool(rows)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         for name in (self._column(schema), "instruction"):
@@ -67,4 +73,6 @@ class OcrStage:
                 made[-1] = ocr_scores(pixels, self.targets.get(ids[row]) or target_text(text or ""))
             except RowError as error:
                 failed[row] = error
+        empty = (all(value is None for value in scores.values()) for k, scores in enumerate(made) if k not in failed)
+        self.unwanted.append(sum(empty))
         return drop_failed(batch, add_scores(rows, schema, NAMES, made), failed, self.name)

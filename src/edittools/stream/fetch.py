@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,7 +16,10 @@ from edittools.errors import EditError, RowError
 from edittools.stream import files
 from edittools.stream.wire import arrow_errors
 
-_OPEN_FILES = 64
+_OPEN_FILES = 24  # and as many that another thread may still read: some systems allow a process 256 in all
+_OPEN_PARQUETS = 8
+# What has nothing to do with the file itself: the run cannot go on.
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MAX_BYTES = 1 << 30  # of one encoded picture
 
 Buffer = bytes | memoryview
@@ -27,14 +32,15 @@ class Fetcher:
         self._readers: OrderedDict[str, files.RangeReader] = OrderedDict()
         self._retired: list[files.RangeReader] = []
         self._groups: OrderedDict[tuple[str, str, int], pa.Array] = OrderedDict()
-        self._parquets: dict[str, Any] = {}
+        self._parquets: OrderedDict[str, Any] = OrderedDict()
+        self._adopted: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def get(self, reference: dict[str, Any], most: int | None = None) -> Buffer:
         """The bytes of one picture, or at least the first `most` of them.
 
-        Raises RowError where the picture itself is the trouble (a loose file that cannot be read), and
-        EditError where the pipeline cannot go on (a shard that changed or cannot be opened).
+        Raises RowError where the picture itself is the trouble (a loose file that cannot be read, or is another one
+        by now), and EditError where the pipeline cannot go on (a shard that changed or cannot be opened).
         """
         if reference["bytes"] is not None:
             return reference["bytes"]
@@ -50,7 +56,9 @@ class Fetcher:
             raise RowError("file too large", length)
         if most is not None:
             length = min(length, most)
-        reader = self._reader(path, loose=offset == 0)
+        if offset == 0:
+            return _loose(path, length, reference["etag"])
+        reader = self._reader(path)
         if reference["etag"] is not None and reader.etag() != reference["etag"]:
             raise EditError(
                 f"{path}: the file changed while the pipeline was running",
@@ -61,7 +69,7 @@ class Fetcher:
             raise EditError(f"{path}: {len(data)} of {length} bytes at {offset}: the file is too short")
         return data
 
-    def _reader(self, path: str, loose: bool) -> files.RangeReader:
+    def _reader(self, path: str) -> files.RangeReader:
         with self._lock:
             reader = self._readers.get(path)
             if reader is not None:
@@ -70,8 +78,6 @@ class Fetcher:
             try:
                 reader = files.RangeReader(path)
             except (OSError, ValueError) as error:
-                if loose and not isinstance(error, FileNotFoundError):
-                    raise RowError("cannot read", str(error)) from error
                 raise EditError(
                     f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}",
                     hint="the stream refers to files by path; where they cannot be reached, send the bytes "
@@ -90,17 +96,19 @@ class Fetcher:
         """Open a Parquet file now, because nobody will find it under its name later."""
         import pyarrow.parquet as pq
 
-        self._parquets[path] = pq.ParquetFile(files.open_read(path))
+        self._adopted[path] = pq.ParquetFile(files.open_read(path))
 
     def _from_parquet(self, path: str, column: str, row: int, etag: str | None) -> bytes:
         import pyarrow.parquet as pq
 
         with self._lock, arrow_errors(path):
-            if path not in self._parquets:
+            if path not in self._parquets and path not in self._adopted:
                 if etag is not None and files.etag(path) != etag:
                     raise EditError(f"{path}: the file changed while the pipeline was running")
                 self._parquets[path] = pq.ParquetFile(files.open_read(path))
-            parquet = self._parquets[path]
+                while len(self._parquets) > _OPEN_PARQUETS:
+                    self._parquets.popitem(last=False)
+            parquet = self._adopted.get(path) or self._parquets[path]
             if not 0 <= row < parquet.metadata.num_rows or column not in parquet.schema_arrow.names:
                 raise EditError(f"{path}: has no row {row} of a column `{column}`")
             group, start = 0, 0
@@ -120,6 +128,24 @@ class Fetcher:
         if value is None:
             raise RowError("no picture")
         return value
+
+
+def _loose(path: str, length: int, etag: str | None) -> bytes:
+    """The first bytes of a file that is one picture: opened for it alone, for it is read once."""
+    try:
+        with contextlib.closing(files.RangeReader(path)) as reader:
+            if etag is not None and reader.etag() != etag:
+                raise RowError("file changed while it was read", path)
+            data = reader.read(0, length)
+    except FileNotFoundError:
+        raise RowError("missing file", path) from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _OURS:
+            raise
+        raise RowError("cannot read", f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) != length:
+        raise RowError("file changed while it was read", path)
+    return data
 
 
 def leaf_references(values: pa.StructArray) -> Iterator[dict[str, Any] | None]:

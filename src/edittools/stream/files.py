@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from edittools.errors import EditError
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
 NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
 MISSING = f"{NOTHING}missing file"
+_ABANDONED = 86400.0  # seconds
 _BLOCK = 8 << 20  # bytes fetched from an object store at a time
 
 
@@ -177,6 +179,52 @@ def make_dirs(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
 
 
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """What goes wrong while a file is written, by the name that the user knows. Raises EditError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None and TEMPORARY not in str(error.filename):
+            raise  # of another file, which it names
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise EditError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint="make room, and run the same command again: what is finished stays" if full else None,
+        ) from error
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file while it is open, unless another process has. Raises OSError where there are no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def remove_abandoned(folder: str) -> None:
+    """Delete the temporary files in a folder whose writers are dead: a living one has its file locked.
+
+    Where files cannot be locked, those that nobody has written to for a day.
+    """
+    for name in listdir(folder):
+        path = join(folder, name)
+        if not name.startswith(TEMPORARY) or is_url(path):
+            continue
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            try:
+                abandoned = _lock(file)
+            except OSError:
+                abandoned = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED
+            if abandoned:
+                os.unlink(path)
+
+
 class Pending:
     """A file being written. `commit` gives it its final name; until then nobody sees it under that name.
 
@@ -186,30 +234,42 @@ class Pending:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.finished = False
         if is_url(path):
             descriptor, self.temporary = tempfile.mkstemp(prefix="edittools-")
             self.file: BinaryIO = os.fdopen(descriptor, "w+b", buffering=1 << 20)
-        else:
-            folder, name = os.path.split(path)
-            self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{os.urandom(4).hex()}")
-            try:
-                if folder:
-                    os.makedirs(folder, exist_ok=True)
-                self.file = open(self.temporary, "w+b", buffering=1 << 20)
-            except OSError as error:  # by the name the user gave, not by one that never was
-                raise EditError(f"{path}: cannot be written: {error.strerror}") from error
+            return
+        folder = os.path.dirname(path)
+        with writing(path):
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+            while not self._begin():
+                pass
+
+    def _begin(self) -> bool:
+        """Open a temporary file and lock it; False where another process took it for abandoned in between."""
+        folder, name = os.path.split(self.path)
+        self.temporary = os.path.join(folder, f"{TEMPORARY}{name}-{os.urandom(4).hex()}")
+        self.file = open(self.temporary, "w+b", buffering=1 << 20)
+        with contextlib.suppress(OSError):  # a file system without locks
+            if not _lock(self.file) or not os.path.exists(self.temporary):
+                self.file.close()
+                return False
+        return True
 
     def finish(self) -> None:
         """Everything is written: put it on disk, still under the temporary name."""
-        self.file.flush()
-        if not is_url(self.path):
-            os.fsync(self.file.fileno())
-        self.file.close()
+        with writing(self.path):
+            self.file.flush()
+            if not is_url(self.path):
+                os.fsync(self.file.fileno())
+        self.finished = True
 
     def commit(self) -> None:
-        if not self.file.closed:
+        if not self.finished:
             self.finish()
         if is_url(self.path):
+            self.file.close()
             system, inner = filesystem(self.path)
             parent = inner.rsplit("/", 1)[0]
             with contextlib.suppress(Exception):
@@ -217,7 +277,9 @@ class Pending:
             system.put_file(self.temporary, inner)
             os.unlink(self.temporary)
         else:
-            os.replace(self.temporary, self.path)
+            with writing(self.path):
+                os.replace(self.temporary, self.path)
+            self.file.close()  # not before: whoever could lock it would take it for abandoned
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):
@@ -231,7 +293,8 @@ def atomic(path: str) -> Iterator[BinaryIO]:
     """Write a whole file: it appears under its name when the block ends well, and not at all otherwise."""
     pending = Pending(path)
     try:
-        yield pending.file
+        with writing(path):
+            yield pending.file
         pending.commit()
     except BaseException:
         pending.discard()
@@ -248,8 +311,8 @@ def remove_tree(folder: str) -> None:
         system, inner = filesystem(folder)
         if system.exists(inner):
             system.rm(inner, recursive=True)
-    elif os.path.isdir(folder):
-        shutil.rmtree(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
 
 class RangeReader:
@@ -280,12 +343,16 @@ class RangeReader:
             with self.lock:
                 self.remote.seek(offset)
                 return self.remote.read(length)
-        data = os.pread(self.descriptor, length, offset)
-        while len(data) < length:  # a signal, or a file system that answers in parts
-            more = os.pread(self.descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
+        try:
+            data = os.pread(self.descriptor, length, offset)
+            while len(data) < length:  # a signal, or a file system that answers in parts
+                more = os.pread(self.descriptor, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            error.filename = self.path
+            raise
         return data
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,13 @@ class TwoPassStage(Protocol):
     def load_verdict(self, path: str) -> None: ...
 
 
+@runtime_checkable
+class Remarking(Protocol):
+    """A source or stage that has something to say when a run has ended well, or nothing (an empty string)."""
+
+    def remark(self) -> str: ...
+
+
 def stdout_kind() -> str:
     """What standard output is: `terminal`, `file` or `pipe` (sockets and devices count as pipes)."""
     if os.isatty(1):
@@ -82,17 +90,7 @@ def parse_task(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     if text == "auto":
-        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-        values = [os.environ.get(name) for name in names]
-        if values[0] is None or values[2] is None:
-            raise UsageError("--task auto: not inside a Slurm array job", hint="say --task I/N")
-        try:
-            # A retry of failed tasks names them one by one (--array=3,7), so the number of tasks of the first
-            # submission has to be given: EDITTOOLS_TASKS says how the work was cut, not what is done.
-            first, count = int(values[1] or 0), int(os.environ.get("EDITTOOLS_TASKS") or cast(str, values[2]))
-            index = int(values[0]) - (0 if "EDITTOOLS_TASKS" in os.environ else first)
-        except ValueError:
-            raise UsageError("--task auto: Slurm's variables are not numbers") from None
+        index, count = _slurm_task()
     else:
         head, slash, tail = text.partition("/")
         if not slash or not head.isdecimal() or not tail.isdecimal():
@@ -101,6 +99,38 @@ def parse_task(text: str | None) -> tuple[int, int] | None:
     if not 0 <= index < count:
         raise UsageError(f"--task {index}/{count}: I counts from 0 and is less than N")
     return index, count
+
+
+def _slurm_task() -> tuple[int, int]:
+    """Which task of an array job this process is, and of how many. Raises UsageError.
+
+    Slurm numbers the tasks of `--array=0-6:2` 0, 2, 4 and 6. A retry of failed tasks names them one by one
+    (`--array=3,7`), so that the number of tasks of the first submission has to be given: EDITTOOLS_TASKS says how the
+    work was cut, not what is done.
+    """
+    known = {}
+    for name in ("ID", "MIN", "MAX", "STEP", "COUNT"):
+        try:
+            known[name] = int(os.environ[f"SLURM_ARRAY_TASK_{name}"])
+        except KeyError:
+            continue
+        except ValueError:
+            raise UsageError("--task auto: Slurm's variables are not numbers") from None
+    if "ID" not in known or "COUNT" not in known:
+        raise UsageError("--task auto: not inside a Slurm array job", hint="say --task I/N")
+    tasks = os.environ.get("EDITTOOLS_TASKS")
+    if tasks:
+        if not tasks.isdecimal():
+            raise UsageError(f"--task auto: EDITTOOLS_TASKS={tasks}: not a number")
+        return known["ID"], int(tasks)
+    first, step = known.get("MIN", 0), max(known.get("STEP", 1), 1)
+    whole = "MAX" not in known or (known["MAX"] - first) // step + 1 == known["COUNT"]
+    if not whole or (known["ID"] - first) % step:
+        raise UsageError(
+            "--task auto: the array has gaps: which part of the work is this task's?",
+            hint="number the tasks 0 to N-1, or export EDITTOOLS_TASKS=N, of which this array names some",
+        )
+    return (known["ID"] - first) // step, known["COUNT"]
 
 
 def parse_max_errors(text: str) -> tuple[float, bool]:
@@ -281,6 +311,11 @@ def run(
             with contextlib.suppress(OSError):
                 os.unlink(spool)
     progress.summary()
+    if not options.quiet:
+        for part in (source, *stages):
+            said = part.remark() if isinstance(part, Remarking) else ""
+            if said:
+                print(f"{command}: {said}", file=sys.stderr, flush=True)
     if not (to_pipe and isinstance(sink, ArrowSink)):  # where the rejects travel on, the last command judges the sum
         check_errors(counts, options.max_errors)
     return counts
@@ -307,7 +342,9 @@ def _second_pass(
     if verdicts:
         settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
     history = source.history.add(command, version, settings)
-    sink.open(schema, history, source.rows)
+    place = "standard output" if options.output in (None, "-") else cast(str, options.output)
+    with files.writing(place):
+        sink.open(schema, history, source.rows)
     finished = Counts()
 
     def select(shard: Shard) -> bool:
@@ -330,7 +367,8 @@ def _second_pass(
         sink.stated = _shard_count(source)
     try:
         for batch in batches:
-            found = sink.write(batch)
+            with files.writing(place):
+                found = sink.write(batch)
             if found:
                 batch = batch.replace(batch.rows.slice(0, batch.rows.num_rows - len(found)), found)
             rejects.write(batch.rejects)
@@ -341,7 +379,8 @@ def _second_pass(
     total = progress.counts
     progress.finished_before = finished.rows
     counts = Counts(total.rows + finished.rows, total.kept + finished.kept, total.failed + finished.failed)
-    sink.finish(counts)
+    with files.writing(place):
+        sink.finish(counts)
     return counts
 
 
@@ -429,8 +468,9 @@ class _RejectsFile:
 
     def write(self, rejects: list[Reject]) -> None:
         if self.pending is not None:
-            for reject in rejects:
-                self.pending.file.write(reject.line())
+            with files.writing(self.pending.path):
+                for reject in rejects:
+                    self.pending.file.write(reject.line())
 
     def commit(self) -> None:
         if self.pending is not None:

@@ -251,7 +251,8 @@ class ShardWriter:
         if image_leaves(schema):
             self.pending = files.Pending(self.stem + ".tar")
             try:
-                self.tar = TarWriter(self.pending.file, history, schema)
+                with files.writing(self.pending.path):
+                    self.tar = TarWriter(self.pending.file, history, schema)
             except BaseException:
                 self.pending.discard()
                 raise
@@ -259,7 +260,10 @@ class ShardWriter:
     def write(self, rows: pa.RecordBatch, fetcher: Fetcher, stage: str) -> list[Reject]:
         """Append rows; returns those that could not be written (also kept for the rejects file)."""
         rows, doubled = self._unique(rows, stage)
-        stored, rejects = (rows, []) if self.tar is None else pack_rows(rows, fetcher, self.tar, stage)
+        stored, rejects = rows, list[Reject]()
+        if self.tar is not None:
+            with files.writing(self.stem + ".tar"):
+                stored, rejects = pack_rows(rows, fetcher, self.tar, stage)
         self.tables.append(stored)
         self.counts.kept += stored.num_rows
         return doubled + rejects
@@ -278,7 +282,8 @@ class ShardWriter:
         """Rename the parts, the Parquet file last: it commits the shard. `made` is its `output_hash`."""
         tar = {"size": 0, "digest": made}
         if self.tar is not None and self.pending is not None:
-            self.tar.end()
+            with files.writing(self.pending.path):
+                self.tar.end()
             self.pending.finish()
             tar = {"size": self.tar.offset, "digest": self.tar.digest}
         stored = map_schema(self.schema, IMAGE, STORED_IMAGE)
@@ -296,7 +301,8 @@ class ShardWriter:
         files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines)
         parquet = files.Pending(self.stem + ".parquet")
         try:
-            write_parquet(table, parquet.file)
+            with files.writing(parquet.path):
+                write_parquet(table, parquet.file)
             parquet.finish()
             if self.pending is not None:
                 self.pending.commit()

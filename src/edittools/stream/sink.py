@@ -166,9 +166,7 @@ class ShardSetSink:
         }
         files.write_bytes(files.join(self.folder, END), (canonical_json(record) + "\n").encode())
         for folder in (self.folder, files.join(self.folder, REJECTS)):
-            for name in files.listdir(folder):
-                if name.startswith(files.TEMPORARY):
-                    files.remove(files.join(folder, name))
+            files.remove_abandoned(folder)
 
     def _remove_extra(self, index: int) -> None:
         if not self.overwrite:

@@ -101,6 +101,14 @@ class FileSource:
                     yield Batch(aligned, shard, False, rows.num_rows + len(rejects), rejects)
             yield Batch(empty_batch(self.schema), shard, last=True)
 
+    def remark(self) -> str:
+        """Which texts were not UTF-8, and what they were read as."""
+        guesses = text.Guesses()
+        for unit in {*self.units}:
+            guesses.update(getattr(unit, "guesses", ()))
+        named = ", ".join(f"{count} as {name}" for name, count in guesses.most_common())
+        return f"{guesses.total()} texts are not UTF-8, and were read by a guess: {named}" if named else ""
+
     def limited(self, limit: int) -> FileSource:
         """The first `limit` rows; shards after them are left out, all but an empty first one."""
         items: list[list[Slice] | None] = []

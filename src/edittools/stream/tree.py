@@ -51,7 +51,7 @@ def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
         if file.readable and file.ending() in ("tar", "parquet") and file.inside not in read:
             raise UsageError(
                 f"{root}: holds pictures ({next(iter(pictures))}), and {file.inside}: which are the input?",
-                hint=f"name the files ({files.join(root, '**/*.' + file.ending())}), or move one kind elsewhere",
+                hint=f"name the files ({_pattern(root, file)}), or move one kind elsewhere",
             )
     named = {os.path.normpath(path) for unit in units for path in getattr(unit, "named_pictures", ())}
     rest = [file for file in found if file.inside not in read and os.path.normpath(file.path) not in named]
@@ -70,6 +70,11 @@ def _refuse_sets(root: str, found: list[LooseFile]) -> None:
         if name == END or os.path.basename(folder) == REJECTS:
             inner = files.join(root, folder if name == END else os.path.dirname(folder))
             raise UsageError(f"{root}: holds the shard set {inner}", hint="name the shard sets that are the input")
+
+
+def _pattern(root: str, file: LooseFile) -> str:
+    """A glob for the files of a kind in one folder."""
+    return files.join(root, *filter(None, [os.path.dirname(file.inside)]), f"*.{file.ending()}")
 
 
 def _label(file: LooseFile, place: str) -> str:
