@@ -224,7 +224,7 @@ def test_lines_whose_pictures_change_are_other_input(edit: Runner, tmp_path: Pat
     (tmp_path / "x.jsonl").write_text('{"id": "a", "source": ["p.jpg"], "target": "p.jpg"}\n' + odd)
     for _ in range(2):
         edit("cat", tmp_path / "x.jsonl", "-o", tmp_path / "out", "--max-errors", "100%")
-    assert rejects_of(tmp_path / "out")[0]["value"] == "\ud800.jpg", "a name that is not text"
+    assert rejects_of(tmp_path / "out")[0]["value"] == "\ufffd.jpg", "a name that is not text"
     (tmp_path / "p.jpg").write_bytes(picture(1))
     assert "--overwrite" in edit("cat", tmp_path / "x.jsonl", "-o", tmp_path / "out", check=1).stderr
 

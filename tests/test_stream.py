@@ -613,7 +613,8 @@ def test_foreign_tar_with_odd_entries(edit: Runner, tmp_path: Path) -> None:
     assert raw["cls"] == "7" and raw["npy"] == b"\x93NUMPY\xff"
     pair = next(row for row in rows if row["target"] == picture(4))
     assert pair["source"] == [picture(3)]
-    assert len(rows) + len(rejects) == 6, "the dot file is a sample without a key, and is told about"
+    assert [row["provenance"]["path"] for row in rows if row["target"] == picture(5)] == ["x.tar/raw", "x.tar/link"]
+    assert len(rows) == 6 and [reject["reason"] for reject in rejects] == ["hidden file"]
 
 
 def hf(data: bytes | None, path: str | None = None) -> dict:
@@ -1023,7 +1024,8 @@ def test_pictures_beside_other_inputs_are_not_passed_over(edit: Runner, shards: 
     rows, rejects = ingest(edit, folder, out=tmp_path / "with-log")
     assert len(rows) == len(made) and [reject["path"] for reject in rejects] == ["log.jsonl"]
     edit("cat", shards, "-o", folder / "extra.tar")
-    assert "extra.tar" in edit("shard", folder, "-o", tmp_path / "with-tar", check=1).stderr
+    refused = edit("shard", folder, "-o", tmp_path / "with-tar", check=2).stderr
+    assert "extra.tar" in refused and "a/p000.jpg" in refused, "both readings are named"
     assert not (tmp_path / "with-tar").exists()
 
 

@@ -21,6 +21,7 @@ from edittools.errors import EditError
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
 NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
 MISSING = f"{NOTHING}missing file"
+STDOUT = "standard output"
 _ABANDONED = 86400.0  # seconds
 _BLOCK = 8 << 20  # bytes fetched from an object store at a time
 
@@ -189,7 +190,7 @@ def writing(path: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and TEMPORARY not in str(error.filename):
             raise  # of another file, which it names
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = path != STDOUT and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise EditError(
             f"{path}: cannot be written: {error.strerror or error}",
             hint="make room, and run the same command again: what is finished stays" if full else None,

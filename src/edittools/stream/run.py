@@ -342,7 +342,7 @@ def _second_pass(
     if verdicts:
         settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
     history = source.history.add(command, version, settings)
-    place = "standard output" if options.output in (None, "-") else cast(str, options.output)
+    place = files.STDOUT if options.output in (None, "-") else cast(str, options.output)
     with files.writing(place):
         sink.open(schema, history, source.rows)
     finished = Counts()
