@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,9 @@ _OF_WRITING = ("ocr", "targets")
 _OF_RUBRIC = (
     "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
     "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
+    "param", "redo",
 )  # fmt: skip
+_STATES = ("failed", "filtered", "unparsed", "refused")  # that --redo chooses from
 
 
 class _Amount(click.ParamType):
@@ -54,6 +58,40 @@ class _PixelRange(click.ParamType):
         if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
             self.fail(f"{value} is not MIN..MAX, two numbers of pixels such as 1016064..1354752", param, ctx)
         return int(least), int(most)
+
+
+class _Parameter(click.ParamType):
+    """`NAME=VALUE`, the value as JSON where it is some; without a value (name, None)."""
+
+    name = "parameter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.isidentifier():
+            self.fail(f"{value} is not NAME=VALUE, such as top_p=0.9, nor NAME= to leave NAME out", param, ctx)
+        if name in ("model", "messages", "input"):
+            self.fail(f"`{name}` is what the command itself sends", param, ctx)
+        try:
+            return name, json.loads(text) if text else None
+        except ValueError:
+            return name, text
+
+
+class _States(click.ParamType):
+    """States of replies, separated by commas, or `all`."""
+
+    name = "states"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        if isinstance(value, frozenset):
+            return value
+        names = [name.strip() for name in str(value).split(",")]
+        for name in names:
+            if name not in (*_STATES, "all"):
+                self.fail(f"{name!r} is none of {', '.join(_STATES)}, all", param, ctx)
+        return frozenset(("ok", *_STATES) if "all" in names else names)
 
 
 def writer_options(function: Callable) -> Callable:
@@ -93,6 +131,15 @@ def writer_options(function: Callable) -> Callable:
             metavar="N",
             group="Model",
             help="Tokens of a reply at most. Default: what the rubric says.",
+        ),
+        options.option(
+            "--param",
+            type=_Parameter(),
+            multiple=True,
+            metavar="NAME=VALUE",
+            group="Model",
+            help="Send this parameter (JSON, else text) in place of the rubric's; NAME= leaves it out. What a model "
+            "declines is left out anyway. Several times.",
         ),
         options.option(
             "--picture-pixels",
@@ -152,8 +199,17 @@ def writer_options(function: Callable) -> Callable:
             metavar="DIR/",
             group="Model",
             setting=False,
-            help="Where replies are kept: none is ever asked for again, except what failed, by another run. Default: "
-            "OUTPUT.replies/ beside a shard set.",
+            help="Where replies are kept: none is ever asked for again, except what failed, by another run, and what "
+            "--redo names. Default: OUTPUT.replies/ beside a shard set.",
+        ),
+        options.option(
+            "--redo",
+            type=_States(),
+            metavar="STATES",
+            group="Model",
+            setting=False,
+            help="Ask again for rows of these states: failed, filtered, unparsed, refused (several with commas), or "
+            "all. Finished shards that have such rows are made anew. --overwrite does it for what failed.",
         ),
     )
     for decorate in reversed(choices):
@@ -322,7 +378,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     if limits and run_options.ray is not None:
         raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
-    parameters = {name: given[name] for name in ("temperature", "max_tokens") if given[name] is not None}
+    parameters = _parameters(given)
+    redo: frozenset[Any] = (given["redo"] or frozenset()) | ({"failed"} if run_options.overwrite else frozenset())
     writer = _writer(given) if not run_options.dry_run else EchoWriter()
     # A price is needed for a limit; without one it is only told where the table has the model.
     table, prices = load_prices(given["prices"]), None
@@ -338,6 +395,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     def ask(requests: Any, check: Any) -> Iterator[Any]:
         nonlocal store
         store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
+        store.claim(given["input"], given["output"], run_options.task, settings)
         yield from ask_all(
             requests,
             writer,
@@ -348,6 +406,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             max_cost=given["max_cost"],
             prices=prices,
             check=check,
+            redo=redo | {"failed"},
             tally=tally,
             progress=lambda _: progress.refresh(),
         )
@@ -385,16 +444,24 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         options.show_plan(ctx, source, settings, tuple(notes))
         return
     sink = open_sink(run_options)
+    if redo and isinstance(sink, ShardSetSink):
+        if run_options.ray is None:
+            sink.again = lambda path: stage.has_state(path, redo)
+        else:  # its tasks look for themselves, and all have to be started
+            run_options = dataclasses.replace(run_options, overwrite=True)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
     try:
         total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
     finally:
         if store is not None:
             store.close()
+        if not run_options.quiet:
+            for times, state, example in tally.reasons.most_frequent(3):
+                click.echo(f"judge: {times} {state}: {example}", err=True)
     if stage.unasked and not run_options.quiet:
         click.echo(f"judge: nothing to ask about {stage.unasked} rows; the first: {stage.unasked_why}", err=True)
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
-    hint = "the output is written, and judgements say why; --overwrite asks for these again and pays for nothing stored"
+    hint = "the output is written, and judgements say why; --redo failed,unparsed asks for these rows again"
     counts = stage.counts
     if isinstance(sink, ShardSetSink) and total.kept != counts.rows:  # an earlier run, or a cluster, made some of it
         task = run_options.task
@@ -405,12 +472,23 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         raise TooManyFailed(f"none of the {counts.asked} rows that were asked about has a score", hint=hint)
 
 
+def _parameters(given: dict[str, Any]) -> dict[str, Any]:
+    """What replaces the rubric's parameters; None leaves one out."""
+    said = [(name, given[name]) for name in ("temperature", "max_tokens") if given[name] is not None]
+    parameters: dict[str, Any] = {}
+    for name, value in [*said, *given["param"]]:
+        if name in parameters:
+            raise UsageError(f"--param {name}: is given twice")
+        parameters[name] = value
+    return parameters
+
+
 def _writer(given: dict[str, Any]) -> Any:
     from edittools.models.writers.load import choose_backend, load_writer
 
     address = {name: given[name] for name in ("api_base", "key_from")}
     backend = choose_backend(given["model"], backend=given["backend"], **address)
-    if backend == "local" and given["passes"] > 1 and not given["temperature"]:
+    if backend == "local" and given["passes"] > 1 and not _parameters(given).get("temperature"):
         raise UsageError(
             "--passes: without a temperature a local model writes the same every time",
             hint="--temperature 1 draws another reply in every pass",
@@ -442,7 +520,7 @@ def _said(tally: Tally) -> str:
     parts.append(f"{tally.prompt_tokens + tally.completion_tokens:,} tokens")
     if tally.cost is not None:
         parts.append(f"cost {tally.cost:.2f}")
-    for name in ("refused", "filtered", "failed"):
+    for name in ("refused", "filtered", "failed", "unparsed"):
         if getattr(tally, name):
             parts.append(f"{getattr(tally, name)} {name}")
     if tally.seconds > 10 and tally.starved_share > 0.1:  # a faster endpoint would not help

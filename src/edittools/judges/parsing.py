@@ -5,7 +5,8 @@ a number at random, they return `Random`; where it would ask again, `Unparsed`; 
 it raises. Only `--scoring official` may turn any of those into a number.
 
 `*_strict` give `Scores` only for a reply that says what was asked for: every label, once, in range. Anything else is
-`Unparsed`, and says why. They forgive typography (bold, list marks, a full-width colon, `4/5`), never content.
+`Unparsed`, and says why. They forgive typography (bold, list marks, a full-width colon, `4/5`, a line break inside a
+JSON string, a comma before a closing bracket), never content. Of a thinking model they read what it answers.
 
 Sources: descriptions of the released evaluation code of VIEScore, GEdit-Bench, ImgEdit, REDEdit-Bench, RISEBench and
 KRIS-Bench.
@@ -13,13 +14,18 @@ KRIS-Bench.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
+
+from edittools.models.writers.thoughts import answer_of
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,20 @@ class Random:
 
     low: int
     high: int
+
+
+Strict = Callable[Concatenate[str, P], Scores | Unparsed]
+
+
+def _of_the_answer(parse: Strict[P]) -> Strict[P]:
+    """Reads the answer behind a finished thought; the draft in an unfinished one says nothing."""
+
+    @functools.wraps(parse)
+    def read(reply: str, *args: P.args, **options: P.kwargs) -> Scores | Unparsed:
+        answer = answer_of(reply)
+        return Unparsed("the thought is not finished") if answer is None else parse(answer, *args, **options)
+
+    return read
 
 
 # ---------------------------------------------------------------- labelled lines: ImgEdit, UGE, REDEdit-Bench
@@ -85,6 +105,7 @@ _RATING = re.compile(
 )
 
 
+@_of_the_answer
 def labelled_strict(
     reply: str,
     labels: Sequence[str] | None = None,
@@ -94,9 +115,10 @@ def labelled_strict(
     high: int = 5,
     cap: bool = True,
 ) -> Scores | Unparsed:
-    """Lines `Label: n`: each of `labels` once, integers in range; with `cap`, none above the first.
+    """Lines `Label: n`: each of `labels` once, integers in range; with `cap`, none above that of the first label.
 
-    Without `labels`, exactly `count` lines with different labels must carry a number, reasoning lines aside.
+    Without `labels`, exactly `count` lines with different labels must carry a number, reasoning lines aside; the first
+    is then the one that says whether the instruction was followed, as the rubrics call it, or else the first line.
     """
     found: dict[str, tuple[str, float, tuple[int, int]]] = {}
     wanted = None if labels is None else {_folded(label): label for label in labels}
@@ -131,7 +153,7 @@ def labelled_strict(
     else:
         if len(found) != count:
             return Unparsed(f"{len(found)} lines with a number instead of {count}")
-        rows = list(found.values())
+        rows = sorted(found.values(), key=lambda one: not _IS_FIRST.search(_folded(one[0])))
     values = {label: value for label, value, _ in rows}
     lowered = tuple(label for label, value in values.items() if cap and value > rows[0][1])
     values.update({label: rows[0][1] for label in lowered})
@@ -144,6 +166,7 @@ _SCORE = re.compile(r"\bscore\b[\s*_`]*[:：][\s*_`]*(\S+)", re.IGNORECASE)
 _OUT_OF = re.compile(r"^[\s*_`]*(?:/|(?:out\s+)?of\b)\s*(\d+)", re.IGNORECASE)
 
 
+@_of_the_answer
 def uge_strict(reply: str) -> Scores | Unparsed:
     """One number after `Score:`, an integer from 1 to 5, on its own line or at the end of the reasoning.
 
@@ -168,6 +191,8 @@ def uge_strict(reply: str) -> Scores | Unparsed:
 
 
 _IS_REASONING = re.compile(r"reason|explan|rationale|comment|error")
+# How the rubrics of ImgEdit and REDEdit-Bench call the number that caps the others.
+_IS_FIRST = re.compile(r"compliance|^(style|action|motion) fidelity|^object\b.*identity")
 _IS_TOTAL = re.compile(r"(total|overall|average|mean|sum)( score)?")  # some judges add them up, though nobody asked
 
 
@@ -206,6 +231,7 @@ def _rating(line: str, at: int) -> tuple[float, int | None, tuple[int, int]] | N
 # ---------------------------------------------------------------- JSON: our own rubrics
 
 
+@_of_the_answer
 def json_strict(reply: str, keys: Sequence[str], low: int, high: int) -> Scores | Unparsed:
     """A JSON object that has every key once, with an integer from `low` to `high`.
 
@@ -246,7 +272,20 @@ class _Pairs(list):
     """A JSON object as its pairs, so that a key given twice is seen."""
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
+# Not strict: models write line breaks and tabs inside a string as they are.
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
+_STRING_OR_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|,(?=\s*[}\]])', re.DOTALL)
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    """The JSON value that begins there and where it ends. Raises ValueError and RecursionError."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except ValueError:
+        # A comma before a closing bracket becomes a blank: everything stays where it was.
+        mended = _STRING_OR_COMMA.sub(lambda match: " " if match[0] == "," else match[0], text[at:])
+        value, end = _DECODER.raw_decode(mended)
+        return value, at + end
 
 
 def _objects(text: str) -> Iterator[tuple[int, int, Any]]:
@@ -254,7 +293,7 @@ def _objects(text: str) -> Iterator[tuple[int, int, Any]]:
     at = text.find("{")
     while at >= 0:
         try:
-            value, end = _DECODER.raw_decode(text, at)
+            value, end = _decoded(text, at)
         except (ValueError, RecursionError):
             end = at + 1
         else:
@@ -342,6 +381,7 @@ def viescore_official_scores(semantics: Any, quality: Any) -> tuple[Any, Any, fl
     return lowest, plain, math.sqrt(lowest * plain)
 
 
+@_of_the_answer
 def viescore_strict(reply: str, count: int = 2, low: float = 0, high: float = 10) -> Scores | Unparsed:
     """A JSON object whose `score` is a list of `count` numbers in range; the values are `score_1`, `score_2`."""
     objects = [(start, end, pairs) for start, end, pairs in _objects(reply) if isinstance(pairs, _Pairs)]
@@ -387,6 +427,7 @@ def risebench_official(reply: str) -> list[int] | None:
 _FINAL = re.compile(r"final\s+score\s*[*_`]*\s*[:：]?[\s*_`]*(?P<rest>[^\n]*)", re.IGNORECASE)
 
 
+@_of_the_answer
 def risebench_strict(reply: str, low: int = 1, high: int = 5) -> Scores | Unparsed:
     """Exactly one number after the last `Final Score`, an integer in range; the value is `score`."""
     matches = list(_FINAL.finditer(reply))

@@ -12,13 +12,14 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.judges.parsing import Scores, Unparsed
@@ -28,6 +29,7 @@ from edittools.judges.soft import soft_score, soft_values
 from edittools.models.writers import Reply, Request, json_format
 from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
+from edittools.stream import files
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import check_columns, row_pictures, source_references
@@ -101,7 +103,8 @@ class VlmJudgeStage:
     are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
     ratings, null unless every pass has one. A score that no reply gives is null. The edited picture is `edited`:
     `result` where `sample` left one, otherwise the target. `counts` has the rows that went on, and how many of them
-    have a reply that is missing or cannot be read.
+    have a reply that is missing or cannot be read. `parameters` replace those that the rubric sends; None leaves one
+    out.
     """
 
     name = "judge"
@@ -237,12 +240,12 @@ class VlmJudgeStage:
                     yield (number, row, turn, call.name), self._request(call, turn)
 
     def _request(self, call: Call, turn: int) -> Request:
-        parameters: dict[str, Any] = {**call.parameters, **self.parameters}
-        if self.soft:
-            parameters = {"logprobs": True, "top_logprobs": 20, **parameters}
+        parameters: dict[str, Any] = {"logprobs": True, "top_logprobs": 20} if self.soft else {}
         schema = self.rubric.schemas.get(call.name) if self.structured else None
         if schema is not None:
             parameters["response_format"] = json_format(f"{self.rubric.name}_{call.name}", schema)
+        parameters |= {**call.parameters, **self.parameters}
+        parameters = {name: value for name, value in parameters.items() if value is not None}
         return Request(self.model, call.parts, parameters, turn)
 
     def _prepared(self, batch: Batch) -> Iterator[tuple[int, _Row, list[Call]]]:
@@ -332,6 +335,16 @@ class VlmJudgeStage:
                 self._count(counts, judgements[-self.passes * len(self.rubric.dimensions) :])
         return counts
 
+    def has_state(self, path: str, states: Set[str]) -> bool:
+        """Whether a Parquet file of judged rows has a judgement by this rubric in one of the states."""
+        import pyarrow.parquet as pq
+
+        with files.open_read(path) as file:
+            column = pq.read_table(file, columns=[COLUMN]).column(COLUMN)
+        found = pc.list_flatten(column).combine_chunks()
+        mine = pc.equal(found.field("rubric"), self.rubric.name)
+        return pc.any(pc.and_(mine, pc.is_in(found.field("state"), pa.array(sorted(states))))).as_py() or False
+
     def _count(self, counts: JudgedCounts, judgements: list[dict[str, Any]]) -> None:
         counts.rows += 1
         counts.asked += any(one["state"] != "missing" for one in judgements)
@@ -375,13 +388,10 @@ class VlmJudgeStage:
             yield self._judgement(row, turn, dimension, numbers, soft, wrong)
 
     def _read(self, row: _Row, name: str, reply: Reply) -> Scores | tuple[str, str | None]:
-        if reply.state != "ok" and not (reply.state == "failed" and reply.text):
+        if reply.state not in ("ok", "unparsed"):
             return reply.state, reply.error
-        # A failed reply that has a text was asked for again and stayed unreadable; were it readable, it stays failed.
         parsed = self._parsed(row, name, reply.text or "")
-        if isinstance(parsed, Unparsed):
-            return "unparsed", parsed.reason
-        return parsed if reply.state == "ok" else (reply.state, reply.error)
+        return ("unparsed", parsed.reason) if isinstance(parsed, Unparsed) else parsed
 
     def _parsed(self, row: _Row, name: str, text: str) -> Scores | Unparsed:
         assert row.case is not None

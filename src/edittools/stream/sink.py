@@ -61,10 +61,13 @@ def require_id(schema: pa.Schema) -> None:
 
 
 class ShardSetSink:
-    """A folder of shards; finished shards of the same making are skipped."""
+    """A folder of shards; finished shards of the same making are skipped, unless `again` says of one that it is to be
+    made anew.
+    """
 
     def __init__(self, folder: str, overwrite: bool) -> None:
         self.folder, self.overwrite = folder, overwrite
+        self.again: Callable[[str], bool] = lambda path: False  # of a finished Parquet file: is it to be made anew?
         self.fetcher = Fetcher()
         self.writer: ShardWriter | None = None
         self.skipping: int | None = None
@@ -102,9 +105,10 @@ class ShardSetSink:
         if not files.exists(path):
             return None
         footer = read_footer(path)
-        if shard.digest and footer.hash == output_hash(self.history, shard.digest):
+        same = bool(shard.digest) and footer.hash == output_hash(self.history, shard.digest)
+        if same and not self.again(path):
             return footer.counts
-        if not self.overwrite:
+        if not same and not self.overwrite:
             raise EditError(
                 f"{path}: exists, and was made from other input or with other settings",
                 hint="choose another -o, or replace it with --overwrite",

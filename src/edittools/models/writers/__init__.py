@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-State = Literal["ok", "refused", "filtered", "failed"]
+State = Literal["ok", "refused", "filtered", "failed", "unparsed"]
+
+CUT_OFF = "the reply was cut off at its greatest length (--max-tokens)"
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,12 @@ def json_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `text` is what the model wrote; with the state `failed`, what could not be used, if anything.
+    """What came back. `text` is what the model wrote; with the states `failed` and `unparsed`, what could not be used.
 
     `refused` is an answer that the model declined to give, `filtered` a content filter's block, `failed` everything
-    that repeating did not cure; `error` then says what. `logprobs` has, for each written token, tokens that were
+    that repeating did not cure (a reply that was cut off, too), `unparsed` an answer that does not say what was asked
+    for; `error` then says what. `everywhere` is set where the cause is probably none of the request's, but a wrong key
+    or address: what to look at. `logprobs` has, for each written token, tokens that were
     likely there and their natural log-probabilities, where the backend gives them: the written one first, then the
     others from the most likely on.
     """
@@ -82,14 +86,18 @@ class Reply:
     completion_tokens: int | None = None
     logprobs: list[list[tuple[str, float]]] | None = None
     writer: str | None = None  # the name of the Writer that was asked; `ask_all` and the store fill it in
+    everywhere: str | None = None
 
 
 class TransientError(Exception):
-    """The call may succeed if it is repeated (429, 5xx, a timeout, half a body); `after` is when, in seconds."""
+    """The call may succeed if it is repeated (429, 5xx, a timeout, half a body); `after` is when, in seconds.
 
-    def __init__(self, message: str, after: float | None = None) -> None:
+    `paid` is a reply that holds the tokens of a call which may have to be paid for all the same.
+    """
+
+    def __init__(self, message: str, after: float | None = None, *, paid: Reply | None = None) -> None:
         super().__init__(message)
-        self.after = after
+        self.after, self.paid = after, paid
 
 
 class UnreachableError(TransientError):
@@ -103,6 +111,9 @@ class Writer(Protocol):
     """A backend. `name` is what the history and every score row record (endpoint or folder, never a key)."""
 
     name: str
+
+    def draws(self, request: Request) -> bool:
+        """Whether another reply can come of the same request."""
 
     def prepare(self, request: Request) -> None:
         """Called in a thread before `ask`, for work that would hold up all other calls there."""

@@ -9,15 +9,17 @@ import gc
 import os
 import queue
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from edittools.errors import EditError, RowError
-from edittools.models.writers import Reply, Request, TransientError, UnreachableError, Writer
+from edittools.models.writers import Reply, Request, State, TransientError, UnreachableError, Writer
+from edittools.models.writers.failures import HeldBack, Item, Reasons
 from edittools.models.writers.prices import Prices, estimate_tokens
 from edittools.models.writers.store import Row, Store, row
 
@@ -32,6 +34,7 @@ _STAGGER = 0.002
 # would only contend with the loop for the interpreter.
 _PREPARERS = min(4, os.cpu_count() or 1)
 _STARVING = 0.005  # seconds that a place waits for a request before another thread joins
+_LONG_WAIT = 10.0  # seconds that a server may ask for without a word to the user
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Tally:
     refused: int = 0
     filtered: int = 0
     failed: int = 0
+    unparsed: int = 0
+    reasons: Reasons = field(default_factory=Reasons)  # why there was no answer
     calls: int = 0  # sent, repetitions included
     repeated: int = 0  # calls that were sent again after an error that may pass
     asked_again: int = 0  # because the reply could not be used
@@ -74,23 +79,27 @@ def ask_all(
     prices: Prices | None = None,
     check: Callable[[Tag, str], object] | None = None,
     repeats: int = 2,
+    redo: Set[State] = frozenset({"failed"}),
     tally: Tally | None = None,
     progress: Callable[[Tally], None] | None = None,
 ) -> Iterator[tuple[Tag, Reply]]:
-    """Yield (tag, reply) for every (tag, request), in the order in which the replies arrive.
+    """Yield (tag, reply) for every (tag, request), about in the order in which the replies arrive.
 
     A request may be a function that makes one. It is called in a thread, shortly before the request is sent: about
     1.5 * `concurrency` requests exist at a time. A RowError in it becomes a `failed` reply, which is not stored.
     `requests` itself is drawn from in other threads, by one at a time.
 
-    A reply is committed to the store before it is yielded. What is stored is not asked again, except what failed; an
-    endpoint is spared what any endpoint answered, another writer what it answered itself.
-    Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all, after pauses that double
-    from `backoff` seconds, or that the server names (then nothing else is sent before either).
+    A reply is committed to the store before it is yielded. What is stored is not asked again, except what has one of
+    the states `redo`; an endpoint is spared what any endpoint answered, another writer what it answered itself.
+    Identical requests are asked once. TransientErrors are repeated, `attempts` calls in all (of those that are paid
+    for, 1 + `repeats`), after pauses that double from `backoff` seconds, or that the server names (then nothing else is
+    sent before either; stderr says so where that is long).
 
     `check` is called with the tag and the text of an `ok` reply; where it raises ValueError, the request is sent again
-    with AGAIN added to its `attempt`, `repeats` times at most. The last such reply is stored and yielded as `failed`,
-    with its text.
+    with AGAIN added to its `attempt`, `repeats` times at most, unless the writer would only write the same again. The
+    last such reply is yielded as `unparsed`, with its text; it is stored as it came.
+
+    Where all requests fail for one reason, the run stops and says so (HeldBack).
 
     `max_cost` bounds this run: a call is not sent while what was spent and what the calls in flight may cost (estimated
     prompt, `max_tokens` written, or the most that a reply took so far) leave no room for it. `prices` are needed for
@@ -107,7 +116,7 @@ def ask_all(
         raise ValueError("max_cost needs prices")
     run = _Run(
         iter(requests), writer, store, concurrency=concurrency, attempts=attempts, backoff=backoff, max_cost=max_cost,
-        prices=prices, check=check, repeats=repeats, tally=tally or Tally(),
+        prices=prices, check=check, repeats=repeats, redo=redo, tally=tally or Tally(),
         pace=_Pace(requests_per_minute, tokens_per_minute),
     )  # fmt: skip
     thread = threading.Thread(target=run.main, name="asking", daemon=True)
@@ -180,12 +189,13 @@ class _Run:
         prices: Prices | None,
         check: Callable[[Any, str], object] | None,
         repeats: int,
+        redo: Set[State],
         tally: Tally,
         pace: _Pace,
     ) -> None:
         self.source, self.writer, self.store = source, writer, store
         self.concurrency, self.attempts, self.backoff = concurrency, attempts, backoff
-        self.max_cost, self.prices, self.check, self.repeats = max_cost, prices, check, repeats
+        self.max_cost, self.prices, self.check, self.repeats, self.redo = max_cost, prices, check, repeats, redo
         self.tally, self.pace = tally, pace
         self.begun_empty = store.is_empty()
         self.error: BaseException | None = None
@@ -203,6 +213,7 @@ class _Run:
         self.longest = 0  # the most tokens that a reply took so far
         self.flying = 0
         self.reached = False  # a call has had some answer, if only an error
+        self.held_back = HeldBack(writer.name)
         self.to_store: list[tuple[Row, asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:
@@ -251,9 +262,9 @@ class _Run:
         threading.Thread(target=self._prepare, name="preparing", daemon=True).start()
 
     def _stored(self, key: str) -> Reply | None:
-        """The reply of an earlier run, unless it failed: perhaps it works now."""
+        """The reply of an earlier run, unless it is to be asked for again."""
         known = self.store.get(key, self.writer.name)
-        return None if known is None or known.state == "failed" else known
+        return None if known is None or known.state in self.redo else known
 
     def _made(self, item: Any) -> None:
         """In the loop's thread: a request is ready to be sent, or (None) a preparing thread ended."""
@@ -292,6 +303,8 @@ class _Run:
         self._add_preparer()
         try:
             await asyncio.gather(*(self._place(number) for number in range(self.tally.places)))
+            if not self.wake.is_set():
+                await self._deliver(self.held_back.finish())
         finally:
             self.tally.seconds = time.monotonic() - self.started
             self.disk.shutdown()
@@ -352,20 +365,22 @@ class _Run:
     async def _serve(self, tag: Any, request: Request | Reply, key: str, known: Reply | None) -> None:
         """One request from its first call to its last, and the reply to the caller."""
         if isinstance(request, Reply):
-            return await self._deliver(tag, request)
-        reply = await self._answer(key, request, known)
-        for _ in range(self.repeats):
+            return await self._deliver([(tag, request)])
+        reply = await self._answer(key, request, self._kept(tag, known))
+        for _ in range(self.repeats if self.writer.draws(request) else 0):
             if self._problem(tag, reply) is None:
                 break
             request = dataclasses.replace(request, attempt=request.attempt + AGAIN)
             key = request.key
             self.tally.asked_again += 1
-            reply = await self._answer(key, request, self._stored(key))
+            reply = await self._answer(key, request, self._kept(tag, self._stored(key)))
         if (problem := self._problem(tag, reply)) is not None:
-            reply = dataclasses.replace(reply, state="failed", error=problem)
-            self.failed[key] = reply
-            await self._store(row(key, request, reply))
-        await self._deliver(tag, reply)
+            reply = dataclasses.replace(reply, state="unparsed", error=problem)
+        await self._deliver(self.held_back.take(key, tag, reply))
+
+    def _kept(self, tag: Any, known: Reply | None) -> Reply | None:
+        """A reply of an earlier run, unless it is to be asked for again because it cannot be read."""
+        return None if known is not None and "unparsed" in self.redo and self._problem(tag, known) else known
 
     def _problem(self, tag: Any, reply: Reply) -> str | None:
         """Why a reply cannot be used, None if it can."""
@@ -382,7 +397,7 @@ class _Run:
             self.tally.stored += 1
             return await asyncio.shield(others)
         if known is None and _short(key) in self.answered:  # perhaps after the store was looked into
-            known = self.failed.get(key) or self._stored(key)
+            known = self.failed.get(key) or self.store.get(key, self.writer.name)
         if known is not None:
             self.tally.stored += 1
             return known
@@ -411,7 +426,7 @@ class _Run:
         prompt, written = 0, 0
         if self.prices is not None or self.pace.tokens_per_minute is not None:
             prompt, written = estimate_tokens(request, self.prices)
-        problem = ""
+        problem, paid = "", 0
         for number in range(1, self.attempts + 1):
             price: float | None = None  # what the call may cost, once it has begun
 
@@ -439,25 +454,37 @@ class _Run:
             except TransientError as error:
                 problem, after = str(error), error.after
                 self.reached = self.reached or not isinstance(error, UnreachableError)
+                if error.paid is not None:
+                    self._count(request, error.paid, prompt)
+                    paid += error.paid.completion_tokens is not None  # the model did work, for nothing
             finally:
                 if price is not None:
                     self.slots.release()
                     self.reserved -= price
                     self.flying -= 1
                     self.settled.set()
-            if number == self.attempts:
+            if number == self.attempts or paid > self.repeats:
                 break
             if after is None:
                 pause = min(_LONGEST_PAUSE, self.backoff * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
             else:
                 pause = after * random.uniform(1.0, 1.1)
-                self.pace.hold_until = max(self.pace.hold_until, time.monotonic() + after)
+                self._hold(after, problem)
             await self._sleep(pause)
             self.tally.repeated += 1
         if not self.reached:
-            raise EditError(f"{self.writer.name} cannot be reached: {problem} ({self.attempts} calls)")
-        reply = Reply("failed", error=f"{problem} (after {self.attempts} calls)", writer=self.writer.name)
+            raise EditError(f"{self.writer.name} cannot be reached: {problem} ({number} calls)")
+        reply = Reply("failed", error=f"{problem} (after {number} calls)", writer=self.writer.name)
         return reply, self._store(row(key, request, reply))
+
+    def _hold(self, seconds: float, problem: str) -> None:
+        """Send nothing for so long, because the server asks for it."""
+        until = time.monotonic() + seconds
+        if seconds >= _LONG_WAIT and until > self.pace.hold_until + _LONG_WAIT:
+            clock = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+            message = f"{self.writer.name}: waits {seconds:.0f} s, until {clock}, as it is asked to ({problem})"
+            print(message, file=sys.stderr, flush=True)
+        self.pace.hold_until = max(self.pace.hold_until, until)
 
     async def _gate(self, model: str, prompt: int, written: int) -> float:
         """Wait until this call may be sent, count it as in flight and return what it may cost: that is reserved.
@@ -534,13 +561,16 @@ class _Run:
                 for _, future in batch:
                     future.set_result(None)
 
-    async def _deliver(self, tag: Any, reply: Reply) -> None:
-        """Hand a reply over; wait while the caller has many that it did not take yet."""
-        while not self.wake.is_set() and not self.room_out.acquire(blocking=False):
-            await asyncio.sleep(0.02)
+    async def _deliver(self, items: list[Item]) -> None:
+        """Hand replies over; wait while the caller has many that it did not take yet."""
         tally = self.tally
-        tally.replies += 1
-        tally.refused += reply.state == "refused"
-        tally.filtered += reply.state == "filtered"
-        tally.failed += reply.state == "failed"
-        self.done.put((tag, reply))
+        for tag, reply in items:
+            while not self.wake.is_set() and not self.room_out.acquire(blocking=False):
+                await asyncio.sleep(0.02)
+            tally.replies += 1
+            tally.refused += reply.state == "refused"
+            tally.filtered += reply.state == "filtered"
+            tally.failed += reply.state == "failed"
+            tally.unparsed += reply.state == "unparsed"
+            tally.reasons.add(reply)
+            self.done.put((tag, reply))

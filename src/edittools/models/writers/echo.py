@@ -21,6 +21,9 @@ class EchoWriter:
         self.answer = answer
         self.asked = 0  # requests, repeated ones too
 
+    def draws(self, request: Request) -> bool:
+        return True
+
     def prepare(self, request: Request) -> None:
         pass
 

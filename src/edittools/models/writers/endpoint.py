@@ -1,52 +1,75 @@
-"""Any endpoint that speaks OpenAI's chat completions: OpenAI, Gemini's compatible address, vLLM, SGLang, ..."""
+"""Any endpoint that speaks OpenAI's chat completions or Responses API: OpenAI, Azure, Gemini's compatible address,
+vLLM, SGLang, ...
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import email.utils
 import json
-import math
 import os
+import re
 import sys
-import time
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from edittools.errors import EditError, missing_extra
-from edittools.models.writers import Begin, Picture, Reply, Request, State, TransientError, UnreachableError
+from edittools.models.writers import CUT_OFF, Begin, Picture, Reply, Request, TransientError, UnreachableError
+from edittools.models.writers.refusals import Refusal, after
+from edittools.models.writers.replies import Said, read_json, read_reply
 
 _OPENAI = "https://api.openai.com/v1"
 _CONNECTING = 30.0  # seconds; less than the whole call may take, or it would not be known what took so long
-_LONGEST_AFTER = 600.0  # seconds; a server that asks for more is asked again all the same
 _SHORTEST_SECRET = 12  # characters; shorter keys are placeholders ("EMPTY") that may be part of an honest reply
-_FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
-_UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
-# Client errors that every other request of the run would meet too, whatever their status.
-_HOPELESS = (*_UNSUPPORTED, "unknown_parameter", "insufficient_quota", "API_KEY_INVALID")
-_OPTIONAL = ("temperature", "top_p", "seed")  # how a reply is drawn: reasoning models have their own way
 # What the client tells about this machine. Nobody's business, and a good part of what a call costs here.
 _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-_TRANSIENT = (408, 409, 425, 429)
+# Why a model stopped, as the services call it. A reply that ended for a reason that is not here is no answer.
+_ENDED = (None, "stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "tool_calls",
+          "function_call", "finish_reason_unspecified")  # fmt: skip
+_CUT = ("length", "max_tokens", "model_length", "max_output_tokens", "max_completion_tokens", "token_limit")
+_FILTERED = ("content_filter", "safety", "image_safety", "recitation", "blocklist", "prohibited_content", "spii",
+             "sensitive", "censored", "refusal", "content_blocked", "guardrail")  # fmt: skip
+_KEYLIKE = re.compile(r"\S*\*{3,}\S*|\bsk-[\w-]{8,}")  # how services quote a key
+
+Interface = Literal["chat/completions", "responses"]
+_Manner = tuple[dict[str, str | None], bool, Interface]
 
 
 class _AskDifferently(Exception):
-    """The endpoint does not take a parameter as it was sent; `instead` now says how to do without."""
+    """The endpoint does not take the request as it was sent; `instead` or `interface` now says how to do without."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where calls go. `name` is what is recorded: nothing of it is secret."""
+
+    base: str  # without the interface
+    version: str | None  # Azure's `api-version`
+    interface: Interface
+
+    @property
+    def name(self) -> str:
+        return self.base
+
+    def of(self, interface: Interface) -> str:
+        query = f"?{urlencode({'api-version': self.version})}" if self.version else ""
+        return f"{self.base}/{interface}{query}"
 
 
 class EndpointWriter:
     """Asks over HTTP. The key comes from the environment only and is never part of a message or a reply.
 
-    An endpoint that does not know `response_format` or log-probabilities, or says that its model does not take
-    `temperature`, `top_p` or `seed`, is asked without them from then on, and one that calls `max_tokens` otherwise by
-    its own name: stderr says so once.
+    A parameter that the endpoint's model does not take (by its code or its words) is left out from then on, or sent
+    under the name that it wants; a model that only streams, or only has the Responses API, is asked that way. stderr
+    says so once.
     """
 
     def __init__(self, base_url: str | None = None, *, key_from: str | None = None, timeout: float = 300.0) -> None:
         """`base_url` replaces EDITTOOLS_API_BASE, which replaces OPENAI_BASE_URL, which replaces OpenAI's own
-        address. `key_from` names the environment variable that holds the key if it is not OPENAI_API_KEY.
+        address; it may be the whole address of an interface (`.../chat/completions`, `.../responses`) and have Azure's
+        `?api-version=`. `key_from` names the environment variable that holds the key if it is not OPENAI_API_KEY.
         `timeout` is for a whole call, in seconds.
 
         Raises EditError where a package of the extra `vlm`, the key or a usable address is missing.
@@ -60,14 +83,16 @@ class EndpointWriter:
             from edittools.models.writers import client
         except ImportError as error:
             raise missing_extra(error.name or "openai", "vlm", "asking an endpoint") from error
-        address = base_url or os.environ.get("EDITTOOLS_API_BASE") or os.environ.get("OPENAI_BASE_URL") or _OPENAI
-        self.name = _public_address(address)
+        given = base_url or os.environ.get("EDITTOOLS_API_BASE") or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+        self.address = read_address(given)
+        self.name, self.interface = self.address.name, self.address.interface
         variable = key_from or "OPENAI_API_KEY"
         self.variable, self.key = variable, os.environ.get(variable, "").strip()
         if not self.key and (key_from or self.name == _OPENAI):
             raise EditError(f"the key for {self.name} is missing", hint=f"set the environment variable {variable}")
         self.timeout = timeout
         self.instead: dict[str, str | None] = {}  # what a parameter is called here; None: it is not taken at all
+        self.streams = False  # the model gives its replies as streams only
         self.openai: Any = openai
         self.httpx: Any = httpx2
         self.sending = client
@@ -80,48 +105,58 @@ class EndpointWriter:
             limits=self.httpx.Limits(max_connections=1024, max_keepalive_connections=1024),
             follow_redirects=False,
         )
+        headers: dict[str, Any] = {f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD}
+        if self.address.version:  # Azure takes a key by its own header, and a token of Entra ID by the usual one
+            headers |= {"api-key": self.key, "Authorization": self.openai.Omit()}
         client = self.openai.AsyncOpenAI(
             base_url=self.name,
             api_key=self.key or "none",
-            default_headers={f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD},
+            default_headers=headers,
             http_client=transport,
         )
         # Unset, every call of the first wave has a thread find out what this machine is, which is not sent either.
         client._platform = "Unknown"
         return client
 
+    def draws(self, request: Request) -> bool:
+        return True  # servers do not write the same twice, at temperature 0 either
+
     def prepare(self, request: Request) -> None:
-        vars(request)["messages"] = _messages(request)  # as long as the request waits
+        form = self._form()
+        vars(request)["messages"] = form, _messages(request, *form)  # as long as the request waits
 
     async def ask(self, request: Request, begin: Begin) -> Reply:
-        """One call. Raises TransientError, and EditError for what every other request would meet too."""
+        """One call. Raises TransientError where it may be repeated."""
         while True:
             with contextlib.suppress(_AskDifferently):
                 return await self._ask(request, begin)
 
     async def _ask(self, request: Request, begin: Begin) -> Reply:
-        openai, instead = self.openai, self.instead
+        openai, manner, form = self.openai, self._manner(), self._form()
         self.client = self.client or self._connect()
-        names = {name: instead.get(name, name) for name in request.parameters}
-        sent = {new: request.parameters[name] for name, new in names.items() if new is not None}
-        messages = vars(request).pop("messages", None) or _messages(request)
-        request = dataclasses.replace(request, parameters=sent)
+        made, messages = vars(request).pop("messages", (None, []))
+        if made != form:
+            messages = _messages(request, *form)
+        body = _body(request.model, self._parameters(request), messages, self.interface)
+        sent = False
         try:
             async with asyncio.timeout(None) as limit:
 
                 async def begin_this() -> None:
+                    nonlocal sent
                     await begin()
-                    if self.instead is not instead:  # another call learned meanwhile how to ask
+                    if self._manner() != manner:  # another call learned meanwhile how to ask
                         raise _AskDifferently
+                    sent = True
                     # The client's own timeout bounds the time between two bytes only.
                     limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
                 self.sending.begin.set(begin_this)
                 # Our own bytes in, the plain response out: the client's classes would take most of a core at 64 calls.
                 answer = await self.client.post(
-                    f"{self.name}/chat/completions",
+                    self.address.of(self.interface),
                     cast_to=self.httpx.Response,
-                    content=_body(request, messages),
+                    content=body,
                     options={  # the client copies the defaults of those that are not given, for every call
                         "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")},
                         "max_retries": 0,
@@ -130,18 +165,18 @@ class EndpointWriter:
                     },
                 )
         except openai.APIStatusError as error:
-            status, headers = error.status_code, error.response.headers
-            facts = error.body if isinstance(error.body, dict) else {}
-            return self._refusal(status, facts, error.response.text, headers, request)
+            response = error.response
+            return self._refused(error.status_code, response.content, response.headers, request, manner)
         except (TimeoutError, openai.APIConnectionError) as error:
             cause = error.__cause__ or error
             # aiohttp's transport calls every connection that it cannot make a timeout, also a refused one
             if isinstance(cause, (self.httpx.ConnectTimeout, self.httpx.ConnectError)):
                 raise UnreachableError(self._clean(str(cause))) from error
+            paid = Reply("failed") if sent else None  # the model may have worked for it
             if isinstance(error, (TimeoutError, openai.APITimeoutError)):
-                raise TransientError(f"no reply within {self.timeout:g} s") from error
-            raise TransientError(self._clean(f"{type(cause).__name__}: {cause}")) from error
-        return self._reply(answer.content.decode("utf-8", "replace"), request)
+                raise TransientError(f"no reply within {self.timeout:g} s", paid=paid) from error
+            raise TransientError(self._clean(f"{type(cause).__name__}: {cause}"), paid=paid) from error
+        return self._read(answer.content, answer.headers, request, manner)
 
     async def close(self) -> None:
         """Close the connections; the next `ask` opens others, in whatever loop it runs."""
@@ -149,116 +184,158 @@ class EndpointWriter:
             client, self.client = self.client, None
             await client.close()
 
-    def _reply(self, text: str, request: Request) -> Reply:
+    # ---------------------------------------------------------------- what is sent
+
+    def _manner(self) -> _Manner:
+        """How requests are made at the moment."""
+        return self.instead, self.streams, self.interface
+
+    def _form(self) -> tuple[Interface, bool]:
+        """What of it decides the messages."""
+        return self.interface, "detail" not in self.instead
+
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        """The request's parameters as this endpoint takes them."""
+        named = {
+            new: value
+            for name, value in request.parameters.items()
+            if (new := self.instead.get(name, name)) is not None
+        }
+        if self.streams:
+            named |= {"stream": True, "stream_options": {"include_usage": True}}
+            if self.instead.get("stream_options", "") is None or self.interface == "responses":
+                del named["stream_options"]
+        return named
+
+    # ---------------------------------------------------------------- what came back
+
+    def _read(self, data: bytes, headers: Mapping[str, str], request: Request, manner: _Manner) -> Reply:
         """What a body with status 200 says."""
+        text = self._without_key(data)
         try:
-            body = json.loads(self._without_key(text))
-        except ValueError as error:
-            raise TransientError(self._clean(f"the reply is not JSON: {text}")) from error
+            body = read_json(text)
+        except ValueError:
+            if re.match(rb"\s*<(!doctype|html|head|body)", data, re.IGNORECASE):
+                return self._refused(200, data, headers, request, manner)
+            raise TransientError(self._clean(f"the reply is not JSON: {text.decode('utf-8', 'replace')}")) from None
         if not isinstance(body, dict):
-            raise TransientError(self._clean(f"the reply is not a JSON object: {text}"))
-        if isinstance(body.get("error"), dict) and not body.get("choices"):  # how some gateways report errors
-            code = body["error"].get("code")
-            status = code if isinstance(code, int) else 500
-            return self._refusal(status, body["error"], str(body["error"].get("message")), {}, request)
-        try:
-            choice = body["choices"][0]
-            message = choice["message"]
-            usage = body.get("usage") or {}
-            finish = str(choice.get("finish_reason"))
-            written = message.get("content")
-            if isinstance(written, list):
-                written = "".join(part.get("text") or "" for part in written)
-            if written:  # JSON can escape half of a surrogate pair, which no file can hold
-                written = written.encode("utf-8", "replace").decode()
-            refusal = message.get("refusal")
-            facts: dict[str, Any] = {
-                "model": body.get("model"),
-                "prompt_tokens": usage.get("prompt_tokens"),
-                "completion_tokens": usage.get("completion_tokens"),
-                "logprobs": _logprobs(choice.get("logprobs")),
-            }
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise TransientError(self._clean(f"the reply has no choices with a message: {text}")) from error
-        state: State = "ok"
-        if finish.lower().startswith("content_filter"):
-            state, written, problem = "filtered", None, f"finish_reason {finish}"
-        elif refusal:
-            state, written, problem = "refused", str(refusal), None
-        elif not written:
-            state, written, problem = "failed", None, f"empty reply, finish_reason {finish}"
-        else:
-            problem = None
-        return Reply(state, written, problem, **facts)
+            raise TransientError(self._clean(f"the reply is not a JSON object: {text.decode('utf-8', 'replace')}"))
+        said = read_reply(body)
+        if not said.answered and not said.blocked and (body.get("error") or "base_resp" in body):
+            refusal = Refusal(200, body, text.decode("utf-8", "replace"))  # how some gateways report errors
+            code = refusal.error.get("code")
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            return self._refused(status, data, headers, request, manner, said)
+        return self._reply(said, body)
 
-    def _refusal(
-        self, status: int, facts: dict[str, Any], text: str, headers: Mapping[str, str], request: Request
+    def _reply(self, said: Said, body: dict[str, Any]) -> Reply:
+        facts: dict[str, Any] = {"model": said.model, "logprobs": said.logprobs}
+        facts |= {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens}
+        finish = said.finish
+        if said.blocked or (finish or "").partition(":")[0] in _FILTERED:
+            return Reply("filtered", None, said.blocked or f"finish_reason {finish}", **facts)
+        if not said.answered:
+            problem = f"the reply has no choices with a message: {json.dumps(body)}"
+            raise TransientError(self._clean(problem), paid=_paid(said) if said.paid else None)
+        if said.refusal:
+            return Reply("refused", said.refusal, None, **facts)
+        if finish in _CUT:
+            return Reply("failed", said.text or None, f"{CUT_OFF}, finish_reason {finish}", **facts)
+        if finish not in _ENDED:  # an error upstream, a stream that broke off, an abort
+            choices = body.get("choices")
+            error = choices[0].get("error") if isinstance(choices, list) and choices else body.get("error")
+            problem = f"finish_reason {finish}" + (f": {Refusal(200, {'error': error}, '').words}" if error else "")
+            raise TransientError(self._clean(problem), paid=_paid(said))
+        if not said.text or not said.text.strip():
+            what = "a thought and no answer" if said.thought else "empty reply"
+            return Reply("failed", None, f"{what}, finish_reason {finish}", **facts)
+        return Reply("ok", said.text, None, **facts)
+
+    def _refused(
+        self,
+        status: int,
+        data: bytes,
+        headers: Mapping[str, str],
+        request: Request,
+        manner: _Manner,
+        said: Said | None = None,
     ) -> Reply:
-        """What an error status says: a Reply if it is about this request, raised otherwise."""
-        inner = facts.get("error") if isinstance(facts.get("error"), dict) else facts
-        assert isinstance(inner, dict)
-        message = self._clean(f"HTTP {status}: {inner.get('message') or text}")
-        codes = {str(inner.get("code")), str(inner.get("type"))}
-        if isinstance(inner.get("innererror"), dict):
-            codes.add(str(inner["innererror"].get("code")))
-        if codes & set(_FILTERS):
+        """What an answer that is no reply says: a Reply of another state, or raised where something can be done."""
+        text = self._without_key(data)
+        try:
+            body = read_json(text)
+        except ValueError:
+            body = None
+        refusal = Refusal(status, body, text.decode("utf-8", "replace"))
+        message = self._clean(f"HTTP {status}: {refusal.words}")
+        self._adapt(refusal, message, request, manner)
+        if refusal.kind == "filtered":
             return Reply("filtered", error=message)
-        if status in (400, 403, 422):  # 403: OpenAI's, for log-probabilities of a model that keeps them to itself
-            complaint = f"{inner.get('param')} {inner.get('message') or text}"
-            unsupported = str(inner.get("param")) if codes & set(_UNSUPPORTED) else None
-            self._adapt(request, message, complaint, unsupported)
-        if codes & set(_HOPELESS) or "API_KEY_INVALID" in text or "API key not valid" in text:
-            raise EditError(f"{self.name}: {message}")
-        if status in _TRANSIENT or status >= 500:
-            raise TransientError(message, _after(headers))
-        if status in (401, 403):  # the body of a 401 may quote the key
-            raise EditError(
-                f"{self.name} does not accept the key (HTTP {status})",
-                hint=f"the key is read from the environment variable {self.variable}",
-            )
-        if status == 404:
-            raise EditError(f"{self.name} has no model `{request.model}` (HTTP 404), or is not the endpoint's address")
-        if status in (400, 413, 415, 422):
-            return Reply("failed", error=message)
-        raise EditError(f"{self.name}: {message}")
+        if refusal.kind == "transient":
+            paid = _paid(said) if said is not None and said.paid else None
+            raise TransientError(message, after(headers, refusal.error), paid=paid)
+        return Reply("failed", error=message, everywhere=self._advice(status) if refusal.kind == "run" else None)
 
-    def _adapt(self, request: Request, message: str, text: str, unsupported: str | None) -> None:
-        """Raises _AskDifferently where `text` complains of a parameter that was sent and can be left out or renamed.
+    def _advice(self, status: int) -> str:
+        """What to look at where an endpoint refuses everything."""
+        if status in (401, 403, 407):
+            return f"the key is read from the environment variable {self.variable}"
+        if status in (402, 429):
+            return "the account's balance and limits"
+        address = self.address.of(self.interface)
+        return f"is the model's name right, and the address? Calls go to {address}"
 
-        `unsupported` is the parameter that the endpoint says it does not take, or not with this value.
+    def _adapt(self, refusal: Refusal, message: str, request: Request, manner: _Manner) -> None:
+        """Raises _AskDifferently where the endpoint wants to be asked in another way than `manner`, and that is
+        possible. Calls that were in flight together meet the same answer: what is known by then is not said again.
         """
-        text = text.lower()
-        changes: dict[str, str | None] = {}
-        if "max_completion_tokens" in text:
-            changes["max_tokens"] = "max_completion_tokens"
-        if "response_format" in text:
-            changes["response_format"] = None
-        if "logprobs" in text:  # the written tokens' own would pass for a distribution
-            changes["logprobs"] = changes["top_logprobs"] = None
-        if unsupported in _OPTIONAL:
-            changes[unsupported] = None
-        changes = {name: new for name, new in changes.items() if name in request.parameters}
+        instead, streams, interface = manner
+        if refusal.needs_responses and interface != "responses":
+            if self.interface != "responses":
+                self.interface = "responses"
+                self._say("the Responses API is asked", message)
+            raise _AskDifferently
+        if refusal.needs_stream and not streams:
+            if not self.streams:
+                self.streams = True
+                self._say("replies come as streams", message)
+            raise _AskDifferently
+        sent = {new: old for old in request.parameters if (new := instead.get(old, old)) is not None}
+        if any(isinstance(part, Picture) and part.detail for part in request.parts):
+            sent["detail"] = "detail"
+        if streams:
+            sent["stream_options"] = "stream_options"
+        changes = {
+            sent[name]: new for name, new in refusal.declined(sent).items() if instead.get(sent[name], "") is not None
+        }
         if not changes:
             return
-        if changes.keys() - self.instead.keys():  # not the same answer to another call in flight
+        if changes.keys() - self.instead.keys() or any(self.instead[old] != new for old, new in changes.items()):
             self.instead = self.instead | changes
             fates = (f"`{old}` " + (f"becomes `{new}`" if new else "is left out") for old, new in changes.items())
-            said = ", ".join(fates)
-            print(f"{self.name}: from now on {said} ({message})", file=sys.stderr, flush=True)
+            self._say(", ".join(fates), message)
         raise _AskDifferently
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self.key, "[key]") if len(self.key) >= _SHORTEST_SECRET else text
+    def _say(self, change: str, message: str) -> None:
+        print(f"{self.name}: from now on {change} ({message})", file=sys.stderr, flush=True)
+
+    def _without_key(self, data: bytes) -> bytes:
+        return data.replace(self.key.encode(), b"[key]") if len(self.key) >= _SHORTEST_SECRET else data
 
     def _clean(self, text: str) -> str:
         """One line of at most 300 characters without the key."""
         if self.key:
             text = text.replace(self.key, "[key]")
-        return " ".join(text.split())[:300]
+        return _KEYLIKE.sub("[key]", " ".join(text.split()))[:300]
 
 
-def _public_address(address: str) -> str:
-    """The address as it may be recorded. Raises EditError, which does not repeat what may be a secret."""
+def _paid(said: Said) -> Reply:
+    """The tokens of a call that gave no reply."""
+    return Reply("failed", prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens)
+
+
+def read_address(address: str) -> Address:
+    """The address of an endpoint. Raises EditError, which does not repeat what may be a secret."""
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
@@ -266,54 +343,58 @@ def _public_address(address: str) -> str:
         parts, port = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EditError("the endpoint's address is not an http:// or https:// URL")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise EditError("the endpoint's address holds a user, a password or a query; keys come from the environment")
+    query = dict(parse_qsl(parts.query))
+    version = query.pop("api-version", None)
+    if "@" in parts.netloc or query or (parts.query and version is None) or parts.fragment:
+        raise EditError(
+            "the endpoint's address holds a user, a password or a query other than api-version; keys come from the "
+            "environment"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+    base = f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+    interface: Interface = "chat/completions"
+    for ending in ("chat/completions", "responses"):
+        if base.endswith(f"/{ending}"):
+            base, interface = base.removesuffix(f"/{ending}").rstrip("/"), ending  # type: ignore[assignment]
+    return Address(base, version, interface)
 
 
-def _body(request: Request, messages: list[bytes]) -> bytes:
+_RESPONSES = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
+
+
+def _body(model: str, parameters: Mapping[str, Any], messages: list[bytes], interface: Interface) -> bytes:
     """The request as JSON."""
-    rest = json.dumps({"model": request.model, **request.parameters}).encode()
-    return b"".join((rest[:-1], b',"messages":', *messages, b"}"))
+    named: dict[str, Any] = {"model": model, **parameters}
+    if interface == "responses":
+        named = {_RESPONSES.get(name, name): value for name, value in named.items() if name not in ("seed", "logprobs")}
+        if named.get("top_logprobs"):
+            named["include"] = ["message.output_text.logprobs"]
+        if (wanted := named.pop("response_format", None)) is not None:
+            schema = wanted.get("json_schema") if isinstance(wanted, dict) else None
+            named["text"] = {"format": {"type": "json_schema", **schema} if isinstance(schema, dict) else wanted}
+        named["store"] = False  # nobody else is to keep the pictures
+    rest = json.dumps(named).encode()
+    key = b"input" if interface == "responses" else b"messages"
+    return b"".join((rest[:-1], b',"', key, b'":', *messages, b"}"))
 
 
-def _messages(request: Request) -> list[bytes]:
+def _messages(request: Request, interface: Interface = "chat/completions", detail: bool = True) -> list[bytes]:
     """The message as JSON, in pieces. Pictures are as they are: a JSON encoder looks at every one of their letters."""
     from pybase64 import b64encode  # many times as fast as Python's own
 
+    chat = interface == "chat/completions"
+    text, opening, closing = ("text", b'{"type":"image_url","image_url":{"url":', b"}}") if chat else (
+        "input_text", b'{"type":"input_image","image_url":', b"}")  # fmt: skip
     pieces = [b'[{"role":"user","content":[']
     for number, part in enumerate(request.parts):
         pieces.append(b"," if number else b"")
         if isinstance(part, Picture):
             label = json.dumps(f"data:{part.mime};base64,").encode()[:-1]
-            pieces += [b'{"type":"image_url","image_url":{"url":', label, b64encode(part.data), b'"']
-            pieces.append(b"}}" if part.detail is None else f',"detail":{json.dumps(part.detail)}}}}}'.encode())
+            pieces += [opening, label, b64encode(part.data), b'"']
+            if detail and part.detail is not None:
+                pieces.append(f',"detail":{json.dumps(part.detail)}'.encode())
+            pieces.append(closing)
         else:
-            pieces.append(json.dumps({"type": "text", "text": part}).encode())
+            pieces.append(json.dumps({"type": text, "text": part}).encode())
     pieces.append(b"]}]")
     return pieces
-
-
-def _logprobs(found: Any) -> list[list[tuple[str, float]]] | None:
-    if not found or not found.get("content"):
-        return None
-    steps = []
-    for step in found["content"]:
-        written = (step["token"], step["logprob"])
-        others = [(other["token"], other["logprob"]) for other in step.get("top_logprobs") or []]
-        steps.append([written, *(other for other in others if other[0] != written[0])])
-    return steps
-
-
-def _after(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds from now: a number, or a date."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), _LONGEST_AFTER) if math.isfinite(seconds) else None

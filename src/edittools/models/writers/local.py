@@ -17,7 +17,7 @@ from torch import Tensor
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.describe import describe_model
 from edittools.models.quiet import no_bars
-from edittools.models.writers import Begin, Picture, Reply, Request
+from edittools.models.writers import CUT_OFF, Begin, Picture, Reply, Request, State
 
 _GATHER = 0.005  # seconds to wait for more requests before a batch is started
 _TOKENS = 512  # written where the request has no max_tokens
@@ -90,6 +90,9 @@ class LocalWriter:
         if shortest > longest:
             raise UsageError(f"pictures of at least {shortest} and at most {longest} pixels: there are none")
         images.size = {"shortest_edge": shortest, "longest_edge": longest}
+
+    def draws(self, request: Request) -> bool:
+        return bool(request.parameters.get("temperature"))
 
     def prepare(self, request: Request) -> None:
         pass
@@ -174,8 +177,9 @@ class LocalWriter:
             text = self.processor.tokenizer.decode(row[:count], skip_special_tokens=True)
             steps = [self._named(chooser.steps[n][k]) for n in range(count)] if _wanted(request) is not None else None
             used = min(count + 1, len(row))  # the end token was written too
-            state, error = ("ok", None) if text else ("failed", "empty reply")
-            replies.append(Reply(state, text or None, error, self.name, prompts[k], used, steps))  # type: ignore[arg-type]
+            error = "empty reply" if not text else CUT_OFF if count == len(row) else None
+            state: State = "ok" if error is None else "failed"
+            replies.append(Reply(state, text or None, error, self.name, prompts[k], used, steps))
         return replies
 
     def _prompt(self, request: Request) -> str:

@@ -9,6 +9,7 @@ holds no keys and no headers, and of the pictures only their hashes. What is on 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import json
@@ -16,7 +17,8 @@ import os
 import sqlite3
 import threading
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import IO, Any
 from urllib.parse import quote
 
 from edittools.errors import EditError
@@ -56,6 +58,7 @@ class Store:
         self.folder, self.path = folder, os.path.join(folder, f"{name}.sqlite")
         self.others: list[sqlite3.Connection] = []
         self.reading = threading.Lock()
+        self.claimed: IO[str] | None = None
         path = self.path
         try:
             os.makedirs(folder, exist_ok=True)
@@ -77,23 +80,23 @@ class Store:
             raise EditError(f"{path}: cannot open this reply store: {error}") from error
 
     def get(self, key: str, writer: str | None = None) -> Reply | None:
-        """The stored reply, one that did not fail if there is any. Raises EditError.
+        """The stored reply: the newest of those that did not fail, if there are any. Raises EditError.
 
         With the name of a `writer`, only one that may stand for what this writer would say.
         """
-        found = None
+        found: list[tuple[bool, str, Reply]] = []
         for log in (self.reader, *self.others):
             try:
                 with self.reading:
-                    rows = log.execute(f"SELECT {_REPLY} FROM replies WHERE key = ?", (key,)).fetchall()
+                    rows = log.execute(f"SELECT time, {_REPLY} FROM replies WHERE key = ?", (key,)).fetchall()
             except sqlite3.Error as error:
                 raise EditError(f"{self.folder}: cannot read this reply store: {error}") from error
-            for reply in map(_reply, rows):
+            for when, *columns in rows:
+                reply = _reply(columns)
                 if writer is None or _stands_for(reply.writer or "", writer):
-                    if reply.state != "failed":
-                        return reply
-                    found = reply
-        return found
+                    found.append((reply.state != "failed", when, reply))
+        # Of those of one second the first: this task's own.
+        return max(found, key=lambda one: one[:2])[2] if found else None
 
     def is_empty(self) -> bool:
         """Whether no reply can be found: none is stored, no other task has a log here, and no other process writes to
@@ -128,7 +131,36 @@ class Store:
                     cursor.execute("ROLLBACK")
                 raise
 
+    def claim(self, *facts: Any) -> None:
+        """Raises EditError where another process asks the same now: both would pay. `facts` (JSON) say what is asked.
+
+        Held until `close`, or until the process ends.
+        """
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        path = os.path.join(self.folder, f"{name}.lock")
+        try:
+            while True:
+                file = open(path, "a+")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                        break
+                file.close()  # whoever held it has removed it meanwhile
+        except BlockingIOError:
+            file.close()
+            raise EditError(
+                f"{self.folder}: another process runs the same command now",
+                hint="wait until it ends: replies that it stores are paid for once",
+            ) from None
+        except OSError:  # a file system without locks, or one that is read only
+            return
+        self.claimed = file
+
     def close(self) -> None:
+        if self.claimed is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.claimed.name)
+            self.claimed.close()
         self.journal.close()
         for log in (self.reader, *self.others, self.writer):
             log.close()
@@ -204,7 +236,7 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _reply(row: tuple[Any, ...]) -> Reply:
+def _reply(row: Sequence[Any]) -> Reply:
     state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer = row
     if logprobs is not None:
         logprobs = [[(token, value) for token, value in step] for step in json.loads(logprobs)]
