@@ -178,10 +178,10 @@ VIE = [
     ("I'm sorry, I can't assist with that.", Unparsed, Random, None),
     # with braces that cannot be repaired the script asks for ever
     ('{"score": [8, 6], "reasoning": "a "b" c"}', Unparsed, Unparsed, None),
-    ('{"score": [8, 6],}', Unparsed, Unparsed, None),
+    ('{"score": [8, 6],}', Unparsed, Unparsed, [8, 6]),
     ("{'score': [8, 6]}", Unparsed, Unparsed, None),
     ('{"score"： [8, 6]}', Unparsed, Unparsed, None),
-    ('{"score": [8, 6], "reasoning": "a\tb"}', Unparsed, Unparsed, None),
+    ('{"score": [8, 6], "reasoning": "a\tb"}', Unparsed, Unparsed, [8, 6]),
     ("||V^=^V||||V^=^V||", Unparsed, Unparsed, None),
     (f"||V^=^V||{GOOD}||V^=^V||V^=^V||", Unparsed, Unparsed, [8, 6]),  # the last delimiter is the one that overlaps
 ]

@@ -146,7 +146,7 @@ STRANGE = [
     (Reply("refused", "I cannot judge people."), "refused", "I cannot judge people."),
     (Reply("filtered", error="content_filter"), "filtered", None),
     (Reply("failed", error="503 overloaded"), "failed", None),
-    (Reply("failed", "not JSON, three times", error="unusable"), "unparsed", "not JSON, three times"),
+    (Reply("unparsed", "not JSON, three times", error="unusable"), "unparsed", "not JSON, three times"),
     (Reply("failed", three(4, 4, 4).text, error="cut off"), "failed", three(4, 4, 4).text),
 ]
 

@@ -286,21 +286,66 @@ def test_states_of_a_reply(serve, answer, state, text):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "answer, words",
     [
-        response(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}),
-        response(403, {"error": {"message": "no"}}),
-        response(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
-        response(429, {"error": {"message": "pay first", "code": "insufficient_quota"}}),
-        response(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]),
-        response(400, {"error": {"message": "no temperature", "code": "unsupported_parameter"}}),
-        response(307, b"", "Location: http://127.0.0.1:9/\r\n"),
+        (response(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "Incorrect API key provided"),
+        (response(401, {"error": {"message": "Incorrect API key: sk-pr**********1a2b."}}), "Incorrect API key: .key."),
+        (response(402, {"error": {"message": "Insufficient Balance"}}), "Insufficient Balance"),
+        (response(403, {"error": {"message": "no"}}), "no"),
+        (response(404, {"error": {"message": "no such model", "code": "model_not_found"}}), "no such model"),
+        (response(404, {"detail": "Not Found"}), "Not Found"),
+        (response(404, {"error": {"message": "No endpoints found that support images", "code": 404}}), "images"),
+        (response(429, {"error": {"message": "pay first", "code": "insufficient_quota"}}), "pay first"),
+        (response(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]), "not valid"),
+        (response(307, b"", "Location: http://127.0.0.1:9/\r\n"), "Temporary Redirect"),
+        (response(200, b"<!DOCTYPE html><html><title>Sign in</title>"), "an HTML page: Sign in"),
+        (response(405, b"Method Not Allowed"), "Method Not Allowed"),
     ],
 )
-def test_what_every_request_would_meet_stops_the_run(serve, answer):
-    with pytest.raises(EditError) as caught:
-        once(serve(lambda *_: [answer]))
-    assert KEY not in f"{caught.value}{caught.value.hint}"
+def test_what_every_request_would_meet_stops_the_run_in_the_servers_words(serve, store, answer, words):
+    """Of three requests, all of which meet it. The key is part of no message."""
+    server = serve(lambda *_: [answer])
+    with pytest.raises(EditError, match=words) as caught:
+        list(ask_all(questions(3), EndpointWriter(server.url), store, concurrency=1))
+    assert server.total == 3 and "failed alike" in str(caught.value)
+    said = f"{caught.value}{caught.value.hint}"
+    assert KEY not in said and "1a2b" not in said and caught.value.hint
+
+
+def test_a_refusal_that_one_row_meets_is_its_own(serve, store):
+    """The first one, too: the others show that the endpoint works."""
+    for status in (401, 403, 404, 405, 413):
+        refused = response(status, {"error": {"message": f"not this one, {status}"}})
+        answers = {prompt: refused for prompt in ("question 0", "question 3")}
+        server = serve(lambda prompt, number, answers=answers: [answers.get(prompt, response(200, chat()))])
+        asked = [(k, Request(f"m{status}", (f"question {k}",))) for k in range(6)]
+        replies = dict(ask_all(asked, EndpointWriter(server.url), store, concurrency=1))
+        assert [replies[k].state for k in range(6)] == ["failed", "ok", "ok", "failed", "ok", "ok"]
+        assert replies[0].error == f"HTTP {status}: not this one, {status}" and server.total == 6
+
+
+def test_a_run_whose_first_calls_all_fail_alike_stops(serve, store):
+    """Also where each might be the row's own fault; and what was a success once is not forgotten."""
+    wrong = response(400, {"message": "At most 1 image(s) may be provided, request 4f1c9a", "code": 400})
+    server = serve(lambda prompt, number: [wrong])
+    with pytest.raises(EditError, match="the first 10 requests failed alike: HTTP 400: At most 1 image"):
+        list(ask_all(questions(1000), EndpointWriter(server.url), store, concurrency=4))
+    assert server.total <= 10 + 4 + 4
+    server.script = lambda prompt, number: [response(200, chat()) if prompt == "question 0" else wrong]
+    tally = Tally()
+    replies = dict(ask_all(questions(40), EndpointWriter(server.url), store, concurrency=1, tally=tally))
+    assert len(replies) == 40 and tally.failed == 39
+    assert tally.reasons.most_frequent(3) == [(39, "failed", replies[1].error)]
+    # a key that is revoked: not one of the rows that follow can be asked about
+    revoked = response(401, {"error": {"message": "key revoked"}})
+    server.script = lambda prompt, number: [revoked if int(prompt.split()[1]) > 104 else response(200, chat())]
+    server.calls.clear()
+    with pytest.raises(EditError, match="the last 10 requests failed alike: HTTP 401: key revoked"):
+        list(ask_all(questions(500, 100), EndpointWriter(server.url), store, concurrency=1))
+    assert server.total <= 5 + 10 + 10
+    # fewer than ten that fail for a reason of their own are rows that failed
+    server.script = lambda prompt, number: [wrong]
+    assert {r.state for _, r in ask_all(questions(9, 900), EndpointWriter(server.url), store)} == {"failed"}
 
 
 def test_parameters_that_the_endpoint_does_not_take_are_left_out_or_renamed(serve, store, capsys):
@@ -393,8 +438,8 @@ def test_an_empty_store_is_not_looked_into(store, tmp_path, monkeypatch):
 def test_messages_are_made_before_their_turn(serve, store, monkeypatch):
     """In the preparing threads, also where two calls show one picture: the loop has no time for it."""
     made = []
-    monkeypatch.setattr(endpoint, "_messages", lambda request, real=endpoint._messages: made.append(
-        (request.parts[0], threading.current_thread().name)) or real(request))  # fmt: skip
+    monkeypatch.setattr(endpoint, "_messages", lambda request, *form, real=endpoint._messages: made.append(
+        (request.parts[0], threading.current_thread().name)) or real(request, *form))  # fmt: skip
     shown = png(1)
     requests = [(k, Request("m", (f"question {k}", shown))) for k in range(6)]
     answers = [response(503, {"error": {"message": "busy"}}), response(200, chat())]
@@ -775,9 +820,9 @@ def test_row_errors_are_replies_and_other_errors_stop_the_run(serve, store):
     for prompt in sent:  # what was sent before the error is stored
         assert store.get(Request("m", (prompt,)).key).text == prompt
     server.script = lambda prompt, number: [response(401, {})]
-    with pytest.raises(EditError, match="does not accept the key"):
+    with pytest.raises(EditError, match="10 requests failed alike: HTTP 401"):
         list(ask_all(questions(500, 200), EndpointWriter(server.url), store, concurrency=4))
-    assert server.total <= 11 + 10 + 4
+    assert server.total <= 11 + 10 + 10 + 4
 
 
 def test_leaving_early_stores_what_is_in_flight(serve, store):
@@ -799,16 +844,119 @@ def test_unusable_replies_are_asked_for_again_and_the_last_is_kept(store):
 
     writer, tally = EchoWriter(answer), Tally()
     replies = dict(ask_all(questions(4), writer, store, check=check, tally=tally))
-    assert [replies[k].state for k in range(4)] == ["ok", "ok", "failed", "ok"]
+    assert [replies[k].state for k in range(4)] == ["ok", "ok", "unparsed", "ok"] and tally.unparsed == 1
     assert replies[1].text == "no score 0"  # good enough for this one
     assert replies[2].text == "no score 2000" and "no JSON object" in replies[2].error
     assert writer.asked == 1 + 1 + 3 + 3 and tally.asked_again == 4
     texts = {store.get(Request("m", ("question 2",), attempt=n * AGAIN).key).text for n in range(3)}
     assert texts == {"no score 0", "no score 1000", "no score 2000"}  # as they came
-    # a rerun asks for the last one again, and for nothing else
+    # a rerun pays for none of it again, unless it is told to: then for the whole of what cannot be read
     again = EchoWriter(answer)
     assert dict(ask_all(questions(4), again, store, check=check)) == replies
-    assert again.asked == 1
+    assert again.asked == 0
+    redone = dict(ask_all(questions(4), again, store, check=check, redo={"failed", "unparsed"}))
+    assert again.asked == 3 + 2 and redone == replies
+    greedy = EchoWriter("no score, whatever you do")
+    greedy.draws = lambda request: False
+    asked = dict(ask_all([(7, Request("greedy", ("x",)))], greedy, store, check=check))
+    assert asked[7].state == "unparsed" and greedy.asked == 1
+
+
+def test_redo_asks_again_for_replies_of_these_states_and_for_no_others(store, tmp_path):
+    states = {"a": "ok", "b": "refused", "c": "filtered", "d": "failed"}
+    requests = [(name, Request("m", (name,))) for name in states]
+    list(ask_all(requests, EchoWriter(lambda request: Reply(states[request.parts[0]], "before")), store))
+    for redo, expected in (
+        ({"filtered"}, "c"), ({"refused", "failed"}, "bd"), ({"ok", "refused", "filtered", "failed"}, "abcd"),
+    ):  # fmt: skip
+        copy = tmp_path / expected
+        shutil.copytree(store.folder, copy)
+        writer = EchoWriter("after")
+        with contextlib.closing(Store(str(copy), "00001")) as task:  # the old replies are in another task's log
+            replies = dict(ask_all([*requests, *requests], writer, task, redo=redo))
+            assert writer.asked == len(expected)
+            assert {tag for tag, reply in replies.items() if reply.text == "after"} == set(expected)
+        with contextlib.closing(Store(str(copy))) as rerun:  # and the new ones are what every later run finds
+            assert dict(ask_all(requests, EchoWriter("later"), rerun, redo=set())) == replies
+
+
+def test_calls_that_give_no_reply_are_paid_for_too(serve, store):
+    """A body without choices that says what it took, a reply that broke off, a timeout (its prompt, as estimated)."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 50}
+    bodies = {
+        "no choices": {"choices": [], "usage": usage},
+        "null": {"choices": None, "usage": usage},
+        "no message": {"choices": [{"message": None}], "usage": usage},
+        "error": {**chat("half", finish="error"), "usage": usage},
+        "unfinished": {**chat("half", finish="length"), "usage": usage},
+    }
+    prices = Prices({"m": Price(input=1.0, output=10.0)}, "today", "USD", "table")
+    for name, body in bodies.items():
+        server, tally = serve(lambda prompt, number, body=body: [response(200, body)]), Tally()
+        reply = dict(ask_all([(0, Request("m", (name,)))], EndpointWriter(server.url), store, prices=prices,
+                             backoff=0.01, tally=tally))[0]  # fmt: skip
+        assert reply.state == "failed" and server.total == (1 if name == "unfinished" else 3)
+        assert tally.cost == pytest.approx(server.total * (1000 + 500) / 1e6)
+    server, tally = serve(lambda prompt, number: [5.0]), Tally()
+    writer = EndpointWriter(server.url, timeout=0.2)
+    long = Request("m", ("x" * 4000,))
+    list(ask_all([(0, long)], writer, store, prices=prices, attempts=2, backoff=0.01, tally=tally))
+    assert tally.prompt_tokens == 2 * 1000
+    with pytest.raises(EditError, match="next call may cost"):
+        list(ask_all(questions(300), EndpointWriter(serve(lambda *_: [response(200, bodies["null"])]).url), store,
+                     prices=prices, max_cost=0.05, concurrency=4, backoff=0.01, tally=(tally := Tally())))  # fmt: skip
+    assert tally.cost <= 0.05 + 4 * 0.0015
+
+
+def test_a_long_wait_is_announced_once(serve, store, capsys, monkeypatch):
+    monkeypatch.setattr(asking, "_LONG_WAIT", 2.5)
+    busy = response(429, {"error": {"message": "requests per day"}}, "Retry-After: 3\r\n")
+    server = serve(lambda prompt, number: [busy if number == 1 and int(prompt[-1]) < 4 else response(200, chat())])
+    replies = dict(ask_all(questions(8), EndpointWriter(server.url), store, concurrency=4))
+    assert {reply.state for reply in replies.values()} == {"ok"}
+    said = capsys.readouterr().err
+    assert said.count("waits") == 1, said
+    assert "waits 3 s, until" in said and "(HTTP 429: requests per day)" in said
+
+
+def test_the_same_command_is_refused_while_it_runs(tmp_path):
+    code = (
+        "import sys; from edittools.models.writers.store import Store\n"
+        "store = Store(sys.argv[1], sys.argv[2]); store.claim('judge', 'out/', int(sys.argv[3]))\n"
+        "print('mine', flush=True); sys.stdin.read(); store.close()"
+    )
+
+    def start(name, fact):
+        command = [sys.executable, "-c", code, str(tmp_path / "store"), name, str(fact)]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(command, text=True, **pipes)
+
+    first = start("00000", 1)
+    assert first.stdout.readline() == "mine\n"
+    second, other = start("00000", 1), start("00001", 2)
+    assert "another process runs the same command" in second.communicate()[1] and second.returncode
+    assert other.communicate()[0] == "mine\n" and not other.returncode
+    first.kill()
+    first.wait()
+    third = start("00000", 1)  # a lock dies with its process
+    assert third.communicate()[0] == "mine\n" and not list((tmp_path / "store").glob("*.lock"))
+
+
+def test_tasks_that_start_together_on_one_store_all_run(tmp_path):
+    code = (
+        "import sys, time; from edittools.models.writers import Reply, Request\n"
+        "from edittools.models.writers.store import Store, row\n"
+        "time.sleep(max(0, float(sys.argv[3]) - time.time()))\n"
+        "store = Store(sys.argv[1], sys.argv[2]); request = Request('m', (sys.argv[2],))\n"
+        "store.get(request.key); store.put([row(request.key, request, Reply('ok', 'x', writer='echo'))]); store.close()"
+    )
+    for round in range(3):
+        folder, moment = str(tmp_path / str(round)), str(time.time() + 1.0)
+        commands = [[sys.executable, "-c", code, folder, f"{k:05d}", moment] for k in range(8)]
+        tasks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+        assert [task.communicate()[1] for task in tasks] == [""] * 8
+        with contextlib.closing(Store(folder)) as store:
+            assert all(store.get(Request("m", (f"{k:05d}",)).key).text == "x" for k in range(8))
 
 
 def test_max_cost_stops_and_a_rerun_goes_on(serve, store):
@@ -1071,7 +1219,9 @@ def test_a_local_model_behind_ask_all(local, store):
         list(ask_all([(0, Request("m", ("x",), {"stop": "."}))], local, store))
     by_schema = Request("m", ("short",), {"max_tokens": 12, "response_format": json_format("x", {"type": "object"})})
     assert local.answer([by_schema])[0].text == local.answer([mixed_requests()[1]])[0].text
-    assert dict(ask_all([(0, by_schema)], local, store))[0].state == "ok"
+    # none of them ended by itself: what is cut off is no reply, however it reads
+    assert {reply.state for tag, reply in replies.items() if tag != len(mixed_requests()) - 1} == {"failed"}
+    assert "cut off" in dict(ask_all([(0, by_schema)], local, store))[0].error
     with pytest.raises(UsageError, match="at most 20"):
         list(ask_all([(0, Request("m", ("x",), {"logprobs": True, "top_logprobs": 21}))], local, store))
 
@@ -1194,7 +1344,7 @@ def test_a_real_server_writes_what_the_same_model_writes_here(served, store, mon
     local = LocalWriter(str(folder))
     for tag, request in requests:
         here = local.answer([request])[0]
-        assert (replies[tag].state, replies[tag].text) == ("ok", here.text)
+        assert (replies[tag].state, replies[tag].text) == (here.state, here.text) == ("failed", here.text)  # cut off
         assert (replies[tag].prompt_tokens, replies[tag].completion_tokens) == (here.prompt_tokens, 8)
         assert replies[tag].model.startswith(str(folder))
     assert len({reply.text for reply in replies.values()}) == 5

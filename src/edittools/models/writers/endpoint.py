@@ -93,6 +93,9 @@ class EndpointWriter:
         self.timeout = timeout
         self.instead: dict[str, str | None] = {}  # what a parameter is called here; None: it is not taken at all
         self.streams = False  # the model gives its replies as streams only
+        self.unsent = ["X-Stainless-Retry-Count", "X-Stainless-Read-Timeout"]  # the client's headers, of every call
+        if self.address.version:
+            self.unsent.append("Authorization")
         self.openai: Any = openai
         self.httpx: Any = httpx2
         self.sending = client
@@ -107,7 +110,7 @@ class EndpointWriter:
         )
         headers: dict[str, Any] = {f"X-Stainless-{name}": self.openai.Omit() for name in _TOLD}
         if self.address.version:  # Azure takes a key by its own header, and a token of Entra ID by the usual one
-            headers |= {"api-key": self.key, "Authorization": self.openai.Omit()}
+            headers["api-key"] = self.key
         client = self.openai.AsyncOpenAI(
             base_url=self.name,
             api_key=self.key or "none",
@@ -158,7 +161,7 @@ class EndpointWriter:
                     cast_to=self.httpx.Response,
                     content=body,
                     options={  # the client copies the defaults of those that are not given, for every call
-                        "headers": {f"X-Stainless-{name}": openai.Omit() for name in ("Retry-Count", "Read-Timeout")},
+                        "headers": dict.fromkeys(self.unsent, openai.Omit()),
                         "max_retries": 0,
                         "timeout": self.client.timeout,
                         "idempotency_key": "",  # the client would draw one, and not send it

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -244,7 +243,7 @@ def _token(step: Any) -> tuple[str, float] | None:
     token, value = _dict(step).get("token"), _dict(step).get("logprob")
     if not isinstance(token, str) or isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
-    return token, float(value) if abs(value) < 1e300 else math.copysign(1e300, value)
+    return token, float(min(max(value, -1e300), 1e300))  # an integer may be larger than any float
 
 
 def _first(items: Any) -> dict[str, Any] | None:

@@ -14,10 +14,12 @@ import glob
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -44,6 +46,7 @@ CREATE TABLE IF NOT EXISTS replies (
     logprobs TEXT,               -- JSON: a list of [token, log-probability] per written token
     PRIMARY KEY (key, writer)
 )"""
+_PATIENCE = 30.0  # seconds to wait for another process that has a log for itself
 Row = tuple[Any, ...]
 _REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer"
 
@@ -63,19 +66,19 @@ class Store:
         try:
             os.makedirs(folder, exist_ok=True)
             # autocommit; each thread has a connection of its own, so that reading never waits for the disk
-            self.writer = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self.writer.execute("PRAGMA journal_mode=WAL")
+            self.writer = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            _patiently(lambda: self.writer.execute("PRAGMA journal_mode=WAL"))
             self.writer.execute("PRAGMA synchronous=FULL")  # a committed reply survives a power cut
-            self.writer.execute(_TABLE)
+            _patiently(lambda: self.writer.execute(_TABLE))
             for journal in _files(folder, "journal"):
                 with left_journal(journal) as rows:
                     if rows:
                         self._commit(rows)
             self.journal = Journal(folder, name)
-            self.reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self.reader = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             for path in _logs(folder):
-                if path != self.path:
-                    self.others.append(_open_to_read(path))
+                if path != self.path and (log := _open_to_read(path)) is not None:
+                    self.others.append(log)
         except (sqlite3.Error, OSError) as error:
             raise EditError(f"{path}: cannot open this reply store: {error}") from error
 
@@ -95,7 +98,7 @@ class Store:
                 reply = _reply(columns)
                 if writer is None or _stands_for(reply.writer or "", writer):
                     found.append((reply.state != "failed", when, reply))
-        # Of those of one second the first: this task's own.
+        # Of those of one moment the first: this task's own.
         return max(found, key=lambda one: one[:2])[2] if found else None
 
     def is_empty(self) -> bool:
@@ -171,8 +174,9 @@ def count_stored(folder: str) -> int:
     count = 0
     for path in _logs(folder):
         try:
-            with contextlib.closing(_open_to_read(path)) as log:
-                count += log.execute("SELECT COUNT(*) FROM replies WHERE state != 'failed'").fetchone()[0]
+            if (log := _open_to_read(path)) is not None:
+                with contextlib.closing(log):
+                    count += log.execute("SELECT COUNT(*) FROM replies WHERE state != 'failed'").fetchone()[0]
         except sqlite3.Error as error:
             raise EditError(f"{path}: cannot read this reply store: {error}") from error
     return count
@@ -186,18 +190,32 @@ def _files(folder: str, ending: str) -> list[str]:
     return sorted(glob.glob(os.path.join(glob.escape(folder), f"*.{ending}")))
 
 
-def _open_to_read(path: str) -> sqlite3.Connection:
-    """A log of another task. A log that is not in use can be read on a read-only disk too."""
+def _open_to_read(path: str) -> sqlite3.Connection | None:
+    """A log of another task; None where that has only begun it. A log on a read-only disk can be read too."""
     address = f"file:{quote(os.path.abspath(path))}?mode=ro"
-    for options in ("", "&immutable=1"):
-        log = sqlite3.connect(address + options, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-        try:
-            log.execute("SELECT 1 FROM replies LIMIT 1")
+    if not os.access(os.path.dirname(path) or ".", os.W_OK):
+        address += "&immutable=1"
+    log = sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        if _patiently(lambda: log.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()) is not None:
             return log
-        except sqlite3.Error as error:
-            log.close()
-            failure = error
-    raise failure
+    except sqlite3.Error:
+        log.close()
+        raise
+    log.close()
+    return None
+
+
+def _patiently(step: Callable[[], Any]) -> Any:
+    """SQLite's own patience does not cover everything that tasks which start together do to one another's files."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return step()
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > until or not re.search("locked|busy|unable to open", str(error)):
+                raise
+            time.sleep(0.05)
 
 
 def _stands_for(one: str, other: str) -> bool:
@@ -214,7 +232,7 @@ def row(key: str, request: Request, reply: Reply) -> Row:
     pictures = [part for part in request.parts if isinstance(part, Picture)]
     return (
         key,
-        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        datetime.now(UTC).isoformat(timespec="microseconds"),
         reply.writer or "",
         request.model,
         reply.model,
