@@ -75,13 +75,13 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     plan = edit(*words, "-n").stdout.decode()
     assert "at most 12 calls, about" in plan and "at most" not in plan.split("calls")[1] and not judge.calls
     done = edit(*words, check=3)
-    assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--overwrite" in done.stderr
+    assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--redo failed,unparsed" in done.stderr
     assert sum(judge.calls.values()) == 14  # two for each of six cases, and two for what cannot be read
     assert "filtered" in done.stderr
     assert "1 of 6 rows failed" in edit(*words, check=3).stderr and sum(judge.calls.values()) == 14  # all is there
     store = ["--store", tmp_path / "judged.replies"]
     plan = edit(*words[:-1], tmp_path / "again", *store, "-n").stdout.decode()
-    assert "judged.replies: 13 replies; those that" in plan  # of 14 calls, one of which is made again
+    assert "judged.replies: 14 replies; those that" in plan
     rows = rows_of(tmp_path / "judged")
     states = {(row["id"], one["dimension"]): (one["state"], one["score"]) for row in rows for one in row["judgements"]}
     assert states["background_change_en_key_0", "sc"] == ("ok", 4)
@@ -361,7 +361,9 @@ def test_no_reply_is_paid_for_twice(edit: Runner, tmp_path: Path, judge: Any) ->
     edit(*words, "-o", tmp_path / "one")
     first = sum(judge.calls.values())
     edit(*words, "-o", tmp_path / "two")
-    assert sum(judge.calls.values()) == first + 1  # what could not be read, once more
+    assert sum(judge.calls.values()) == first  # what could not be read neither
+    edit(*words, "-o", tmp_path / "two", "--redo", "unparsed")
+    assert sum(judge.calls.values()) == first + 3  # all of its tries
     one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
     assert one == two
     limited = [*words, "-o", tmp_path / "x", "--max-cost", "1"]

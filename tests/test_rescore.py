@@ -618,3 +618,17 @@ def test_every_table_says_that_the_script_crashes(edit: Runner, tmp_path: Path) 
         assert edit(*words).stdout.decode().count(said) == 1
     edit("eval", "gedit", "--rescore", tmp_path, "-o", tmp_path / "r.html")
     assert said in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("cells", [("True", "True"), ("True", "7"), ("", "7"), ("nan", "7"), ("yes", "7")])
+def test_what_is_no_number_is_no_score(edit, tmp_path, cells):
+    """Judges' scripts have written truth values where a score belongs; pandas takes a column of them for numbers."""
+    from edittools.bench.public.gedit import TASKS
+
+    head = "source_image,edited_image,instruction,sementics_score,quality_score,intersection_exist,instruction_language"
+    for task in TASKS:
+        row = f"m/{task}/en/k_SRCIMG.png,m/{task}/en/k.png,do it,{cells[0]},{cells[1]},True,en"
+        (tmp_path / f"m_{task}_gpt_score.csv").write_text(f"{head}\n{row}\n")
+    found = json.loads(edit("eval", "gedit", "--rescore", tmp_path, "--language", "en", "-f", "json").stdout)
+    assert found["coverage"]["en"]["total"]["judged"] == 0
+    assert found["coverage"]["en"]["total"]["failed"] == len(TASKS)

@@ -43,6 +43,14 @@ def official(compute: Callable[[], Any]) -> Any:
         return {"raises": type(error).__name__}
 
 
+def numeric(value: Any) -> float:
+    """What a table's cell says, NaN where it is no number: True and False are none."""
+    try:
+        return math.nan if isinstance(value, bool | np.bool_) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def plain(value: Any) -> Any:
     """The value as JSON can hold it: NaN is the string "nan", infinities "inf" and "-inf"; keys are json.dump's."""
     if isinstance(value, dict):

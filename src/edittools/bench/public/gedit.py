@@ -18,7 +18,7 @@ import numpy as np
 
 from edittools.bench.csv_table import read_csv
 from edittools.bench.public import LANGUAGES, Benchmark, Outputs, Rescored, known_task, spoken_language
-from edittools.bench.scores import Score, count_tasks, official, read_lines
+from edittools.bench.scores import Score, count_tasks, numeric, official, read_lines
 from edittools.errors import EditError, UsageError
 from edittools.json_file import read_json
 from edittools.record import NATIVE_TASKS
@@ -143,10 +143,7 @@ def _scores(tables: dict[str, Path]) -> tuple[dict[str, list[Score]], int]:
 
 def _score(key: str, task: str, semantics: Any, quality: Any, subset: Any) -> Score:
     member = str(subset).strip().lower() in ("true", "1", "1.0")
-    try:
-        values = [float(semantics), float(quality)]
-    except (TypeError, ValueError):
-        values = [math.nan]
+    values = [numeric(semantics), numeric(quality)]
     if not all(0 <= value <= 10 for value in values):
         return Score(key, task, {}, "failed", f"not scores from 0 to 10: {semantics!r}, {quality!r}", member)
     made = {"semantics": values[0], "quality": values[1], "overall": math.sqrt(values[0] * values[1])}
