@@ -72,6 +72,7 @@ def hostile() -> tuple[dict[str, bytes], dict[str, tuple[bytes, str]]]:
         "animated.png": saved(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "animated.webp": saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
         "avif.avif": saved(shown, "AVIF"),
+        "two_short.jpg": jpeg[:-2],  # no end, but every pixel
         "sliver.png": encode(np.zeros((2, 20000, 3), np.uint8), "PNG"),
         "dot.png": encode(base[:1, :1], "PNG"),
     }
@@ -83,7 +84,7 @@ def hostile() -> tuple[dict[str, bytes], dict[str, tuple[bytes, str]]]:
     rotten[5000:6000] = np.random.default_rng(0).integers(0, 256, 1000, dtype=np.uint8).tobytes()
     bad = {
         "half.jpg": (jpeg[: len(jpeg) // 2], "damaged image"),
-        "two_short.jpg": (jpeg[:-2], "damaged image"),
+        "four_short.jpg": (jpeg[:-4], "damaged image"),
         "rotten.jpg": (bytes(rotten), "damaged image"),
         "claims.png": (png(65000, 65000, 8, 2, b""), "too many pixels"),
         "bomb400.png": (one_bit(20000), "too many pixels"),
@@ -125,7 +126,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-DECODED_ONLY = {"half.jpg", "two_short.jpg", "rotten.jpg"}  # their headers are whole
+DECODED_ONLY = {"half.jpg", "four_short.jpg", "rotten.jpg"}  # their headers are whole
 
 
 def check(folder: Path, decoded: bool = True) -> dict[str, dict[str, Any]]:

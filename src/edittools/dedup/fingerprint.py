@@ -80,6 +80,7 @@ class Fingerprint:
     """Stage: rows in, fingerprints out."""
 
     name = "dedup"
+    version = images.VERSION
 
     def __init__(
         self, rule: Rule, *, max_pixels: int, jobs: int, models: dict[str, Any] | None = None, batch_size: int = 32

@@ -42,6 +42,7 @@ class DedupStage:
     """
 
     name = "dedup"
+    version = images.VERSION
     first_step: tuple[str, ...] | None = ("--step", "fingerprint")
 
     def __init__(

@@ -37,6 +37,7 @@ class RegionStage:
     """
 
     name = "filter"
+    version = images.VERSION
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class FilterStage:
     """
 
     name = "filter"
+    version = images.VERSION
     first_step: tuple[str, ...] | None = None  # the quantiles of a whole set are found by one process
 
     def __init__(

@@ -43,6 +43,7 @@ class StraightenStage:
     """
 
     name = "filter"
+    version = images.VERSION
 
     def __init__(self, *, max_pixels: int = images.MAX_PIXELS, jobs: int = 1) -> None:
         self.max_pixels, self.jobs = max_pixels, jobs

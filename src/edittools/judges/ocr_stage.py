@@ -24,6 +24,7 @@ class OcrStage:
     """
 
     name = "judge"
+    version = images.VERSION
 
     def __init__(
         self,

@@ -97,8 +97,7 @@ class Encoding:
         header = images.probe(data, self.max_pixels)
         raster, longest = images.FULL, max(header.width, header.height)
         fits = self.max_side is None or longest <= self.max_side
-        plain = header.format in ("jpeg", "png", "webp") and header.mode in ("RGB", "L") and header.frames == 1
-        if self.kind == "original" and fits and plain and header.orientation == 1:
+        if self.kind == "original" and fits and header.plain and header.format in ("jpeg", "png", "webp"):
             return Picture(bytes(data), f"image/{header.format}")
         if self.max_side is not None and not fits:
             short = min(header.width, header.height) * self.max_side // longest

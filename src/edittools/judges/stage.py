@@ -35,6 +35,7 @@ class JudgeStage:
     """
 
     name = "judge"
+    version = images.VERSION
 
     def __init__(self, *, max_pixels: int, jobs: int, embedders: dict[str, Embedder] | None = None) -> None:
         """`embedders` by short name: a result is also compared with the target in their spaces (judges.semantic)."""

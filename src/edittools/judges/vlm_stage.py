@@ -29,7 +29,7 @@ from edittools.judges.soft import soft_score, soft_values
 from edittools.models.writers import Reply, Request, json_format
 from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
-from edittools.stream import files
+from edittools.stream import files, images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import check_columns, row_pictures, source_references
@@ -108,6 +108,7 @@ class VlmJudgeStage:
     """
 
     name = "judge"
+    version = images.VERSION
 
     def __init__(
         self,

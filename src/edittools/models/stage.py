@@ -67,6 +67,7 @@ class SampleStage:
     """
 
     name = "sample"
+    version = images.VERSION
 
     def __init__(
         self,

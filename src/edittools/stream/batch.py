@@ -127,6 +127,8 @@ def _join(pieces: list[Batch]) -> Batch:
 class Stage(Protocol):
     """A step of a pipeline. It sees batches only: no paths, ranks, formats, terminals or exits.
 
+    Where its results have changed since the first release it has a `version` of 2 or more.
+
     A shard goes in and comes out as a shard: the batch marked `last` is passed on, with what is left of it.
     """
 

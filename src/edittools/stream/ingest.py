@@ -28,6 +28,7 @@ class Ingest:
     """
 
     name = "shard"
+    version = images.VERSION
 
     def __init__(
         self,

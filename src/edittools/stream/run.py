@@ -243,7 +243,6 @@ def run(
     settings: dict[str, Any],
     options: RunOptions,
     *,
-    version: int = 1,
     sink: Sink | None = None,
     progress: Progress | None = None,
 ) -> Counts:
@@ -284,7 +283,7 @@ def run(
             try:
                 for stage in stages:
                     if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
-                        kept = _kept_verdict(command, source, settings, sink)
+                        kept = _kept_verdict(command, source, stages, settings, sink)
                         if kept is not None and files.exists(kept):
                             stage.load_verdict(kept)  # of the run that is being continued
                             continue
@@ -298,7 +297,7 @@ def run(
                 if options.ray is not None:
                     _spread(options.ray, command, source, options, cast(ShardSetSink, sink))
                 counts = _second_pass(
-                    command, source, stages, schema, settings, version, options, sink, progress, rejects
+                    command, source, stages, schema, settings, options, sink, progress, rejects
                 )
                 rejects.commit()
             except BaseException:
@@ -332,7 +331,6 @@ def _second_pass(
     stages: list[Stage],
     schema: pa.Schema,
     settings: dict[str, Any],
-    version: int,
     options: RunOptions,
     sink: Sink,
     progress: Progress,
@@ -341,7 +339,7 @@ def _second_pass(
     verdicts = [s.verdict_digest for s in stages if isinstance(s, TwoPassStage)]
     if verdicts:
         settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
-    history = source.history.add(command, version, settings)
+    history = source.history.add(command, _version(stages), settings)
     place = files.STDOUT if options.output in (None, "-") else cast(str, options.output)
     with files.writing(place):
         sink.open(schema, history, source.rows)
@@ -384,11 +382,19 @@ def _second_pass(
     return counts
 
 
-def _kept_verdict(command: str, source: Source, settings: dict[str, Any], sink: Sink) -> str | None:
+def _version(stages: list[Stage]) -> int:
+    """The semantic version of what is run: a finished shard of another one is not taken for current."""
+    return max((getattr(stage, "version", 1) for stage in stages), default=1)
+
+
+def _kept_verdict(
+    command: str, source: Source, stages: list[Stage], settings: dict[str, Any], sink: Sink
+) -> str | None:
     """Where a shard set keeps the verdict it was made with: the name says which input and settings it is for."""
     if not isinstance(sink, ShardSetSink) or source.shards is None:
         return None
-    made = digest(source.history.hash, canonical_json(settings), *(shard.digest for shard in source.shards))
+    version = str(_version(stages))
+    made = digest(source.history.hash, version, canonical_json(settings), *(shard.digest for shard in source.shards))
     folder = files.join(sink.folder, VERDICT)
     files.make_dirs(folder)
     return files.join(folder, f"{command}-{made[:16]}")

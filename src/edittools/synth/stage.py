@@ -51,6 +51,7 @@ class SynthStage:
     """
 
     name = "synth"
+    version = images.VERSION
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from edittools.errors import EditError, RowError
 from edittools.models.pictures import Box, crop_box, fit, to_tensor
 from edittools.models.shapes import Shape
 from edittools.models.systems.base import Conditions, System
+from edittools.stream import images
 from edittools.train.plan import Sample, crops
 from edittools.train.rows import TARGET, Row, Rows, unusable
 
@@ -118,6 +119,10 @@ class Encoder:
         return Features(target, references, self.conditions(sample) | placed(pictures))
 
 
+# What is made of the same file changes with the way it is decoded.
+_LATENTS, _CONDITIONS = (f"{kind} {images.VERSION}" for kind in ("latents", "conditions"))
+
+
 class Keys:
     """The keys of a sample's features."""
 
@@ -132,11 +137,11 @@ class Keys:
         return self.contents[place]
 
     def latents(self, row: int, shown: Shown) -> str:
-        return _key("latents", self.encoding["latents"], *self._picture(row, shown))
+        return _key(_LATENTS, self.encoding["latents"], *self._picture(row, shown))
 
     def conditions(self, sample: Sample) -> str:
         pictures = [" ".join(self._picture(sample.row, shown)) for shown in shows(self.rows[sample.row], sample)[1:]]
-        return _key("conditions", self.encoding["conditions"], *pictures, sample.text)
+        return _key(_CONDITIONS, self.encoding["conditions"], *pictures, sample.text)
 
     def _picture(self, row: int, shown: Shown) -> list[str]:
         named = [self.content(row, shown.which), *map(str, shown.shape)]
