@@ -5,16 +5,17 @@ What happens to unusual input, in every command:
 | input | what happens |
 |---|---|
 | orientation (EXIF, XMP, wherever the format keeps it) | applied; width and height are those of the picture as shown |
-| ICC profile | converted to sRGB (see `colour`); without one pixels are sRGB already |
+| ICC profile | converted to sRGB, relative colorimetric; without one, or a damaged one, pixels are sRGB already |
 | CMYK, palette, grey, Lab | converted to RGB |
 | 16 bits a channel | scaled to 8 (Pillow alone would clip it to white) |
-| floating point, 32 bits | 0 is black; white is 1, 255 or 65535 (see `_eight_bits`), and what exceeds it is white too |
+| floating point | 0 is black; white is the least of 1, 255, 65535 that 99% of the pixels do not exceed 16-fold |
 | transparency | laid over white |
 | animation | the first frame; `frames` says how many there are |
 | odd, but decodable (markers, chunks, sampling) | decoded: only damage to pixels is damage |
 | truncated, bit rot that the decoder notices | the row is rejected: `damaged image` |
 | empty file | the row is rejected: `empty file` |
 | wrong extension | ignored: the first bytes decide |
+| HEIC, JPEG XL | read with the extras `heif` and `jxl` (`avif`, where Pillow has none of its own) |
 | a format that is not read | the row is rejected: `unsupported format`, with its name, and the extra that reads it |
 | not an image | the row is rejected: `not an image` |
 | more pixels than `--max-pixels` | the row is rejected before anything is decoded: `too many pixels` |
