@@ -208,7 +208,7 @@ def command(
     from edittools.dedup.fingerprint import Fingerprint
     from edittools.dedup.rule import load_models, short_name
     from edittools.dedup.sheet import write_sheet
-    from edittools.dedup.stage import VERSION, DedupStage
+    from edittools.dedup.stage import DedupStage
     from edittools.dedup.store import Store
     from edittools.stream.run import open_input, run
 
@@ -294,7 +294,7 @@ def command(
             deduper.ids = None
     if report and not source.rewindable:
         raise UsageError("--report reads the pictures once more: give files as INPUT, not a pipe")
-    run("dedup", source, [deduper], settings, run_options, version=VERSION)
+    run("dedup", source, [deduper], settings, run_options)
     if report:
         assert deduper.verdict is not None
         title = " ".join(input)

@@ -31,7 +31,7 @@ from edittools.stream.history import digest
 from edittools.stream.pictures import check_any_pictures, check_columns
 from edittools.stream.rows import column_values, row_paths
 
-VERSION = 2  # changed when the results of the same rule do
+VERSION = 2 + images.VERSION  # changed when the results of the same rule do
 GROUP = "cluster"  # the column of the group by likeness
 
 
@@ -42,7 +42,7 @@ class DedupStage:
     """
 
     name = "dedup"
-    version = images.VERSION
+    version = VERSION
     first_step: tuple[str, ...] | None = ("--step", "fingerprint")
 
     def __init__(
