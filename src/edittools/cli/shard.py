@@ -90,14 +90,15 @@ def command(
     rows = given["rows"] if given["rows"] else (None if size is not None else 1000)
     mapping = parse_mapping(renames, images)
     source = open_input(list(input), run_options, mapping)
-    mapping.check(source.schema.names)
+    typed = source.unrenamed if isinstance(source, FileSource) else source.schema.names
+    mapping.check(typed)
     assert rows is None or isinstance(rows, int)
     if isinstance(source, FileSource):
         source = source.resharded(rows, size)
     else:
         source = Regrouped(source, rows, size)
     stage = Ingest(
-        rename={old: new for old, new in mapping.said.items() if old in source.schema.names},
+        rename={old: new for old, new in mapping.said.items() if old in typed},
         given_ids=mapping.gives_ids,
         origin=ctx.params["origin"],
         license=ctx.params["license"],

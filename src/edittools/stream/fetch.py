@@ -16,7 +16,7 @@ from edittools.errors import EditError, RowError
 from edittools.stream import files
 from edittools.stream.wire import arrow_errors
 
-_OPEN_FILES = 24  # and as many that another thread may still read: some systems allow a process 256 in all
+_OPEN_FILES = 16  # and as many that another thread may still read: some systems allow a process 256 in all
 _OPEN_PARQUETS = 8
 # What has nothing to do with the file itself: the run cannot go on.
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}

@@ -12,7 +12,6 @@ from edittools.errors import RowError, UsageError
 from edittools.record import COLUMNS, IMAGE, PROVENANCE, canonical_task
 from edittools.stream import images
 from edittools.stream.batch import Batch
-from edittools.stream.columns import in_its_language
 from edittools.stream.fetch import Fetcher
 from edittools.stream.mapping import refusal
 from edittools.stream.rows import column_values, drop_failed, map_chunks, visit_pictures
@@ -123,8 +122,6 @@ class Ingest:
             elif column.name == "source" and array.type != column.type:
                 offsets = pa.array(range(rows.num_rows + 1), pa.int32())
                 array = pa.ListArray.from_arrays(offsets, array)
-            elif column.name in ("instruction", "caption") and not pa.types.is_struct(array.type):
-                array = pa.array([in_its_language(text) for text in array.to_pylist()], type=column.type)
             columns.append(align_array(array, column.type))
         return pa.record_batch(columns, schema=schema)
 

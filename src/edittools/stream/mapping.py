@@ -59,16 +59,15 @@ class Mapping:
                     raise RowError(f"does not fit `{new}`", self.unfit[new])
                 self.fitted[new] += 1
 
-    def check(self, known: Iterable[str]) -> None:
-        """Raises UsageError for what could not be carried out; `known` are the columns that the inputs declare."""
-        known = list(known)
-        there = {*known, *self.named}
-        has = "it has: " + ", ".join(sorted(self.named) or known)
+    def check(self, typed: Iterable[str]) -> None:
+        """Raises UsageError for what could not be carried out. `typed` are the columns of inputs that declare them, and
+        are renamed later."""
+        there = {*typed, *self.named}
+        has = "it has: " + ", ".join(sorted(there))
         for old, new in self.said.items():
             if old not in there:
                 raise UsageError(f"--map {new}={old}: the input has no column `{old}`", hint=has)
-            taken = self.named if self.named else known
-            if new in taken and new not in self.renames and new not in ("id", "provenance", "task"):
+            if new in there and new not in self.renames and new not in ("id", "provenance", "task"):
                 raise UsageError(f"--map {new}={old}: the input has a column `{new}` already")
             if new in self.unfit and not self.fitted[new]:
                 raise refusal(new, old, self.unfit[new])

@@ -15,9 +15,10 @@ import pyarrow as pa
 import xxhash
 
 from edittools.errors import EditError, IncompleteError, UsageError
-from edittools.record import IMAGE
+from edittools.record import COLUMNS, IMAGE, TEXT
 from edittools.stream import files, records, text
 from edittools.stream.batch import Batch, Shard, empty_batch
+from edittools.stream.columns import in_its_language
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
 from edittools.stream.mapping import Mapping
@@ -100,6 +101,11 @@ class FileSource:
                     aligned = align(rows, self.schema)
                     yield Batch(aligned, shard, False, rows.num_rows + len(rejects), rejects)
             yield Batch(empty_batch(self.schema), shard, last=True)
+
+    @property
+    def unrenamed(self) -> list[str]:
+        """The columns of inputs that declare them, which `--map` has not renamed yet."""
+        return list(dict.fromkeys(name for unit in self.units if not unit.renamed for name in unit.schema.names))
 
     def remark(self) -> str:
         """Which texts were not UTF-8, and what they were read as."""
@@ -343,6 +349,8 @@ def _unify_types(name: str, a: pa.DataType, b: pa.DataType) -> pa.DataType:
         return a
     if pa.types.is_null(a):
         return b
+    if COLUMNS.get(name) == TEXT and all(kind == TEXT or _is_text(kind) for kind in (a, b)):
+        return TEXT
     if pa.types.is_struct(a) and pa.types.is_struct(b) and IMAGE not in (a, b):
         names = [f.name for f in a] + [f.name for f in b if a.get_field_index(f.name) < 0]
         fields = []
@@ -383,9 +391,15 @@ def align(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=schema)
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def align_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
+    if kind == TEXT and _is_text(array.type):
+        return pa.array([in_its_language(text) for text in array.to_pylist()], type=TEXT)
     if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
         known = dict(zip([f.name for f in array.type], array.flatten()))
         children = [

@@ -67,7 +67,8 @@ def _sixteen_bits(data: bytes) -> str | None:
 
 def _guess(data: bytes) -> tuple[str, str]:
     text = data.decode("utf-8", "replace")
-    if sum(sign > "\x7f" and sign != "\ufffd" for sign in text) > text.count("\ufffd"):
+    # Characters of three bytes and more: pairs of bytes that are UTF-8 by accident are common in GBK.
+    if sum(sign > "\u07ff" and sign != "\ufffd" for sign in text) > text.count("\ufffd"):
         return text, "damaged UTF-8"
     if _looks_chinese(data):
         return data.decode("gb18030"), "GBK"

@@ -62,6 +62,7 @@ class Unit(Protocol):
     """Rows of one input. Some also have `foreign_ids`: whether their data bring ids of their own."""
 
     name: str
+    renamed: bool  # whether its rows come under the names that --map gives
     schema: pa.Schema
     history: History
     digest: str
@@ -83,6 +84,8 @@ def reference(**known: Any) -> dict[str, Any]:
 
 class ShardUnit:
     """One shard of a shard set."""
+
+    renamed = False
 
     def __init__(self, folder: str, index: int) -> None:
         self.folder, self.index = folder, index
@@ -159,6 +162,7 @@ class TarUnit:
         with self._reading() as read:
             self.note: TarNote | None = TarReader(read, self.name).read_note()
             self.history = self.note.history if self.note else History()
+            self.renamed = self.note is None
             self.schema = self.note.schema if self.note else self._observed(read)
 
     @contextlib.contextmanager
@@ -450,6 +454,8 @@ class ParquetUnit:
     have for it and its first values end as names of pictures do. Paths are beside the file.
     """
 
+    renamed = False
+
     def __init__(
         self, path: str, label: str | None = None, content: str | None = None, mapping: Mapping | None = None
     ) -> None:
@@ -728,6 +734,8 @@ def _inline(array: pa.Array, base: str) -> pa.Array:
 class FolderUnit:
     """A run of loose files: pictures with `.txt` and `.json` sidecars, or roles in the names."""
 
+    renamed = True
+
     def __init__(
         self, root: str, groups: list[FileGroup], schema: pa.Schema, place: str = "", mapping: Mapping | None = None
     ) -> None:
@@ -981,6 +989,8 @@ class LinesUnit:
     `result_NAME`.
     """
 
+    renamed = True
+
     def __init__(
         self, path: str, data: bytes | None = None, label: str | None = None, mapping: Mapping | None = None
     ) -> None:
@@ -1042,7 +1052,8 @@ class LinesUnit:
         if name in self.mapping.renames:
             return name, value
         if name in ("image", "file_name"):
-            free = not any(other in record for other in ("target", "image") if other != name)
+            others = [record.get(other) for other in ("target", "image") if other != name]
+            free = not any(isinstance(other, (str, dict)) and other for other in others)
             if isinstance(value, str) or _path_alone(value) is not None:
                 return "target" if free else name, self._pictures(value)
             return name, value
@@ -1170,7 +1181,7 @@ def unit_for_file(path: str, label: str | None = None, mapping: Mapping | None =
     if head[257:262] == b"ustar" or (len(head) >= 512 and not head[:512].strip(b"\0")):
         return TarUnit(path, label, mapping)
     if images.sniff(head) is not None:
-        return _single_picture(path, mapping or Mapping())
+        return _single_picture(path, label, mapping or Mapping())
     if records.reader_for(path, head) is not None:
         return LinesUnit(path, label=label, mapping=mapping)
     raise EditError(
@@ -1179,7 +1190,7 @@ def unit_for_file(path: str, label: str | None = None, mapping: Mapping | None =
     )
 
 
-def _single_picture(path: str, mapping: Mapping) -> FolderUnit:
-    file = LooseFile(os.path.basename(path), path, files.size(path), files.etag(path))
+def _single_picture(path: str, label: str | None, mapping: Mapping) -> FolderUnit:
+    file = LooseFile(label or os.path.basename(path), path, files.size(path), files.etag(path))
     group = FileGroup(file.inside, [([], file)])
     return FolderUnit(path, [group], folder_schema([group], mapping), mapping=mapping)
