@@ -13,6 +13,8 @@ import pytest
 from forge import Forge
 from safetensors.numpy import load_file
 
+from edittools.train.log import flat
+
 WORKER = """
 import json, sys
 sys.path.insert(0, {tests!r})
@@ -31,7 +33,8 @@ recipe = tiny(steps=steps, batches=4, batch_tokens=24, optimizer={optimizer!r}, 
               dtype={dtype!r}, sample_every={sample_every}, sample_steps=2)
 rows = MemoryRows(pairs(23, references=lambda k: 1 + k % 2))
 try:
-    run(recipe, rows, out, parallel=parallel, on_step=on_step)
+    held = MemoryRows(pairs(27, references=lambda k: 1 + k % 2)[23:])
+    run(recipe, rows, out, parallel=parallel, on_step=on_step, heldout=held)
 except Stop:
     pass
 if parallel.is_main:
@@ -113,6 +116,12 @@ def launch(model_forge: Forge) -> Launch:
     return run
 
 
+def heldout(run: Path) -> dict[str, float]:
+    """Every number of its held-out losses by name."""
+    lines = [json.loads(line) for line in (run / "heldout.jsonl").read_text().splitlines()]
+    return {f"{line['step']}/{name}": value for line in lines for name, value in flat(line).items()}
+
+
 def weights(run: Path) -> dict[str, np.ndarray]:
     return {f"{p.parent.name}/{k}": v for p in run.rglob("*.safetensors") for k, v in load_file(p).items()}
 
@@ -124,7 +133,7 @@ def alone(launch, tmp_path_factory):
     def of(optimizer: str):
         if optimizer not in made:
             out = tmp_path_factory.mktemp("alone") / optimizer
-            made[optimizer] = launch("single", 1, out, optimizer), weights(out)
+            made[optimizer] = launch("single", 1, out, optimizer), weights(out), heldout(out)
         return made[optimizer]
 
     return of
@@ -134,16 +143,17 @@ def alone(launch, tmp_path_factory):
     ("ddp", "adamw"), ("fsdp", "adamw"), ("hsdp", "adamw"), ("fsdp", "muon"), ("fsdp", "prodigy"),
 ])  # fmt: skip
 def test_two_processes_train_what_one_does(tmp_path, launch, alone, mode, optimizer):
-    losses, trained = alone(optimizer)
+    losses, trained, held = alone(optimizer)
     got = launch(mode, 2, tmp_path / "run", optimizer)
     assert got == pytest.approx(losses, rel=2e-4)
+    assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3) and len(held) == 8 + 2 * 15
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_bfloat16_arithmetic_of_float32_weights(tmp_path, launch, alone, mode):
-    losses, trained = alone("adamw")
+    losses, trained, _ = alone("adamw")
     got = launch(mode, 2, tmp_path / "run", "adamw", dtype="bfloat16")
     assert got == pytest.approx(losses, rel=0.02) and got != pytest.approx(losses, rel=1e-5)
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["00000020.png"]
@@ -155,12 +165,13 @@ def test_bfloat16_arithmetic_of_float32_weights(tmp_path, launch, alone, mode):
 
 @pytest.mark.parametrize("before, after", [(("fsdp", 2), ("single", 1)), (("single", 1), ("fsdp", 2))])
 def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, launch, alone, before, after):
-    losses, trained = alone("adamw")
+    losses, trained, held = alone("adamw")
     first = launch(*before, tmp_path / "run", "adamw", stop=13)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]
     rest = launch(*after, tmp_path / "run", "adamw")
     assert len(first) == 13 and len(rest) == 10  # steps 11 to 13 are done again
     assert first[:10] + rest == pytest.approx(losses, rel=2e-4)
+    assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3)
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
 

@@ -78,6 +78,24 @@ def test_what_is_computed_on_the_way_is_what_is_stored(edit, work):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_held_out_rows_on_the_way_and_stored(edit, work):
+    """A third of the rows held out: the same losses either way; a store without them is named."""
+    edit("cat", "pairs/", "--limit", "6", "-o", "held/", "-q", cwd=work)
+    recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL, *QUICK]
+    asked = ["--heldout", "held/", "--set", "heldout_every=2", "--set", "heldout_times=[0.3,0.8]"]
+    said = edit("train", *recipe, *asked, "-o", "way/", cwd=work)
+    assert "6 of 6 held-out rows are trained on too" in said
+    edit("train", *recipe, "--precompute", "-o", "apart/", cwd=work)
+    edit("train", *recipe, *asked, "--precompute", "-o", "together/", cwd=work)
+    said = edit("train", *recipe, *asked, "--cache", "together/", "-o", "kept/", cwd=work)
+    lines = [(work / name / "heldout.jsonl").read_text().splitlines() for name in ("way", "kept")]
+    assert [json.loads(line)["step"] for line in lines[0]] == [0, 2, 4]
+    first = [json.loads(part[0])["loss"]["raw"] for part in lines]  # later the batches differ, by their texts' lengths
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
+    only = [*recipe, "--set", "drop_text=0.9", *asked, "--cache", "apart/", "-o", "none/"]
+    assert "lacks" in edit("train", *only, cwd=work, status=1)
+
+
 def test_a_store_that_covers_a_part_is_named_and_completed(edit, work):
     recipe = ["pairs/", "--recipe", "firered-small", "--set", "model.weights=model", *SMALL]
     edit("train", *recipe, "--precompute", "--limit", "5", "-o", "some/", cwd=work)

@@ -11,6 +11,7 @@ from edittools.models.systems import load_system
 from edittools.train import load_recipe
 from edittools.train.features import Encoder
 from edittools.train.folder import Data, kept_words, open_run
+from edittools.train.heldout import HeldOut
 from edittools.train.loop import train
 from edittools.train.plan import Plan
 from edittools.train.rows import TARGET, Row
@@ -100,6 +101,8 @@ def run(recipe, rows, out: Path, **options):
         texts=lambda: kept_words(out, branch) or sorted({t for row, _ in rows.rows for t in row.texts.values()}),
     )  # fmt: skip
     plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+    if held := options.pop("heldout", None):
+        options["heldout"] = HeldOut(recipe, held, system, Encoder(system, held))
     return train(recipe, plan, system, Encoder(system, rows), out, **options)
 
 

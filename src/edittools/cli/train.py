@@ -28,6 +28,10 @@ from edittools.errors import UsageError
             "torchrun --nproc-per-node 8 -m edittools train pairs/ --recipe firered-sft --cache features/ -o run/",
             "on eight GPUs",
         ),
+        (
+            "edit train pairs/ --recipe demo --heldout heldout/ --set heldout_every=100 -o run/",
+            "and see whether it learns: run/heldout.jsonl, `edit eval heldout judged/ --run run/`",
+        ),
         ("edit train --recipe demo -n", "show every setting"),
     ),
 )
@@ -92,6 +96,11 @@ from edittools.errors import UsageError
     setting=False,
     help="Do not train: store latents and language-model states in the folder -o, for --cache.",
 )
+@options.option(
+    "--heldout", metavar="PATH", group="Input", setting=False,
+    help="Rows to measure the loss of and not to learn from: at the start, every `heldout_every` steps and at the end, "
+    "at fixed times and noise, by task, with the weights and with their average. With --precompute: store these too.",
+)  # fmt: skip
 @options.option("--cache", metavar="DIR/", group="Input", setting=False,
                 help="What --precompute has stored. Batches then hold texts of one length where possible.")
 @options.option(
@@ -153,6 +162,7 @@ def command(
     the layout of their library, the recipe and a log. The same command continues a run that stopped, to the same
     weights bit for bit on one process; Ctrl-C finishes the step, saves, and leaves; a second one leaves at once.
     """
+    import dataclasses
     import os
 
     from edittools.train import load_recipe
@@ -167,8 +177,6 @@ def command(
     made = load_recipe(recipe, values)
     chosen = ctx.params
     if chosen["dry_run"]:
-        import dataclasses
-
         for name, value in dataclasses.asdict(made).items():
             click.echo(f"{name} = {value!r}")
         return
@@ -185,6 +193,8 @@ def command(
     run_options = TrainOptions(
         output, threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
     )
+    if chosen["heldout"]:
+        run_options = dataclasses.replace(run_options, heldout=open_input([chosen["heldout"]], RunOptions()))
     if chosen["precompute"]:
         precompute_with_progress(made, source, run_options, parse_task(chosen["task"]))
     else:

@@ -83,6 +83,8 @@ class Recipe:
     keep_last: int = 2  # checkpoints: should the last be damaged, the one before is used
     keep_every: int = 0  # steps between models that are kept, to be used as RUN/@STEP, with their checkpoints; 0: none
     log_every: int = 10  # steps
+    heldout_every: int = 0  # steps between losses of the rows of --heldout; 0: as often as checkpoints
+    heldout_times: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9])  # t of these losses
     sample_every: int = 0  # steps between sample pictures; 0: none
     sample_steps: int = 28  # Euler steps, there and when the trained model is used
     sample_guidance: float = 1.0  # true classifier-free guidance, likewise
@@ -127,9 +129,11 @@ class Recipe:
         need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
         need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
         for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "keep_every",
-                     "mask_weight"):  # fmt: skip
+                     "mask_weight", "heldout_every"):  # fmt: skip
             need(getattr(self, name) >= 0, f"`{name}` must not be negative")
         need(0 <= self.muon_momentum < 1, "`muon_momentum` must lie in [0, 1)")
+        need(bool(self.heldout_times), "`heldout_times` must name at least one")
+        need(all(0 < t < 1 for t in self.heldout_times), "`heldout_times` must lie between 0 and 1")
         need(self.schedule in ("linear", "cosine"), '`schedule` must be "linear" or "cosine"')
         need(self.decay_from == -1 or 0 <= self.decay_from <= 1, "`decay_from` must lie in [0, 1], or be -1")
         need(0 <= self.ema_from <= 1, "`ema_from` must lie in [0, 1]")

@@ -12,12 +12,14 @@ from typing import Any
 from edittools.errors import UsageError
 from edittools.models.quiet import no_bars
 from edittools.models.systems import load_system
+from edittools.models.systems.base import System
 from edittools.record import TASKS
 from edittools.stream.source import Source
 from edittools.train import checkpoint
 from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
 from edittools.train.folder import Data, check_branch, check_run, kept_words, open_run, refuse_own_input
+from edittools.train.heldout import HeldOut, heldout_recipe
 from edittools.train.log import StepReport, say
 from edittools.train.loop import train
 from edittools.train.mixture import drawn
@@ -41,6 +43,7 @@ class TrainOptions:
     replicas: int | None = None
     threads: int | None = None
     track: tuple[str, ...] = ()
+    heldout: Source | None = None
     overwrite: bool = False
     resume_from: str | None = None
     reads: tuple[str, ...] = ()  # the inputs, and the recipe where it is a file
@@ -113,6 +116,17 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         features = Stored(store, Keys(system.encoding(), rows, store.contents))
         features.check(plan.samples)
         plan.lengths = features.lengths(plan.samples)
+    heldout = None
+    if options.heldout is not None:
+        held_rows, held_plan = open_heldout(recipe, options, system)
+        held_features: Any = Encoder(system, held_rows)
+        if options.cache is not None:
+            held_features = Stored(store, Keys(system.encoding(), held_rows, store.contents))
+            held_features.check(held_plan.samples)
+        heldout = HeldOut(recipe, held_rows, system, held_features, held_plan)
+        both = {row.id for row in held_rows.rows} & {row.id for row in rows.rows}
+        if both and not quiet:
+            say(f"{len(both)} of {len(held_rows)} held-out rows are trained on too")
     if not quiet:
         describe(recipe, plan, rows, parallel)
     # Only now, so that a mistake leaves no folder that the next try is refused.
@@ -128,6 +142,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
             parallel=parallel,
             loaders=1 if options.cache is None else 4,
             trackers=list(options.track),
+            heldout=heldout,
             on_step=tell,
         )
     if quiet:
@@ -145,6 +160,14 @@ def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, 
     named |= {recipe.consistency_encoder: "`consistency_encoder`", options.cache or "": "--cache"}
     named |= {options.resume_from or "": "--resume-from"}
     return {**dict.fromkeys(rows.files, "pictures of the input"), **dict.fromkeys(options.reads, "the input"), **named}
+
+
+def open_heldout(recipe: Recipe, options: TrainOptions, system: System) -> tuple[ShardRows, Plan]:
+    """The rows of --heldout, and the plan that shows each of them once."""
+    assert options.heldout is not None
+    shown = heldout_recipe(recipe)
+    rows = open_rows(shown, options.heldout, options.max_pixels)
+    return rows, Plan(shown, rows, system.patch, system.multiple, system.one_row)
 
 
 def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
@@ -208,21 +231,29 @@ def precompute_with_progress(
     mine = [sample for sample in plan.samples if sample.row % of == number]
     import torch
 
+    work = [(rows, keys, mine)]
+    if options.heldout is not None:
+        held_rows, held_plan = open_heldout(recipe, options, system)
+        theirs = [sample for sample in held_plan.samples if sample.row % of == number]
+        work.append((held_rows, Keys(system.encoding(), held_rows, store.contents), theirs))
+    total = sum(len(samples) for _, _, samples in work)
     writer = Writer(options.output, getattr(torch, options.encoder_dtype))
     bar = None
     if not options.quiet and sys.stderr.isatty():
         from tqdm import tqdm
 
-        bar = tqdm(total=len(mine), unit="sample", desc="precompute", file=sys.stderr, leave=False)
+        bar = tqdm(total=total, unit="sample", desc="precompute", file=sys.stderr, leave=False)
     began, made = time.monotonic(), 0
     try:
-        for added in precompute(Encoder(system, rows), keys, mine, store, writer):
-            made += added
-            if bar is not None:
-                bar.update()
+        for some, names, samples in work:
+            for added in precompute(Encoder(system, some), names, samples, store, writer):
+                made += added
+                if bar is not None:
+                    bar.update()
     finally:
         if bar is not None:
             bar.close()
     if not options.quiet:
         seconds = time.monotonic() - began
-        say(f"{len(mine)} samples of {len(rows)} rows: {made} features computed; {seconds:.0f} s; {options.output}")
+        rows_done = sum(len(some) for some, _, _ in work)
+        say(f"{total} samples of {rows_done} rows: {made} features computed; {seconds:.0f} s; {options.output}")

@@ -64,6 +64,7 @@ class Log:
 
     def __init__(self, out: Path, resumed_from: int, recipe: Recipe, parallel: Parallel, trackers: list[str]) -> None:
         self.path, self.recipe, self.parallel = out / "log.jsonl", recipe, parallel
+        self.heldout_path = out / "heldout.jsonl"
         self.first, self.began = resumed_from, time.perf_counter()
         self.rows = self.new_rows = 0
         self.flops = 0.0  # of this process
@@ -76,10 +77,8 @@ class Log:
         self._sinks: list[Any] = []
         if not parallel.is_main:
             return
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_from]
-        self.path.write_text("".join(kept))
-        if kept:
+        _cut(self.heldout_path, resumed_from)
+        if kept := _cut(self.path, resumed_from):
             self.rows = json.loads(kept[-1])["samples"]
         self._sinks = [open_tracker(name, out, recipe) for name in trackers]
 
@@ -158,22 +157,44 @@ class Log:
         self._reports, self._losses = [], []
         self._tokens = self._padding = self._image_tokens = 0
 
+    def held_out(self, line: dict[str, Any]) -> None:
+        """A line of heldout.jsonl: what HeldOut.evaluate() found."""
+        if self.parallel.is_main:
+            with self.heldout_path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for sink in self._sinks:
+                sink({"step": line["step"], "heldout": {key: line[key] for key in ("loss", "by_time", "by_task")}})
+
     def close(self) -> None:
         for sink in self._sinks:
             sink(None)
 
 
-def flat(line: dict[str, Any]) -> dict[str, float]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; none where there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _cut(path: Path, last: int) -> list[str]:
+    """Drop the lines after a step, and what was half-written; returns those that are left."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last]
+    if len(kept) < len(lines):
+        path.write_text("".join(kept))
+    return kept
+
+
+def flat(line: Any, name: str = "") -> dict[str, float]:
     """A line's numbers by name, those of its tables as TABLE/KEY."""
-    found = {}
-    for name, value in line.items():
-        inner: dict[Any, Any] = {"": value}
-        if isinstance(value, (dict, list)):
-            inner = value if isinstance(value, dict) else dict(enumerate(value))
-        for key, number in inner.items():
-            if isinstance(number, (int, float)) and name != "step":
-                found[f"{name}/{key}" if key != "" else name] = float(number)
-    return found
+    if isinstance(line, (dict, list)):
+        inner = line if isinstance(line, dict) else dict(enumerate(line))
+        found: dict[str, float] = {}
+        for key, value in inner.items():
+            if name or key != "step":
+                found |= flat(value, f"{name}/{key}" if name else str(key))
+        return found
+    return {name: float(line)} if isinstance(line, (int, float)) else {}
 
 
 def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:

@@ -32,11 +32,12 @@ from edittools.train import checkpoint, consistency, objective
 from edittools.train.activations import checkpoint_activations
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step
-from edittools.train.export import keep_model, kept_folder, save_model
+from edittools.train.export import keep_model, kept_folder, link_best, save_model
 from edittools.train.features import Features
 from edittools.train.folder import Outcome, alone, outcome, write_json
 from edittools.train.frozen import BlockSwap, quantize_frozen
-from edittools.train.log import Log, StepReport, say
+from edittools.train.heldout import HeldOut, value
+from edittools.train.log import Log, StepReport, read_lines, say
 from edittools.train.parallel import Parallel, full
 from edittools.train.plan import Plan, Sample
 from edittools.train.rows import Row
@@ -55,6 +56,7 @@ def train(
     parallel: Parallel | None = None,
     loaders: int = 1,
     trackers: list[str] | None = None,
+    heldout: HeldOut | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> Outcome:
     """Train a system's network on the plan's samples and leave a run folder at `out`.
@@ -64,6 +66,7 @@ def train(
         @STEP/           a run folder with the weights of that step, every recipe.keep_every steps
         checkpoints/     what the run goes on from, with more `steps` when it is finished
         log.jsonl        one line per recipe.log_every steps
+        heldout.jsonl    the loss of rows that are not trained on, every recipe.heldout_every steps
         samples/         pictures, every recipe.sample_every steps
         _end.json        written last: a folder without it is not a finished run
 
@@ -98,7 +101,7 @@ def train(
         state.resume(out, branch, parallel)
         if state.follow(plan) and parallel.is_main:
             say(f"the batches are not those of before: a new epoch begins at step {state.step}")
-        run = Run(recipe, plan, system, network, features, out, parallel, state)
+        run = Run(recipe, plan, system, network, features, out, parallel, state, heldout)
         first = state.step
         log = Log(out, first, recipe, parallel, trackers or [])
         run.keep(log.rows)  # what a run that ended while it kept a model has not kept
@@ -128,6 +131,14 @@ def tidy(out: Path) -> None:
             path.unlink()
 
 
+def link_lowest(out: Path) -> None:
+    """Make `@best` stand for the kept model of the least held-out loss, if any model has been kept."""
+    losses = {line["step"]: value(line) for line in read_lines(out / "heldout.jsonl")}
+    kept = [step for step in losses if kept_folder(out, step).is_dir()]
+    if kept:
+        link_best(out, min(kept, key=lambda step: (losses[step], step)))
+
+
 @dataclass
 class Run:
     """The loop's parts."""
@@ -140,6 +151,7 @@ class Run:
     out: Path
     parallel: Parallel
     state: TrainState
+    heldout: HeldOut | None = None
     whole: bool = True  # the state is that of a finished step
 
     def loop(self, loader: Loader, log: Log, on_step: Callable[[StepReport], None] | None) -> None:
@@ -148,6 +160,8 @@ class Run:
         if recipe.consistency:
             encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
         self.network.train()  # adapters may drop out
+        if state.step == 0:
+            self.measure(log)
         with signals() as received, self.saving(log), loader:
             for work in loader:
                 factor = objective.rate_factor(recipe, work.step)
@@ -164,6 +178,8 @@ class Run:
                 if saves and done < recipe.steps:
                     state.save(self.out, parallel)
                 self.keep(log.rows)
+                if kept or done % (recipe.heldout_every or recipe.checkpoint_every) == 0 or done == recipe.steps:
+                    self.measure(log)
                 if recipe.sample_every and done % recipe.sample_every == 0:
                     path = self.out / "samples" / f"{done:08d}.png"
                     save_samples(recipe, self.plan, self.system, self.network, self.features, path, parallel)
@@ -171,6 +187,16 @@ class Run:
                     on_step(report)
                 if stop:
                     raise Interrupted(received[0] if received else signal.SIGTERM)
+
+    def measure(self, log: Log) -> None:
+        """Log the held-out loss of the weights as they are now, and of their average once there is one.
+
+        Of the models that have been kept, that of the least one is `@best`.
+        """
+        if self.heldout is not None:
+            average = self.state.average if self.state.step else None
+            log.held_out(self.heldout.evaluate(self.network, average, self.state.step, self.parallel))
+            self.parallel.on_main(lambda: link_lowest(self.out))
 
     def update(
         self, work: Step, factor: float, encoder: consistency.FrozenEncoder | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,6 +131,23 @@ class Average:
         self.decay = decay
         self.trained = trained
         self.values = {name: p.detach().clone() for name, p in trained.items()} if decay else {}
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the block the network has the average; afterwards again its own weights, bit for bit."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, value in self.values.items():
+            mine, average = local(self.trained[name].detach()), local(value)
+            kept = mine.clone()  # one tensor at a time: no second copy of the network
+            mine.copy_(average)
+            average.copy_(kept)
 
     @torch.no_grad()
     def update(self, k: int) -> None:

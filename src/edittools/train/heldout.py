@@ -1,0 +1,145 @@
+"""The loss of rows that are not trained on, always at the same times and with the same noise.
+
+A training loss is of other rows, times and noise at every step, so that it says little from one step to the next; this
+one differs by what the weights have learnt alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+
+from edittools.models.flow import interpolate
+from edittools.models.systems.base import Conditions, System
+from edittools.train import objective
+from edittools.train.config import Recipe
+from edittools.train.features import Features
+from edittools.train.optimizers import Average
+from edittools.train.parallel import Parallel
+from edittools.train.plan import Plan, Sample
+from edittools.train.rows import Rows
+
+RAW, AVERAGE = "raw", "average"
+
+
+def heldout_recipe(recipe: Recipe) -> Recipe:
+    """A recipe whose plan shows every row once, whole: nothing is dropped, shuffled, drawn by weight."""
+    return dataclasses.replace(
+        recipe, variants=1, drop_text=0.0, drop_references=0.0, shuffle_references=False, t2i_share=-1.0,
+        task_weights={}, kinds={}, origins={}, balance="", resample=False, mask_weight=1.0,
+    )  # fmt: skip
+
+
+@dataclass
+class _Chunk:
+    """Rows that go through the network together."""
+
+    samples: list[Sample]
+    target: Tensor
+    references: list[Tensor]
+    conditions: Conditions
+
+
+class HeldOut:
+    """Rows, and the network's loss of them."""
+
+    def __init__(
+        self, recipe: Recipe, rows: Rows, system: System, features: Callable[[Sample], Features],
+        plan: Plan | None = None,
+    ) -> None:  # fmt: skip
+        """features: of the rows' samples. plan: of heldout_recipe(), where it has been made."""
+        self.recipe, self.rows, self.system, self.features = recipe, rows, system, features
+        self.plan = plan or Plan(heldout_recipe(recipe), rows, system.patch, system.multiple, system.one_row)
+        self.groups = list(self._groups())
+
+    def _groups(self) -> Iterator[list[Sample]]:
+        """Samples of equal shapes, as many as fit the budget."""
+        by_shapes: dict[Any, list[Sample]] = defaultdict(list)
+        for sample in self.plan.samples:
+            by_shapes[sample.shapes].append(sample)
+        for shapes, samples in by_shapes.items():
+            tokens = sum(h * w for h, w in shapes) // self.system.patch**2
+            fit = 1 if self.system.one_row else max(1, self.recipe.batch_tokens // tokens)
+            yield from (samples[k : k + fit] for k in range(0, len(samples), fit))
+
+    def _chunk(self, samples: list[Sample]) -> _Chunk:
+        found = [self.features(sample) for sample in samples]
+        return _Chunk(
+            samples,
+            torch.stack([each.target for each in found]).float(),
+            [torch.stack([each.references[k] for each in found]).float() for k in range(len(found[0].references))],
+            self.system.collate([each.conditions for each in found]),
+        )
+
+    def evaluate(self, network: Any, average: Average | None, step: int, parallel: Parallel) -> dict[str, Any]:
+        """The mean loss of all rows and times, by the weights as they are and by their average; every process calls it.
+
+            {"step": 400, "rows": 64, "loss": {"raw": 0.11, "average": 0.10}, "by_time": {"raw": {"0.1": ...}, ...},
+             "by_task": {"raw": {"add": ...}, ...}}
+
+        The loss is objective.errors() without weights: of the velocity, or of x̂_0 where the network predicts that.
+        """
+        network.eval()
+        made: dict[str, list[tuple[str, float, float]]] = {RAW: self._losses(network, parallel)}
+        if average is not None and average.values:
+            with average.swapped():
+                made[AVERAGE] = self._losses(network, parallel)
+        network.train()
+        line: dict[str, Any] = {"step": step, "rows": len(self.rows), "loss": {}, "by_time": {}, "by_task": {}}
+        for name, losses in made.items():
+            line["loss"][name] = sum(value for _, _, value in losses) / len(losses)
+            for table, key in (("by_time", 1), ("by_task", 0)):
+                groups: dict[str, list[float]] = defaultdict(list)
+                for entry in losses:
+                    groups[f"{entry[key]}"].append(entry[2])
+                line[table][name] = {group: sum(values) / len(values) for group, values in sorted(groups.items())}
+        return line
+
+    @torch.no_grad()
+    def _losses(self, network: Any, parallel: Parallel) -> list[tuple[str, float, float]]:
+        """(task, t, loss) of every row and time."""
+        found: list[tuple[str, float, float]] = []
+        # a sharded network needs all processes in every pass: who has nothing left repeats one and says nothing of it
+        for start in range(0, len(self.groups), parallel.world):
+            place = start + parallel.rank
+            chunk = self._chunk(self.groups[min(place, len(self.groups) - 1)])
+            for number, t in enumerate(self.recipe.heldout_times):
+                losses = self._loss(network, chunk, number, t, parallel)
+                if place < len(self.groups):
+                    tasks = (self.rows[sample.row].task for sample in chunk.samples)
+                    found += [(task, t, float(value)) for task, value in zip(tasks, losses)]
+        if hasattr(network, "reshard"):
+            network.reshard()  # FSDP2 keeps what is outside the blocks whole after a pass, and it may change now
+        return [entry for part in parallel.gather(found) for entry in part]
+
+    def _loss(self, network: Any, chunk: _Chunk, number: int, t: float, parallel: Parallel) -> Tensor:
+        place, system = parallel.device, self.system
+        target = chunk.target.to(place)
+        eps = torch.stack([self._noise(number, sample, chunk.target[0].shape) for sample in chunk.samples]).to(place)
+        times = torch.full((len(target),), t, device=place)
+        x_t = interpolate(target, eps, times)
+        with parallel.arithmetic(getattr(torch, self.recipe.dtype)):
+            output = network(
+                x_t,
+                times,
+                [reference.to(place) for reference in chunk.references],
+                {name: value.to(place) for name, value in chunk.conditions.items()},
+            )
+        return objective.errors(output, target, eps, system.predicts).cpu()
+
+    def _noise(self, number: int, sample: Sample, shape: torch.Size) -> Tensor:
+        # the fifth integer tells it from all noise of training
+        identity = xxhash.xxh64_intdigest(self.rows[sample.row].id.encode())
+        return torch.randn(shape, generator=objective.generator(self.recipe.seed, 0, number, identity, 1))
+
+
+def value(line: dict[str, Any]) -> float:
+    """The number by which evaluations are compared: that of the averaged weights, which a run leaves, if there are."""
+    return float(line["loss"].get(AVERAGE, line["loss"][RAW]))
