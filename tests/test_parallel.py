@@ -123,7 +123,8 @@ def heldout(run: Path) -> dict[str, float]:
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
-    return {f"{p.parent.name}/{k}": v for p in run.rglob("*.safetensors") for k, v in load_file(p).items()}
+    """Of the model that it leaves."""
+    return {f"{p.parent.name}/{k}": v for p in run.glob("[!c]*/*.safetensors") for k, v in load_file(p).items()}
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +168,11 @@ def test_bfloat16_arithmetic_of_float32_weights(tmp_path, launch, alone, mode):
 def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, launch, alone, before, after):
     losses, trained, held = alone("adamw")
     first = launch(*before, tmp_path / "run", "adamw", stop=13)
-    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]
+    last = max(int(p.name[5:]) for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert last == (13 if before[1] == 1 else 10)  # one process saves what it has done when it is ended by an error
     rest = launch(*after, tmp_path / "run", "adamw")
-    assert len(first) == 13 and len(rest) == 10  # steps 11 to 13 are done again
-    assert first[:10] + rest == pytest.approx(losses, rel=2e-4)
+    assert len(first) == 13 and len(rest) == 20 - last
+    assert first[:last] + rest == pytest.approx(losses, rel=2e-4)
     assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3)
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
