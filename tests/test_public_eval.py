@@ -132,7 +132,9 @@ def test_one_language_of_judged_rows(edit: Runner, tmp_path: Path, judge: Any) -
         words = ["eval", "gedit", tmp_path / "judged", "--language", given, "-f", "json"]
         found = json.loads(edit(*words, "--meta", tmp_path / "hub").stdout)
         assert list(found["macro"]) == list(found["official"]) == [language]
-        assert found["strict"][language] == every["strict"][language]
+        mine, whole = found["strict"][language]["tasks"], every["strict"][language]["tasks"]
+        assert mine == {task: whole[task] for task in mine} and len(whole) == 11  # without a list: all of the benchmark
+        assert any("3 rows in another language" in note for note in found["notes"])
         assert found["coverage"][language]["total"]["expected"] == 3
     assert "en, eng, cn, zh" in edit("eval", "gedit", tmp_path / "judged", "--language", "fr", check=2).stderr
     # A task of no benchmark in rows from elsewhere becomes no path, and is no KeyError.
@@ -414,13 +416,16 @@ def test_the_difference_is_paired() -> None:
     a = [Score(str(k), "add" if k < 6 else "style", {"s": float(k)}) for k in range(12)]
     b = [Score(str(k), "add" if k < 6 else "style", {"s": float(k) + 1}) for k in range(1, 13)]
     b.append(Score("0", "add", {}, "failed", "x"))
-    found = compare({"a": a, "b": b}, "s", seed=0)
+    found = compare({"a": a, "b": b}, "s", (0, 12), seed=0)
     assert found["cases"] == 11  # 1 to 11
     assert found["models"]["b"]["difference"] == pytest.approx(1)
-    assert found["models"]["b"]["interval"] == pytest.approx([1, 1])
+    # The cases' own differences are all 1, so the doubt is that of further cases: one in 5 of each of two tasks, each
+    # with half of the weight, that may be 12 better or worse: below 31% of the whole, 97.5% of the time.
+    further = 1 - 0.025 ** (1 / 10)
+    assert found["models"]["b"]["interval"] == pytest.approx([1 - further * 13, 1 + further * 11], abs=0.15)
     assert found["models"]["b"]["won"] == 1 and found["models"]["a"]["macro"] == pytest.approx((3 + 8.5) / 2)
     with pytest.raises(EditError):
-        compare({"a": a, "b": [Score("99", "add", {"s": 1.0})]}, "s", seed=0)
+        compare({"a": a, "b": [Score("99", "add", {"s": 1.0})]}, "s", (0, 12), seed=0)
 
 
 def test_the_rubric_is_the_one_that_judged_the_rows(edit: Runner, tmp_path: Path, judge: Any) -> None:
@@ -485,7 +490,7 @@ def test_the_text_subset_by_questions_and_ocr(edit: Runner, tmp_path: Path) -> N
     found = json.loads(edit(*words, "json", "--meta", copy).stdout)
     # Success of cases 1, 3 and 4 is 5, 2 and 2; case 5 is of another task.
     assert found["metrics"]["success"]["mean"] == 3 and found["metrics"]["over"]["mean"] == 4
-    assert found["metrics"]["success"]["interval"] == [2, 5] and list(found["metrics"])[-1] == "consistency"
+    assert found["metrics"]["success"]["interval"] is None and list(found["metrics"])[-1] == "consistency"
     assert found["coverage"]["style"] == {"expected": 4, "generated": 4, "judged": 3, "failed": 1, "missing": 0}
     page = tmp_path / "text.html"
     edit(*words, "json", "-o", page, "--title", "Texts <1>")
@@ -503,9 +508,9 @@ def test_the_text_subset_by_questions_and_ocr(edit: Runner, tmp_path: Path) -> N
     pq.write_table(table.append_column("scores", scores), tmp_path / "read.parquet")
     words = ["eval", "rededit", tmp_path / "read.parquet", "--suite", "text", "-f"]
     found = json.loads(edit(*words, "json", "--meta", copy, "--language", "zh").stdout)
-    assert found["metrics"] == {"ocr": {"n": 2, "mean": 0.75, "interval": [0.5, 1.0]}}
+    assert found["metrics"] == {"ocr": {"n": 2, "mean": 0.75, "interval": None}}
     assert found["coverage"]["ocr"] == {"expected": 3, "generated": 3, "judged": 2, "failed": 1, "missing": 0}
-    assert "| ocr | 0.750 | 0.50–1.00 | - | 3 | 2 | 1 | 0 |" in edit(*words, "markdown").stdout.decode()
+    assert "| ocr | 0.8 | too few cases | – | 3 | 2 | 1 | 0 |" in edit(*words, "markdown").stdout.decode()
     edit(*words, "json", "--language", "en", check=1)
     assert "--ocr" in edit("eval", "rededit", tmp_path / "results.parquet", "--suite", "text", check=2).stderr
     assert "--outputs" in edit(*words, "json", "--outputs", tmp_path / "o", check=2).stderr
@@ -522,8 +527,9 @@ def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Pat
         judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"), check=3)
     finally:
         server.close()
-    found = json.loads(edit("eval", "imgedit", judged, "-f", "json").stdout)
-    assert found["coverage"]["total"]["failed"] == 2
+    done = edit("eval", "imgedit", judged, "-f", "json", check=3)
+    found = json.loads(done.stdout)
+    assert found["coverage"]["total"]["failed"] == 2 and "none of 2 cases has a score" in done.stderr
     assert found["strict"]["reasons"] == {"not judged by this rubric": 2}
 
 

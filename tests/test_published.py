@@ -9,7 +9,9 @@ from decimal import Decimal
 import pytest
 
 from edittools.bench import published
+from edittools.bench.public import imgedit
 from edittools.bench.score_report import published_tables
+from edittools.bench.terminal import ScoreTable
 from edittools.errors import UsageError
 
 TABLES = [published.load(name) for name in published.names()]
@@ -101,37 +103,45 @@ def test_an_unknown_table_is_one_line_and_a_hint() -> None:
     assert "imgedit-basic" in (error.value.hint or "")
 
 
-def own_rows(benchmark: str, found: dict) -> dict[str, list[str]]:
-    """Name of a table -> the cells of the model's own row, as the report shows them."""
+def own_rows(benchmark: str, official: dict, languages: bool = False) -> dict[str, list[list[str]]]:
+    """Name of a table -> the cells of the model's own rows, as the report shows them."""
     made = {}
     names = {f"{table.title}: {table.paper}, {table.table}": table.name for table in TABLES}
-    for part in published_tables(benchmark, found, "m").split("<details>")[1:]:
+    strict: dict = {"en": {"tasks": {}}, "cn": {"tasks": {}}} if languages else {"tasks": {}}
+    tables = ScoreTable({"strict": strict, **official}, ["score"], "strict")
+    for part in published_tables(benchmark, tables, "m").split("<details>")[1:]:
         title = re.search("<summary>(.*?)</summary>", part)
-        row = re.search("<tr>(<td[^>]*>m \\(here\\)</td>.*?)</tr>", part)
         assert title
-        made[names[title[1]]] = re.findall("<td[^>]*>(.*?)</td>", row[1])[1:] if row else []
+        rows = re.findall("<tr>(<td[^>]*>m \\(here.*?)</tr>", part)
+        made[names[title[1]]] = [re.findall("<td[^>]*>(.*?)</td>", row) for row in rows]
     return made
 
 
-def means(**values: float) -> dict:
-    return {name: {"mean": value, "interval": None} for name, value in values.items()}
-
-
 def test_a_model_is_put_beside_the_tables_of_its_benchmark_language_and_subset() -> None:
-    tasks = {"add": means(score=3.5), "compose": means(score=2.25)}
-    found = own_rows("imgedit", {"macro": means(score=2.875), "strict": {"tasks": tasks}})
-    assert len(found) == 3
+    """With its official means, as the papers' are, whatever else the report shows."""
     columns = published.load("firered-imgedit").columns
-    shown = dict(zip(columns, found["firered-imgedit"]))
-    assert (shown["Add"], shown["Hybrid"], shown["Overall"], shown["Style"]) == ("3.500", "2.250", "2.875", "–")
+    tasks = {"add": {"score": 3.5}, "compose": {"score": 2.25}}
+    (row,) = own_rows("imgedit", {"official_means": tasks})["firered-imgedit"]
+    shown = dict(zip(["", *columns], row))
+    assert (shown["Add"], shown["Hybrid"], shown["Overall"], shown["Style"]) == ("3.500", "2.250", "–", "–")
+    # No official overall exists: it is the mean of the nine types, where all are there.
+    every = {task: {"score": float(k)} for k, task in enumerate(imgedit.TYPES)}
+    (row,) = own_rows("imgedit", {"official_means": every})["firered-imgedit"]
+    assert dict(zip(["", *columns], row))["Overall"] == "4.000"
     # The mean of ImgEdit's other suite is no score for this one.
-    second = {"macro": means(score=4.0), "strict": {"tasks": {"uge": means(score=4.0)}}}
-    assert not any(own_rows("imgedit", second).values())
+    assert not any(own_rows("imgedit", {"official_means": {"average": {"score": 4.0}}}).values())
 
-    inside = {"macro": means(semantics=5.0, quality=6.0, overall=5.5), "tasks": {}}
-    whole = means(semantics=7.0, quality=8.0, overall=7.5)
-    found = own_rows("gedit", {"macro": {"en": whole}, "strict": {"en": {"tasks": {}, "intersection": inside}}})
-    assert found["firered-gedit-en"] == ["7.000", "8.000", "7.500"]
+    whole = {"semantics": 7.0, "quality": 8.0, "overall": 7.5}
+    inside = {"semantics": 5.0, "quality": 6.0, "overall": 5.5}
+    found = own_rows("gedit", {"official_means": {"en": {"average": whole, "intersection": inside}}}, True)
+    assert found["firered-gedit-en"] == [["m (here)", "7.000", "8.000", "7.500"]]
     assert found["firered-gedit-cn"] == []
-    assert found["step1x-gedit-en-intersection"][:4] == ["5.000", "6.000", "5.500", "–"]
-    assert published_tables("kris", second, "m") == ""
+    assert found["step1x-gedit-en-intersection"][0][1:5] == ["5.000", "6.000", "5.500", "–"]
+    # Where the script crashes or ends in NaN, the means without failed cases stand below, named so.
+    nan = {"average": dict.fromkeys(whole, "nan")}
+    official = {"official_means": {"en": nan}, "official_without_failed": {"en": {"average": whole}}}
+    assert own_rows("gedit", official, True)["firered-gedit-en"] == [
+        ["m (here)", "nan", "nan", "nan"],
+        ["m (here, official without failed cases)", "7.000", "8.000", "7.500"],
+    ]
+    assert published_tables("kris", ScoreTable({"strict": {"tasks": {}}}, ["score"], "strict"), "m") == ""

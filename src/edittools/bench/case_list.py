@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -59,8 +59,13 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Unique in a benchmark: task, language and key; without the signs that an id cannot hold."""
-        return re.sub(r"[^0-9A-Za-z_-]", "_", "_".join(filter(None, (self.task, self.language, self.key))))
+        """Unique in a benchmark."""
+        return case_id(self.task, self.language, self.key)
+
+
+def case_id(task: str, language: str, key: str) -> str:
+    """Task, language and key, without the signs that an id cannot hold."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", "_".join(filter(None, (task, language, key))))
 
 
 def loose_picture(path: Path) -> dict[str, Any]:
@@ -81,13 +86,23 @@ def _place(folder: Path, name: Any) -> Path:
     return folder / name
 
 
+_BAGEL = "gen_image"
+"""Where BAGEL's script puts the results of GEdit-Bench, beside the scores."""
+_TOPS = ("fullset", "images")
+"""The first folder of a layout, which BAGEL leaves out (RISEBench), and which may be the one that is given."""
+
+
 def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
     """The picture at a case's place, of whatever kind; None where there is none."""
-    place = _place(folder, case.result_path)
-    bare = place.with_suffix("") if place.suffix.lower() in _RESULT_ENDINGS else place
-    for path in (place, *(bare.with_name(bare.name + ending) for ending in _RESULT_ENDINGS)):
-        if path.is_file():
-            return loose_picture(path)
+    places = [_place(folder, case.result_path)]
+    top, *below = PurePath(case.result_path).parts
+    if below and top in _TOPS:
+        places.append(_place(folder, str(PurePath(*below))))
+    for place in places:
+        bare = place.with_suffix("") if place.suffix.lower() in _RESULT_ENDINGS else place
+        for path in (place, *(bare.with_name(bare.name + ending) for ending in _RESULT_ENDINGS)):
+            if path.is_file():
+                return loose_picture(path)
     return None
 
 
@@ -110,6 +125,8 @@ class CaseSource:
         columns = [*((name, COLUMNS[name]) for name in names), ("case", CASE)]
         self.results: list[dict[str, Any] | None] | None = None
         if results is not None:
+            if (results / _BAGEL).is_dir():
+                results = results / _BAGEL
             self.results = [_found_result(results, case) for case in cases]
             if cases and not any(self.results):
                 wanted = cases[0].result_path
@@ -169,6 +186,20 @@ def expected_counts(cases: list[Case]) -> dict[str, dict[str, int]]:
     """Language -> task -> number of cases."""
     languages = dict.fromkeys(case.language for case in cases)
     return {name: count_tasks(case.task for case in cases if case.language == name) for name in languages}
+
+
+def listed_counts(history: Iterable[Mapping[str, Any]], benchmark: str) -> dict[str, dict[str, int]] | None:
+    """expected_counts of the cases that a set of rows began with, as its history has them (`edit eval --cases`).
+
+    Several lists, such as one per language, add up. None where the history tells of none.
+    """
+    found: dict[str, Counter[str]] = {}
+    for node in history:
+        settings = node.get("settings") or {}
+        if node.get("command") == "eval" and settings.get("bench") == benchmark:
+            for language, counts in (settings.get("cases") or {}).items():
+                found.setdefault(language, Counter()).update(counts)
+    return {language: dict(counts) for language, counts in found.items()} or None
 
 
 def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, list[str]]:

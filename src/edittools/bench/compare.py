@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -12,12 +13,13 @@ from edittools.bench.scores import Score
 from edittools.errors import EditError
 
 
-def compare(models: dict[str, list[Score]], metric: str, seed: int) -> dict[str, Any]:
-    """Each model's mean over the cases judged for all models, and its difference to the first model.
+def compare(models: dict[str, list[Score]], metric: str, scale: tuple[float, float], seed: int) -> dict[str, Any]:
+    """Each model's mean over the cases judged for all models, and the difference of every two models.
 
-    `macro` is the mean over tasks, `micro` over cases. The difference is that of the macro means with its 95% interval
-    from a paired bootstrap: the cases of a task are resampled together for all models. `won` is the share of cases in
-    which a model is above the first, `lost` below. Raises EditError where no case is common to all.
+    `macro` is the mean over tasks, `micro` over cases; `scale` are the metric's lowest and highest value. A model's
+    entry has its difference to the first model, and `pairs` every one, of the second to the first it names: of the
+    macro means, with the 95% interval of the cases' own differences, so what two models share cancels. `won` is the
+    share of cases in which a model is above the other, `lost` below. Raises EditError where no case is common to all.
     """
     values = {
         name: {(score.task, score.key): score.values[metric] for score in scores if score.state == "ok"}
@@ -32,27 +34,37 @@ def compare(models: dict[str, list[Score]], metric: str, seed: int) -> dict[str,
     by_task = {
         task: np.array([[values[name][case] for name in models] for case in cases]) for task, cases in tasks.items()
     }
-    drawn = [
-        statistics.bootstrap_means(rows, [seed, zlib.crc32(task.encode())]) if len(rows) > 1 else None
-        for task, rows in by_task.items()
-    ]
-    resampled = None if any(part is None for part in drawn) else np.mean([p for p in drawn if p is not None], axis=0)
     everything = np.concatenate(list(by_task.values()))
     means = np.array([rows.mean(axis=0) for rows in by_task.values()])
-    result: dict[str, Any] = {"cases": len(common), "tasks": sorted(tasks), "metric": metric, "models": {}}
-    for k, name in enumerate(models):
-        entry: dict[str, Any] = {
+    span = scale[1] - scale[0]
+    names = list(models)
+
+    def against(first: int, second: int) -> dict[str, Any]:
+        samples = [
+            statistics.Sample(rows[:, [second]] - rows[:, [first]], [seed, zlib.crc32(task.encode())])
+            for task, rows in by_task.items()
+        ]
+        limits = statistics.bounded_limits(samples, [1] * len(samples), [(-span, span)], seed)[0]
+        ahead = everything[:, second] - everything[:, first]
+        return {
+            "difference": float(np.mean([sample.means[0] for sample in samples])),
+            "interval": statistics.interval(limits, len(common)),
+            "won": float((ahead > 0).mean()),
+            "lost": float((ahead < 0).mean()),
+        }
+
+    entries = {
+        name: {
             "judged": len(values[name]),
             "macro": float(means[:, k].mean()),
             "micro": float(everything[:, k].mean()),
             "by_task": {task: float(rows[:, k].mean()) for task, rows in by_task.items()},
+            **(against(0, k) if k else {}),
         }
-        if k:
-            ahead = everything[:, k] - everything[:, 0]
-            entry["difference"] = float(means[:, k].mean() - means[:, 0].mean())
-            entry["interval"] = None
-            if resampled is not None:
-                entry["interval"] = statistics.interval(resampled[:, k] - resampled[:, 0])
-            entry["won"], entry["lost"] = float((ahead > 0).mean()), float((ahead < 0).mean())
-        result["models"][name] = entry
-    return result
+        for k, name in enumerate(names)
+    }
+    pairs = [
+        {"first": names[first], "second": names[second], **against(first, second)}
+        for first, second in itertools.combinations(range(len(names)), 2)
+    ]
+    return {"cases": len(common), "tasks": sorted(tasks), "metric": metric, "models": entries, "pairs": pairs}

@@ -13,17 +13,16 @@ import pyarrow as pa
 from edittools.bench.cases import Case, pick_cases
 from edittools.bench.dataset import DatasetStatistics
 from edittools.bench.heldout import kind_of, summarize
+from edittools.bench.rejects import stored_rejects
 from edittools.bench.report import render_report
 from edittools.errors import EditError, RowError, UsageError
 from edittools.record import IMAGE
-from edittools.stream import files, images
+from edittools.stream import images
 from edittools.stream.batch import map_batch_images
 from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 from edittools.stream.pictures import source_references
 from edittools.stream.rows import column_values
-from edittools.stream.shards import REJECTS, shard_name
-from edittools.stream.source import FileSource, Source
-from edittools.stream.units import ShardUnit
+from edittools.stream.source import Source
 
 _FACTS = pa.struct([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
 _NEEDED = ("id", "task", "source", "target", "result", "instruction", "scores", "provenance")
@@ -52,13 +51,13 @@ def _plain_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
 class Heldout:
     """Judged rows with ground truth: their summary, and the cases that a report shows."""
 
-    def __init__(self, source: Source, data: Source | None, seed: int) -> None:
+    def __init__(self, source: Source, data: Source | None) -> None:
         for name in ("scores", "result", "target", "source"):
             if name not in source.schema.names:
                 hint = "edit sample ROWS --model RUN | edit judge -o JUDGED/"
                 raise UsageError(f"the input has no `{name}` column", hint=hint)
         self.history = source.history.nodes
-        self.rejects = _rejects_of(source)
+        self.rejects = Counter(reject.reason for reject in stored_rejects(source))
         self.fetcher = Fetcher()
         self.rows: list[dict[str, Any]] = []
         self.pictures: dict[str, dict[str, Any]] = {}
@@ -73,7 +72,7 @@ class Heldout:
                 self.rejects[reject.reason] += 1
         dataset = statistics.result() if data is None else dataset_statistics(data)
         try:
-            self.summary = summarize(self.rows, failed=sum(self.rejects.values()), dataset=dataset, seed=seed)
+            self.summary = summarize(self.rows, failed=sum(self.rejects.values()), dataset=dataset)
         except ValueError as error:
             raise EditError(f"nothing to report: {error}", hint="`edit judge` writes the scores") from error
 
@@ -121,19 +120,6 @@ class Heldout:
             history=list(self.history),
             rejects=dict(self.rejects),
         )
-
-
-def _rejects_of(source: Source) -> Counter[str]:
-    """Reasons in the `_rejects/` of the shards that are read."""
-    reasons: Counter[str] = Counter()
-    if isinstance(source, FileSource):
-        for unit in source.units:
-            if isinstance(unit, ShardUnit):
-                path = files.join(unit.folder, REJECTS, f"{shard_name(unit.index)}.jsonl")
-                if files.exists(path):
-                    lines = files.read_bytes(path).splitlines()
-                    reasons.update(json.loads(line)["reason"] for line in lines)
-    return reasons
 
 
 def training_loss(run: str) -> list[tuple[int, float]]:

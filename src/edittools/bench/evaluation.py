@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edittools.bench.case_list import Case, expected_counts
+from edittools.bench.case_list import Case, case_id, expected_counts, listed_counts
 from edittools.bench.compare import compare
 from edittools.bench.judged import judge_facts, read_judged, score_row, shown_case
-from edittools.bench.public import Benchmark, Rescored, known_task
+from edittools.bench.public import LANGUAGES, Benchmark, Rescored, known_task
 from edittools.bench.rescoring import summary
 from edittools.bench.score_report import JudgedCase
-from edittools.bench.scores import Score
+from edittools.bench.scores import Score, State
 from edittools.errors import EditError
+from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher
 from edittools.stream.source import Source
 
@@ -30,14 +32,17 @@ class JudgedBenchmark:
         name: str,
         cases: list[Case] | None = None,
         language: str | None = None,
+        limited: bool = False,
     ) -> None:
-        """`cases` are all that the benchmark wants; without them the rows themselves are what is expected.
+        """`cases` are all that the benchmark wants. Without them it is what the rows' history says was listed, unless
+        the rows are `limited` to some of those; without that, the number of cases is unknown.
 
-        Rows in another language than `language`, where that is given, do not count.
+        Rows in another language than `language`, where that is given, do not count. Rows that fell out on the way are
+        cases without a score.
         """
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
-        every = read_judged(source, benchmark.name)
+        every, rejects = read_judged(source, benchmark.name)
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
@@ -46,28 +51,71 @@ class JudgedBenchmark:
         self.rows = [row for row in every if language in (None, row.case["language"])]
         if not self.rows:
             raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
+        self.notes = []
+        if other := len(every) - len(self.rows):
+            self.notes.append(f"{other} rows in another language than {language} do not count here")
         self.scores = [score_row(benchmark, row) for row in self.rows]
+        self.lost: list[tuple[str, Score]] = []  # language and score
+        if not limited:
+            self._add_rejects(rejects, cases or [], language)
         self.expected = expected_counts(cases) if cases is not None else None
+        if self.expected is None and not limited:
+            self.expected = listed_counts(self.history, benchmark.name)
+        if self.expected is not None and language is not None:
+            self.expected = {language: self.expected.get(language, {})}
         self.facts = judge_facts([one for row in self.rows for said in row.passes for one in said.values()])
+
+    def _add_rejects(self, rejects: list[Reject], cases: list[Case], language: str | None) -> None:
+        known = {case.id: (case.task, case.language, case.key) for case in cases}
+        nowhere = 0
+        for reject in rejects:
+            place = known.get(reject.id) or self._place(reject.id)
+            if place is None:
+                nowhere += 1
+            elif language in (None, place[1]):
+                state: State = "failed" if reject.failed and reject.stage != "sample" else "missing"
+                why = f"rejected by {reject.stage}: {reject.reason}"
+                self.lost.append((place[1], Score(place[2], place[0], {}, state, why)))
+        if nowhere:
+            self.notes.append(f"{nowhere} rejected rows are of no known case and count nowhere")
+
+    def _place(self, identity: str) -> tuple[str, str, str] | None:
+        """Task, language and key that a case's id begins with; None if it is no case's."""
+        for task in sorted(self.benchmark.tasks, key=len, reverse=True):
+            for language in dict.fromkeys(LANGUAGES.values()):
+                if identity.startswith(start := case_id(task, language, "") + "_"):
+                    return task, language, identity.removeprefix(start)
+        return None
 
     def write(self, folder: Path) -> Rescored:
         """The official output files, and what the released scripts make of them beside our scores."""
         found = self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name))
+        scored = [*((row.case["language"], score) for row, score in zip(self.rows, self.scores)), *self.lost]
+        listed = self.expected
+        scores: dict[str, list[Score]] = {"": [score for _, score in scored]}
+        expected: dict[str, Mapping[str, int | None] | None] = {}
+        official, means, clean = found.official, found.official_means, found.without_failed
         if found.scores.keys() == {""}:
-            scores = {"": self.scores}
-            counts = None if self.expected is None else sum(map(Counter, self.expected.values()), Counter())
-            expected: dict[str, dict[str, int] | None] = {"": counts}
+            expected[""] = None if listed is None else sum(map(Counter, listed.values()), Counter())
         else:
-            spoken = dict.fromkeys(row.case["language"] for row in self.rows)
-            scores = {
-                language: [s for row, s in zip(self.rows, self.scores) if row.case["language"] == language]
-                for language in spoken
-            }
-            expected = {language: None if self.expected is None else self.expected.get(language) for language in spoken}
-        official = found.official
-        if isinstance(official, dict) and found.scores.keys() != {""}:
-            official = {language: official[language] for language in scores if language in official}
-        return dataclasses.replace(found, official=official, scores=scores, expected=expected)
+            spoken = list(dict.fromkeys([*(listed or ()), *(language for language, _ in scored)]))
+            scores = {language: [score for said, score in scored if said == language] for language in spoken}
+            expected = {language: None if listed is None else listed.get(language, {}) for language in spoken}
+            official, means, clean = (
+                {language: part[language] for language in spoken if language in part}
+                for part in (official, means, clean)
+            )
+        for language, mine in scores.items():
+            expected[language] = expected[language] or self.benchmark.wanted(mine) or None
+        return dataclasses.replace(
+            found,
+            official=official,
+            official_means=means,
+            without_failed=clean,
+            scores=scores,
+            expected=expected,
+            notes=[*found.notes, *self.notes],
+        )
 
     def summary(self, outputs: Path | None, seed: int) -> dict[str, Any]:
         """As rescoring.summary; the official files stay in `outputs`, where that is given."""
@@ -92,7 +140,8 @@ class JudgedBenchmark:
 
 def compare_models(models: list[JudgedBenchmark], metric: str, seed: int) -> dict[str, Any]:
     """All models over the cases that each of them has (compare.compare); languages are told apart."""
-    return compare({model.name: _by_language(model) for model in models}, metric, seed)
+    scale = models[0].benchmark.metrics[metric]
+    return compare({model.name: _by_language(model) for model in models}, metric, scale, seed)
 
 
 def _by_language(model: JudgedBenchmark) -> list[Score]:

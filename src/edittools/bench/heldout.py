@@ -13,7 +13,6 @@ source is so far from the truth (about 4 dB) that almost any answer gains 10 dB,
 from __future__ import annotations
 
 import math
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -41,7 +40,6 @@ def summarize(
     expected: Counts | None = None,
     failed: Counts = 0,
     dataset: dict[str, Any] | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """The summary that `report.json` holds and every printing of the report starts from.
 
@@ -64,8 +62,8 @@ def summarize(
         raise ValueError("no row has the scores `psnr` and `copy_psnr` of a result against its truth")
 
     names = sorted(kinds)
-    resamples = {name: _resamples(kinds[name], seed, name) for name in names}
-    by_kind = {name: _entry(kinds[name], resamples[name]) for name in names}
+    by_kind = {name: _entry(kinds[name]) for name in names}
+    limits = {name: _limits(kinds[name]) for name in names}
     for name, entry in by_kind.items():
         entry["failed"] = failed.get(name, 0) if isinstance(failed, Mapping) else None
         entry["missing"] = _missing(expected, failed, generated, name)
@@ -75,10 +73,10 @@ def summarize(
     wanted = {*generated, *(expected if isinstance(expected, Mapping) else ())}
     return {
         "kinds": by_kind,
-        "tasks": {name: _entry(tasks[name], _resamples(tasks[name], seed, name)) for name in sorted(tasks)},
-        "mean": _mean_of_kinds(names, by_kind, resamples),
-        "mean_rows": _entry(every_row, _resamples(every_row, seed, "")),
-        "mean_without_invert": _mean_of_kinds(without, by_kind, resamples) if without else None,
+        "tasks": {name: _entry(tasks[name]) for name in sorted(tasks)},
+        "mean": _mean_of_kinds(names, by_kind, limits),
+        "mean_rows": _entry(every_row),
+        "mean_without_invert": _mean_of_kinds(without, by_kind, limits) if without else None,
         "gain_histogram": histogram(gains),
         "unjudged": sorted(wanted - kinds.keys()),
         "coverage": _coverage(expected, failed, sum(generated.values()), len(every_row)),
@@ -98,8 +96,8 @@ def histogram(values: list[float]) -> dict[str, list[float]]:
     return {"edges": edges, "counts": counts.tolist()}
 
 
-def _entry(rows: list[Scores], resamples: np.ndarray | None) -> dict[str, Any]:
-    """What the report says about a group of judged rows; `resamples` are bootstrap means of (edit, gain)."""
+def _entry(rows: list[Scores]) -> dict[str, Any]:
+    """What the report says about a group of judged rows."""
     entry: dict[str, Any] = {
         "n": len(rows),
         "edit": statistics.mean(row["psnr"] for row in rows),
@@ -114,13 +112,11 @@ def _entry(rows: list[Scores], resamples: np.ndarray | None) -> dict[str, Any]:
             "copy": statistics.mean(_score(row, "copy_" + score) for row in present),
             "n": len(present),
         }
-    return _finish(entry, resamples)
+    return _finish(entry, _limits(rows))
 
 
-def _mean_of_kinds(
-    names: list[str], entries: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray | None]
-) -> dict[str, Any]:
-    """The same entry, each value the mean over the kinds that have it; each kind is resampled by itself."""
+def _mean_of_kinds(names: list[str], entries: dict[str, dict[str, Any]], limits: dict[str, _Limits]) -> dict[str, Any]:
+    """The same entry, each value the mean over the kinds that have it."""
     chosen = [entries[name] for name in names]
     entry: dict[str, Any] = {"n": sum(item["n"] for item in chosen)}
     for name in ("edit", "copy", "gain", "shuffled"):
@@ -128,27 +124,26 @@ def _mean_of_kinds(
     for name in PAIRS:
         means = {side: statistics.mean(item[name][side] for item in chosen) for side in ("edit", "copy")}
         entry[name] = {**means, "n": sum(item[name]["n"] for item in chosen)}
-    drawn = [resamples[name] for name in names]
-    known = [means for means in drawn if means is not None]
-    return _finish(entry, sum(known) / len(known) if len(known) == len(drawn) else None)  # type: ignore[arg-type]
+    edit, gain = (statistics.combined([limits[name][k] for name in names]) for k in (0, 1))
+    return _finish(entry, (edit, gain))
 
 
-def _finish(entry: dict[str, Any], resamples: np.ndarray | None) -> dict[str, Any]:
-    """Adds the 95% intervals (null for one row: it says nothing of others) and the verdict they allow."""
-    entry["interval"] = None if resamples is None else statistics.interval(resamples[:, 0])
-    entry["gain_interval"] = None if resamples is None else statistics.interval(resamples[:, 1])
-    low, high = entry["gain_interval"] or (-math.inf, math.inf)
+_Limits = tuple[statistics.Limits, statistics.Limits]
+"""Of the mean PSNR of the edits, and of the mean gain."""
+
+
+def _finish(entry: dict[str, Any], limits: _Limits) -> dict[str, Any]:
+    """Adds the 95% intervals (null for too few rows) and the verdict they allow."""
+    entry["interval"], entry["gain_interval"] = (statistics.interval(bounds, entry["n"]) for bounds in limits)
+    low, high = entry["gain_interval"] or statistics.NO_LIMITS
     entry["verdict"] = "better" if low > 0 else "worse" if high < 0 else "unclear"
     return rounded(entry)
 
 
-def _resamples(rows: list[Scores], seed: int, name: str) -> np.ndarray | None:
-    """Bootstrap means of (edit, gain); seeded by the name, so no group changes with the others."""
-    if len(rows) < 2:
-        return None
-    seeds = [seed, zlib.crc32(name.encode("utf-8", "replace"))]
-    scores = np.array([(row["psnr"], row["copy_psnr"]) for row in rows], dtype=np.float64)
-    return statistics.bootstrap_means(np.column_stack([scores[:, 0], scores[:, 0] - scores[:, 1]]), seeds)
+def _limits(rows: list[Scores]) -> _Limits:
+    edits = np.array([row["psnr"] for row in rows], np.float64)
+    copies = np.array([row["copy_psnr"] for row in rows], np.float64)
+    return statistics.student_limits(edits), statistics.student_limits(edits - copies)
 
 
 def _score(scores: Scores, name: str) -> float | None:

@@ -8,12 +8,14 @@ from statistics import fmean
 from typing import Any
 
 from edittools.bench.public import Benchmark
+from edittools.bench.rejects import stored_rejects
 from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
 from edittools.bench.thumbnails import data_uri
 from edittools.errors import RowError, UsageError
 from edittools.judges.rubrics import Rubric, load_rubric, rubric_names
 from edittools.stream import images
+from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 from edittools.stream.pictures import row_pictures
 from edittools.stream.source import Source
@@ -61,8 +63,9 @@ class JudgedRow:
 NOT_ASKED = "the rubric does not ask for it here"
 
 
-def read_judged(source: Source, benchmark: str) -> list[JudgedRow]:
-    """The judged cases of a benchmark, with what one of its rubrics said of them; the source is read once.
+def read_judged(source: Source, benchmark: str) -> tuple[list[JudgedRow], list[Reject]]:
+    """The judged cases of a benchmark, with what one of its rubrics said of them, and the rows that were rejected on
+    the way; the source is read once.
 
     Raises UsageError where the rows are no judged cases.
     """
@@ -70,8 +73,10 @@ def read_judged(source: Source, benchmark: str) -> list[JudgedRow]:
         if name not in source.schema.names:
             raise UsageError(f"the input has no `{name}` column", hint=_HINT)
     found: list[tuple[Any, ...]] = []
+    rejects = stored_rejects(source)
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
+        rejects += batch.rejects
         pictures = [leaf_references(row_pictures(rows, name)) for name in ("source", "result")]
         columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
         found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
@@ -83,7 +88,8 @@ def read_judged(source: Source, benchmark: str) -> list[JudgedRow]:
         passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
         text = next((words for words in (instruction or {}).values() if words), "")
         made.append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
-    return made
+    known = {row.id for row in made}
+    return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
 
 
 def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str) -> Rubric:

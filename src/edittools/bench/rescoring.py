@@ -18,10 +18,13 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
     """One JSON object: `official`, and `strict`, `macro`, `micro` and `coverage`, by language where there are several.
 
     `strict` has the means of each task; where a benchmark has a subset of its own, `intersection` repeats it all for
-    that. `official_means` are the official means by task, for tables. Every mean carries its 95% bootstrap interval
-    and every task its coverage. Raises EditError.
+    that. `official_means` are the official means by task, for tables, and `official_without_failed` the same of the
+    cases that have not failed, where the released script ends with an exception or in NaN for those that have. Every
+    mean carries its 95% interval (null for too few cases) and every task its coverage; `warnings` say what must not
+    be overlooked. Raises EditError.
     """
     parts: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
     for language, scores in found.scores.items():
         made = summarize(scores, found.expected[language], benchmark.metrics, seed)
         strict = {"tasks": made["tasks"]}
@@ -31,17 +34,49 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
             strict["intersection"] = {name: inside[name] for name in ("tasks", "macro", "micro", "coverage")}
         strict["reasons"] = dict(Counter(score.reason for score in scores if score.reason).most_common(20))
         parts[language] = {"strict": strict, **{name: made[name] for name in ("macro", "micro", "coverage")}}
+        warnings += coverage_warnings(made["coverage"], language)
     result: dict[str, Any] = {"benchmark": benchmark.name, "official": found.official}
     for name in ("strict", "macro", "micro", "coverage"):
-        by_language = {language: part[name] for language, part in parts.items()}
-        result[name] = by_language[""] if list(by_language) == [""] else by_language
-    means = found.official_means
-    result["official_means"] = means[""] if list(means) == [""] else means
-    result["notes"] = [*found.notes, *(f"the released script ends with {name}" for name in _raised(found.official))]
+        result[name] = _by_language({language: part[name] for language, part in parts.items()})
+    result["official_means"] = _by_language(found.official_means)
+    result["official_without_failed"] = _by_language(found.without_failed)
+    result["notes"] = [*found.notes, *(f"the released script ends with {name}" for name in raised(found.official))]
+    result["warnings"] = warnings
     return plain(result)
 
 
-def _raised(official: dict[str, Any]) -> list[str]:
+def _by_language(parts: dict[str, Any]) -> Any:
+    return parts[""] if list(parts) == [""] else parts
+
+
+MUCH = 0.05
+"""From this share of cases without a score on, a warning stands above every mean."""
+
+
+def coverage_warnings(coverage: dict[str, Any], language: str = "") -> list[str]:
+    """What a reader of the means must know first: cases and whole tasks that are not in them."""
+    counts, where = coverage["total"], f"{language}: " if language else ""
+    lost = counts["failed"] + (counts["missing"] or 0)
+    cases = counts["judged"] + lost
+    found = []
+    if cases and lost >= MUCH * cases:
+        missing = "unknown" if counts["missing"] is None else counts["missing"]
+        rest = f"the means speak of the other {counts['judged']} only" if counts["judged"] else "there are no means"
+        found.append(
+            f"{where}{lost / cases:.0%} of the cases have no score ({lost} of {cases}; {counts['failed']} failed, "
+            f"{missing} missing): {rest}"
+        )
+    empty = [task for task, one in coverage["tasks"].items() if not one["judged"]]
+    if empty and counts["judged"]:
+        tasks = len(coverage["tasks"])
+        found.append(
+            f"{where}no case of {', '.join(empty)} has a score: the means over tasks are of {tasks - len(empty)} of "
+            f"{tasks} tasks"
+        )
+    return found
+
+
+def raised(official: dict[str, Any]) -> list[str]:
     """The exceptions that the released scripts end with, in any language."""
     parts = [part for part in (official, *official.values()) if isinstance(part, dict)]
     return list(dict.fromkeys(part["raises"] for part in parts if isinstance(part.get("raises"), str)))

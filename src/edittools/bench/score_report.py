@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from edittools.bench import plots, published
+from edittools.bench import plots, published, statistics, table
 from edittools.bench.markup import text
 from edittools.bench.public import Benchmark
 from edittools.bench.report import fill, history_list
-from edittools.bench.terminal import MEANS, Listing, ScoreTable
+from edittools.bench.terminal import MEANS, WITHOUT_FAILED, Listing, ScoreTable, official_average
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def render_scores(
     return fill(
         "scores.html",
         title=title,
-        summary=_summary(benchmark, found, tables, metrics[-1]),
-        figures=_figures(found, tables, metrics[-1]),
+        warnings=_warnings(found["warnings"]),
+        summary=_summary(benchmark, tables),
+        figures=_figures(tables),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
         further="".join(map(_further, tables.further())),
-        published=published_tables(benchmark.name, found, name),
-        plots="".join(_bars(benchmark, found, tables, language, metrics[-1]) for language in tables.languages),
+        published=published_tables(benchmark.name, tables, name),
+        plots="".join(_bars(benchmark, tables, language) for language in tables.languages),
         gallery=_gallery(cases),
         protocol=_protocol(protocol),
         history=history_list(history),
@@ -82,8 +83,11 @@ def render_text_subset(
     return fill(
         "scores.html",
         title=title,
+        warnings=_warnings(found["warnings"]),
         summary=f"{len(cases):,} cases of REDEdit-Bench's text task, by {text(', '.join(metrics))}.",
-        figures="".join(_figure(_shown(entry["mean"]), name) for name, entry in metrics.items()),
+        figures="".join(
+            _figure(table.with_digits(entry["mean"], entry["interval"]), name) for name, entry in metrics.items()
+        ),
         tables=_further(listing),
         further="",
         published="",
@@ -94,43 +98,55 @@ def render_text_subset(
     )
 
 
-def _part(found: dict[str, Any], name: str, language: str) -> dict[str, Any]:
-    return found[name] if language == "" else found[name][language]
+def _warnings(warnings: Iterable[str]) -> str:
+    return "".join(f'<p class="warning"><b>Warning:</b> {text(said)}.</p>' for said in warnings)
 
 
-def _summary(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
+def _summary(benchmark: Benchmark, tables: ScoreTable) -> str:
     sentences = []
     for language in tables.languages:
-        macro, counts = _part(found, "macro", language)[metric], _part(found, "coverage", language)["total"]
+        counts = tables.part("coverage", language)["total"]
         where = f" ({text(language)})" if language else ""
-        if macro["mean"] is None:
-            sentences.append(f"{text(benchmark.name)}{where}: no case was judged.")
+        mean, bounds, whose = tables.headline(language)
+        if mean is None:
+            sentences.append(f"{text(benchmark.name)}{where}: no case has a score.")
             continue
-        doubt = "" if macro["interval"] is None else " (95% interval {:.2f} to {:.2f})".format(*macro["interval"])
+        if tables.official:
+            said = f"{mean:.3f}, {whose}"
+        else:
+            said = table.with_digits(mean, bounds)
+            said += f" (95% interval {table.bounds(bounds, 1)})" if bounds else f" ({statistics.TOO_FEW})"
+            said += f", mean over {tables.part('macro', language)[tables.metrics[-1]]['tasks']} tasks"
         asked = "" if counts["expected"] is None else f" of {counts['expected']:,}"
+        missing = "an unknown number" if counts["missing"] is None else f"{counts['missing']:,}"
         sentences.append(
-            f"{text(benchmark.name)}{where}: {metric} {macro['mean']:.3f}{doubt}, mean over {macro['tasks']} tasks; "
-            f"{counts['judged']:,}{asked} cases judged, {counts['failed']:,} failed, {counts['missing']:,} missing."
+            f"{text(benchmark.name)}{where}: {tables.metrics[-1]} {said}; "
+            f"{counts['judged']:,}{asked} cases judged, {counts['failed']:,} failed, {missing} missing."
         )
     return " ".join(sentences)
 
 
-def _figures(found: dict[str, Any], tables: ScoreTable, metric: str) -> str:
+def _figures(tables: ScoreTable) -> str:
     cells = []
     for language in tables.languages:
-        for name, what in (("macro", "mean over tasks"), ("micro", "mean over cases")):
-            mean = _part(found, name, language)[metric]["mean"]
-            cells.append(_figure(_shown(mean), " ".join(filter(None, (metric, language))) + f", {what}"))
-        cells.append(_figure(str(_part(found, "coverage", language)["total"]["failed"]), "cases that failed"))
+        metric = tables.metrics[-1]
+        name = " ".join(filter(None, (metric, language)))
+        mean, bounds, whose = tables.headline(language)
+        if tables.official:
+            cells.append(_figure("–" if mean is None else f"{mean:.3f}", f"{name}, {whose}"))
+        else:
+            micro = tables.part("micro", language)[metric]
+            cells.append(_figure(table.with_digits(mean, bounds), f"{name}, mean over tasks"))
+            cells.append(_figure(table.with_digits(micro["mean"], micro["interval"]), f"{name}, mean over cases"))
+        counts = tables.part("coverage", language)["total"]
+        missing = "?" if counts["missing"] is None else str(counts["missing"])
+        cells.append(_figure(str(counts["failed"]), "cases that failed"))
+        cells.append(_figure(missing, "cases that are missing"))
     return "".join(cells)
 
 
 def _figure(value: str, name: str) -> str:
     return f'<div class="figure"><b>{text(value)}</b><span>{text(name)}</span></div>'
-
-
-def _shown(mean: float | None) -> str:
-    return "–" if mean is None else f"{mean:.3f}"
 
 
 def _panel(heading: str, plot: str) -> str:
@@ -163,13 +179,20 @@ def _notes(notes: Iterable[str]) -> str:
     return "".join(f'<p class="note">{text(note)}</p>' for note in notes)
 
 
-def _bars(benchmark: Benchmark, found: dict[str, Any], tables: ScoreTable, language: str, metric: str) -> str:
-    tasks = _part(found, "strict", language)["tasks"]
-    bars = [(name, e[metric]["mean"], e[metric]["interval"]) for name, e in tasks.items() if e["n"]]
+def _bars(benchmark: Benchmark, tables: ScoreTable, language: str) -> str:
+    metric = tables.metrics[-1]
+    heading = " ".join(filter(None, (metric, language)))
+    if tables.official:
+        means, whose = tables.official_means(language)
+        bars = [(name, one[metric], None) for name, one in means.items() if name not in (*MEANS, "Overall")]
+        heading += f", {whose}"
+    else:
+        tasks = tables.part("strict", language)["tasks"]
+        bars = [(name, e[metric]["mean"], e[metric]["interval"]) for name, e in tasks.items() if e["n"]]
+    bars = [bar for bar in bars if isinstance(bar[1], float)]
     if not bars:
         return ""
     low, high = benchmark.metrics[metric]
-    heading = " ".join(filter(None, (metric, language)))
     return _panel(heading, plots.score_bars(bars, low, high))
 
 
@@ -182,25 +205,23 @@ def _further(made: Listing) -> str:
     )
 
 
-def published_tables(benchmark: str, found: dict[str, Any], name: str) -> str:
-    """The papers' own tables of a benchmark, the model's row first; judge and protocol may differ from the paper's."""
+def published_tables(benchmark: str, tables: ScoreTable, name: str) -> str:
+    """The papers' own tables of a benchmark, the model's row first: its official means, as theirs are, whatever else
+    the report shows. Judge and protocol may differ from the paper's."""
     parts = []
-    for table in map(published.load, published.names()):
-        if table.benchmark != benchmark:
+    for paper in map(published.load, published.names()):
+        if paper.benchmark != benchmark:
             continue
-        rows = [[row.model, *map(str, row.scores.values())] for row in table.rows]
-        mine = [_own_score(found, column, table) for column in table.columns]
-        # A mean over other tasks than the table's (ImgEdit's second suite) is no score for it.
-        if any(value is not None for value, column in zip(mine, table.columns) if column != table.overall):
-            rows.insert(0, [f"{name} (here)", *("–" if value is None else f"{value:.3f}" for value in mine)])
-        titles = ["model", *table.columns]
+        rows = [[row.model, *map(str, row.scores.values())] for row in paper.rows]
+        rows = _own_rows(tables, paper, name) + rows
+        titles = ["model", *paper.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
         body = "".join(map(_row, rows))
-        notes = [*table.notes, *(f"{model}: {why}" for model, why in table.exceptions.items())]
-        judged = f", judged by {table.judge}" if table.judge else ""
+        notes = [*paper.notes, *(f"{model}: {why}" for model, why in paper.exceptions.items())]
+        judged = f", judged by {paper.judge}" if paper.judge else ""
         parts.append(
-            f"<details><summary>{text(table.title)}: {text(table.paper)}, {text(table.table)}</summary>"
-            f'<p class="note">{text(table.metric)}{text(judged)}.</p><div class="scroll"><table class="sortable">'
+            f"<details><summary>{text(paper.title)}: {text(paper.paper)}, {text(paper.table)}</summary>"
+            f'<p class="note">{text(paper.metric)}{text(judged)}.</p><div class="scroll"><table class="sortable">'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_notes(notes)}</details>"
         )
     return f"<h2>Published tables</h2>{''.join(parts)}" if parts else ""
@@ -211,21 +232,36 @@ _OWN_METRICS = {"G_SC": "semantics", "G_PQ": "quality", "G_O": "overall"}
 _OWN_TASKS = {"bg": "background", "low-level": "lowlevel", "hybrid": "compose", "addition": "add"}
 
 
-def _own_score(found: dict[str, Any], column: str, table: published.Table) -> float | None:
-    """The model's own mean for a column of a published table; None where there is none."""
-    macro, strict = found["macro"], found["strict"]
-    if "tasks" not in strict:  # by language
-        if table.language not in strict:
-            return None
-        macro, strict = macro[table.language], strict[table.language]
-    if table.subset is not None:
-        strict = strict.get(table.subset, {"macro": {}, "tasks": {}})
-        macro = strict["macro"]
+def _own_rows(tables: ScoreTable, paper: published.Table, name: str) -> list[list[str]]:
+    """The model's rows for a published table: the official means, and those without what failed where they differ."""
+    rows = []
+    language = (paper.language or "") if not tables.flat else ""
+    for part, whose in (("official_means", "here"), ("official_without_failed", f"here, {WITHOUT_FAILED}")):
+        means = tables.part(part, language)
+        mine = [_own_score(means, column, paper) for column in paper.columns]
+        # A mean over other tasks than the table's (ImgEdit's second suite) is no score for it.
+        if any(value is not None for value, column in zip(mine, paper.columns) if column != paper.overall):
+            rows.append([f"{name} ({whose})", *map(_official_cell, mine)])
+    return rows
+
+
+def _official_cell(value: float | str | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else value
+
+
+def _own_score(means: dict[str, Any], column: str, paper: published.Table) -> float | str | None:
+    """The official mean for a column of a published table, "nan" where the script gives that; None without one."""
     if column in _OWN_METRICS:
-        return macro.get(_OWN_METRICS[column], {}).get("mean")
-    task = _OWN_TASKS.get(column.lower(), column.lower())
-    means = macro if column == table.overall else strict["tasks"].get(task, {})
-    return means.get("score", {}).get("mean")
+        return means.get(paper.subset or "average", {}).get(_OWN_METRICS[column])
+    if column != paper.overall:
+        return means.get(_task(column), {}).get("score")
+    others = [_task(other) for other in paper.columns if other != column]
+    whole = "average" in means or all(task in means for task in others)
+    return official_average(means, others).get("score") if whole else None
+
+
+def _task(column: str) -> str:
+    return _OWN_TASKS.get(column.lower(), column.lower())
 
 
 def _gallery(cases: list[JudgedCase]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,12 +44,15 @@ def official(compute: Callable[[], Any]) -> Any:
         return {"raises": type(error).__name__}
 
 
-def numeric(value: Any) -> float:
-    """What a table's cell says, NaN where it is no number: True and False are none."""
-    try:
-        return math.nan if isinstance(value, bool | np.bool_) else float(value)
-    except (TypeError, ValueError):
-        return math.nan
+def crashed(found: Any) -> bool:
+    """Is this what `official` gives of an exception? A script's own result may have a key of that name."""
+    return isinstance(found, dict) and isinstance(found.get("raises"), str)
+
+
+def that_end_well(cases: Mapping[str, Any], compute: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """The cases that a released script gets through: it comes to its end when it is given that one alone."""
+    alone = {key: official(functools.partial(compute, {key: case})) for key, case in cases.items()}
+    return {key: case for key, case in cases.items() if not crashed(alone[key])}
 
 
 def plain(value: Any) -> Any:
@@ -64,68 +68,72 @@ def plain(value: Any) -> Any:
     return value
 
 
-def summarize(scores: list[Score], expected: dict[str, int] | None, metrics: Iterable[str], seed: int) -> dict:
+Scales = Mapping[str, tuple[float, float]]
+"""Metric -> lowest and highest value."""
+
+
+def summarize(scores: list[Score], expected: Mapping[str, int | None] | None, metrics: Scales, seed: int) -> dict:
     """Our own numbers: per task, macro (mean of the task means) and micro (mean of all cases), with 95% intervals.
 
-    A failed case has no value and is counted, never scored; `coverage` stands beside every mean. The bootstrap
-    resamples the cases of each task by itself, so that a task keeps its weight.
+    `expected` counts the cases that every task should have, None where nobody says how many: such a task is in the
+    table and in the coverage also without a case. A failed case has no value and is counted, never scored; `coverage`
+    stands beside every mean. Tasks are independent groups, so each keeps its weight in the means over them.
     """
     tasks: dict[str, list[Score]] = {name: [] for name in expected or {}}
     for score in scores:
         tasks.setdefault(score.task, []).append(score)
-    names = list(metrics)
-    result: dict[str, Any] = {"tasks": {}, "macro": {}, "micro": {}, "coverage": {}}
-    drawn: dict[str, np.ndarray] = {}
-    values: dict[str, np.ndarray] = {}
+    coverage, entries = {}, {}
+    samples: dict[str, statistics.Sample] = {}
     for task, found in tasks.items():
+        coverage[task] = _coverage(found, None if expected is None else expected.get(task, 0))
         judged = [score for score in found if score.state == "ok"]
-        result["coverage"][task] = _coverage(found, None if expected is None else expected.get(task, 0))
-        if not judged:
-            result["tasks"][task] = {"n": 0, **{name: {"mean": None, "interval": None} for name in names}}
-            continue
-        values[task] = np.array([[score.values[name] for name in names] for score in judged])
-        entry: dict[str, Any] = {"n": len(judged)}
-        if len(judged) > 1:
-            drawn[task] = statistics.bootstrap_means(values[task], [seed, zlib.crc32(task.encode())])
-        for k, name in enumerate(names):
-            bounds = statistics.interval(drawn[task][:, k]) if task in drawn else None
-            entry[name] = {"mean": float(values[task][:, k].mean()), "interval": bounds}
-        result["tasks"][task] = entry
-    _means(result, values, drawn, names)
-    total = _total(result["coverage"])
+        if judged:
+            values = np.array([[score.values[name] for name in metrics] for score in judged])
+            samples[task] = statistics.Sample(values, [seed, zlib.crc32(task.encode())])
+        entries[task] = {"n": len(judged), **_means([samples[task]] if judged else [], [1], metrics, seed)}
+    total = _total(coverage)
     if expected is None:
         total["expected"] = None
-    result["coverage"] = {"total": total, "tasks": result["coverage"]}
-    return result
+    if not tasks:
+        total["missing"] = None
+    every = list(samples.values())
+    macro, micro = (
+        _means(every, weights, metrics, seed) for weights in ([1] * len(every), [sample.n for sample in every])
+    )
+    return {
+        "tasks": entries,
+        "macro": {name: {**one, "tasks": len(every)} for name, one in macro.items()},
+        "micro": {name: {**one, "n": sum(sample.n for sample in every)} for name, one in micro.items()},
+        "coverage": {"total": total, "tasks": coverage},
+    }
 
 
-def _means(result: dict, values: dict[str, np.ndarray], drawn: dict[str, np.ndarray], names: list[str]) -> None:
-    for k, name in enumerate(names):
-        result["macro"][name] = result["micro"][name] = {"mean": None, "interval": None}
-        if not values:
-            continue
-        means = [rows[:, k].mean() for rows in values.values()]
-        cases = np.concatenate([rows[:, k] for rows in values.values()])
-        macro, micro = None, None
-        if drawn.keys() == values.keys():
-            weights = np.array([len(rows) for rows in values.values()], np.float64)
-            resampled = np.array([drawn[task][:, k] for task in values])
-            macro = statistics.interval(resampled.mean(axis=0))
-            micro = statistics.interval((weights[:, None] * resampled).sum(axis=0) / weights.sum())
-        result["macro"][name] = {"mean": float(np.mean(means)), "interval": macro, "tasks": len(means)}
-        result["micro"][name] = {"mean": float(cases.mean()), "interval": micro, "n": len(cases)}
+def _means(
+    samples: list[statistics.Sample], weights: list[int], metrics: Scales, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Metric -> weighted mean of the samples' means, and its interval."""
+    if not samples:
+        return {name: {"mean": None, "interval": None} for name in metrics}
+    limits = statistics.bounded_limits(samples, weights, list(metrics.values()), seed)
+    means = np.average([sample.means for sample in samples], axis=0, weights=weights)
+    cases = sum(sample.n for sample in samples)
+    return {
+        name: {"mean": float(mean), "interval": statistics.interval(bounds, cases)}
+        for name, mean, bounds in zip(metrics, means, limits)
+    }
 
 
 def _coverage(found: list[Score], expected: int | None) -> dict[str, int | None]:
-    missing = sum(score.state == "missing" for score in found)
+    """`missing` is None where there is no case of a task, and nobody says how many there should be."""
+    without = sum(score.state == "missing" for score in found)
     failed = sum(score.state == "failed" for score in found)
     absent = max(0, expected - len(found)) if expected is not None else 0
     return {
         "expected": expected,
-        "generated": len(found) - missing,
-        "judged": len(found) - missing - failed,
+        "generated": len(found) - without,
+        "judged": len(found) - without - failed,
         "failed": failed,
-        "missing": missing + absent,
+        "missing": without + absent if found or expected is not None else None,
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edittools.bench import agreement, statistics
+from edittools.bench import agreement, statistics, table
 from edittools.bench.study import DESIGNS, Design
 from edittools.errors import EditError
 from edittools.rounding import rounded
@@ -29,7 +29,7 @@ Ratings = dict[tuple[int, str], dict[str, float]]
 
 
 def score_study(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """The result of a study, from its key and one answers file per rater. `seed` is the bootstrap's.
+    """The result of a study, from its key and one answers file per rater. `seed` is the intervals'.
 
     Raises EditError for answers of another study, a rater who comes twice, or answers that the design has not.
     """
@@ -65,8 +65,8 @@ def score_study(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], se
             },
             "dimensions": {
                 name: {
-                    "full": _means(rated, key, False, seed),
-                    "intersection": _means(rated, key, True, seed),
+                    "full": _means(rated, key, asked, False, seed),
+                    "intersection": _means(rated, key, asked, True, seed),
                     "agreement": _agreement(rated, list(raters), asked),
                     # The order is random, so these would be equal if a result's place did not matter.
                     "by_position": [statistics.mean(positions[name][place]) for place in sorted(positions[name])],
@@ -136,28 +136,31 @@ def _values(
     return values if len(values) == len(letters) * len(names) else None
 
 
-def _means(rated: Ratings, key: Mapping[str, Any], intersection: bool, seed: int) -> dict[str, Any]:
+def _means(rated: Ratings, key: Mapping[str, Any], asked: Design, intersection: bool, seed: int) -> dict[str, Any]:
     """model -> mean over tasks, its 95% interval, and the tasks."""
     cases = key["cases"]
     found: dict[str, dict[str, list[float]]] = {model: defaultdict(list) for model in key["models"]}
     for (case, model), by_rater in sorted(rated.items()):
         if not intersection or len(cases[case]["results"]) == len(key["models"]):
             found[model][cases[case]["task"]].append(float(np.mean(list(by_rater.values()))))
-    return {model: _entry(tasks, seed) for model, tasks in found.items()}
+    scale = (min(asked.values), max(asked.values))
+    return {model: _entry(tasks, scale, seed) for model, tasks in found.items()}
 
 
-def _entry(tasks: Mapping[str, list[float]], seed: int) -> dict[str, Any]:
-    """Cases are resampled within their task, with the same draws for every model that has the same cases."""
-    drawn = [
-        statistics.bootstrap_means(np.array(values)[:, None], [seed, zlib.crc32(task.encode("utf-8", "replace"))])
-        for task, values in sorted(tasks.items())
-        if len(values) > 1
-    ]
-    whole = len(drawn) == len(tasks) > 0  # a task with one case says nothing of other cases
+def _entry(tasks: Mapping[str, list[float]], scale: tuple[float, float], seed: int) -> dict[str, Any]:
+    cases = sum(map(len, tasks.values()))
+    interval = None
+    if tasks:
+        samples = [
+            statistics.Sample(np.array(values)[:, None], [seed, zlib.crc32(task.encode("utf-8", "replace"))])
+            for task, values in tasks.items()
+        ]
+        limits = statistics.bounded_limits(samples, [1] * len(samples), [scale], seed)[0]
+        interval = statistics.interval(limits, cases)
     return {
         "mean": statistics.mean(statistics.mean(values) for values in tasks.values()),
-        "interval": statistics.interval(np.mean(drawn, axis=0)[:, 0]) if whole else None,
-        "cases": sum(map(len, tasks.values())),
+        "interval": interval,
+        "cases": cases,
         "tasks": {task: {"mean": statistics.mean(tasks[task]), "cases": len(tasks[task])} for task in sorted(tasks)},
     }
 
@@ -212,8 +215,8 @@ def _rows(models: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 model,
-                _number(entry["mean"]),
-                "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+                table.with_digits(entry["mean"], interval),
+                table.bounds(interval, entry["cases"]),
                 str(entry["cases"]),
                 *(_number((entry["tasks"].get(task) or {}).get("mean")) for task in tasks),
             ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from edittools.bench import statistics
 
 COLUMNS = (
     "kind", "rows", "", "edit, dB", "95% interval", "copy, dB", "gain, dB",
@@ -31,7 +34,7 @@ def cells(name: str, entry: dict[str, Any]) -> list[str]:
         str(entry["n"]),
         SIGNS[entry["verdict"]],
         decibels(entry["edit"]),
-        interval(entry["interval"]),
+        interval(entry["interval"]) if entry["n"] >= statistics.MIN_CASES else statistics.TOO_FEW,
         decibels(entry["copy"]),
         signed(entry["gain"]),
         decibels(entry["inside"]["edit"]),
@@ -53,6 +56,19 @@ def signed(value: float) -> str:
 
 def interval(bounds: list[float] | None) -> str:
     return "–" if bounds is None else f"{decibels(bounds[0])} to {decibels(bounds[1])}"
+
+
+def with_digits(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    """A mean with as many digits as its interval allows; `sign` is "+" for a difference."""
+    return "–" if value is None else f"{value:{sign}.{statistics.decimals(interval)}f}"
+
+
+def bounds(interval: Sequence[float] | None, cases: int, sign: str = "") -> str:
+    """A 95% interval with the digits of its mean; in words, where there are too few cases for one."""
+    if interval is None:
+        return statistics.TOO_FEW if cases else ""
+    low, high = (with_digits(end, interval, sign) for end in interval)
+    return f"{low} to {high}" if sign else f"{low}–{high}"
 
 
 def share(value: float | None) -> str:

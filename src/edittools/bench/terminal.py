@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edittools.bench import table
@@ -57,97 +58,136 @@ def _coverage(summary: dict[str, Any]) -> str:
 
 
 class Listing(NamedTuple):
-    """One table, however it is printed; the first column names the rows, the others are numbers."""
+    """One table, however it is printed; the first column names the rows, the others are numbers.
+
+    The warnings stand above it: what one must know before one reads a number. The notes stand below.
+    """
 
     title: str
     columns: Sequence[str]
     rows: list[list[str]]
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 # The rows of a ScoreTable that are no task's. The intersection's is a mean over tasks, as the full set's is.
 MEANS = ("average", "mean over tasks", "mean over cases", "intersection", "… over cases")
+WITHOUT_FAILED = "official without failed cases"
+
+
+def official_average(means: Mapping[str, Mapping[str, float]], tasks: Iterable[str]) -> Mapping[str, float]:
+    """The official mean over tasks, metric -> mean; where the scripts give none, that of their means of `tasks`."""
+    for name in ("average", "Overall"):
+        if name in means:
+            return means[name]
+    known = [means[task] for task in tasks if task in means]
+    return {metric: math.fsum(one[metric] for one in known) / len(known) for metric in known[0]} if known else {}
 
 
 class ScoreTable:
     """The table of a rescoring: a row per task, and the means. `scoring` says whose numbers: ours, or the script's.
 
-    Ours have the interval of the last metric and, beside it, that metric's official mean.
+    Ours have the interval of the last metric and, beside it, that metric's official mean. Where the script ends with
+    an exception, that stands there, and beside it the official mean without the cases that have failed.
     """
 
     def __init__(self, found: dict[str, Any], metrics: list[str], scoring: str) -> None:
         self.found, self.metrics, self.official = found, metrics, scoring == "official"
-        extra = [] if self.official else ["95%", "official"]
+        self.flat = "tasks" in found["strict"]
+        self.languages = [""] if self.flat else list(found["strict"])
+        self.mended = any(self.part("official_without_failed", name) for name in self.languages)
+        extra = [] if self.official else ["95%", "official", *([WITHOUT_FAILED] if self.mended else [])]
         self.columns = ["task", *metrics, *extra, "judged", "fail", "miss"]
-        flat = "tasks" in found["strict"]
-        self.languages = [""] if flat else list(found["strict"])
+
+    def part(self, name: str, language: str) -> dict[str, Any]:
+        """A part of what was found, of one language; empty where that has none."""
+        found = self.found.get(name, {})
+        return found if self.flat else found.get(language, {})
+
+    def official_means(self, language: str) -> tuple[dict[str, Any], str]:
+        """The official means as far as there are any, and what they are: official, or those WITHOUT_FAILED."""
+        means = self.part("official_means", language)
+        return (means, "official") if means else (self.part("official_without_failed", language), WITHOUT_FAILED)
+
+    def headline(self, language: str) -> tuple[float | None, list[float] | None, str]:
+        """The last metric's mean over tasks with its interval, and whose it is, by `scoring`."""
+        metric = self.metrics[-1]
+        if self.official:
+            means, name = self.official_means(language)
+            mean = official_average(means, self.part("strict", language)["tasks"]).get(metric)
+            return (mean if isinstance(mean, float) else None), None, name
+        macro = self.part("macro", language)[metric]
+        return macro["mean"], macro["interval"], "ours"
 
     def rows(self, language: str) -> list[list[str]]:
-        strict, macro, micro, coverage, official = (
-            self.found[name] if language == "" else self.found[name].get(language, {})
-            for name in ("strict", "macro", "micro", "coverage", "official_means")
+        strict, macro, micro, coverage = (
+            self.part(name, language) for name in ("strict", "macro", "micro", "coverage")
         )
-        means = () if self.official else MEANS
-        names = [*strict["tasks"], *(name for name in official if name not in (*strict["tasks"], *means))]
+        if self.official:
+            means, _ = self.official_means(language)
+            names = [name for name in [*strict["tasks"], *means] if name in means]
+            return [self._row(name, means[name], coverage["tasks"].get(name, {})) for name in dict.fromkeys(names)]
+        official, mended = (self.part(name, language) for name in ("official_means", "official_without_failed"))
+        names = [*strict["tasks"], *(name for name in official if name not in (*strict["tasks"], *MEANS))]
         rows = [
-            self._row(name, strict["tasks"].get(name, {}), official.get(name, {}), coverage["tasks"].get(name, {}))
+            self._own(name, strict["tasks"].get(name, {}), coverage["tasks"].get(name, {}), official, mended, name)
             for name in names
-            if not self.official or name in official
         ]
-        if not self.official:
-            rows.append(self._row("mean over tasks", macro, official.get("average", {}), coverage["total"]))
-            rows.append(self._row("mean over cases", micro, {}, coverage["total"]))
-        if not self.official and "intersection" in strict:
+        rows.append(self._own("mean over tasks", macro, coverage["total"], official, mended, "average"))
+        rows.append(self._own("mean over cases", micro, coverage["total"], {}, {}, ""))
+        if "intersection" in strict:
             inside = strict["intersection"]
             counts = inside["coverage"]["total"]
-            rows.append(self._row("intersection", inside["macro"], official.get("intersection", {}), counts))
-            rows.append(self._row("… over cases", inside["micro"], {}, counts))
+            rows.append(self._own("intersection", inside["macro"], counts, official, mended, "intersection"))
+            rows.append(self._own("… over cases", inside["micro"], counts, {}, {}, ""))
         return rows
 
-    def _row(self, name: str, ours: dict[str, Any], official: dict[str, Any], counts: dict[str, Any]) -> list[str]:
+    def _row(self, name: str, means: dict[str, Any], counts: dict[str, Any]) -> list[str]:
+        return [name, *(_number(means.get(metric)) for metric in self.metrics), *_counts(counts)]
+
+    def _own(
+        self,
+        name: str,
+        ours: dict[str, Any],
+        counts: dict[str, Any],
+        official: dict[str, Any],
+        mended: dict[str, Any],
+        key: str,
+    ) -> list[str]:
         last = self.metrics[-1]
-        shown = official if self.official else {metric: ours.get(metric, {}).get("mean") for metric in self.metrics}
-        cells = [name, *(_number(shown.get(metric)) for metric in self.metrics)]
-        if not self.official:
-            bounds = ours.get(last, {}).get("interval")
-            cells += ["" if bounds is None else f"{bounds[0]:.2f}–{bounds[1]:.2f}", _number(official.get(last))]
-        judged = str(counts.get("judged", ""))
-        if counts.get("expected") is not None:
-            judged += f"/{counts['expected']}"
-        return [*cells, judged, str(counts.get("failed", "")), str(counts.get("missing", ""))]
+        entries = [ours.get(metric, {}) for metric in self.metrics]
+        cells = [name, *(table.with_digits(one.get("mean"), one.get("interval")) for one in entries)]
+        cells.append(table.bounds(entries[-1].get("interval"), entries[-1].get("mean") is not None))
+        cells.append(_number(official.get(key, {}).get(last)))
+        if self.mended:
+            cells.append(_number(mended.get(key, {}).get(last)))
+        return [*cells, *_counts(counts)]
 
     def coverage(self, language: str) -> str:
         """How many cases there are of each sort, in words."""
-        counts = (self.found["coverage"] if language == "" else self.found["coverage"][language])["total"]
-        return "Cases: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None) + "."
+        counts = dict(self.part("coverage", language)["total"])
+        missing = counts.pop("missing")
+        said = [f"{count:,} {name}" for name, count in counts.items() if count is not None]
+        return "Cases: " + ", ".join([*said, f"{'unknown' if missing is None else f'{missing:,}'} missing"]) + "."
 
     def listings(self) -> list[Listing]:
-        """One per language, then what else was found; the notes stand below the last language."""
+        """One per language, then what else was found; the warnings stand above the first language, the notes below
+        the last."""
         made = []
         for language in self.languages:
             title = " ".join(filter(None, (self.found["benchmark"], language)))
+            if self.official and (whose := self.official_means(language)[1]) != "official":
+                title += f", {whose}"
             notes = [self.coverage(language), *(self.found["notes"] if language == self.languages[-1] else [])]
-            made.append(Listing(title, self.columns, self.rows(language), notes))
+            warnings = self.found.get("warnings", []) if language == self.languages[0] else []
+            made.append(Listing(title, self.columns, self.rows(language), notes, warnings))
         return [*made, *self.further()]
 
     def further(self) -> list[Listing]:
         """The comparison of models, and the judge's agreement with people, where there are such."""
         made = []
         if "comparison" in self.found:
-            found = self.found["comparison"]
-            columns = ["model", "judged", "over tasks", "over cases", "difference", "95%", "won", "lost"]
-            rows = []
-            for name, entry in found["models"].items():
-                cells = [name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"])]
-                if "difference" in entry:
-                    bounds = entry["interval"]
-                    cells.append(f"{entry['difference']:+.3f}")
-                    cells.append("" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}")
-                    cells += [f"{entry['won']:.0%}", f"{entry['lost']:.0%}"]
-                rows.append(cells + [""] * (len(columns) - len(cells)))
-            title = f"Models compared: {found['metric']}, over {found['cases']:,} common cases"
-            note = "Differences are to the first, with a paired bootstrap over cases."
-            made.append(Listing(title, columns, rows, [note]))
+            made += _comparison(self.found["comparison"])
         if self.found.get("agreement"):
             found = self.found["agreement"]
             names = list(dict.fromkeys(name for entry in found.values() for name in entry))
@@ -156,15 +196,52 @@ class ScoreTable:
         return made
 
 
+def _counts(counts: dict[str, Any]) -> list[str]:
+    """Judged, failed and missing; a question mark for what nobody knows."""
+    judged = str(counts.get("judged", ""))
+    if counts.get("expected") is not None:
+        judged += f"/{counts['expected']}"
+    missing = counts.get("missing", "")
+    return [judged, str(counts.get("failed", "")), "?" if missing is None else str(missing)]
+
+
+def _comparison(found: dict[str, Any]) -> list[Listing]:
+    cases = found["cases"]
+
+    def against(entry: dict[str, Any]) -> list[str]:
+        bounds = entry["interval"]
+        return [
+            table.with_digits(entry["difference"], bounds, "+"),
+            table.bounds(bounds, cases, "+"),
+            f"{entry['won']:.0%}",
+            f"{entry['lost']:.0%}",
+        ]
+
+    differences = ["difference", "95%", "won", "lost"]
+    rows = [
+        [name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"])]
+        + (against(entry) if "difference" in entry else [""] * len(differences))
+        for name, entry in found["models"].items()
+    ]
+    title = f"Models compared: {found['metric']}, over {cases:,} common cases"
+    note = "Differences are to the first, of the same cases."
+    made = [Listing(title, ["model", "judged", "over tasks", "over cases", *differences], rows, [note])]
+    if len(found["pairs"]) > 1:
+        rows = [[pair["second"], pair["first"], *against(pair)] for pair in found["pairs"]]
+        made.append(Listing("Every two models", ["model", "against", *differences], rows))
+    return made
+
+
 def text_listings(found: dict[str, Any]) -> list[Listing]:
     """text_subset.text_subset's result."""
     columns = ["expected", "generated", "judged", "failed", "missing"]
     rows = []
     for name, entry in found["metrics"].items():
-        bounds = "" if entry["interval"] is None else "{:.2f}–{:.2f}".format(*entry["interval"])
+        shown = table.with_digits(entry["mean"], entry["interval"]), table.bounds(entry["interval"], entry["n"])
         counts = found["coverage"][name]
-        rows.append([name, _number(entry["mean"]), bounds, *(_number(counts[column]) for column in columns)])
-    return [Listing("rededit, text subset", ["metric", "mean", "95%", *columns], rows, found["notes"])]
+        rows.append([name, *shown, *(_number(counts[column]) for column in columns)])
+    columns = ["metric", "mean", "95%", *columns]
+    return [Listing("rededit, text subset", columns, rows, found["notes"], found["warnings"])]
 
 
 def dataset_listings(found: dict[str, Any]) -> list[Listing]:
@@ -196,9 +273,10 @@ def rich_tables(listings: list[Listing]) -> list[Table]:
     from rich.text import Text
 
     made = []
-    for title, columns, rows, notes in listings:
+    for title, columns, rows, notes, warnings in listings:
         # No edges: 80 columns hold GEdit-Bench's three metrics.
-        printed = Table(title=title, box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+        above = Text("\n").join([*(Text(f"WARNING: {said}", "bold red") for said in warnings), Text(title)])
+        printed = Table(title=above, box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
         printed.caption, printed.caption_justify = Text("\n".join(notes)), "left"
         for column in columns:
             printed.add_column(Text(column), justify="left" if column == columns[0] else "right", no_wrap=True)
@@ -210,7 +288,8 @@ def rich_tables(listings: list[Listing]) -> list[Table]:
 
 def markdown(listings: list[Listing]) -> str:
     lines = []
-    for title, columns, rows, notes in listings:
+    for title, columns, rows, notes, warnings in listings:
+        lines += [line for said in warnings for line in (f"> **WARNING: {said}**", "")]
         lines += [f"**{title}**", "", _markdown_row(columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
         lines += [*map(_markdown_row, rows), "", *(f"- {note}" for note in notes), *([""] if notes else [])]
     return "\n".join(lines)
@@ -219,8 +298,10 @@ def markdown(listings: list[Listing]) -> str:
 def latex(listings: list[Listing]) -> str:
     """Tabular environments, to be put into a paper's table; titles and notes are comments."""
     lines = []
-    for title, columns, rows, notes in listings:
+    for title, columns, rows, notes, warnings in listings:
         lines += [f"% {_one_line(title)}", r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
+        wide = rf"\multicolumn{{{len(columns)}}}{{p{{\linewidth}}}}"
+        lines += [rf"{wide}{{\textbf{{Warning: {_latex(said)}}}}} \\" for said in warnings]
         lines += [" & ".join(map(_latex, columns)) + r" \\", r"\hline"]
         lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
         lines += [r"\hline", r"\end{tabular}", *(f"% {_one_line(note)}" for note in notes), ""]
@@ -228,7 +309,7 @@ def latex(listings: list[Listing]) -> str:
 
 
 def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _latex(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edittools.bench.case_list import Case
 from edittools.bench.judged import judge_facts, thumbnail, without_repeats
+from edittools.bench.rescoring import coverage_warnings
 from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score, count_tasks, summarize
 from edittools.errors import EditError, UsageError
@@ -67,15 +68,29 @@ class TextSubset:
         if cases is not None:
             named = [case for case in cases if _names_text([case.instruction])]
             expected = count_tasks(metric for metric in metrics for _ in (named if metric == OCR else cases))
-        made = summarize(scores, expected, ["score"], seed)
+        made = {
+            metric: summarize(
+                [score for score in scores if score.task == metric],
+                None if expected is None else {metric: expected.get(metric, 0)},
+                {"score": SCALES[metric]},
+                seed,
+            )
+            for metric in metrics
+        }
         reasons = {metric: Counter(score.reason for score in scores if score.task == metric) for metric in metrics}
         return {
             "benchmark": "rededit",
             "suite": TASK,
-            "metrics": {metric: {"n": entry["n"], **entry["score"]} for metric, entry in made["tasks"].items()},
-            "coverage": made["coverage"]["tasks"],
+            "metrics": {
+                metric: {"n": found["tasks"][metric]["n"], **found["tasks"][metric]["score"]}
+                for metric, found in made.items()
+            },
+            "coverage": {metric: found["coverage"]["tasks"][metric] for metric, found in made.items()},
             "reasons": {metric: {why: n for why, n in found.items() if why} for metric, found in reasons.items()},
             "notes": list(_NOTES),
+            "warnings": [
+                f"{metric}: {said}" for metric, found in made.items() for said in coverage_warnings(found["coverage"])
+            ],
         }
 
     def shown(self) -> list[JudgedCase]:

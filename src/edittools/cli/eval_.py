@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edittools.cli import options
-from edittools.errors import EditError, UsageError
+from edittools.errors import EditError, TooManyFailed, UsageError
 
 if TYPE_CHECKING:
     from edittools.bench.terminal import Listing
@@ -232,7 +232,7 @@ def command(
     beside = _refuse_existing(output, overwrite)
     read = RunOptions(limit=ctx.params["limit"], partial=ctx.params["partial"])
     source = open_input(list(input), read)
-    found = Heldout(source, open_input([data], RunOptions()) if data else None, seed)
+    found = Heldout(source, open_input([data], RunOptions()) if data else None)
     if output is not None:
         _write_report(output, beside, found.html(title or "Held-out evaluation", run_folder), found.summary)
     if chosen == "table":
@@ -251,7 +251,7 @@ _USED = {
     "--cases": {"cases", "images", "results", "limit", "output", "format", "overwrite"},
     "--export": {"export", "input", "partial", "overwrite"},
     "dataset": _PAGE,
-    "heldout": _PAGE | {"run_folder", "data", "seed"},
+    "heldout": _PAGE | {"run_folder", "data"},
     "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
     "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
 }
@@ -300,7 +300,7 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
 def _cases(ctx: click.Context, bench: str) -> None:
     from pathlib import Path
 
-    from edittools.bench.case_list import CaseSource
+    from edittools.bench.case_list import CaseSource, expected_counts
     from edittools.bench.public import benchmarks
     from edittools.stream.run import run
 
@@ -319,7 +319,9 @@ def _cases(ctx: click.Context, bench: str) -> None:
     found = benchmarks()[bench].cases(path, given["language"], given["suite"], pictures)
     if given["limit"] is not None:
         found = found[: given["limit"]]
-    run("eval", CaseSource(bench, given["suite"] or "", found, results), [], {"bench": bench}, run_options)
+    # The history travels with the rows: whoever evaluates them knows how many cases there were.
+    settings = {"bench": bench, "cases": expected_counts(found)}
+    run("eval", CaseSource(bench, given["suite"] or "", found, results), [], settings, run_options)
 
 
 def _export(ctx: click.Context, input: tuple[str, ...]) -> None:
@@ -356,12 +358,13 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     kept = Path(given["outputs"]) if given["outputs"] else None
     if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
-    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", cases, language)]
+    asked = (cases, language, given["limit"] is not None)
+    models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", *asked)]
     for word in given["versus"]:
         name, sign, path = word.partition("=")
         if not sign or not name or not path or name in [model.name for model in models]:
             raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
-        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, cases, language))
+        models.append(JudgedBenchmark(benchmark, open_input([path], read), name, *asked))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
     if len(models) > 1:
@@ -383,6 +386,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         )
         _write_report(output, beside, page, found)
     _print(found, ScoreTable(found, list(benchmark.metrics), given["scoring"]).listings(), chosen)
+    _refuse_nothing(found)
 
 
 def _text_subset_asked(ctx: click.Context, bench: str) -> bool:
@@ -446,9 +450,31 @@ def _print(found: dict[str, Any], listings: list[Listing], chosen: str) -> None:
         from rich.console import Console
 
         Console().print(*rich_tables(listings), sep="\n")
-    else:
-        text = summary_json(found) if chosen == "json" else (markdown if chosen == "markdown" else latex)(listings)
-        click.echo(text, nl=False)
+        return
+    for said in found.get("warnings", ()):  # on standard output they may be read by a program only
+        click.echo(f"eval: warning: {said}", err=True)
+    text = summary_json(found) if chosen == "json" else (markdown if chosen == "markdown" else latex)(listings)
+    click.echo(text, nl=False)
+
+
+def _refuse_nothing(found: dict[str, Any]) -> None:
+    """Raises TooManyFailed where there are cases, and neither we nor the released script have a score of any."""
+    from edittools.bench.terminal import ScoreTable
+
+    tables = ScoreTable(found, [], "strict")
+    totals = [tables.part("coverage", language)["total"] for language in tables.languages]
+    failed = sum(total["failed"] + (total["missing"] or 0) for total in totals)
+    scored = any(
+        total["judged"] or tables.official_means(language)[0] for total, language in zip(totals, tables.languages)
+    )
+    if failed and not scored:
+        reasons = {
+            why: n for language in tables.languages for why, n in tables.part("strict", language)["reasons"].items()
+        }
+        raise TooManyFailed(
+            f"none of {failed} cases has a score",
+            hint=f"most often: {max(reasons, key=lambda why: reasons[why])}" if reasons else None,
+        )
 
 
 def _rescore(ctx: click.Context, bench: str, chosen: str) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,21 +51,28 @@ class Outputs:
     model: str | None = None  # where a folder holds the outputs of several
 
 
+OfficialMeans = dict[str, dict[str, dict[str, float]]]
+"""Language -> task (or `average`, `intersection`) -> metric -> mean."""
+
+
 @dataclass(frozen=True)
 class Rescored:
     """`official` is the released script's result; the scores are ours, by language where there are several ("" else).
 
     `official_means` are the official means for a table: language -> task -> metric -> mean, `average` being that of
-    the tasks and `intersection` that of the subset; empty where the script ends with an exception. `expected` counts
-    the cases of each task, by language; None where no file says. `notes` say where the official numbers are known to
-    be wrong, and what was found on the way.
+    the tasks and `intersection` that of the subset; empty where the script ends with an exception. `without_failed`
+    are the same by the same formula, of the cases that do not make the script fail: only where there are official
+    means neither of all tasks nor on average. `expected` counts the cases of each task, by language: None of a task of
+    which no file says it, and None where nothing was asked for. `notes` say where the official numbers are known to be
+    wrong, and what was found on the way.
     """
 
     official: Any
-    official_means: dict[str, dict[str, dict[str, float]]]
+    official_means: OfficialMeans
     scores: dict[str, list[Score]]
-    expected: dict[str, dict[str, int] | None]
+    expected: dict[str, Mapping[str, int | None] | None]
     notes: list[str]
+    without_failed: OfficialMeans = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Benchmark:
 
     `rescore` scores released outputs again. `cases` lists what is to be generated, given the user's copy of the
     benchmark, a language, a suite and the root of the pictures (None for the defaults); it imports pyarrow, which
-    rescoring does without. `tasks` are those that a case may have.
+    rescoring does without. `suites` are the tasks that a case may have, those that are run together side by side.
     `values` makes the metrics out of a judged case's dimensions (None where one is missing), and `write` writes the
     judged cases as the released scripts do, so that they and `rescore` read them; it returns what to rescore.
     """
@@ -84,9 +91,18 @@ class Benchmark:
     metrics: dict[str, tuple[float, float]]  # name -> lowest and highest value
     rescore: Callable[[Outputs], Rescored]
     cases: Callable[[Path, str | None, str | None, Path | None], list[Case]]
-    tasks: tuple[str, ...]
+    suites: tuple[tuple[str, ...], ...]
     values: Callable[[dict[str, float], dict[str, Any]], dict[str, float] | None]
     write: Callable[[list[JudgedRow], Path, str], Outputs]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for suite in self.suites for task in suite)
+
+    def wanted(self, scores: Iterable[Score]) -> dict[str, int | None]:
+        """The tasks of the suites that the scores are of, each with an unknown number of cases."""
+        found = {score.task for score in scores}
+        return {task: None for suite in self.suites if found.intersection(suite) for task in suite}
 
 
 @functools.cache

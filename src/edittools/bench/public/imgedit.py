@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from edittools.bench.lmms import LMMS_FAILED, LMMS_NOTE, lmms_samples
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, released_json, unreadable
+from edittools.bench.scores import Score, count_tasks, crashed, official, released_json, that_end_well, unreadable
 from edittools.errors import EditError, UsageError
 from edittools.json_file import read_json
 from edittools.judges.parsing import Unparsed, imgedit_official, labelled_strict, official_average, uge_strict
@@ -32,6 +34,8 @@ def rescore(outputs: Outputs) -> Rescored:
     suite = outputs.suite or "basic"
     if suite not in SUITES:
         raise UsageError(f"--suite {suite}: expected one of {', '.join(SUITES)}")
+    if (samples := lmms_samples(outputs.path, "imgedit_avg_score")) is not None:
+        return _of_lmms(samples)
     path = outputs.path
     if path.is_dir():
         found = [path / name for name in ("result.json", "result.jsonl") if (path / name).exists()]
@@ -50,25 +54,81 @@ def rescore(outputs: Outputs) -> Rescored:
         if not isinstance(meta, dict) and not unlisted:
             notes.append(f"{listed}: not {{key: {{...}}}} as in {_LISTS[suite][-1]}")
     if suite == "uge":
-        made: Any = broken or official(lambda: {"average": _uge_average(replies)})
-        expected = {_UGE: len(meta)} if isinstance(meta, dict) else None
-        means = {} if made.get("average") is None else {"": {"average": {"score": made["average"]}}}
-        return Rescored(made, means, {"": _scores(replies, None)}, {"": expected}, notes)
-    if outputs.meta is None:
+        types: dict[str, str | None] | None = dict.fromkeys(meta, _UGE) if isinstance(meta, dict) else None
+        made, means, clean = _official_uge(replies, broken)
+    elif outputs.meta is None:
         raise UsageError("--rescore of the basic suite needs --meta basic_edit.json, which says the edit types")
-    types = _edit_types(meta)
-    expected = count_tasks(kind for kind in types.values() if kind is not None)
+    else:
+        types = _edit_types(meta)
+        made, means, clean = _official_basic(replies, meta, broken, unlisted)
+        notes.append(NO_OVERALL)
+    strange = 0 if types is None or not isinstance(replies, dict) else len(replies.keys() - types.keys())
+    if strange:
+        notes.append(f"{strange} replies are to no case of the list: ours leave them out")
+    expected = None if types is None else count_tasks(kind for kind in types.values() if kind is not None)
+    return Rescored(made, {"": means}, {"": _scores(replies, types, suite)}, {"": expected}, notes, {"": clean})
+
+
+NO_OVERALL = "no official overall exists: BAGEL averages all samples, FireRed's table the nine types"
+
+_Means = dict[str, dict[str, float]]
+
+
+def _official_uge(replies: Any, broken: dict[str, str] | None) -> tuple[Any, _Means, _Means]:
+    """What get_average_score.py makes of it; the means for a table; those without the cases that end it."""
+
+    def means(found: Any) -> _Means:
+        return {} if crashed(found) or found["average"] is None else {"average": {"score": found["average"]}}
+
+    def compute(replies: Any) -> Any:
+        return {"average": _uge_average(replies)}
+
+    made: Any = broken or official(lambda: compute(replies))
+    if not crashed(made) or not isinstance(replies, dict):
+        return made, means(made), {}
+    return made, {}, means(compute(that_end_well(replies, compute)))
+
+
+def _official_basic(
+    replies: Any, meta: Any, broken: dict[str, str] | None, unlisted: dict[str, str] | None
+) -> tuple[Any, _Means, _Means]:
+    """What the two scripts make of it; the means for a table; those without the cases that end either of them."""
+
+    def means(found: Any) -> _Means:
+        return {str(kind): {"score": mean} for kind, mean in found.get("typescore", {}).items()}
+
     made = broken or _basic(replies, meta)
     if unlisted and "average_score" in made:
         made = {"average_score": made["average_score"], **unlisted}
-    notes.append("no official overall exists: BAGEL averages all samples, FireRed's table the nine types")
-    return Rescored(
-        made,
-        {"": {str(kind): {"score": mean} for kind, mean in made.get("typescore", {}).items()}},
-        {"": _scores(replies, types)},
-        {"": expected},
-        notes,
-    )
+    if not crashed(made) or not isinstance(replies, dict) or not isinstance(meta, dict):
+        return made, means(made), {}
+    return made, means(made), means(_basic(that_end_well(replies, lambda part: _basic(part, meta)), meta))
+
+
+def _of_lmms(samples: list[dict[str, Any]]) -> Rescored:
+    """lmms-eval's samples: three numbers per case, which its own averages count as 0 where it has failed."""
+    scores = []
+    printed: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        facts = sample["imgedit_avg_score"] if isinstance(sample.get("imgedit_avg_score"), dict) else {}
+        parts = [sample.get(f"imgedit_score{number}") for number in (1, 2, 3)]
+        numbers = [part.get("score") if isinstance(part, dict) else None for part in parts]
+        good = [float(n) for n in numbers if type(n) in (int, float) and 1 <= n <= 5]  # type: ignore[operator, arg-type]
+        if type(facts.get("score")) in (int, float):
+            printed[str(facts.get("edit_type"))].append(facts["score"])
+        key, kind = str(facts.get("key")), facts.get("edit_type")
+        task = _TYPES.get(kind, kind) if isinstance(kind, str) else str(kind)
+        if task not in TYPES:
+            scores.append(Score(key, task, {}, "failed", f"{task!r} is no task of the benchmark"))
+        elif len(good) < 3:
+            reason = LMMS_FAILED if not any(numbers) else f"not three scores from 1 to 5: {numbers}"
+            scores.append(Score(key, task, {}, "failed", reason))
+        else:
+            scores.append(Score(key, task, {"score": fmean(min(number, good[0]) for number in good)}))
+    means = {f"imgedit_{kind}_score": fmean(found) for kind, found in printed.items()}
+    every = [number for found in printed.values() for number in found]
+    made = {"imgedit_avg_score": fmean(every) if every else None, **means}
+    return Rescored(made, {"": {}}, {"": scores}, {"": BENCHMARK.wanted(scores) or None}, [LMMS_NOTE])
 
 
 def _lines(path: Path, notes: list[str]) -> tuple[Any, dict[str, str] | None]:
@@ -97,10 +157,10 @@ def _lines(path: Path, notes: list[str]) -> tuple[Any, dict[str, str] | None]:
 def _basic(replies: Any, meta: Any) -> dict[str, Any]:
     """step1_get_avgscore.py and step2_typescore.py; the second ends where the first did."""
     averages = official(lambda: _averages(replies))
-    if "raises" in averages and not isinstance(averages["raises"], float):
+    if crashed(averages):
         return averages
     kinds = official(lambda: _type_averages(averages, meta))
-    if "raises" in kinds and not isinstance(kinds["raises"], float):
+    if crashed(kinds):
         return {"average_score": averages, **kinds}
     return {"average_score": averages, "typescore": kinds}
 
@@ -131,7 +191,7 @@ def _edit_types(meta: Any) -> dict[str, str | None]:
     return {key: _TYPES.get(kind, kind) if isinstance(kind, str) else None for key, kind in kinds.items()}
 
 
-def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
+def _scores(replies: Any, types: Mapping[str, str | None] | None, suite: str) -> list[Score]:
     """Ours: three labelled scores from 1 to 5, capped; all else has failed. Keys that the data lack are left out."""
     if not isinstance(replies, dict):
         return []
@@ -143,7 +203,7 @@ def _scores(replies: Any, types: dict[str, str | None] | None) -> list[Score]:
         if not isinstance(reply, str):
             found.append(Score(key, task, {}, "failed", f"no reply: {reply!r}"[:200]))
             continue
-        scores = uge_strict(reply) if types is None else labelled_strict(reply)
+        scores = uge_strict(reply) if suite == _UGE else labelled_strict(reply)
         if isinstance(scores, Unparsed):
             found.append(Score(key, task, {}, "failed", scores.reason))
         else:
@@ -247,7 +307,7 @@ BENCHMARK = Benchmark(
     {"score": (1.0, 5.0)},
     rescore,
     cases,
-    (*TYPES, _UGE, *_KINDS.values()),
+    (TYPES, (_UGE,), tuple(_KINDS.values())),
     values,
     write,
 )

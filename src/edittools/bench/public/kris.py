@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, released_json
+from edittools.bench.scores import Score, count_tasks, crashed, official, released_json, that_end_well
 from edittools.errors import EditError
 from edittools.json_file import read_json
 from edittools.judges.parsing import kris_official, kris_official_dual
@@ -55,35 +55,57 @@ SHORT = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": 
 def rescore(outputs: Outputs) -> Rescored:
     if not outputs.path.is_dir():
         raise EditError(f"{outputs.path}: expected a folder of CATEGORY/metrics.json")
-    made = official(lambda: _official(outputs.path))
+    made = official(lambda: _official(_metrics(outputs.path)))
     listed = None if outputs.meta is None else cases(outputs.meta, None, None, None)
     notes = ["a category's, a type's and the overall mean pool all single scores: not a mean of means"]
     if not any((outputs.path / name / "metrics.json").exists() for name in TASKS):
         notes.append(f"{outputs.path}: holds no CATEGORY/metrics.json; the script skips what is not there")
+    scores = _scores(outputs.path)
+    expected = BENCHMARK.wanted(scores) if listed is None else count_tasks(case.task for case in listed)
+    clean = _table_means(_official(_readable(outputs.path))) if crashed(made) else {}
+    return Rescored(made, {"": _table_means(made)}, {"": scores}, {"": expected or None}, notes, {"": clean})
+
+
+def _table_means(made: Any) -> dict[str, dict[str, float]]:
     shown = {name: found["AVG"] for name, found in (made.get("type_avg", {}) | made.get("meta", {})).items()}
     if made.get("overall"):
         shown["average"] = made["overall"]["AVG"]
-    return Rescored(
-        made,
-        {"": {name: {"score": mean} for name, mean in shown.items()}},
-        {"": _scores(outputs.path)},
-        {"": None if listed is None else count_tasks(case.task for case in listed)},
-        notes,
-    )
+    return {name: {"score": mean} for name, mean in shown.items()}
 
 
-def _official(folder: Path) -> dict[str, Any]:
-    """summarize_benchmark_scores_with_normalization of BAGEL's summarize.py (its own main() cannot run)."""
+def _metrics(folder: Path) -> dict[str, Any]:
+    """What the files of the categories hold, those that are there. Raises what the script raises of them."""
+    paths = {name: folder / name / "metrics.json" for name in TASKS}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.exists()}
+
+
+def _readable(folder: Path) -> dict[str, Any]:
+    """The same of the files and the samples that do not end the script."""
+    found = {}
+    for name in TASKS:
+        path = folder / name / "metrics.json"
+        samples = released_json(path)[0] if path.exists() else None
+        if isinstance(samples, dict):
+            found[name] = that_end_well(samples, functools.partial(_of_category, name))
+    return found
+
+
+def _of_category(name: str, samples: dict[str, Any]) -> dict[str, Any]:
+    return _official({name: samples})
+
+
+def _official(samples: dict[str, Any]) -> dict[str, Any]:
+    """summarize_benchmark_scores_with_normalization of BAGEL's summarize.py (its own main() cannot run), of category
+    -> case -> metric -> score."""
     by_metric: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     pooled: dict[str, list[float]] = defaultdict(list)
     categories: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for kind, (names, metrics) in TYPES.items():
         for name in names:
-            path = folder / name / "metrics.json"
-            if not path.exists():
+            if name not in samples:
                 continue
             found: dict[str, list[float]] = {metric: [] for metric in metrics}
-            for sample in json.loads(path.read_text("utf-8")).values():
+            for sample in samples[name].values():
                 for metric in metrics:
                     if metric in sample and sample[metric] is not None:
                         value = (sample[metric] - 1) * 25
@@ -138,30 +160,46 @@ def _scores(folder: Path) -> list[Score]:
 
 
 def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
-    """Of CATEGORY/annotation.json with the pictures beside it; a case may have several sources."""
+    """Of CATEGORY/annotation.json with the pictures beside it, or of BAGEL's list of all, final_data.json, with the
+    pictures in the folder of their category; a case may have several sources."""
+    files = [path] if path.is_file() else sorted(path.glob("*/annotation.json")) or sorted(path.rglob(_BAGEL))
+    if not files:
+        raise EditError(f"{path}: holds no CATEGORY/annotation.json of KRIS-Bench, and no {_BAGEL}")
+    made = []
+    for file in files:
+        listed = read_json(file)
+        beside = file.parent / "KRIS_Bench"
+        usual = file.parent.parent if isinstance(listed, dict) else beside if beside.is_dir() else file.parent
+        root = pictures or usual
+        try:
+            if isinstance(listed, dict):
+                made += [_case(file, root, file.parent.name, key, item) for key, item in listed.items()]
+            else:
+                made += [_case(file, root, item["type"], str(item["id"]), item) for item in listed]
+        except (TypeError, KeyError) as error:
+            raise EditError(f"{file}: not a list of KRIS-Bench's cases: {error!r}") from error
+    return made
+
+
+_BAGEL = "final_data.json"
+
+
+def _case(file: Path, root: Path, category: str, key: str, item: Any) -> Case:
     from edittools.bench.case_list import Case, loose_picture
     from edittools.judges.protocols import frame_numbers
 
-    made = []
-    for file in sorted(path.glob("*/annotation.json")):
-        category = file.parent.name
-        task = known_task(_EARLIER.get(category, category), TASKS, str(file))
-        folder = file.parent if pictures is None else pictures / category
-        for key, item in read_json(file).items():
-            try:
-                names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
-                facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
-                if task == "viewpoint_change" and item.get("gt_img"):  # no other script reads it
-                    facts["gt_img"] = str((folder / item["gt_img"]).resolve())
-                made.append(Case(
-                    key, task, item.get("ins_en") or item["instruction"], "en",
-                    [loose_picture(folder / name) for name in names], f"{category}/{key}.png", facts=facts,
-                ))  # fmt: skip
-            except (TypeError, KeyError) as error:
-                raise EditError(f"{file}: {key} is no case of KRIS-Bench: {error!r}") from error
-    if not made:
-        raise EditError(f"{path}: holds no CATEGORY/annotation.json of KRIS-Bench")
-    return made
+    task = known_task(_EARLIER.get(category, category), TASKS, str(file))
+    folder = root / category
+    try:
+        names = [item["ori_img"]] if isinstance(item["ori_img"], str) else item["ori_img"]
+        facts = {"explain": item.get("explain_en") or item.get("explain"), "frames": frame_numbers(names)}
+        if task == "viewpoint_change" and item.get("gt_img"):  # no other script reads it
+            facts["gt_img"] = str((folder / item["gt_img"]).resolve())
+        sources = [loose_picture(folder / name) for name in names]
+        said = item.get("ins_en") or item["instruction"]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise EditError(f"{file}: {key} is no case of KRIS-Bench: {error!r}") from error
+    return Case(key, task, said, "en", sources, f"{category}/{key}.png", facts=facts)
 
 
 def values(dimensions: dict[str, float], case: dict[str, Any]) -> dict[str, float] | None:
@@ -198,7 +236,7 @@ BENCHMARK = Benchmark(
     {"score": (0.0, 100.0)},
     rescore,
     cases,
-    TASKS,
+    (TASKS,),
     values,
     write,
 )

@@ -12,7 +12,17 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task, spoken_language
-from edittools.bench.scores import Score, count_tasks, official, read_lines, released_json, released_lines, unreadable
+from edittools.bench.scores import (
+    Score,
+    count_tasks,
+    crashed,
+    official,
+    read_lines,
+    released_json,
+    released_lines,
+    that_end_well,
+    unreadable,
+)  # fmt: skip
 from edittools.errors import EditError, UsageError
 from edittools.judges.parsing import Unparsed, labelled_strict, official_average, rededit_official
 from edittools.record import NATIVE_TASKS
@@ -37,13 +47,20 @@ def rescore(outputs: Outputs) -> Rescored:
         quota = [key for key, reply in details.items() if isinstance(reply, str) and reply.startswith("Error: ")]
         if quota:
             notes.append(f"{len(quota)} replies are error messages; one of digits only is a score to the script")
+        if strange := len(details.keys() - {str(number) for number in range(len(cases))}):
+            notes.append(f"{strange} replies are to no line of the list: ours leave them out")
     tasks = [case.get("task") for case in cases if isinstance(case, dict)]
     expected = count_tasks(task for task in tasks if isinstance(task, str))
     made: Any = unlisted or broken or official(lambda: _official(details, cases))
+    clean: dict[str, Any] = {}
+    if crashed(made) and isinstance(details, dict):
+        clean = _means(official(lambda: _official(that_end_well(details, lambda one: _official(one, cases)), cases)))
+    return Rescored(made, {"": _means(made)}, {"": _scores(details, cases)}, {"": expected}, notes, {"": clean})
+
+
+def _means(made: Any) -> dict[str, dict[str, float]]:
     means = {str(task): {"score": mean} for task, mean in made.get("averaged_result", {}).items()}
-    if "final_score" in made:
-        means["average"] = {"score": made["final_score"]}
-    return Rescored(made, {"": means}, {"": _scores(details, cases)}, {"": expected}, notes)
+    return means | {"average": {"score": made["final_score"]}} if means else {}
 
 
 def _official(details: Any, cases: list[Any]) -> dict[str, Any]:
@@ -141,5 +158,5 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
 
 
 BENCHMARK = Benchmark(
-    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, TASKS, values, write
+    "rededit", "FireRed-Image-Edit (2026), section 4", {"score": (1.0, 5.0)}, rescore, cases, (TASKS,), values, write
 )

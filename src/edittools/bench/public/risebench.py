@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edittools.bench.public import Benchmark, Outputs, Rescored, known_task
-from edittools.bench.scores import Score, count_tasks, official, released_json, unreadable
+from edittools.bench.scores import Score, count_tasks, crashed, official, released_json, that_end_well, unreadable
 from edittools.errors import EditError, UsageError
 from edittools.json_file import read_json
 from edittools.judges.parsing import Scores, risebench_official, risebench_strict
@@ -73,12 +73,20 @@ def rescore(outputs: Outputs) -> Rescored:
         notes.append("the script needs `subtask` in the data")
     expected = count_tasks(str(case.get("category")) for case in cases)
     made: Any = unlisted or official(lambda: _official(replies, _table(data)))
-    means = {
+    clean: dict[str, Any] = {}
+    if crashed(made) and isinstance(replies, dict):
+        by_index = {str(case["index"]): case for case in cases}
+        kept = that_end_well(by_index, lambda one: _official(replies, list(one.values())))
+        clean = _means(official(lambda: _official(replies, list(kept.values()))))
+    return Rescored(made, {"": _means(made)}, {"": _scores(replies, cases)}, {"": expected}, notes, {"": clean})
+
+
+def _means(made: Any) -> dict[str, dict[str, float]]:
+    return {
         name: {"score": line["Score-Percentage"], "accuracy": line["Accuracy"]}
         for name, line in made.get("summary", {}).items()
         if name in CATEGORIES or name == "Overall"
     }
-    return Rescored(made, {"": means}, {"": _scores(replies, cases)}, {"": expected}, notes)
 
 
 # ---------------------------------------------------------------- as the script does it
@@ -284,7 +292,7 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
     """Of a data*.json whose pictures lie in the folder beside it."""
     from edittools.bench.case_list import Case, loose_picture
 
-    found = [path] if path.is_file() else sorted(path.glob("data*.json"))
+    found = [path] if path.is_file() else sorted(path.glob("data*.json")) or sorted(path.rglob("data*.json"))
     if not found:
         raise EditError(f"{path}: holds no data*.json of RISEBench")
     told: tuple[str, ...] = ("reference", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
@@ -354,7 +362,7 @@ BENCHMARK = Benchmark(
     {"score": (0.0, 100.0), "accuracy": (0.0, 1.0)},
     rescore,
     cases,
-    tuple(CATEGORIES.values()),
+    (tuple(CATEGORIES.values()),),
     values,
     write,
 )
