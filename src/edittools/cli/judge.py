@@ -25,7 +25,7 @@ _OF_WRITING = ("ocr", "targets")
 _OF_RUBRIC = (
     "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
     "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
-    "param", "redo",
+    "param", "redo", "judge",
 )  # fmt: skip
 _STATES = ("failed", "filtered", "unparsed", "refused")  # that --redo chooses from
 
@@ -92,6 +92,12 @@ class _States(click.ParamType):
             if name not in (*_STATES, "all"):
                 self.fail(f"{name!r} is none of {', '.join(_STATES)}, all", param, ctx)
         return frozenset(("ok", *_STATES) if "all" in names else names)
+
+
+def _judge_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from edittools.judges.judgements import check_judge_name
+
+    return None if value is None else check_judge_name(value)
 
 
 def writer_options(function: Callable) -> Callable:
@@ -244,6 +250,13 @@ def writer_options(function: Callable) -> Callable:
 @options.option(
     "--passes", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="Judge every row K times."
 )
+@options.option(
+    "--judge",
+    metavar="NAME",
+    callback=_judge_name,
+    help="Call this judge NAME (letters, digits, _ - .): its scores get columns of their own, "
+    "`judge_RUBRIC_DIMENSION__NAME` with _ for - and ., beside those of other judges; `edit eval --judge` chooses.",
+)
 @options.option("--soft", is_flag=True, help="Also the expected rating under the token probabilities (`_soft`).")
 @options.option("--structured", is_flag=True, help="Ask for JSON by schema: where endpoint and rubric can.")
 @options.option(
@@ -291,7 +304,7 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
     With --rubric a model judges instead: `judge_RUBRIC_DIMENSION` into `scores`, and into the column `judgements` every
     reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and picture
     encoding. A score that no reply gives is null: nothing is invented. Rows with a reply that failed or cannot be read
-    count against --max-errors.
+    count against --max-errors. What the same judge (--judge) said by the same rubric before is replaced.
     """
     from edittools.stream.run import open_input, run
 
@@ -359,7 +372,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.prompts import read_prompts
     from edittools.judges.protocols import Encoding
     from edittools.judges.rubrics import load_rubric
-    from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
+    from edittools.judges.vlm_stage import VERSION, VlmJudgeStage, calls_of
     from edittools.models.writers.asking import Tally, ask_all
     from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
@@ -425,6 +438,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         other=given["second"],
         soft=given["soft"],
         structured=given["structured"],
+        judge=given["judge"],
         jobs=options.jobs(ctx),
     )
     # -n reaches nobody: the backend that it loads is a stand-in.
@@ -451,7 +465,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             run_options = dataclasses.replace(run_options, overwrite=True)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
     try:
-        total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
+        total = run("judge", source, [stage], settings, run_options, version=VERSION, sink=sink, progress=progress)
     finally:
         if store is not None:
             store.close()

@@ -8,6 +8,7 @@ read; everything else is a state with the reply beside it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edittools.errors import EditError, RowError, UsageError
+from edittools.judges.judgements import ENDINGS, ending_of, score_name
 from edittools.judges.parsing import Scores, Unparsed
 from edittools.judges.protocols import Call, Case, Encoding, Prompts
 from edittools.judges.rubrics import Dimension, Numbers, Rubric
@@ -35,7 +37,7 @@ from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import check_columns, row_pictures, source_references
 from edittools.stream.rows import column_values, instructions
 from edittools.stream.scores import add_scores, scores_schema
-from edittools.stream.source import Source
+from edittools.stream.source import Source, align, can_align
 from edittools.stream.wire import Counts
 
 COLUMN = "judgements"
@@ -44,6 +46,7 @@ STATES = ("ok", "unparsed", "refused", "filtered", "failed", "missing")
 JUDGEMENT = pa.struct(
     [
         ("rubric", pa.string()),
+        ("judge", pa.string()),  # its name; null where it was given none
         ("dimension", pa.string()),
         ("score", pa.float64()),  # null unless the state is ok
         ("state", pa.string()),  # one of STATES
@@ -57,6 +60,9 @@ JUDGEMENT = pa.struct(
         ("soft", pa.float64()),  # the expectation under the token probabilities, where they are known
     ]
 )
+
+VERSION = 2
+"""Of what the stage makes of the same rows and replies."""
 
 _NOT_HERE = "the rubric does not ask for it here"
 
@@ -98,6 +104,9 @@ class JudgedCounts(Counts):
 class VlmJudgeStage:
     """Stage: a column `judgements`, and the scores `judge_RUBRIC_DIMENSION` in `scores`.
 
+    A judge with a name (`judge`) has columns of its own, `judge_RUBRIC_DIMENSION__NAME`, beside those of other judges.
+    What the same judge said of a row by the same rubric before is replaced, all of it.
+
     Rows stay, in order, and a batch goes on as soon as its last reply is there. Every row is asked about `passes`
     times; the score is the mean over the passes that gave one, and with several passes `_low` and `_high` beside it
     are its 95% interval (Student's t, within the scale). With `soft` also `_soft`, the mean of the passes' expected
@@ -126,6 +135,7 @@ class VlmJudgeStage:
         other: str | None = None,
         soft: bool = False,
         structured: bool = False,
+        judge: str | None = None,
         jobs: int = 1,
     ) -> None:
         if passes < 1:
@@ -146,10 +156,21 @@ class VlmJudgeStage:
         self.passes, self.parameters = passes, dict(parameters or {})
         self.encoding = encoding or Encoding()
         self.language, self.edited, self.other = language, edited, other
-        self.soft, self.structured, self.jobs = soft, structured, jobs
+        self.soft, self.structured, self.judge, self.jobs = soft, structured, judge, jobs
         self.fetcher = Fetcher()
         self.counts = JudgedCounts()
         self.unasked, self.unasked_why = 0, ""  # rows of this run about which there was nothing to ask; the first's why
+        self.replaced = 0  # rows that this judge had judged before
+
+    def remark(self) -> str:
+        """What the run took the place of."""
+        if not self.replaced:
+            return ""
+        who = "a judge without a name" if self.judge is None else f"`{self.judge}`"
+        return (
+            f"{self.replaced} rows were judged by `{self.rubric.name}` and {who} before: replaced; --judge NAME keeps "
+            "judges side by side"
+        )
 
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
@@ -167,8 +188,11 @@ class VlmJudgeStage:
 
     def score_names(self) -> list[str]:
         endings = ["", *(("_low", "_high") if self.passes > 1 else ()), *(("_soft",) if self.soft else ())]
+        return self._names(endings)
+
+    def _names(self, endings: Iterable[str]) -> list[str]:
         return [
-            f"judge_{self.rubric.name}_{dimension.name}{ending}"
+            score_name(self.rubric.name, dimension.name, self.judge, ending)
             for dimension in self.rubric.dimensions
             for ending in endings
         ]
@@ -179,9 +203,9 @@ class VlmJudgeStage:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
         check_columns(schema, "source", "instruction", "provenance")
-        if COLUMN in schema.names and schema.field(COLUMN).type != pa.list_(JUDGEMENT):
+        if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, pa.list_(JUDGEMENT)):
             raise UsageError(f"column `{COLUMN}` holds something else already")
-        return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)})
+        return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)}, without=self._names(ENDINGS))
 
     def _edited(self, schema: pa.Schema) -> str:
         return self.edited or ("result" if "result" in schema.names else "target")
@@ -231,6 +255,7 @@ class VlmJudgeStage:
             raise EditError("the judge stopped before every row was asked about")
 
     def _calls(self, number: int, entry: _Waiting) -> Iterator[tuple[Tag, Request]]:
+        self._refuse_namesakes(entry.batch.rows)
         for row, prepared, calls in self._prepared(entry.batch):
             entry.rows[row] = prepared
             if prepared.missing is not None:
@@ -239,6 +264,20 @@ class VlmJudgeStage:
             for turn in range(self.passes):
                 for call in calls:
                     yield (number, row, turn, call.name), self._request(call, turn)
+
+    def _refuse_namesakes(self, rows: pa.RecordBatch) -> None:
+        """Raises UsageError where another judge's scores stand in the columns of this one, as SQL reads them."""
+        if COLUMN not in rows.schema.names:
+            return
+        found = _judgements(rows).flatten()
+        names = found.field("judge").filter(pc.equal(found.field("rubric"), self.rubric.name)).unique().to_pylist()
+        mine = ending_of(self.judge).casefold()
+        for name in names:
+            if name != self.judge and ending_of(name).casefold() == mine:
+                raise UsageError(
+                    f"--judge {self.judge}: `{name}` has judged these rows, and its columns have the same names",
+                    hint="choose a name that differs in more than `-`, `.`, `_` and capitals",
+                )
 
     def _request(self, call: Call, turn: int) -> Request:
         parameters: dict[str, Any] = {"logprobs": True, "top_logprobs": 20} if self.soft else {}
@@ -322,11 +361,18 @@ class VlmJudgeStage:
         for judgements, _ in made:
             self._count(self.counts, judgements)
         rows = entry.batch.rows
-        before = column_values(rows, COLUMN)
-        lists = [(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
+        before = _judgements(rows).to_pylist() if COLUMN in rows.schema.names else [None] * rows.num_rows
+        lists = [self._others(earlier or []) + judgements for earlier, (judgements, _) in zip(before, made)]
         beside = {COLUMN: pa.array(lists, pa.list_(JUDGEMENT))}
         scores = [scores for _, scores in made]
         return entry.batch.replace(add_scores(rows, schema, self.score_names(), scores, beside))
+
+    def _others(self, judgements: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A row's judgements by other judges and rubrics; the rest is about to be replaced."""
+        who = (self.rubric.name, self.judge)
+        others = [one for one in judgements if (one["rubric"], one["judge"]) != who]
+        self.replaced += len(others) < len(judgements)
+        return others
 
     def recount(self, batches: Iterator[Batch]) -> JudgedCounts:
         """`counts` of rows that such a stage wrote, in this run or in an earlier one."""
@@ -337,13 +383,17 @@ class VlmJudgeStage:
         return counts
 
     def has_state(self, path: str, states: Set[str]) -> bool:
-        """Whether a Parquet file of judged rows has a judgement by this rubric in one of the states."""
+        """Whether a Parquet file of judged rows has a judgement by this rubric and judge in one of the states."""
         import pyarrow.parquet as pq
 
         with files.open_read(path) as file:
             column = pq.read_table(file, columns=[COLUMN]).column(COLUMN)
         found = pc.list_flatten(column).combine_chunks()
-        mine = pc.equal(found.field("rubric"), self.rubric.name)
+        named = found.field("judge")
+        mine = pc.and_(
+            pc.equal(found.field("rubric"), self.rubric.name),
+            named.is_null() if self.judge is None else pc.fill_null(pc.equal(named, self.judge), False),
+        )
         return pc.any(pc.and_(mine, pc.is_in(found.field("state"), pa.array(sorted(states))))).as_py() or False
 
     def _count(self, counts: JudgedCounts, judgements: list[dict[str, Any]]) -> None:
@@ -357,15 +407,15 @@ class VlmJudgeStage:
         judgements = [one for turn in range(self.passes) for one in self._pass(row, turn)]
         scores: dict[str, float | None] = {}
         for dimension in self.rubric.dimensions:
-            name = f"judge_{self.rubric.name}_{dimension.name}"
+            name = functools.partial(score_name, self.rubric.name, dimension.name, self.judge)
             mine = [one for one in judgements if one["dimension"] == dimension.name]
             values = [one["score"] for one in mine if one["score"] is not None]
-            scores[name] = rounded(math.fsum(values) / len(values)) if values else None
+            scores[name()] = rounded(math.fsum(values) / len(values)) if values else None
             if self.passes > 1:
                 bounds = mean_interval(values, dimension.low, dimension.high)
-                scores[f"{name}_low"], scores[f"{name}_high"] = bounds or (None, None)
+                scores[name("_low")], scores[name("_high")] = bounds or (None, None)
             if self.soft:
-                scores[f"{name}_soft"] = rounded(soft_score([one["soft"] for one in mine]))
+                scores[name("_soft")] = rounded(soft_score([one["soft"] for one in mine]))
         return judgements, scores
 
     def _pass(self, row: _Row, turn: int) -> Iterator[dict[str, Any]]:
@@ -408,7 +458,8 @@ class VlmJudgeStage:
         wrong: Mapping[str, tuple[str, str | None]],
     ) -> dict[str, Any]:
         result: dict[str, Any] = {child.name: None for child in JUDGEMENT}
-        result.update(rubric=self.rubric.name, dimension=dimension.name, endpoint=self.endpoint, model=self.model)
+        result.update(rubric=self.rubric.name, judge=self.judge, dimension=dimension.name)
+        result.update(endpoint=self.endpoint, model=self.model)
         result["pass"] = turn
         made = [name for name in dimension.calls if name in row.calls]
         if not made:
@@ -438,6 +489,12 @@ class VlmJudgeStage:
         if all(name in soft for name in made):
             result["soft"] = rounded(dimension.value({name: soft[name] for name in made}))
         return result
+
+
+def _judgements(rows: pa.RecordBatch) -> pa.ListArray:
+    """The column `judgements` as it is written today: files from before judges had names lack that field."""
+    schema = pa.schema([(COLUMN, pa.list_(JUDGEMENT))])
+    return align(rows.select([COLUMN]), schema).column(0)
 
 
 _REFERENCES = ("reference_img", "gt_img")  # facts that name a picture

@@ -19,10 +19,17 @@ def score_types(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def scores_schema(
-    schema: pa.Schema, names: Iterable[str], beside: Mapping[str, pa.DataType] | None = None
+    schema: pa.Schema,
+    names: Iterable[str],
+    beside: Mapping[str, pa.DataType] | None = None,
+    without: Iterable[str] = (),
 ) -> pa.Schema:
-    """The schema with these scores declared as numbers, and the columns `beside` them: last, in this order."""
-    types = score_types(schema) | dict.fromkeys(names, pa.float64())
+    """The schema with these scores declared as numbers, and the columns `beside` them: last, in this order.
+
+    Scores `without` which the rows go on are left out, unless they are among `names`.
+    """
+    own, gone = dict.fromkeys(names, pa.float64()), set(without)
+    types = {name: kind for name, kind in score_types(schema).items() if name in own or name not in gone} | own
     added = {"scores": pa.struct(list(types.items())), **(beside or {})}
     return pa.schema([*((c.name, c.type) for c in schema if c.name not in added), *added.items()])
 

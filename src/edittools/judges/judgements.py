@@ -1,0 +1,84 @@
+"""Several judges of one rubric: their names, their score columns, and what each of them said of a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edittools.errors import UsageError
+
+PLAIN = "plain"
+"""What a judge is called that was given no name: its scores stand in the columns without one."""
+
+ALL = "all"
+"""What asks for the mean over all judges; no judge can have this name."""
+
+ENDINGS = ("", "_low", "_high", "_soft", "_calibrated")
+"""Of the columns that stand beside a score."""
+
+_MARK = "__"  # before a judge's name; in no rubric's and no dimension's
+
+Judgements = Iterable[Mapping[str, Any]]
+"""The entries of a row's column `judgements`."""
+
+
+def check_judge_name(name: str) -> str:
+    """The name. Raises UsageError where it has other characters than a column can be made of, or means something."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+        raise UsageError(f"--judge {name}: a name has letters, digits, `_`, `-` and `.`")
+    if name.casefold() in (ALL, PLAIN):
+        raise UsageError(f"--judge {name}: `{ALL}` means all judges, `{PLAIN}` the one without a name")
+    return name
+
+
+def ending_of(judge: str | None) -> str:
+    """What a named judge's score columns end with; `-` and `.` become `_`, so that SQL needs no quotes."""
+    return "" if judge is None else _MARK + re.sub("[-.]", "_", judge)
+
+
+def score_name(rubric: str, dimension: str, judge: str | None = None, ending: str = "") -> str:
+    """`judge_RUBRIC_DIMENSION`, an ending of ENDINGS, and of a named judge `__NAME`: a field of `scores`."""
+    return f"judge_{rubric}_{dimension}{ending}{ending_of(judge)}"
+
+
+def score_dimensions(names: Iterable[str], rubrics: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str, str]]:
+    """Score column -> (rubric, dimension, what it ends with) of those columns that hold a judge's scores themselves.
+
+    `rubrics` are the dimensions of each rubric.
+    """
+    known = {score_name(rubric, name): (rubric, name) for rubric, names in rubrics.items() for name in names}
+    found = {}
+    for column in names:
+        plain, mark, judge = column.partition(_MARK)
+        if plain in known:
+            found[column] = (*known[plain], mark + judge)
+    return found
+
+
+def called(judgement: Mapping[str, Any]) -> str:
+    """The judge's name; files from before judges had any hold no field for it."""
+    return judgement.get("judge") or PLAIN
+
+
+def judge_names(rows: Iterable[Judgements | None], rubric: str) -> list[str]:
+    """Who judged any row by a rubric; the judge without a name first, the others by name."""
+    found = {called(one) for judgements in rows for one in judgements or () if one["rubric"] == rubric}
+    return sorted(found, key=lambda name: (name != PLAIN, name))
+
+
+def passes_of(judgements: Judgements | None, rubric: str, judge: str) -> list[dict[str, Mapping[str, Any]]]:
+    """What a judge said of a row by a rubric, pass by pass: dimension -> judgement.
+
+    Earlier versions put the judgements of a second run behind those of the first: the last run counts, as it does in
+    the columns of scores.
+    """
+    found: dict[tuple[int, str], Mapping[str, Any]] = {}
+    for one in judgements or ():
+        if one["rubric"] == rubric and called(one) == judge:
+            place = one["pass"], one["dimension"]
+            if place in found:  # a further run begins
+                found = {}
+            found[place] = one
+    turns = sorted({turn for turn, _ in found})
+    return [{name: one for (place, name), one in found.items() if place == turn} for turn in turns]
