@@ -92,7 +92,7 @@ class Judge:
         return drawn[0]
 
 
-def stage(judge: Any, rubric: str = "dimensions", **settings: Any) -> VlmJudgeStage:
+def stage(judge: Any, rubric: str = "dimensions", /, **settings: Any) -> VlmJudgeStage:
     return VlmJudgeStage(load_rubric(rubric), judge, **{"model": "m", "endpoint": "https://x/v1", **settings})
 
 

@@ -372,7 +372,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.prompts import read_prompts
     from edittools.judges.protocols import Encoding
     from edittools.judges.rubrics import load_rubric
-    from edittools.judges.vlm_stage import VERSION, VlmJudgeStage, calls_of
+    from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
     from edittools.models.writers.asking import Tally, ask_all
     from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
@@ -465,7 +465,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
             run_options = dataclasses.replace(run_options, overwrite=True)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
     try:
-        total = run("judge", source, [stage], settings, run_options, version=VERSION, sink=sink, progress=progress)
+        total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
     finally:
         if store is not None:
             store.close()

@@ -61,9 +61,6 @@ JUDGEMENT = pa.struct(
     ]
 )
 
-VERSION = 2
-"""Of what the stage makes of the same rows and replies."""
-
 _NOT_HERE = "the rubric does not ask for it here"
 
 Tag = tuple[int, int, int, str]
