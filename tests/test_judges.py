@@ -84,7 +84,7 @@ def test_judging_again_replaces_what_the_same_judge_said() -> None:
 def test_names_that_make_the_same_columns_are_refused_before_anything_is_asked(other: str) -> None:
     once = judged(batches([row("a")]), 2, judge="gpt-4.1")
     asked = Judge(lambda request: three(1, 1, 1))
-    with pytest.raises(UsageError, match="`gpt-4.1` has judged these rows"):
+    with pytest.raises(UsageError, match=r"`gpt-4\.1` has judged these rows"):
         list(stage(asked, judge=other)(iter(once)))
     assert not asked.requests
     list(stage(asked, "viescore", judge=other)(iter(once)))  # of another rubric they are other columns
