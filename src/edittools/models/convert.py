@@ -1,8 +1,8 @@
 """`python -m edittools.models.convert FILE FOLDER`: a released checkpoint as safetensors, once.
 
-What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), RAFT or the aesthetic predictor (`*.pth`), or
-Step1X-Edit: the official `*.safetensors`, or the folder that is made for the fork of diffusers. The way back is
-`--to official` and `--to fork`.
+What it is, its keys tell: SSCD (`*.torchvision.pt`), ISC21 (`*.pth.tar`), RAFT, the aesthetic predictor or an ArcFace
+backbone (`*.pth`), or Step1X-Edit: the official `*.safetensors`, or the folder that is made for the fork of diffusers.
+The way back is `--to official` and `--to fork`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edittools.errors import EditError
 from edittools.models import aesthetic, raft, step1x_weights
-from edittools.models.embedders import isc21, sscd
+from edittools.models.embedders import arcface, isc21, sscd
 from edittools.models.weights import read_released
 
 
@@ -22,13 +22,13 @@ def convert(path: str | Path, target: str | Path, layout: str = "ours") -> str:
     if Path(path).is_dir() or Path(path).suffix == ".safetensors":
         return step1x_weights.convert(path, target, layout)
     released = read_released(path)
-    for module in (aesthetic, raft, sscd, isc21):
+    for module in (aesthetic, raft, sscd, isc21, arcface):
         if module.recognises(released):
             if layout != "ours":
                 raise EditError(f"{path}: only Step1X-Edit is written in the layout `{layout}`")
             module.save_released(released, target, str(path))
             return module.__name__.rpartition(".")[2]
-    hint = "SSCD, ISC21, RAFT, the aesthetic predictor or Step1X-Edit"
+    hint = "SSCD, ISC21, ArcFace, RAFT, the aesthetic predictor or Step1X-Edit"
     raise EditError(f"{path}: no released checkpoint that is known", hint=hint)
 
 

@@ -52,7 +52,7 @@ class Recipe:
     region_weight: bool = False  # small edited regions count more; fades with the learning rate
     consistency: float = 0.0  # η of the consistency loss [SPEC T8]; 0: none
     consistency_every: int = 1  # steps between those that have it
-    consistency_encoder: str = ""  # a vision model's weights
+    consistency_encoder: str = ""  # an ArcFace network's weights, for rows with `faces`, or any vision model's
 
     # Optimisation
     seed: int = 0

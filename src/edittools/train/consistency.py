@@ -1,21 +1,31 @@
-"""The consistency loss [SPEC T8, FireRed eq. 6-8]: what was edited still looks like itself to a frozen encoder."""
+"""The consistency loss [SPEC T8, FireRed eq. 6-8]: who was edited still looks like themselves to a frozen encoder.
+
+φ is a face-recognition network or any vision model, T_i an aligned face by the landmarks of the ground truth, or the
+box of an object; both are the same for the guess and for the truth.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from edittools.errors import EditError
+from edittools.errors import EditError, UsageError
+from edittools.models.embedders import arcface
 from edittools.models.systems.base import System
-from edittools.models.weights import find_weights
+from edittools.models.weights import find_weights, read_config
+from edittools.train.rows import Row, Rows
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+MARGIN = 2  # latents that are decoded around an aligned face
 
 
 def weight(eta: float, t: Tensor) -> Tensor:
@@ -23,12 +33,22 @@ def weight(eta: float, t: Tensor) -> Tensor:
     return torch.where(t < 0.9, eta * t.square(), torch.zeros_like(t))
 
 
-class FrozenEncoder:
-    """φ: any vision model of transformers that has one vector or a row of states per picture (DINOv2, CLIP, SigLIP, a
-    face encoder). Differentiable with respect to the picture."""
+@dataclass(frozen=True)
+class Face:
+    """Five landmarks of a face, as shares of the picture's width and height: left eye, right eye, nose, left and right
+    corner of the mouth, as one sees them."""
 
-    def __init__(self, model: Any, mean: list[float], std: list[float], side: int) -> None:
+    landmarks: tuple[tuple[float, float], ...]
+
+
+class FrozenEncoder:
+    """φ: an ArcFace network, or any vision model of transformers that has one vector or a row of states per picture
+    (DINOv2, CLIP, SigLIP). Differentiable with respect to the picture."""
+
+    def __init__(self, model: Any, mean: list[float], std: list[float], side: int, faces_only: bool = False) -> None:
+        """faces_only: nothing but an aligned face means anything to it."""
         self.model = model.requires_grad_(False).eval()
+        self.faces_only = faces_only
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.std = torch.tensor(std).view(1, 3, 1, 1)
         self.side = side
@@ -39,6 +59,9 @@ class FrozenEncoder:
         from transformers import AutoImageProcessor, AutoModel
 
         folder = Path(find_weights(spec))
+        if read_config(folder).get("model_type") in arcface.MODEL_TYPES:
+            network = arcface.load(folder, folder.name, device, dtype).network
+            return cls(network, [0.5] * 3, [0.5] * 3, arcface.SIDE, faces_only=True)
         model = AutoModel.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
@@ -50,14 +73,51 @@ class FrozenEncoder:
             raise EditError(f"{spec}: its preprocessor names no square input of three channels")
         return cls(model, list(processor.image_mean), list(processor.image_std), int(side))
 
+    def check(self, rows: Rows) -> None:
+        """Raises UsageError where no row has what this encoder looks at."""
+        if self.faces_only and not any(rows[k].faces for k in range(len(rows))):
+            raise UsageError("`consistency`: no row has `faces`, and the encoder recognises nothing else")
+
     def __call__(self, pictures: Tensor) -> Tensor:
-        """pictures (1, 3, H, W) in [-1, 1] -> one unit vector (1, D) float32."""
-        seen = F.interpolate((pictures + 1) / 2, (self.side, self.side), mode="bicubic", antialias=True)
-        seen = (seen - self.mean.to(seen.device)) / self.std.to(seen.device)
-        made = self.model(pixel_values=seen.to(self.model.dtype))
-        vector = made.pooler_output if getattr(made, "pooler_output", None) is not None else None
-        vector = made.last_hidden_state.mean(1) if vector is None else vector
-        return F.normalize(vector.float(), dim=-1)
+        """pictures (1, 3, H, W) in [-1, 1] -> one unit vector (1, D), in float32 at least."""
+        if pictures.shape[-2:] != (self.side, self.side):
+            pictures = F.interpolate(pictures, (self.side, self.side), mode="bicubic", antialias=True)
+        seen = ((pictures + 1) / 2 - self.mean.to(pictures)) / self.std.to(pictures)
+        if self.faces_only:
+            vector = self.model(seen.to(next(self.model.parameters()).dtype))
+        else:
+            made = self.model(pixel_values=seen.to(self.model.dtype))
+            vector = made.pooler_output if getattr(made, "pooler_output", None) is not None else None
+            vector = made.last_hidden_state.mean(1) if vector is None else vector
+        return F.normalize(vector.to(torch.promote_types(vector.dtype, torch.float32)), dim=-1)
+
+
+def regions(row: Row, box: Box, encoder: FrozenEncoder) -> list[Box | Face]:
+    """What of a row's target is compared: its faces, else its objects, within the part of it that is shown.
+
+    box     that part, as shares of the target
+    A face that is cut is left out. Without any region the whole picture is compared, unless the encoder knows faces
+    only.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    found: list[Box | Face] = []
+    for landmarks in row.faces:
+        placed = tuple(((x - left) / width, (y - top) / height) for x, y in landmarks)
+        if all(0 <= x <= 1 and 0 <= y <= 1 for x, y in placed):
+            found.append(Face(placed))
+    if found or encoder.faces_only:
+        return found
+    for x0, y0, x1, y1 in row.boxes:
+        inside = (
+            max(0.0, (x0 - left) / width),
+            max(0.0, (y0 - top) / height),
+            min(1.0, (x1 - left) / width),
+            min(1.0, (y1 - top) / height),
+        )
+        if inside[0] < inside[2] and inside[1] < inside[3]:
+            found.append(inside)
+    return found or [WHOLE]
 
 
 def latent_crop(x: Tensor, box: Box) -> Tensor:
@@ -70,27 +130,50 @@ def latent_crop(x: Tensor, box: Box) -> Tensor:
     return x[..., top:bottom, left:right]
 
 
+def face_crop(system: System, latents: Tensor, face: Face, side: int) -> Tensor:
+    """The aligned face (1, 3, side, side) of latents (1, C, h, w), differentiable.
+
+    Only what is around the face is decoded.
+    """
+    height, width = latents.shape[-2:]
+    points = np.array(face.landmarks) * [width, height]  # in latents
+    inverse = np.linalg.inv(np.concatenate([arcface.similarity(points, arcface.CANONICAL), [[0.0, 0.0, 1.0]]]))[:2]
+    ends = np.array([[x, y, 1.0] for x in (0, arcface.SIDE) for y in (0, arcface.SIDE)]) @ inverse.T
+    left, top = np.clip(np.floor(ends.min(0)) - MARGIN, 0, [width - 1, height - 1]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(ends.max(0)) + MARGIN, 1, [width, height]).astype(int).tolist()
+    pictures = system.pictures(latents[..., top:bottom, left:right])
+    factor = pictures.shape[-1] / (right - left)
+    return arcface.align(pictures, (points - [left, top]) * factor, side)
+
+
 def loss(
-    system: System, encoder: FrozenEncoder, guess: Tensor, truth: Tensor, t: Tensor, boxes: list[list[Box]], eta: float
-) -> Tensor:
-    """λ(σ) (1/N) Σ_i (1 - cos(φ(T_i x̂_0), φ(T_i x_0))) of every row, (B,) float32   [FireRed eq. 7, 8].
+    system: System, encoder: FrozenEncoder, guess: Tensor, truth: Tensor, t: Tensor,
+    regions: Sequence[Sequence[Box | Face]], eta: float,
+) -> Tensor:  # fmt: skip
+    """λ(σ) (1/N) Σ_i (1 - cos(φ(T_i x̂_0), φ(T_i x_0))) of every row, (B,), in float32 at least   [FireRed eq. 7, 8].
 
     guess    x̂_0 (B, C, h, w), with its gradient; truth x_0 likewise without
-    boxes    of every row: T_i crops them, in latents and so out of both pictures alike; none: the whole picture
+    regions  of every row: T_i aligns a face, or crops a box; a row without any has no such loss
 
     The crops go through the autoencoder's decoder, which is computed again in the backward pass.
     """
+
+    def seen(latents: Tensor, region: Box | Face) -> Tensor:
+        if isinstance(region, Face):
+            return face_crop(system, latents, region, encoder.side)
+        return system.pictures(latent_crop(latents, region))
+
     scale = weight(eta, t)
     rows = []
     for k in range(len(guess)):
-        if not scale[k]:
+        if not scale[k] or not regions[k]:
             rows.append(guess[k].sum() * 0)
             continue
         distances = []
-        for box in boxes[k] or [WHOLE]:
-            crop = checkpoint(system.pictures, latent_crop(guess[k : k + 1], box), use_reentrant=False)
+        for region in regions[k]:
+            crop = checkpoint(seen, guess[k : k + 1], region, use_reentrant=False)
             with torch.no_grad():
-                wanted = encoder(system.pictures(latent_crop(truth[k : k + 1], box)))
+                wanted = encoder(seen(truth[k : k + 1], region))
             distances.append(1 - (encoder(crop) * wanted).sum())
         rows.append(scale[k] * torch.stack(distances).mean())
-    return torch.stack(rows).float()
+    return torch.stack(rows)

@@ -62,7 +62,8 @@ def open_rows(recipe: Recipe, source: Source, max_pixels: int) -> ShardRows:
     columns = {kind: wording_column(kind) for kind in text_shares(recipe, True)}
     columns |= {kind: CAPTIONS.get(kind, kind) for kind in text_shares(recipe, False)}
     languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
-    rows = ShardRows(source, columns, languages, recipe.balance, max_pixels, masks=recipe.mask_weight != 1)
+    rows = ShardRows(source, columns, languages, recipe.balance, max_pixels, masks=recipe.mask_weight != 1,
+                     faces=bool(recipe.consistency))  # fmt: skip
     if unknown := recipe.task_weights.keys() - {*TASKS, *(row.task for row in rows.rows)}:
         raise UsageError(f"`task_weights`: no row is of task {', '.join(sorted(unknown))}")
     return rows

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from edittools.errors import EditError, Interrupted, UsageError, describe
 from edittools.models.flow import interpolate
-from edittools.models.pictures import fit_box
 from edittools.models.speed import compile_blocks, set_attention
 from edittools.models.systems.base import System
 from edittools.train import checkpoint, consistency, objective
@@ -39,8 +38,7 @@ from edittools.train.frozen import BlockSwap, quantize_frozen
 from edittools.train.heldout import HeldOut, value
 from edittools.train.log import Log, StepReport, read_lines, say
 from edittools.train.parallel import Parallel, full
-from edittools.train.plan import Plan, Sample
-from edittools.train.rows import Row
+from edittools.train.plan import Plan, Sample, crops
 from edittools.train.samples import save_samples
 from edittools.train.state import TrainState
 
@@ -159,6 +157,7 @@ class Run:
         encoder = None
         if recipe.consistency:
             encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
+            encoder.check(self.plan.rows)
         self.network.train()  # adapters may drop out
         if state.step == 0:
             self.measure(log)
@@ -313,8 +312,10 @@ def forward_backward(
             rows = rows * objective.time_weights(recipe, b.t)
             if encoder is not None and work.step % recipe.consistency_every == 0:
                 guess = system.x0(output.float(), x_t, b.t)
-                boxes = [placed_boxes(row, sample.shapes[0]) for row, sample in zip(b.rows, b.samples)]
-                rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, boxes, recipe.consistency)
+                shown = [
+                    consistency.regions(row, crops(row, sample)[0], encoder) for row, sample in zip(b.rows, b.samples)
+                ]
+                rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, shown, recipe.consistency)
             # gradients are averaged over processes, and the loss is the mean over all their rows
             (rows.sum() * (parallel.world / work.rows)).backward()
         losses.append(rows.detach())
@@ -339,23 +340,6 @@ def choose_attention(system: System, name: str, device: torch.device, dtype: tor
         raise UsageError(f"`attention`: {name} does not train", hint="native, _native_cudnn, _native_efficient")
     if set_attention(system.network.transformer, name, device, dtype):
         raise UsageError(f"`attention`: {name} takes no masks, which texts of different lengths need")
-
-
-def placed_boxes(row: Row, shape: tuple[int, int]) -> list[consistency.Box]:
-    """A row's boxes within the part of its target that a shape keeps."""
-    height, width = row.target
-    left, top, right, bottom = fit_box(height, width, *shape)
-    placed = []
-    for x0, y0, x1, y1 in row.boxes:
-        box = (
-            max(0.0, (x0 * width - left) / (right - left)),
-            max(0.0, (y0 * height - top) / (bottom - top)),
-            min(1.0, (x1 * width - left) / (right - left)),
-            min(1.0, (y1 * height - top) / (bottom - top)),
-        )
-        if box[0] < box[2] and box[1] < box[3]:
-            placed.append(box)
-    return placed
 
 
 @contextlib.contextmanager

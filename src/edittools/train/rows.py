@@ -33,6 +33,10 @@ def wording_column(kind: str) -> str:
     return "instruction" if kind == "instruction" else f"instruction_{kind}"
 
 
+Landmarks = tuple[tuple[float, float], ...]
+"""Of a face: left eye, right eye, nose, left and right corner of the mouth, x and y as shares of width and height."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row without its pixels."""
@@ -47,6 +51,7 @@ class Row:
     origin: str = ""  # the data set or crawl that it is from
     synthetic: bool = False  # a template or a model made it
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)  # of objects: x0, y0, x1, y1, shares
+    faces: list[Landmarks] = field(default_factory=list)  # of the target
 
 
 class Rows(Protocol):
@@ -83,9 +88,10 @@ class ShardRows:
 
     def __init__(
         self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int,
-        masks: bool = False,
+        masks: bool = False, faces: bool = False,
     ) -> None:  # fmt: skip
-        """columns: kinds of text and the columns they are in. cluster: a column's name, or "". masks: keep them."""
+        """columns: kinds of text and the columns they are in. cluster: a column's name, or "". masks, faces: keep
+        them."""
         if "target" not in source.schema.names:
             raise UsageError("the input has no `target` column: nothing to learn")
         for name in [cluster] * bool(cluster):
@@ -95,6 +101,7 @@ class ShardRows:
         if not self.columns:
             raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
+        self.faces = faces
         self.fetcher = Fetcher()
         self.skipped = 0
         self.files: set[str] = set()  # that pictures lie in
@@ -121,6 +128,7 @@ class ShardRows:
         origins, objects = column_values(rows, "provenance"), column_values(rows, "objects")
         texts = {kind: column_values(rows, name) for kind, name in self.columns.items()}
         clusters = column_values(rows, self.cluster) if self.cluster else [None] * rows.num_rows
+        faces = column_values(rows, "faces") if self.faces else [None] * rows.num_rows
         masks = picture_references(rows, "mask") if self.masks is not None else []
         for k, (sources, target) in enumerate(zip(source_references(rows), target_references(rows))):
             said = {
@@ -142,7 +150,8 @@ class ShardRows:
             template = origin.get("template") or task
             made = bool(origin.get("template") or origin.get("model"))
             named = (cluster, sys.intern(origin.get("origin") or ""), made)
-            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], *named, boxes))
+            found = landmarks(ids[k], faces[k])
+            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], *named, boxes, found))
             self.pictures.append(pictures)
             if self.masks is not None:
                 self.masks.append(kept_reference(masks[k]) if masks[k] is not None else None)
@@ -197,6 +206,20 @@ class ShardRows:
             return xxhash.xxh3_128_hexdigest(self.fetcher.get(self.pictures[index][which]))
         except RowError as error:
             raise unusable(self.rows[index].id, error) from error
+
+
+def landmarks(identity: str, faces: Any) -> list[Landmarks]:
+    """The `faces` of a row: each five points, or a table with such `landmarks`. Raises EditError."""
+    found = []
+    for face in faces or []:
+        try:
+            points = np.array((face.get("landmarks") if isinstance(face, dict) else face) or (), np.float64)
+        except (TypeError, ValueError):  # words, or lists of several lengths
+            points = np.zeros(0)
+        if points.size != 10 or not np.isfinite(points).all() or np.abs(points - 0.5).max() > 1.5:
+            raise unusable(identity, RowError("a face has five landmarks, x and y as shares of width and height"))
+        found.append(tuple((x, y) for x, y in points.reshape(5, 2).tolist()))
+    return found
 
 
 def unusable(identity: str, error: RowError) -> EditError:
