@@ -895,3 +895,49 @@ def test_commands_that_wrote_nothing_say_so(edit: Runner, tmp_path: Path) -> Non
     edit("shard", tmp_path / "in", "-o", tmp_path / "raw")
     assert "nothing written for 2 rows" in edit("caption", tmp_path / "raw", "-o", tmp_path / "c").stderr
     assert "nothing" not in edit("caption", tmp_path / "raw", "-q", "-o", tmp_path / "quiet").stderr
+
+
+def test_a_growing_crawl_gets_further_shards(edit: Runner, tmp_path: Path) -> None:
+    crawl, out = tmp_path / "crawl", tmp_path / "out"
+    for k in range(10):
+        put(crawl / f"{k}.jpg", picture(k))
+    put(crawl / "3.txt", "a caption")
+    put(crawl / "no.jpg", "not a picture")
+    words = ["shard", crawl, "--rows", 4, "-o", out, *ANY]
+    edit(*words)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.glob("0*")}
+    ids = [row["id"] for row in rows_of(out)]
+    for name in ("2b", "9b", "aa", "zz", "0b", "0c"):  # before, between and behind what is there
+        put(crawl / f"{name}.jpg", picture(ord(name[0]) + 20 * ord(name[1])))
+    edit(*words, "--task", "1/2")
+    cut = rows_of(out)
+    edit(*words)
+    assert {name: ((out / name).stat().st_mtime_ns, (out / name).read_bytes()) for name in before} == before
+    rows = rows_of(out)
+    assert [row["id"] for row in rows[:10]] == ids and len(cut) < len(rows) == 16
+    assert {row["provenance"]["path"] for row in rows[10:]} == {
+        f"{n}.jpg" for n in ("2b", "9b", "aa", "zz", "0b", "0c")
+    }
+    end = json.loads((out / "_end.json").read_text())
+    assert (end["shards"], end["rows"], end["kept"]) == (5, 17, 16)
+    again = edit(*words)  # nothing new: nothing done
+    assert "17 rows in shards finished before" in again.stderr
+    edit("filter", out, "--min-side", 8, "-o", tmp_path / "clean")
+    edit("cat", "--check", out)
+    # What is there was made of files that are others by now.
+    put(crawl / "3.jpg", picture(99))
+    assert "--overwrite" in edit(*words, check=1).stderr
+    edit(*words, "--overwrite")
+    assert len(rows_of(out)) == 16
+
+
+def test_a_growing_folder_of_tars_gets_further_shards(edit: Runner, tmp_path: Path) -> None:
+    for k in (1, 3):
+        put(tmp_path / f"in/{k}.tar", tar_bytes([(f"{k}{j}.jpg", picture(10 * k + j)) for j in range(3)]))
+    words = ["shard", tmp_path / "in", "--rows", 2, "-o", tmp_path / "out"]
+    edit(*words)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("0*")}
+    put(tmp_path / "in/2.tar", tar_bytes([(f"2{j}.jpg", picture(20 + j)) for j in range(3)]))
+    edit(*words)
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+    assert [row["target"] for row in rows_of(tmp_path / "out")][6:] == [picture(20 + j) for j in range(3)]

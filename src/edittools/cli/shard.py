@@ -80,7 +80,9 @@ def command(
     beside tars or Parquet files are an error, for one of the two would be lost.
     """
     from edittools.stream.ingest import Ingest
-    from edittools.stream.run import open_input, run
+    from edittools.stream.run import open_input, open_sink, run
+    from edittools.stream.shards import rows_made_of
+    from edittools.stream.sink import ShardSetSink
     from edittools.stream.source import FileSource, Regrouped
 
     run_options = options.run_settings(ctx)
@@ -93,8 +95,14 @@ def command(
     typed = source.unrenamed if isinstance(source, FileSource) else source.schema.names
     mapping.check(typed)
     assert rows is None or isinstance(rows, int)
+    sink = open_sink(run_options)
     if isinstance(source, FileSource):
-        source = source.resharded(rows, size)
+        before = None
+        if isinstance(sink, ShardSetSink) and not run_options.overwrite:
+            before = rows_made_of(sink.folder)
+        source = source.resharded(rows, size, before)
+        if isinstance(sink, ShardSetSink):
+            sink.made_of = source.row_keys
     else:
         source = Regrouped(source, rows, size)
     stage = Ingest(
@@ -112,7 +120,7 @@ def command(
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
-    run("shard", source, [stage], settings, run_options)
+    run("shard", source, [stage], settings, run_options, sink=sink)
 
 
 def parse_size(text: str) -> int:

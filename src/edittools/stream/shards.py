@@ -10,10 +10,11 @@ front holds the history and the Arrow schema as a comment, which other programs 
 owner. The two zero blocks at the end are the end record: a tar without them is incomplete.
 
 `NNNNN.parquet` has every column of the rows, with {offset, length, width, height, format} where a picture stands;
-offsets are into the tar of the same number. Its footer holds `edit.version`, `edit.history`, `edit.hash` (what
-made this shard: the history and the digest of the input shard), `edit.tar` {size, digest}, `edit.shard`
-{index, count} and `edit.counts` {rows, kept, failed}. Commands that need no pixels read only this file. A set
-whose columns hold no pictures (fingerprints, say) has no tars.
+offsets are into the tar of the same number. Its footer holds `edit.version`, `edit.history`, `edit.hash` (what made
+this shard: the history and the digest of the input shard), `edit.tar` {size, digest}, `edit.shard` {index, count} and
+`edit.counts` {rows, kept, failed}; of what `edit shard` cuts out of files also `edit.made-of`, 64 bits in base64 per
+row of the input: a set that has grown keeps the shards that it has. Commands that need no pixels read only this file.
+A set whose columns hold no pictures (fingerprints, say) has no tars.
 
 `_rejects/NNNNN.jsonl` has one line per row that fell out: {id, stage, reason, value, failed}. `_verdict/` holds
 what a two-pass command decided. `_end.json` says that the set is complete: {version, shards, rows, kept, failed,
@@ -23,6 +24,7 @@ then the tar, last the Parquet file, which commits the shard.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -30,6 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, IncompleteError, describe
@@ -167,7 +170,10 @@ def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
     if end is not None:
         count = end["shards"]
         if numbers and numbers[-1] >= count and not partial:
-            raise EditError(f"{folder}: {END} says {count} shards, but there is a {shard_name(numbers[-1])}.parquet")
+            raise IncompleteError(
+                f"{folder}: {END} says {count} shards, but there is a {shard_name(numbers[-1])}.parquet",
+                hint="a set that grows is whole when the command that writes it has ended; --partial reads the first ones",
+            )
         numbers = [n for n in numbers if n < count]
     else:
         stated = [read_footer(files.join(folder, f"{shard_name(n)}.parquet")).count for n in numbers[-1:]]
@@ -235,10 +241,38 @@ def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -
             raise EditError(f"{stem}.parquet: damaged: {position} rows can be read, its index says {footer.rows}")
 
 
+def rows_made_of(folder: str) -> list[np.ndarray] | None:
+    """The keys of the rows that each shard of a complete set was made of; None where it is not, or does not say."""
+    end = read_end(folder) if is_shard_set(folder) else None
+    if end is None or not end["shards"]:
+        return None
+    found = []
+    for index in range(end["shards"]):
+        path = files.join(folder, f"{shard_name(index)}.parquet")
+        if not files.exists(path):
+            return None
+        with arrow_errors(path), _open_parquet(path) as parquet:
+            noted = (parquet.schema_arrow.metadata or {}).get(b"edit.made-of")
+        if noted is None:
+            return None
+        found.append(np.frombuffer(base64.b64decode(noted), "<u8"))
+    return found
+
+
 class ShardWriter:
     """Writes one shard of a set. Nothing has a final name before `commit`."""
 
-    def __init__(self, folder: str, index: int, count: int | None, schema: pa.Schema, history: History) -> None:
+    def __init__(
+        self,
+        folder: str,
+        index: int,
+        count: int | None,
+        schema: pa.Schema,
+        history: History,
+        made_of: np.ndarray | None = None,
+    ) -> None:
+        """`made_of` are the keys of the input's rows that it is made of, where a later run wants to know them."""
+        self.made_of = made_of
         self.folder, self.index, self.count = folder, index, count
         self.history, self.schema = history, schema
         self.counts = Counts()
@@ -295,6 +329,8 @@ class ShardWriter:
             "edit.shard": json.dumps({"index": self.index, "count": self.count}),
             "edit.counts": json.dumps(self.counts.to_dict()),
         }
+        if self.made_of is not None:
+            notes["edit.made-of"] = base64.b64encode(self.made_of.astype("<u8").tobytes()).decode()
         table = pa.Table.from_batches(self.tables, schema=stored).replace_schema_metadata(notes)
         lines = b"".join(reject.line() for reject in self.rejects)
         files.make_dirs(files.join(self.folder, REJECTS))

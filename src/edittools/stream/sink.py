@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, UsageError
@@ -74,6 +75,7 @@ class ShardSetSink:
         self.unknown = False
         self.highest = -1
         self.stated: int | None = None
+        self.made_of: Callable[[int], np.ndarray] | None = None  # the keys of the rows that a shard is cut out of
 
     def open(self, schema: pa.Schema, history: History, rows: int | None) -> None:
         require_id(schema)
@@ -134,7 +136,8 @@ class ShardSetSink:
             if not self.unknown and self.done(shard) is not None:
                 self.skipping = None if batch.last else shard.index
                 return []
-            self.writer = ShardWriter(self.folder, shard.index, shard.count, self.schema, self.history)
+            made_of = self.made_of(shard.index) if self.made_of is not None else None
+            self.writer = ShardWriter(self.folder, shard.index, shard.count, self.schema, self.history, made_of)
         found = self.writer.write(batch.rows, self.fetcher, "write") if batch.rows.num_rows else []
         self.writer.rejects += batch.rejects + found
         self.writer.counts.rows += batch.seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tempfile
 from collections import Counter
@@ -27,7 +28,17 @@ from edittools.stream.rows import inline_rows
 from edittools.stream.shards import check_end, is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
 from edittools.stream.tree import folder_units
-from edittools.stream.units import LinesUnit, ParquetUnit, ShardUnit, Unit, reference, unit_for_file
+from edittools.stream.units import (
+    FILES_PER_SHARD,
+    FolderUnit,
+    LinesUnit,
+    ParquetUnit,
+    ShardUnit,
+    Unit,
+    reference,
+    row_keys,
+    unit_for_file,
+)
 from edittools.stream.wire import WireReader
 
 _INLINE_ROWS = 32  # rows whose pictures are in memory together
@@ -64,19 +75,21 @@ class Slice:
     stop: int
 
     def digest(self) -> str:
+        if isinstance(self.unit, FolderUnit):
+            return self.unit.digest_of([(self.start, self.stop)])
         whole = self.start == 0 and self.stop == self.unit.rows
         return self.unit.digest if whole else digest(self.unit.digest, str(self.start), str(self.stop))
 
 
 class FileSource:
-    """Shards made of slices of units: one whole unit each, unless they were cut anew."""
+    """Shards made of slices of units: one whole unit each, or 1000 loose files, unless they were cut anew."""
 
     rewindable = True
 
     def __init__(self, units: list[Unit | None], items: list[list[Slice] | None] | None = None) -> None:
         """A unit that is None is a shard that is missing: the others keep their numbers (`--partial`)."""
         self.units = [unit for unit in units if unit is not None]
-        every = items if items is not None else [None if u is None else [Slice(u, 0, u.rows)] for u in units]
+        every = items if items is not None else [item for unit in units for item in _whole(unit)]
         self.items = [item for item in every if item is not None]
         self.schema = unify([unit.schema for unit in self.units])
         self.history = History()
@@ -89,7 +102,18 @@ class FileSource:
 
     @staticmethod
     def _digest(item: list[Slice]) -> str:
-        return item[0].digest() if len(item) == 1 else digest(*(piece.digest() for piece in item))
+        if len(item) == 1:
+            return item[0].digest()
+        unit = item[0].unit if item else None
+        if isinstance(unit, FolderUnit) and all(piece.unit is unit for piece in item):
+            return unit.digest_of([(piece.start, piece.stop) for piece in item])
+        return digest(*(piece.digest() for piece in item))
+
+    def row_keys(self, index: int) -> np.ndarray:
+        """What names the rows of a shard, see units.row_keys."""
+        assert self.shards is not None
+        place = next(place for place, shard in enumerate(self.shards) if shard.index == index)
+        return _row_keys(self.items[place])
 
     def batches(self, select: Select) -> Iterator[Batch]:
         assert self.shards is not None
@@ -131,10 +155,19 @@ class FileSource:
             items.append(kept)
         return FileSource([*self.units], items)
 
-    def resharded(self, rows: int | None, size: int | None) -> FileSource:
-        """The same rows cut into shards of `rows` rows, or of at most `size` bytes of pictures."""
+    def resharded(self, rows: int | None, size: int | None, kept: list[np.ndarray] | None = None) -> FileSource:
+        """The same rows cut into shards of `rows` rows, or of at most `size` bytes of pictures.
+
+        `kept` are the keys of the rows of shards that were cut before: they stay as they are, if all of their rows are
+        still there, and the shards of the others come after them.
+        """
         slices = [piece for item in self.items for piece in item]
         items: list[list[Slice] | None] = []
+        grown = _grown(slices, kept) if kept else None
+        if grown is not None:
+            items, slices = grown
+            if not slices:
+                return FileSource([*self.units], items)
         current: list[Slice] = []
         filled = 0
         for piece in slices:
@@ -158,6 +191,48 @@ class FileSource:
         if current or not items:
             items.append(current)
         return FileSource([*self.units], items)
+
+
+def _whole(unit: Unit | None) -> Iterator[list[Slice] | None]:
+    """The shards that a unit is where nobody cuts it otherwise."""
+    if not isinstance(unit, FolderUnit):
+        yield None if unit is None else [Slice(unit, 0, unit.rows)]
+        return
+    for start in range(0, max(unit.rows, 1), FILES_PER_SHARD):
+        yield [Slice(unit, start, min(start + FILES_PER_SHARD, unit.rows))]
+
+
+def _row_keys(slices: list[Slice]) -> np.ndarray:
+    found = [row_keys(piece.unit, piece.start, piece.stop) for piece in slices]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
+
+
+def _grown(slices: list[Slice], kept: list[np.ndarray]) -> tuple[list[list[Slice] | None], list[Slice]] | None:
+    """The slices that are the shards of an earlier run, and those that are left; None where some rows are gone."""
+    keys, wanted = _row_keys(slices), np.concatenate(kept)
+    order = np.argsort(keys)
+    places = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)] if len(keys) else wanted[:0]
+    if len(places) < len(wanted) or (keys[places] != wanted).any():
+        return None
+    ends = np.cumsum([0, *(len(shard) for shard in kept)])
+    items: list[list[Slice] | None] = [_pieces(slices, places[a:b]) for a, b in itertools.pairwise(ends)]
+    new = np.ones(len(keys), bool)
+    new[places] = False
+    return items, _pieces(slices, np.flatnonzero(new))
+
+
+def _pieces(slices: list[Slice], places: np.ndarray) -> list[Slice]:
+    """The rows at some places of joined slices, as slices."""
+    if not len(places):
+        return []
+    starts = np.cumsum([0, *(piece.stop - piece.start for piece in slices)])
+    which = np.searchsorted(starts, places, side="right") - 1
+    cuts = np.flatnonzero((np.diff(places) != 1) | (np.diff(which) != 0)) + 1
+    found = []
+    for run in np.split(np.arange(len(places)), cuts):
+        piece, first = slices[which[run[0]]], int(places[run[0]] - starts[which[run[0]]])
+        found.append(Slice(piece.unit, piece.start + first, piece.start + first + len(run)))
+    return found
 
 
 class WireSource:

@@ -15,7 +15,6 @@ from edittools.stream import files, records
 from edittools.stream.mapping import Mapping
 from edittools.stream.shards import END, REJECTS
 from edittools.stream.units import (
-    FILES_PER_SHARD,
     FileGroup,
     FolderUnit,
     LinesUnit,
@@ -141,6 +140,4 @@ def _reads_as_list(file: LooseFile) -> bool:
 
 
 def _loose_units(root: str, groups: list[FileGroup], place: str, mapping: Mapping) -> list[Unit]:
-    schema = folder_schema(groups, mapping)
-    chunks = [groups[k : k + FILES_PER_SHARD] for k in range(0, len(groups), FILES_PER_SHARD)]
-    return [FolderUnit(root, chunk, schema, place, mapping) for chunk in chunks or [[]]]
+    return [FolderUnit(root, groups, folder_schema(groups, mapping), place, mapping)]

@@ -65,7 +65,9 @@ class Unit(Protocol):
     renamed: bool  # whether its rows come under the names that --map gives
     schema: pa.Schema
     history: History
-    digest: str
+
+    @property
+    def digest(self) -> str: ...
 
     @property
     def rows(self) -> int: ...
@@ -80,6 +82,14 @@ class Unit(Protocol):
 def reference(**known: Any) -> dict[str, Any]:
     """An IMAGE value with the given fields."""
     return {name: known.get(name) for name in _IMAGE_FIELDS}
+
+
+def row_keys(unit: Unit, start: int, stop: int) -> np.ndarray:
+    """What names rows start..stop of a unit, 64 bits each: a row of a folder by its files, others by their number."""
+    if isinstance(unit, FolderUnit):
+        return unit.row_keys(start, stop)
+    first = np.uint64(xxhash.xxh3_64_intdigest(unit.digest.encode()))
+    return first + np.arange(start, stop, dtype=np.uint64)
 
 
 class ShardUnit:
@@ -747,7 +757,19 @@ class FolderUnit:
         self.guesses = text.Guesses()
         self.history = History()
         self.rows = len(groups)
-        self.digest = digest("files", *filter(None, [place]), *(part for g in groups for part in g.identity()))
+
+    @cached_property
+    def digest(self) -> str:
+        return self.digest_of([(0, self.rows)])
+
+    def digest_of(self, ranges: list[tuple[int, int]]) -> str:
+        """Of some of the rows: whatever other files the folder has, theirs is the same."""
+        groups = (group for start, stop in ranges for group in self.groups[start:stop])
+        return digest("files", *filter(None, [self.place]), *(part for group in groups for part in group.identity()))
+
+    def row_keys(self, start: int, stop: int) -> np.ndarray:
+        named = ("\0".join([self.place, *group.identity()]) for group in self.groups[start:stop])
+        return np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in named), np.uint64, stop - start)
 
     def row_sizes(self) -> np.ndarray:
         return np.array([group.size() for group in self.groups], np.int64)
