@@ -537,6 +537,25 @@ def test_json_that_is_no_lines(edit: Runner, tmp_path: Path) -> None:
         assert len(rows) == 1 and [reject["reason"] for reject in rejects] == ["not JSON"], name
 
 
+def test_other_shapes_of_json(edit: Runner, tmp_path: Path) -> None:
+    """A name twice, lists of pictures, nothing at all, and an object of tables, which is nobody's row."""
+    made = pictures(tmp_path, 2)
+    put(tmp_path / "twice.jsonl", '{"image": "0.jpg", "note": "a", "note": "b", "in": {"x": 1, "x": 2}}')
+    (row,), _ = shard(edit, tmp_path / "twice.jsonl", out=tmp_path / "twice")
+    assert (row["note"], row["user_note"], row["in"]) == ("a", "b", {"x": 1, "user_x": 2})
+    lines(tmp_path / "lists.jsonl", {"image": ["0.jpg"]}, {"image": ["0.jpg", "1.jpg"]})
+    rows, rejects = shard(edit, tmp_path / "lists.jsonl", out=tmp_path / "lists")
+    assert rows[0]["target"] == made[0] and rows[1]["image"] == made and not rejects
+    for name, text in (("empty.json", "[]"), ("empty.jsonl", "")):
+        put(tmp_path / name, text)
+        assert shard(edit, tmp_path / name, out=tmp_path / name.replace(".", "-")) == ([], [])
+    put(
+        tmp_path / "coco.json", json.dumps({"images": [{"file_name": "0.jpg"}], "annotations": [{"id": 1}], "info": {}})
+    )
+    refused = edit("shard", tmp_path / "coco.json", "-o", tmp_path / "no", check=2).stderr
+    assert "coco.json" in refused and "images" in refused and "annotations" in refused and "jq" in refused
+
+
 def test_a_long_array_is_read_piece_by_piece(edit: Runner, tmp_path: Path) -> None:
     """Records and characters that lie across the pieces, and one that is longer than several of them."""
     pictures(tmp_path, 1)

@@ -186,7 +186,9 @@ def test_other_settings_and_inputs_are_refused(edit: Runner, crawl: Path, tmp_pa
     copy = tmp_path / "crawl"
     shutil.copytree(crawl, copy)
     (copy / "zz.jpg").write_bytes(picture(99))
+    (copy / "a/p000.jpg").write_bytes(picture(98))  # more files alone would be further shards
     edit("shard", copy, "-o", out, "--rows", 8, check=1)
+    assert tree(out) == whole
     edit("shard", copy, "-o", out, "--rows", 16, "--overwrite")
     edit("shard", copy, "-o", tmp_path / "fresh", "--rows", 16)
     assert tree(out) == tree(tmp_path / "fresh"), "a smaller set leaves nothing of the larger one"

@@ -13,7 +13,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from edittools.errors import RowError
+from edittools.errors import RowError, UsageError
+from edittools.record import COLUMNS
 from edittools.stream import text
 
 Record = tuple[int, "dict[str, Any] | RowError"]
@@ -29,7 +30,9 @@ def reader_for(name: str, head: bytes) -> Reader | None:
     ending = name[name.rfind(".") :].lower() if "." in name else ""
     if ending in _TABLES:
         return lambda file, guesses: csv_records(file, guesses, _TABLES[ending])
-    start = text.decode(head[: len(head) // 4 * 4]).lstrip()  # whole characters of UTF-16 and UTF-32
+    start = text.decode(head[:1024]).lstrip()  # whole characters of UTF-16 and UTF-32
+    if not start and ending in (".jsonl", ".ndjson"):
+        return line_records
     if start[:1] == "[":
         return array_records
     if start[:1] == "{":
@@ -86,18 +89,31 @@ def object_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
         yield from line_records(file, guesses)
         return
     if not isinstance(value, dict) or not value or not _is_table(value):
+        _refuse_lists(value)
         yield 0, value
         return
     for number, (name, item) in enumerate(value.items()):
         yield number, {"key": name, **item} if "key" not in item else item
 
 
+_COLUMNS = {*COLUMNS, "image", "file_name"}  # an object with one of these is a record
+
+
 def _is_table(value: dict[str, Any]) -> bool:
     """Whether an object holds records by their names, rather than being one whose columns are objects."""
-    from edittools.record import COLUMNS
+    return all(isinstance(item, dict) for item in value.values()) and not _COLUMNS & value.keys()
 
-    known = {*COLUMNS, "image", "file_name"}
-    return all(isinstance(item, dict) for item in value.values()) and not known & value.keys()
+
+def _refuse_lists(value: dict[str, Any] | RowError) -> None:
+    """Raises UsageError for an object that holds tables, as COCO's annotations do: which one is meant?"""
+    if isinstance(value, RowError) or _COLUMNS & value.keys():
+        return
+    lists = [name for name, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)]
+    if lists:
+        raise UsageError(
+            f"a JSON object with lists of records ({', '.join(lists)}): which are the rows?",
+            hint=f"take them out first: jq -c '.{lists[0]}[]' FILE > rows.jsonl",
+        )
 
 
 def array_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
@@ -105,7 +121,6 @@ def array_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
     pieces = _pieces(file, guesses)
     held, at, number, ended = "", 0, 0, False
     opened = False
-    decoder = json.JSONDecoder()
     while True:
         while at < len(held) and (held[at] in _SPACE or held[at] == ","):
             at += 1
@@ -119,7 +134,7 @@ def array_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
         problem = "the array does not end"
         if at < len(held):
             try:
-                value, end = decoder.raw_decode(held, at)
+                value, end = text.JSON.raw_decode(held, at)
                 if end < len(held) or ended:  # a number may go on in the next piece
                     yield number, _as_record(text.valid_value(value))
                     number, at = number + 1, end

@@ -170,9 +170,9 @@ def set_shards(folder: str, partial: bool) -> tuple[list[int], int]:
     if end is not None:
         count = end["shards"]
         if numbers and numbers[-1] >= count and not partial:
-            raise IncompleteError(
+            raise EditError(
                 f"{folder}: {END} says {count} shards, but there is a {shard_name(numbers[-1])}.parquet",
-                hint="a set that grows is whole when the command that writes it has ended; --partial reads the first ones",
+                hint="a set that grows is whole when the command that writes it has ended; --partial reads the first",
             )
         numbers = [n for n in numbers if n < count]
     else:

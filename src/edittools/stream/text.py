@@ -157,7 +157,22 @@ def valid_array(array: pa.Array) -> pa.Array:
     return array
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. One that has a name twice keeps both values, the second as `user_NAME`."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        made = {}
+        for name, value in pairs:
+            while name in made and made[name] != value:
+                name = f"user_{name}"
+            made[name] = value
+    return made
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def load_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError, or RecursionError where it is nested too deep."""
-    value = json.loads(text)
+    value = JSON.decode(text)
     return valid_value(value) if _HALF_ESCAPE.search(text) else value

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from edittools.errors import EditError, RowError, describe
+from edittools.errors import EditError, RowError, UsageError, describe
 from edittools.record import COLUMNS, IMAGE, STORED_IMAGE, is_hf_image, is_image
 from edittools.stream import columns, files, images, records, text
 from edittools.stream.batch import Reject, image_array, image_leaves, leaf_positions, map_images, map_type
@@ -1048,7 +1048,10 @@ class LinesUnit:
             head = file.read(1024)
             file.seek(0)
             read = records.reader_for(self.name, head) or records.line_records
-            yield from read(file, guesses)
+            try:
+                yield from read(file, guesses)
+            except UsageError as error:
+                raise UsageError(f"{self.name}: {error}", error.hint) from None
 
     def _id(self, number: int) -> str:
         return digest("line", str(number), *_other_label(self.name, self.label))[:20]
@@ -1078,6 +1081,9 @@ class LinesUnit:
             free = not any(isinstance(other, (str, dict)) and other for other in others)
             if isinstance(value, str) or _path_alone(value) is not None:
                 return "target" if free else name, self._pictures(value)
+            if isinstance(value, list) and value and all(isinstance(item, str) and _shown(item) for item in value):
+                made = self._pictures(value)
+                return ("target", made[0]) if free and len(made) == 1 else (name, made)
             return name, value
         if name in COLUMNS:
             return name, self._in_record(value, COLUMNS[name])
@@ -1149,9 +1155,13 @@ def loose_picture(path: str, shown: str) -> dict[str, Any]:
     try:
         size, tag = files.facts(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise RowError("missing file", shown) from None
+        raise RowError("missing file", shown[:200]) from None
     except (OSError, ValueError, EditError) as error:
-        raise RowError("cannot read", f"{shown}: {getattr(error, 'strerror', None) or error}") from None
+        raise RowError("cannot read", f"{shown[:200]}: {getattr(error, 'strerror', None) or describe(error)}") from None
+    except Exception as error:
+        if not files.is_url(path):
+            raise
+        raise RowError("cannot read", f"{shown[:200]}: {describe(error)}") from None  # stores have errors of their own
     return reference(file=path, offset=0, length=size, etag=tag)
 
 
