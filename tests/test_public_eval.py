@@ -524,7 +524,7 @@ def test_rows_that_nobody_judged_are_counted_as_such(edit: Runner, tmp_path: Pat
     server = Server(lambda prompt, number: [response(200, chat("no numbers"))])
     try:
         words = ["--rubric", "dimensions", *ANYWAY]
-        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"), check=3)
+        judged = judged_rows(edit, tmp_path, "imgedit", copy, words, server, ("--suite", "basic"))
     finally:
         server.close()
     done = edit("eval", "imgedit", judged, "-f", "json", check=3)

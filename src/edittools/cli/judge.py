@@ -482,7 +482,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         made = open_source([sink.folder], partial=True)
         counts = stage.recount(made.batches(lambda shard: task is None or shard.index % task[1] == task[0]))
     check_errors(counts, run_options.max_errors, hint)
-    if counts.asked and not counts.scored:  # whatever the reasons: refusals are no failures, and no result either
+    # Whatever else is tolerated: refusals are no failures, and no result either.
+    if counts.failed < counts.asked and not counts.scored:
         raise TooManyFailed(f"none of the {counts.asked} rows that were asked about has a score", hint=hint)
 
 
