@@ -181,7 +181,7 @@ def test_any_value_at_any_place_of_a_reply_is_a_state_and_no_traceback(body, sto
     class Odd(EndpointWriter):
         async def ask(self, request, begin):
             await begin()
-            return self._read(bodies[request.parts[0]], {}, request, self._manner())
+            return self._read(bodies[request.parts[0]], {}, request, self.manner())
 
     bodies = {}
     for path in places(body):

@@ -25,7 +25,7 @@ _OF_WRITING = ("ocr", "targets")
 _OF_RUBRIC = (
     "model", "backend", "api_base", "key_from", "temperature", "max_tokens", "picture_pixels", "timeout", "concurrency",
     "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
-    "param", "redo", "judge",
+    "param", "batch", "redo", "judge",
 )  # fmt: skip
 _STATES = ("failed", "filtered", "unparsed", "refused")  # that --redo chooses from
 
@@ -209,6 +209,14 @@ def writer_options(function: Callable) -> Callable:
             "--redo names. Default: OUTPUT.replies/ beside a shard set.",
         ),
         options.option(
+            "--batch",
+            type=click.Choice(["submit", "collect"]),
+            group="Model",
+            setting=False,
+            help="By the endpoint's batch interface, at half the price within a day. submit: send every request that "
+            "nobody has answered, and write nothing. collect: when all batches are done, judge with their replies.",
+        ),
+        options.option(
             "--redo",
             type=_States(),
             metavar="STATES",
@@ -374,6 +382,7 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.rubrics import load_rubric
     from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
     from edittools.models.writers.asking import Tally, ask_all
+    from edittools.models.writers.batches import DISCOUNT, Batches
     from edittools.models.writers.echo import EchoWriter
     from edittools.models.writers.prices import estimate, load_prices
     from edittools.models.writers.store import Store, count_stored
@@ -390,10 +399,14 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     limits = [option for option in ("max_cost", "rpm", "tpm") if given[option] is not None]
     if limits and run_options.ray is not None:
         raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
+    if given["batch"] and run_options.ray is not None:
+        raise UsageError("--batch: is one process's work; leave out --ray, or give each task of an array --task")
+    if given["batch"] and given["redo"]:
+        raise UsageError("--redo with --batch: what failed or cannot be read is submitted again as it is")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
     parameters = _parameters(given)
     redo: frozenset[Any] = (given["redo"] or frozenset()) | ({"failed"} if run_options.overwrite else frozenset())
-    writer = _writer(given) if not run_options.dry_run else EchoWriter()
+    writer: Any = _writer(given) if not run_options.dry_run else EchoWriter()
     # A price is needed for a limit; without one it is only told where the table has the model.
     table, prices = load_prices(given["prices"]), None
     try:
@@ -405,14 +418,22 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     tally = Tally()
     store: Store | None = None
 
-    def ask(requests: Any, check: Any) -> Iterator[Any]:
+    def opened() -> Store:
         nonlocal store
-        store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
-        store.claim(given["input"], given["output"], run_options.task, settings)
+        if store is None:
+            store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
+            store.claim(given["input"], given["output"], run_options.task, settings)
+        return store
+
+    def mine(shard: Any) -> bool:
+        task = run_options.task
+        return task is None or shard.index % task[1] == task[0]
+
+    def ask(requests: Any, check: Any) -> Iterator[Any]:
         yield from ask_all(
             requests,
             writer,
-            store,
+            opened(),
             concurrency=given["concurrency"],
             requests_per_minute=given["rpm"],
             tokens_per_minute=given["tpm"],
@@ -457,6 +478,13 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
                 notes.append(f"{folder}: {stored:,} replies; those that are asked for here cost nothing")
         options.show_plan(ctx, source, settings, tuple(notes))
         return
+    if given["batch"] == "submit":
+        try:
+            _submit(Batches(opened(), writer), stage.requests(source, mine), given, prices, run_options.quiet)
+        finally:
+            if store is not None:
+                store.close()
+        return
     sink = open_sink(run_options)
     if redo and isinstance(sink, ShardSetSink):
         if run_options.ray is None:
@@ -464,8 +492,15 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         else:  # its tasks look for themselves, and all have to be started
             run_options = dataclasses.replace(run_options, overwrite=True)
     progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
+    batches = None
     try:
+        if given["batch"] == "collect":
+            batches = Batches(opened(), writer)
+            writer = batches.collect()
+            prices = None if prices is None else prices.scaled(DISCOUNT)
         total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
+        if batches is not None:
+            batches.taken()
     finally:
         if store is not None:
             store.close()
@@ -478,13 +513,23 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     hint = "the output is written, and judgements say why; --redo failed,unparsed asks for these rows again"
     counts = stage.counts
     if isinstance(sink, ShardSetSink) and total.kept != counts.rows:  # an earlier run, or a cluster, made some of it
-        task = run_options.task
-        made = open_source([sink.folder], partial=True)
-        counts = stage.recount(made.batches(lambda shard: task is None or shard.index % task[1] == task[0]))
+        counts = stage.recount(open_source([sink.folder], partial=True).batches(mine))
     check_errors(counts, run_options.max_errors, hint)
     # Whatever else is tolerated: refusals are no failures, and no result either.
     if counts.failed < counts.asked and not counts.scored:
         raise TooManyFailed(f"none of the {counts.asked} rows that were asked about has a score", hint=hint)
+
+
+def _submit(batches: Any, requests: Any, given: dict[str, Any], prices: Any, quiet: bool) -> None:
+    """`--batch submit`, and a line about it."""
+    done = batches.submit(requests, prices=prices, max_cost=given["max_cost"])
+    if quiet:
+        return
+    parts = [f"{done.requests} requests submitted in {done.batches} batches"]
+    parts += [f"{done.stored} answered before"] if done.stored else []
+    parts += [f"{done.waiting} with the service already"] if done.waiting else []
+    parts += [f"about {done.cost:.2f} {prices.currency} at the rate of batches"] if done.cost else []
+    click.echo(f"judge: {', '.join(parts)}; --batch collect takes the replies", err=True)
 
 
 def _parameters(given: dict[str, Any]) -> dict[str, Any]:
@@ -508,6 +553,8 @@ def _writer(given: dict[str, Any]) -> Any:
             "--passes: without a temperature a local model writes the same every time",
             hint="--temperature 1 draws another reply in every pass",
         )
+    if given["batch"] and backend != "endpoint":
+        raise UsageError(f"--batch is for an endpoint: the backend is {backend}")
     return load_writer(
         given["model"],
         backend,

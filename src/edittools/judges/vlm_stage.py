@@ -32,7 +32,7 @@ from edittools.models.writers import Reply, Request, json_format
 from edittools.record import NATIVE_TASKS, native_tasks
 from edittools.rounding import rounded, significant
 from edittools.stream import files, images
-from edittools.stream.batch import Batch
+from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
 from edittools.stream.pictures import check_columns, row_pictures, source_references
 from edittools.stream.rows import column_values, instructions
@@ -169,6 +169,17 @@ class VlmJudgeStage:
             "judges side by side"
         )
 
+    def requests(
+        self, source: Source, select: Callable[[Shard], bool] = lambda shard: True
+    ) -> Iterator[tuple[Request, Callable[[str], None]]]:
+        """The requests of all rows without asking anybody, each with what raises ValueError for a text that it cannot
+        read.
+        """
+        for batch in source.batches(select):
+            entry = _Waiting(batch, [_Row() for _ in range(batch.rows.num_rows)])
+            for (_, row, _, call), request in self._calls(0, entry):
+                yield request, functools.partial(self._check, entry.rows[row], call)
+
     def sample(self, source: Source, rows: int = 16) -> Iterator[Request]:
         """The requests of the first rows, for an estimate."""
         left = rows
@@ -232,9 +243,7 @@ class VlmJudgeStage:
 
         def check(tag: Tag, text: str) -> None:
             number, row, _, call = tag
-            parsed = self._parsed(waiting[number].rows[row], call, text)
-            if isinstance(parsed, Unparsed):
-                raise ValueError(parsed.reason)
+            self._check(waiting[number].rows[row], call, text)
 
         def finished() -> Iterator[Batch]:
             while order and waiting[order[0]].asked == waiting[order[0]].answered:
@@ -440,6 +449,12 @@ class VlmJudgeStage:
             return reply.state, reply.error
         parsed = self._parsed(row, name, reply.text or "")
         return ("unparsed", parsed.reason) if isinstance(parsed, Unparsed) else parsed
+
+    def _check(self, row: _Row, name: str, text: str) -> None:
+        """Raises ValueError for a reply, by its text, that no score can be read from."""
+        parsed = self._parsed(row, name, text)
+        if isinstance(parsed, Unparsed):
+            raise ValueError(parsed.reason)
 
     def _parsed(self, row: _Row, name: str, text: str) -> Scores | Unparsed:
         assert row.case is not None

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -34,7 +34,7 @@ _FILTERED = ("content_filter", "safety", "image_safety", "recitation", "blocklis
 _KEYLIKE = re.compile(r"\S*\*{3,}\S*|\bsk-[\w-]{8,}")  # how services quote a key
 
 Interface = Literal["chat/completions", "responses"]
-_Manner = tuple[dict[str, str | None], bool, Interface]
+Manner = tuple[dict[str, str | None], bool, Interface]
 
 
 class _AskDifferently(Exception):
@@ -135,12 +135,9 @@ class EndpointWriter:
                 return await self._ask(request, begin)
 
     async def _ask(self, request: Request, begin: Begin) -> Reply:
-        openai, manner, form = self.openai, self._manner(), self._form()
+        openai, manner = self.openai, self.manner()
         self.client = self.client or self._connect()
-        made, messages = vars(request).pop("messages", (None, []))
-        if made != form:
-            messages = _messages(request, *form)
-        body = _body(request.model, self._parameters(request), messages, self.interface)
+        body = self.body(request)
         sent = False
         try:
             async with asyncio.timeout(None) as limit:
@@ -148,7 +145,7 @@ class EndpointWriter:
                 async def begin_this() -> None:
                     nonlocal sent
                     await begin()
-                    if self._manner() != manner:  # another call learned meanwhile how to ask
+                    if self.manner() != manner:  # another call learned meanwhile how to ask
                         raise _AskDifferently
                     sent = True
                     # The client's own timeout bounds the time between two bytes only.
@@ -174,11 +171,11 @@ class EndpointWriter:
             cause = error.__cause__ or error
             # aiohttp's transport calls every connection that it cannot make a timeout, also a refused one
             if isinstance(cause, (self.httpx.ConnectTimeout, self.httpx.ConnectError)):
-                raise UnreachableError(self._clean(str(cause))) from error
+                raise UnreachableError(self.clean(str(cause))) from error
             paid = Reply("failed") if sent else None  # the model may have worked for it
             if isinstance(error, (TimeoutError, openai.APITimeoutError)):
                 raise TransientError(f"no reply within {self.timeout:g} s", paid=paid) from error
-            raise TransientError(self._clean(f"{type(cause).__name__}: {cause}"), paid=paid) from error
+            raise TransientError(self.clean(f"{type(cause).__name__}: {cause}"), paid=paid) from error
         return self._read(answer.content, answer.headers, request, manner)
 
     async def close(self) -> None:
@@ -189,7 +186,36 @@ class EndpointWriter:
 
     # ---------------------------------------------------------------- what is sent
 
-    def _manner(self) -> _Manner:
+    def body(self, request: Request) -> bytes:
+        """The request as JSON, with what the endpoint is known not to take left out."""
+        form = self._form()
+        made, messages = vars(request).pop("messages", (None, []))
+        if made != form:
+            messages = _messages(request, *form)
+        return _body(request.model, self._parameters(request), messages, self.interface)
+
+    @contextlib.contextmanager
+    def sdk(self) -> Iterator[Any]:
+        """openai's own client, for what is no call of a model: files and batches. Its errors become EditError."""
+        openai = self.openai
+        client = openai.OpenAI(
+            base_url=self.name,
+            api_key=self.key or "none",
+            default_headers=self.client.default_headers if self.address.version else None,
+            default_query={"api-version": self.address.version} if self.address.version else None,
+            timeout=self.timeout,
+        )
+        try:
+            with client:
+                yield client
+        except openai.APIStatusError as error:
+            refusal = _refusal(error.status_code, self._without_key(error.response.content))
+            hint = self._advice(error.status_code) if refusal.kind == "run" else None
+            raise EditError(f"{self.name}: {self.clean(f'HTTP {error.status_code}: {refusal.words}')}", hint) from error
+        except openai.APIError as error:
+            raise EditError(f"{self.name}: {self.clean(str(error.__cause__ or error))}") from error
+
+    def manner(self) -> Manner:
         """How requests are made at the moment."""
         return self.instead, self.streams, self.interface
 
@@ -212,7 +238,18 @@ class EndpointWriter:
 
     # ---------------------------------------------------------------- what came back
 
-    def _read(self, data: bytes, headers: Mapping[str, str], request: Request, manner: _Manner) -> Reply:
+    def read(self, status: int, data: bytes, request: Request, manner: Manner) -> Reply:
+        """What a response says that came another way, to a request that was made in this `manner`. Raises
+        TransientError where the call may be repeated.
+        """
+        try:
+            if status == 200:
+                return self._read(data, {}, request, manner)
+            return self._refused(status, data, {}, request, manner)
+        except _AskDifferently:
+            raise TransientError(f"HTTP {status}: the request has to be sent otherwise") from None
+
+    def _read(self, data: bytes, headers: Mapping[str, str], request: Request, manner: Manner) -> Reply:
         """What a body with status 200 says."""
         text = self._without_key(data)
         try:
@@ -220,9 +257,9 @@ class EndpointWriter:
         except ValueError:
             if re.match(rb"\s*<(!doctype|html|head|body)", data, re.IGNORECASE):
                 return self._refused(200, data, headers, request, manner)
-            raise TransientError(self._clean(f"the reply is not JSON: {text.decode('utf-8', 'replace')}")) from None
+            raise TransientError(self.clean(f"the reply is not JSON: {text.decode('utf-8', 'replace')}")) from None
         if not isinstance(body, dict):
-            raise TransientError(self._clean(f"the reply is not a JSON object: {text.decode('utf-8', 'replace')}"))
+            raise TransientError(self.clean(f"the reply is not a JSON object: {text.decode('utf-8', 'replace')}"))
         said = read_reply(body)
         if not said.answered and not said.blocked and (body.get("error") or "base_resp" in body):
             refusal = Refusal(200, body, text.decode("utf-8", "replace"))  # how some gateways report errors
@@ -239,7 +276,7 @@ class EndpointWriter:
             return Reply("filtered", None, said.blocked or f"finish_reason {finish}", **facts)
         if not said.answered:
             problem = f"the reply has no choices with a message: {json.dumps(body)}"
-            raise TransientError(self._clean(problem), paid=_paid(said) if said.paid else None)
+            raise TransientError(self.clean(problem), paid=_paid(said) if said.paid else None)
         if said.refusal:
             return Reply("refused", said.refusal, None, **facts)
         if finish in _CUT:
@@ -248,7 +285,7 @@ class EndpointWriter:
             choices = body.get("choices")
             error = choices[0].get("error") if isinstance(choices, list) and choices else body.get("error")
             problem = f"finish_reason {finish}" + (f": {Refusal(200, {'error': error}, '').words}" if error else "")
-            raise TransientError(self._clean(problem), paid=_paid(said))
+            raise TransientError(self.clean(problem), paid=_paid(said))
         if not said.text or not said.text.strip():
             what = "a thought and no answer" if said.thought else "empty reply"
             return Reply("failed", None, f"{what}, finish_reason {finish}", **facts)
@@ -260,17 +297,12 @@ class EndpointWriter:
         data: bytes,
         headers: Mapping[str, str],
         request: Request,
-        manner: _Manner,
+        manner: Manner,
         said: Said | None = None,
     ) -> Reply:
         """What an answer that is no reply says: a Reply of another state, or raised where something can be done."""
-        text = self._without_key(data)
-        try:
-            body = read_json(text)
-        except ValueError:
-            body = None
-        refusal = Refusal(status, body, text.decode("utf-8", "replace"))
-        message = self._clean(f"HTTP {status}: {refusal.words}")
+        refusal = _refusal(status, self._without_key(data))
+        message = self.clean(f"HTTP {status}: {refusal.words}")
         self._adapt(refusal, message, request, manner)
         if refusal.kind == "filtered":
             return Reply("filtered", error=message)
@@ -288,7 +320,7 @@ class EndpointWriter:
         address = self.address.of(self.interface)
         return f"is the model's name right, and the address? Calls go to {address}"
 
-    def _adapt(self, refusal: Refusal, message: str, request: Request, manner: _Manner) -> None:
+    def _adapt(self, refusal: Refusal, message: str, request: Request, manner: Manner) -> None:
         """Raises _AskDifferently where the endpoint wants to be asked in another way than `manner`, and that is
         possible. Calls that were in flight together meet the same answer: what is known by then is not said again.
         """
@@ -325,11 +357,19 @@ class EndpointWriter:
     def _without_key(self, data: bytes) -> bytes:
         return data.replace(self.key.encode(), b"[key]") if len(self.key) >= _SHORTEST_SECRET else data
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """One line of at most 300 characters without the key."""
         if self.key:
             text = text.replace(self.key, "[key]")
         return _KEYLIKE.sub("[key]", " ".join(text.split()))[:300]
+
+
+def _refusal(status: int, data: bytes) -> Refusal:
+    try:
+        body = read_json(data)
+    except ValueError:
+        body = None
+    return Refusal(status, body, data.decode("utf-8", "replace"))
 
 
 def _paid(said: Said) -> Reply:

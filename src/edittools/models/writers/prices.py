@@ -6,7 +6,7 @@ import io
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 
 from PIL import Image
@@ -52,6 +52,11 @@ class Prices:
             hint='give a price table of your own: a TOML file with ["MODEL"], input = ... and output = ... (per '
             "million tokens)",
         )
+
+    def scaled(self, factor: float) -> Prices:
+        """The same table at another rate, such as that of batches."""
+        models = {name: replace(p, input=p.input * factor, output=p.output * factor) for name, p in self.models.items()}
+        return replace(self, models=models)
 
     def cost(self, model: str, prompt_tokens: float, completion_tokens: float) -> float:
         price = self.find(model)

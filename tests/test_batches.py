@@ -1,0 +1,294 @@
+"""Requests by the file: a loopback service that behaves like OpenAI's files and batches, killed and run again."""
+
+from __future__ import annotations
+
+import email.parser
+import json
+import random
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from test_writers import KEY, chat, png
+
+from edittools.errors import EditError, IncompleteError
+from edittools.models.writers import Request, batches
+from edittools.models.writers.asking import Tally, ask_all
+from edittools.models.writers.batches import Batches
+from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.prices import Price, Prices
+from edittools.models.writers.store import Store
+
+PRICES = Prices({"m": Price(input=1.0, output=10.0)}, "today", "USD", "table")
+
+
+class Service:
+    """`answer(body)` gives (status, reply body), or None for a request that the batch did not come to."""
+
+    def __init__(self, answer=lambda body: (200, chat("fine"))):
+        self.answer, self.files, self.batches, self.log = answer, {}, {}, []
+        self.lock, self.slow, self.broken = threading.Lock(), 0, ""
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def _send(self, status, body):
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def do_POST(self):
+                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                with service.lock:
+                    self._send(*service.post(self.path, self.headers, raw))
+
+            def do_GET(self):
+                with service.lock:
+                    self._send(*service.get(self.path))
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def post(self, path, headers, raw):
+        self.log.append(path)
+        if headers["Authorization"] != f"Bearer {KEY}":
+            return 401, {"error": {"message": "Incorrect API key provided"}}
+        if path == "/v1/files":
+            head = f"Content-Type: {headers['Content-Type']}\n\n".encode()
+            parts = email.parser.BytesParser().parsebytes(head + raw).get_payload()
+            named = [(part.get_param("name", header="content-disposition"), part) for part in parts]
+            fields = {name: part.get_payload(decode=True) for name, part in named}
+            assert fields["purpose"] == b"batch"
+            name = f"file-{len(self.files)}"
+            self.files[name] = fields["file"]
+            return 200, {"id": name, "object": "file", "bytes": len(fields["file"]), "purpose": "batch"}
+        if path == "/v1/batches":
+            if self.broken == "batches":
+                return 503, {"error": {"message": "try later"}}
+            wanted = json.loads(raw)
+            assert wanted["completion_window"] == "24h" and wanted["endpoint"] == "/v1/chat/completions"
+            lines = [json.loads(line) for line in self.files[wanted["input_file_id"]].splitlines()]
+            assert len({line["custom_id"] for line in lines}) == len(lines)
+            assert {(line["method"], line["url"]) for line in lines} == {("POST", wanted["endpoint"])}
+            name = f"batch_{len(self.batches)}"
+            self.batches[name] = {"id": name, "object": "batch", "status": "validating", "lines": lines, "seen": 0,
+                                  "input_file_id": wanted["input_file_id"]}  # fmt: skip
+            return 200, self.shown(name)
+        return 404, {"error": {"message": f"no {path}"}}
+
+    def shown(self, name):
+        return {key: value for key, value in self.batches[name].items() if key not in ("lines", "seen")}
+
+    def get(self, path):
+        self.log.append(path)
+        if match := re.fullmatch(r"/v1/files/([^/]+)/content", path):
+            return 200, self.files[match[1]]
+        if path.startswith("/v1/batches?"):
+            return 200, {"object": "list", "data": [self.shown(name) for name in self.batches], "has_more": False}
+        batch = self.batches[path.rpartition("/")[2]]
+        batch["seen"] += 1
+        if batch["status"] not in ("completed", "expired", "failed") and batch["seen"] > self.slow:
+            self.finish(batch)
+        return 200, self.shown(batch["id"])
+
+    def finish(self, batch):
+        if self.broken == "validation":
+            batch["status"] = "failed"
+            batch["errors"] = {"object": "list", "data": [{"code": "invalid_json_line", "message": "Line 1 is bad"}]}
+            return
+        good, bad = [], []
+        for line in batch["lines"]:
+            made = self.answer(line["body"])
+            out = {"id": f"r-{line['custom_id'][:6]}", "custom_id": line["custom_id"], "response": None, "error": None}
+            if made is None:
+                out["error"] = {"code": "batch_expired", "message": "This request could not be executed in time."}
+            else:
+                out["response"] = {"status_code": made[0], "request_id": "x", "body": made[1]}
+            (good if made and made[0] == 200 else bad).append(out)
+        random.Random(0).shuffle(good)  # the order is the service's
+        batch["status"] = "expired" if any(line["error"] for line in bad) else "completed"
+        for kind, lines in (("output_file_id", good), ("error_file_id", bad)):
+            if lines:
+                batch[kind] = f"{batch['id']}-{kind}"
+                self.files[batch[kind]] = "\n".join(map(json.dumps, lines)).encode()
+        batch["request_counts"] = {"total": len(good) + len(bad), "completed": len(good), "failed": len(bad)}
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    made = Service()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(str(tmp_path / "replies"))
+    yield made
+    made.close()
+
+
+def requests(count, start=0):
+    return [Request("m", (f"question {k}", png(k, 8, 8)), {"max_tokens": 50}) for k in range(start, start + count)]
+
+
+def anything(text):
+    pass
+
+
+def submit(service, store, wanted, check=anything, **options):
+    return Batches(store, EndpointWriter(service.url)).submit([(request, check) for request in wanted], **options)
+
+
+def collect(service, store, wanted, check=None, **options):
+    found = Batches(store, EndpointWriter(service.url))
+    writer = found.collect()
+    tagged = [(number, request) for number, request in enumerate(wanted)]
+    replies = dict(ask_all(tagged, writer, store, check=check and (lambda tag, text: check(text)), **options))
+    found.taken()
+    return [replies[number] for number in range(len(wanted))]
+
+
+def posts(service, what):
+    return sum(path == f"/v1/{what}" for path in service.log)
+
+
+def test_what_is_submitted_is_collected_into_the_store_at_half_the_price(service, store, monkeypatch):
+    monkeypatch.setattr(batches, "REQUESTS", 4)
+    service.answer = lambda body: (200, {**chat(body["messages"][0]["content"][0]["text"]),
+                                         "usage": {"prompt_tokens": 1000, "completion_tokens": 100}})  # fmt: skip
+    wanted = requests(10)
+    done = submit(service, store, wanted, prices=PRICES)
+    assert (done.requests, done.batches, done.stored) == (10, 3, 0)
+    assert [len(batch["lines"]) for batch in service.batches.values()] == [4, 4, 2]
+    first = service.batches["batch_0"]["lines"][0]
+    assert first["custom_id"] == wanted[0].key and first["body"]["max_tokens"] == 50
+    assert [part["type"] for part in first["body"]["messages"][0]["content"]] == ["text", "image_url"]
+    # submitting again sends nothing: it is with the service
+    assert submit(service, store, wanted).waiting == 10 and posts(service, "batches") == 3
+    service.slow = 3
+    with pytest.raises(IncompleteError, match="3 of 3 batches are at work: batch_0 "):
+        collect(service, store, wanted)
+    service.slow = 0
+    tally = Tally()
+    replies = collect(service, store, wanted, prices=PRICES.scaled(batches.DISCOUNT), tally=tally)
+    assert [reply.text for reply in replies] == [f"question {k}" for k in range(10)]
+    assert tally.cost == pytest.approx(0.5 * 10 * (1000 + 1000) / 1e6)
+    assert {reply.writer for reply in replies} == {service.url}
+    # the replies are in the store as any others: an ordinary run and another submission find them
+    ordinary = dict(ask_all(list(enumerate(wanted)), EndpointWriter("http://127.0.0.1:9/v1"), store))
+    assert [ordinary[k] for k in range(10)] == replies
+    assert submit(service, store, wanted).stored == 10 and posts(service, "batches") == 3
+
+
+def test_requests_without_an_answer_are_submitted_again_and_no_others(service, store):
+    broken = {"question 1": None, "question 2": (500, {"error": {"message": "oops"}}),
+              "question 3": (400, {"error": {"code": "content_filter", "message": "no"}}),
+              "question 4": (200, chat("not JSON"))}  # fmt: skip
+    service.answer = lambda body: broken.get(body["messages"][0]["content"][0]["text"], (200, chat('{"a": 1}')))
+    wanted = requests(6)
+    assert submit(service, store, wanted, json.loads).requests == 6
+    replies = collect(service, store, wanted, json.loads)
+    assert [reply.state for reply in replies] == ["ok", "failed", "failed", "filtered", "unparsed", "ok"]
+    assert "batch_expired" in replies[1].error and "oops" in replies[2].error
+    broken.clear()
+    again = submit(service, store, wanted, json.loads)
+    assert (again.requests, again.stored) == (3, 3)
+    assert [line["custom_id"] for line in service.batches["batch_1"]["lines"]][:2] == [wanted[1].key, wanted[2].key]
+    replies = collect(service, store, wanted, json.loads)
+    assert [reply.state for reply in replies] == ["ok", "ok", "ok", "filtered", "ok", "ok"]
+
+
+def test_a_submission_that_was_killed_goes_on(service, store):
+    """Between upload and batch, and after the batch was made but before this program knew it."""
+    service.broken = "batches"
+    with pytest.raises(EditError, match="HTTP 503: try later"):
+        submit(service, store, requests(3))
+    assert posts(service, "files") == 1 and not service.batches
+    with pytest.raises(IncompleteError, match="not submitted yet"):
+        collect(service, store, requests(3))
+    service.broken = ""
+    assert submit(service, store, requests(3)).waiting == 3
+    assert posts(service, "files") == 1 and len(service.batches) == 1
+    (state,) = (path for path in Batches(store, EndpointWriter(service.url)).parts)
+    with open(f"{state}.json") as file:
+        known = json.load(file)
+    with open(f"{state}.json", "w") as file:
+        json.dump({**known, "batch": None, "status": "written"}, file)
+    with open(f"{state}.jsonl", "w"):
+        pass
+    assert submit(service, store, requests(3)).waiting == 3
+    assert len(service.batches) == 1, "the batch that was made is found by its file"
+    assert {reply.state for reply in collect(service, store, requests(3))} == {"ok"}
+
+
+def test_a_batch_that_fails_as_a_whole_says_why_and_can_be_submitted_again(service, store):
+    submit(service, store, requests(2))
+    service.broken = "validation"
+    with pytest.raises(EditError, match="batch_0 failed: Line 1 is bad"):
+        collect(service, store, requests(2))
+    service.broken = ""
+    assert submit(service, store, requests(2)).requests == 2
+    assert {reply.state for reply in collect(service, store, requests(2))} == {"ok"}
+
+
+def test_max_cost_bounds_what_is_submitted(service, store):
+    with pytest.raises(EditError, match="stopped after"):
+        submit(service, store, requests(100), prices=PRICES, max_cost=0.001)
+    sent = [line for batch in service.batches.values() for line in batch["lines"]]
+    assert 0 < len(sent) < 100
+    with pytest.raises(EditError, match="stopped after 0 requests"):
+        submit(service, store, requests(100)[len(sent) :], prices=PRICES, max_cost=0.0)
+
+
+def test_declined_parameters_are_left_out_of_the_next_submission(service, store):
+    wrong = {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}}
+    service.answer = lambda body: (400, wrong) if "max_tokens" in body else (200, chat())
+    wanted = requests(12)
+    submit(service, store, wanted)
+    with pytest.raises(EditError, match="failed alike: HTTP 400: the request has to be sent otherwise"):
+        collect(service, store, wanted)
+    assert submit(service, store, wanted).requests == 12
+    assert all(line["body"]["max_completion_tokens"] == 50 for line in service.batches["batch_1"]["lines"])
+    assert {reply.state for reply in collect(service, store, wanted)} == {"ok"}
+
+
+def pairs_of(folder):
+    rows = []
+    for k in range(3):
+        for role in ("source", "result"):
+            (folder / f"{k}{role}.png").write_bytes(png(k, 40, 40).data)
+        rows.append({"id": f"r{k}", "task": "color", "instruction": {"en": f"make it {k}"},
+                     "source": [{"file": f"{k}source.png"}], "result": {"file": f"{k}result.png"}})  # fmt: skip
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "rows.jsonl"
+
+
+def test_the_command_submits_and_collects(service, edit, tmp_path):
+    service.answer = lambda body: (200, chat(json.dumps(
+        {"rationale": "r", "compliance": 5, "naturalness": 4, "coherence": 4})))  # fmt: skip
+    words = ["judge", pairs_of(tmp_path), "--rubric", "dimensions", "--model", "gpt-4o", "--api-base", service.url]
+    words += ["-o", tmp_path / "j"]
+    done = edit(*words, "--batch", "submit")
+    assert "3 requests submitted in 1 batches" in done.stderr and "USD at the rate of batches" in done.stderr
+    assert not (tmp_path / "j").exists()
+    service.slow = 2
+    assert "at work" in edit(*words, "--batch", "collect", check=4).stderr
+    service.slow = 0
+    done = edit(*words, "--batch", "collect")
+    rows = [json.loads(line) for line in edit("cat", tmp_path / "j", "-f", "jsonl").stdout.splitlines()]
+    assert [row["scores"]["judge_dimensions_compliance"] for row in rows] == [5.0] * 3
+    assert not any("chat/completions" in path for path in service.log)
+    assert "--batch" in edit(*words, "--batch", "submit", "--redo", "failed", check=2).stderr
+    assert "--batch" in edit(*words[:4], "--model", "e", "--backend", "echo", "-o", tmp_path / "k", "--batch", "submit",
+                             check=2).stderr  # fmt: skip
