@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.parser
+import functools
 import json
+import os
 import random
 import re
 import threading
@@ -265,16 +267,18 @@ def test_declined_parameters_are_left_out_of_the_next_submission(service, store)
 
 def pairs_of(folder):
     rows = []
+    (folder / "p").mkdir()
     for k in range(3):
         for role in ("source", "result"):
-            (folder / f"{k}{role}.png").write_bytes(png(k, 40, 40).data)
+            (folder / "p" / f"{k}{role}.png").write_bytes(png(k, 40, 40).data)
         rows.append({"id": f"r{k}", "task": "color", "instruction": {"en": f"make it {k}"},
-                     "source": [{"file": f"{k}source.png"}], "result": {"file": f"{k}result.png"}})  # fmt: skip
+                     "source": [{"file": f"p/{k}source.png"}], "result": {"file": f"p/{k}result.png"}})  # fmt: skip
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder / "rows.jsonl"
 
 
 def test_the_command_submits_and_collects(service, edit, tmp_path):
+    edit = functools.partial(edit, env={**os.environ, "OPENAI_API_KEY": KEY})
     service.answer = lambda body: (200, chat(json.dumps(
         {"rationale": "r", "compliance": 5, "naturalness": 4, "coherence": 4})))  # fmt: skip
     words = ["judge", pairs_of(tmp_path), "--rubric", "dimensions", "--model", "gpt-4o", "--api-base", service.url]

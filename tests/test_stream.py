@@ -743,13 +743,14 @@ def test_json_lines_with_results_of_another_model(edit: Runner, tmp_path: Path) 
     for k, name in enumerate(("s.png", "a.png", "b.webp")):
         (tmp_path / name).write_bytes(picture(k, "WEBP" if name == "b.webp" else "PNG"))
     line = {"source": "s.png", "instruction": "Make it red.", "result": "a.png", "result_other": {"file": "b.webp"}}
-    lines = [line, {**line, "source": [{"file": "s.png"}], "result": None}, {"source": "s.png", "result": "good"}]
+    paths = {"source": [{"file": "s.png"}], "result": {"file": "a.png"}}
+    lines = [line, {**line, "result": None}, {"source": "s.png", "result": "good"}, {**line, **paths}]
     lines[2] |= {"result_path": "out/1.png", "result_url": "s3://bucket/x.png", "resulting_file": {"file": "gone.png"}}
-    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines[:2])))
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*lines[:2], lines[3]])))
     rows, rejects = ingest(edit, tmp_path / "x.jsonl", out=tmp_path / "out")
-    assert not rejects and [row["source"] for row in rows] == [[picture(0, "PNG")]] * 2
-    assert [row["result"] for row in rows] == [picture(1, "PNG"), None]
-    assert [row["result_other"] for row in rows] == [picture(2, "WEBP")] * 2
+    assert not rejects and [row["source"] for row in rows] == [[picture(0, "PNG")]] * 3
+    assert [row["result"] for row in rows] == [picture(1, "PNG"), None, picture(1, "PNG")]
+    assert [row["result_other"] for row in rows] == [picture(2, "WEBP")] * 3
     (tmp_path / "y.jsonl").write_text(json.dumps(lines[2]))
     (row,), _ = ingest(edit, tmp_path / "y.jsonl", out=tmp_path / "words")
     assert all(row[name] == value for name, value in lines[2].items() if name.startswith("result"))

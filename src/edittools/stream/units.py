@@ -1087,7 +1087,9 @@ class LinesUnit:
             return name, value
         if name in COLUMNS:
             return name, self._in_record(value, COLUMNS[name])
-        named = _path_alone(value) if name.startswith("result_") else value if name == "result" else None
+        named = _path_alone(value) if name == "result" or name.startswith("result_") else None
+        if name == "result" and isinstance(value, str):
+            named = value
         return name, self._pictures(value) if isinstance(named, str) and _shown(named) else value
 
     def _in_record(self, value: Any, kind: pa.DataType) -> Any:
