@@ -911,8 +911,15 @@ def test_calls_that_give_no_reply_are_paid_for_too(serve, store):
 def test_a_long_wait_is_announced_once(serve, store, capsys, monkeypatch):
     monkeypatch.setattr(asking, "_LONG_WAIT", 2.5)
     busy = response(429, {"error": {"message": "requests per day"}}, "Retry-After: 3\r\n")
-    server = serve(lambda prompt, number: [busy if number == 1 and int(prompt[-1]) < 4 else response(200, chat())])
+    first: list[float] = []
+
+    def script(prompt, number):
+        first.append(time.monotonic())
+        return [busy if first[-1] - first[0] < 1.0 else response(200, chat())]
+
+    server = serve(script)
     replies = dict(ask_all(questions(8), EndpointWriter(server.url), store, concurrency=4))
+    assert len(server.bodies) > 8
     assert {reply.state for reply in replies.values()} == {"ok"}
     said = capsys.readouterr().err
     assert said.count("waits") == 1, said
