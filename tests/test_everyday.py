@@ -81,6 +81,19 @@ def test_half_of_a_surrogate_pair_anywhere(edit: Runner, tmp_path: Path) -> None
     assert shard(edit, tmp_path / "crawl", out=tmp_path / "side")[0][0]["note"] == "\ufffd"
 
 
+def test_words_of_the_command_line_that_are_not_utf8(edit: Runner, tmp_path: Path) -> None:
+    pictures(tmp_path / "in", 1)
+    lines(tmp_path / "x.jsonl", {"image": "in/0.jpg"})
+    odd = os.fsdecode(b"caf\xe9")
+    edit("shard", tmp_path / "in", "--origin", odd, "--license", odd, "-o", tmp_path / "out")
+    assert rows_of(tmp_path / "out")[0]["provenance"]["origin"] == "café"
+    edit("shard", tmp_path / "x.jsonl", "--map", f"{odd}=image", "--image", "image", "-o", tmp_path / "named")
+    assert rows_of(tmp_path / "named")[0]["café"] == picture(0)
+    (tmp_path / odd).mkdir()
+    (tmp_path / "in/0.jpg").rename(tmp_path / odd / "0.jpg")
+    assert "not UTF-8" in edit("shard", tmp_path / odd, "-o", tmp_path / "no", check=1).stderr
+
+
 ENCODED = {
     "gbk": ("猫在睡觉，狗在叫".encode("gbk"), "猫在睡觉，狗在叫"),
     "mixed": ("一只 cat 和一只 dog".encode("gbk"), "一只 cat 和一只 dog"),

@@ -22,6 +22,21 @@ class Option(click.Option):
         self.group = group
         self.setting = setting
 
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """What changes a result is recorded with it, and so is valid Unicode, whatever bytes the shell passed on."""
+        made = super().type_cast_value(ctx, value)
+        if not self.setting:
+            return made
+        return tuple(map(_valid, made)) if isinstance(made, tuple) else _valid(made)
+
+
+def _valid(value: Any) -> Any:
+    if not isinstance(value, str) or value.isascii():
+        return value
+    from edittools.stream.text import valid
+
+    return valid(value)
+
 
 class Command(click.Command):
     """A subcommand: grouped options, what it costs, and examples."""

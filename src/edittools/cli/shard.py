@@ -67,17 +67,28 @@ def command(
     """Make a shard set.
 
     INPUT is a folder of pictures (with .txt captions and .json fields beside them, or ID.source.jpg and
-    ID.target.jpg for pairs), tars of webdataset, Parquet files with pictures inside, JSON lines with paths (in
-    `source`, `target`, `mask`, `image`, `file_name`, of pictures in `result`, and as {"file": PATH} in `result_NAME`),
-    a shard set, or a stream. Original bytes are kept as they are.
+    ID.target.jpg for pairs), tars of webdataset, Parquet files with pictures inside or paths of them, JSON lines, a
+    JSON array or CSV with paths, a shard set, or a stream. Original bytes are kept as they are.
+
+    Paths are beside the file that names them: in `image` and `file_name`, in `source`, `target`, `mask` and `result`
+    where they look like one (a word there, as `flickr`, stays a word, in `user_NAME`), and as {"file": PATH} in
+    `result_NAME`. Of any other column --image says that it holds pictures, as --map does that makes it `source`,
+    `target` or `mask`; --map site=source says that it does not. A --map that cannot be carried out is an error.
 
     An id is made from the content and the place of a file, so it is the same on every machine, and two identical
     files are two rows with one `provenance.sha256`: finding them is `edit dedup`'s work. Ids that a file brings are
-    kept as `user_id`; `--map id=COLUMN` takes a column's values as the ids instead.
+    kept as `user_id`; `--map id=COLUMN` takes a column's values as the ids instead. What does not fit a column of the
+    record, whole values or keys of `objects` and `turns`, is kept under `user_NAME`. Texts are read in their encoding:
+    UTF-8, by a byte order mark, else GBK or Windows-1252 by a guess, which is told.
 
     Of a folder every file is a row or a reject; only hidden files (`.NAME`) are passed over. Links to files are
-    followed, links to folders are rejects. A folder of tars, Parquet files or JSON lines is read as these; pictures
-    beside tars or Parquet files are an error, for one of the two would be lost.
+    followed, links to folders are rejects. A folder with tars, Parquet files or JSON lines anywhere in it, as a
+    repository of the hub or what img2dataset writes, is read as these, and what else is there is counted. Tables whose
+    rows name pictures of the folder (`metadata.jsonl`, `metadata.csv`) are read with it, and the pictures that they do
+    not name are rows too; other tables beside pictures are an error, for there are two readings. Of a tar every entry
+    is a row, part of one or a reject: links are the files they lead to, a name that comes twice is two rows.
+
+    The same command over a folder that has grown adds shards for what is new; those that are there stay.
     """
     from edittools.stream.ingest import Ingest
     from edittools.stream.run import open_input, open_sink, run
