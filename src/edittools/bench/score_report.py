@@ -98,6 +98,26 @@ def render_text_subset(
     )
 
 
+def render_listings(
+    listings: list[Listing], warnings: Iterable[str], *, title: str, summary: str, history: Iterable[dict[str, Any]]
+) -> str:
+    """Tables as a page of their own, as HTML text."""
+    return fill(
+        "scores.html",
+        title=title,
+        warnings=_warnings(warnings),
+        summary=text(summary),
+        figures="",
+        tables="".join(map(_further, listings)),
+        further="",
+        published="",
+        plots="",
+        gallery=_gallery([]),
+        protocol=_protocol({}),
+        history=history_list(history),
+    )
+
+
 def _warnings(warnings: Iterable[str]) -> str:
     return "".join(f'<p class="warning"><b>Warning:</b> {text(said)}.</p>' for said in warnings)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edittools.bench import table
+from edittools.bench import statistics, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -230,6 +230,31 @@ def _comparison(found: dict[str, Any]) -> list[Listing]:
         rows = [[pair["second"], pair["first"], *against(pair)] for pair in found["pairs"]]
         made.append(Listing("Every two models", ["model", "against", *differences], rows))
     return made
+
+
+def pairwise_listings(found: dict[str, Any]) -> list[Listing]:
+    """pairwise.summarize's result: the models, best first, and every pair that was compared."""
+
+    def rate(entry: dict[str, Any]) -> list[str]:
+        counts = [f"{entry[name]:g}" for name in ("wins", "ties", "losses")]
+        bounds = entry["interval"]
+        return [
+            *counts,
+            table.with_digits(entry["win_rate"], bounds),
+            table.bounds(bounds, entry["comparisons"]),
+        ]
+
+    columns = ["wins", "ties", "losses", "win rate", "95%"]
+    rows = []
+    for name, entry in found["models"].items():
+        points, bounds = entry["elo"], entry["elo_interval"]
+        elo = "–" if points is None else f"{points:.0f}"
+        between = statistics.TOO_FEW if bounds is None else f"{bounds[0]:.0f}–{bounds[1]:.0f}"
+        rows.append([name, *rate(entry), elo, "" if points is None else between])
+    title = f"Pairwise: {found['comparisons']:,} comparisons of {found['cases']:,} cases, {found['failed']:,} failed"
+    made = [Listing(title, ["model", *columns, "Elo", "95%"], rows, found["notes"], found["warnings"])]
+    rows = [[pair["first"], pair["second"], *rate(pair)] for pair in found["pairs"]]
+    return [*made, Listing("Every two models", ["model", "against", *columns], rows)]
 
 
 def text_listings(found: dict[str, Any]) -> list[Listing]:

@@ -13,6 +13,7 @@ from edittools.errors import EditError, TooManyFailed, UsageError
 if TYPE_CHECKING:
     from edittools.bench.terminal import Listing
 
+_OWN = ("heldout", "dataset", "pairwise")
 _FIGURES = ("table", "markdown", "latex", "json")
 
 
@@ -45,7 +46,7 @@ class EvalCommand(options.Command):
         ("edit eval imgedit --rescore result.json --meta basic_edit.json", "the official means, and ours beside them"),
     ),
 )
-@click.argument("bench", type=click.Choice(["heldout", "dataset", *options.module_names("bench", "public")]))
+@click.argument("bench", type=click.Choice([*_OWN, *options.module_names("bench", "public")]))
 @options.input_options
 @options.option(
     "--rescore",
@@ -88,6 +89,27 @@ class EvalCommand(options.Command):
     multiple=True,
     group="Input",
     help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
+)
+@options.option(
+    "--models",
+    metavar="FIRST,SECOND",
+    group="Input",
+    help="Of BENCH pairwise: the two columns that name the models of a row's `result` and of its second one, or the "
+    "two names. Default: the columns model_a and model_b, where there are such.",
+)
+@options.option(
+    "--pair",
+    metavar="FIRST,SECOND=PATH",
+    multiple=True,
+    group="Input",
+    help="Of BENCH pairwise: further rows, in which one model is compared to another; may be given several times.",
+)
+@options.option(
+    "--cluster",
+    metavar="COLUMN",
+    group="Input",
+    help="Of BENCH pairwise: rows with the same value are about the same case. Default: the benchmark's case, `group`, "
+    "or the id.",
 )
 @options.option(
     "--humans",
@@ -195,6 +217,9 @@ def command(
     edits, scores; and the share that a classifier's stored probability detects (`edit filter --image result
     --classifier NAME --label fake --max ..`: the fake score).
 
+    BENCH pairwise: rows in which two models' results were compared (`edit judge --rubric pairwise`): win rates and Elo
+    points by Bradley and Terry's model with ties, with 95% intervals over cases.
+
     The public benchmarks with --rescore: `official` is what the released scripts compute, with their NaNs, roundings
     and defects; beside it our own means with 95% bootstrap intervals, over tasks (macro) and cases (micro), with caps
     enforced, and the coverage: a failed or missing case is counted, never scored.
@@ -218,6 +243,9 @@ def command(
         return
     if bench == "dataset":
         _dataset(ctx, list(input), chosen)
+        return
+    if bench == "pairwise":
+        _pairwise(ctx, list(input), chosen)
         return
     if _text_subset_asked(ctx, bench):
         _text_subset(ctx, list(input), chosen)
@@ -251,6 +279,7 @@ _USED = {
     "--cases": {"cases", "images", "results", "limit", "output", "format", "overwrite"},
     "--export": {"export", "input", "partial", "overwrite"},
     "dataset": _PAGE,
+    "pairwise": _PAGE | {"models", "pair", "cluster", "seed"},
     "heldout": _PAGE | {"run_folder", "data"},
     "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
     "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
@@ -295,6 +324,46 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
         page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
         _write_report(output, beside, page, found)
     _print(found, dataset_listings(found), chosen)
+
+
+def _pairwise(ctx: click.Context, input: list[str], chosen: str) -> None:
+    from edittools.bench.pairwise import read_comparisons, summarize
+    from edittools.bench.score_report import render_listings
+    from edittools.bench.terminal import pairwise_listings
+    from edittools.stream.run import RunOptions, open_input
+
+    given = ctx.params
+    output = given["output"]
+    beside = _refuse_existing(output, given["overwrite"])
+    read = RunOptions(limit=given["limit"], partial=given["partial"])
+    parts = [] if given["pair"] and not input else [(input, _two(given["models"], "--models"))]
+    for word in given["pair"]:
+        names, _, path = word.partition("=")
+        parts.append(([path], _two(names, "--pair")))
+    sources = [(open_input(paths, read), names) for paths, names in parts]
+    comparisons = [one for source, names in sources for one in read_comparisons(source, names, given["cluster"])]
+    found = summarize(comparisons, given["seed"])
+    listings = pairwise_listings(found)
+    if output is not None:
+        page = render_listings(
+            listings,
+            found["warnings"],
+            title=given["title"] or "Models compared two by two",
+            summary=f"{found['comparisons']:,} comparisons of {found['cases']:,} cases; {found['failed']:,} failed.",
+            history=[node for source, _ in sources for node in source.history.nodes],
+        )
+        _write_report(output, beside, page, found)
+    _print(found, listings, chosen)
+
+
+def _two(words: str | None, option: str) -> tuple[str, str] | None:
+    """Raises UsageError."""
+    if words is None:
+        return None
+    first, _, second = words.partition(",")
+    if not first or not second or first == second:
+        raise UsageError(f"{option} {words}: expected two names, FIRST,SECOND")
+    return first, second
 
 
 def _cases(ctx: click.Context, bench: str) -> None:

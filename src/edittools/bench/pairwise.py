@@ -1,0 +1,238 @@
+"""Models compared two by two (`edit judge --rubric pairwise`): win rates, and strengths on one scale for all of them.
+
+A row is one comparison. Rows about the same case are one cluster, since what makes one of them easy does so for the
+others: intervals are over clusters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edittools.bench import statistics
+from edittools.bench.case_list import case_id
+from edittools.bench.rejects import stored_rejects
+from edittools.bench.rescoring import MUCH
+from edittools.errors import EditError, UsageError
+from edittools.stream.source import Source
+
+RUBRIC = "pairwise"
+NAMES = (("model_a", "model_b"), ("first", "second"), ("model", "other_model"))
+"""Columns that name the two models of a row, unless told."""
+RESAMPLES = 1000
+ELO = 400 / math.log(10)
+"""Elo points of a natural logarithm: 400 of them are odds of ten to one."""
+WEAK = 0.01
+"""Precision of the prior on log strengths (sd 10, or 1,737 points): keeps those finite that win always."""
+
+_HINT = "edit judge ROWS --rubric pairwise --second COLUMN --model J -o JUDGED/"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`outcome` are the shares of a win, a tie and a loss of `first` over the passes; None where nothing was read."""
+
+    cluster: str
+    first: str
+    second: str
+    outcome: tuple[float, float, float] | None
+    reason: str = ""
+
+
+def read_comparisons(source: Source, models: tuple[str, str] | None, cluster: str | None) -> list[Comparison]:
+    """The comparisons of a set; `models` are two columns that name them, or their names. Rows that were rejected on
+    the way count as failed. Raises UsageError where the rows are no such comparisons."""
+    names = source.schema.names
+    for name in ("judgements", *filter(None, [cluster])):
+        if name not in names:
+            raise UsageError(f"the input has no `{name}` column", hint=_HINT)
+    usual = next((pair for pair in NAMES if set(pair) <= set(names)), None)
+    pair = models or usual or ("first", "second")
+    columns = set(pair) <= set(names)
+    key = cluster or next(name for name in ("case", "group", "id") if name in names)
+    found = []
+    rejects = stored_rejects(source)
+    for batch in source.batches(lambda shard: True):
+        rejects += batch.rejects
+        taken = {name: batch.rows.column(name).to_pylist() for name in {key, "judgements", *(pair if columns else ())}}
+        for number, judgements in enumerate(taken["judgements"]):
+            first, second = (str(taken[name][number]) if columns else name for name in pair)
+            found.append(Comparison(_cluster(taken[key][number]), first, second, *_outcome(judgements or [])))
+    if not any(one.outcome or one.reason for one in found):
+        raise UsageError(f"no row was judged by rubric {RUBRIC}", hint=_HINT)
+    if not columns:
+        found += [Comparison(one.id, *pair, None, f"rejected by {one.stage}: {one.reason}") for one in rejects]
+    return found
+
+
+def _cluster(value: Any) -> str:
+    if isinstance(value, Mapping) and {"task", "language", "key"} <= value.keys():
+        return case_id(value["task"], value["language"], value["key"])
+    return str(value)
+
+
+def _outcome(judgements: list[dict[str, Any]]) -> tuple[tuple[float, float, float] | None, str]:
+    mine = [one for one in judgements if one["rubric"] == RUBRIC and one["dimension"] == "preference"]
+    scores = [one["score"] for one in mine if one["score"] is not None]
+    if not scores:
+        return None, next((one["error"] or one["state"] for one in mine), "")
+    return tuple(scores.count(value) / len(scores) for value in (1.0, 0.5, 0.0)), ""  # type: ignore[return-value]
+
+
+def summarize(comparisons: list[Comparison], seed: int) -> dict[str, Any]:
+    """Per model and per pair: wins, ties, losses and the win rate (a tie is half a win), each with its 95% interval
+    over clusters; per model its strength in Elo points (mean 1,000) by Bradley and Terry's model with ties.
+
+    Raises EditError where no comparison has an outcome.
+    """
+    known = [one for one in comparisons if one.outcome is not None]
+    if not known:
+        raise EditError("no comparison has an outcome")
+    models = sorted({name for one in known for name in (one.first, one.second)})
+    counts = _counts(known, models)
+    elo, bounds, ties = _elo(counts, len(models), seed)
+    pairs = list(itertools.combinations(range(len(models)), 2))
+    entries = {}
+    for k, name in enumerate(models):
+        mine = [(one.cluster, one.outcome if one.first == name else one.outcome[::-1]) for one in known
+                if one.outcome and name in (one.first, one.second)]  # fmt: skip
+        entries[name] = {**_rate(mine, f"{name}", seed), "elo": elo[k], "elo_interval": bounds[k]}
+    made = []
+    for first, second in pairs:
+        a, b = models[first], models[second]
+        mine = [(one.cluster, one.outcome if one.first == a else one.outcome[::-1]) for one in known
+                if one.outcome and {one.first, one.second} == {a, b}]  # fmt: skip
+        if mine:
+            made.append({"first": a, "second": b, **_rate(mine, f"{a}\0{b}", seed)})
+    failed = [one.reason or "not judged" for one in comparisons if one.outcome is None]
+    reasons = {why: failed.count(why) for why in dict.fromkeys(failed)}
+    return {
+        "rubric": RUBRIC,
+        "comparisons": len(known),
+        "failed": len(failed),
+        "cases": len({one.cluster for one in known}),
+        "models": dict(sorted(entries.items(), key=lambda item: -(item[1]["elo"] or item[1]["win_rate"]))),
+        "pairs": made,
+        "tie": ties,
+        "reasons": reasons,
+        "notes": ["a tie is half a win; Elo by Bradley and Terry's model with Davidson's ties, mean 1,000; 95% "
+                  "intervals over cases"],
+        "warnings": _warnings(len(known), len(failed), entries),
+    }  # fmt: skip
+
+
+def _warnings(known: int, failed: int, entries: dict[str, dict[str, Any]]) -> list[str]:
+    found = []
+    every = known + failed
+    if failed >= MUCH * every:
+        found.append(f"{failed / every:.0%} of the comparisons have no outcome ({failed} of {every})")
+    if any(one["elo"] is None for one in entries.values()):
+        found.append("no chain of comparisons connects all models: there is no scale that they share")
+        return found
+    for name, one in entries.items():
+        if one["win_rate"] in (0, 1):
+            always = "never lost nor tied" if one["win_rate"] else "never won nor tied"
+            found.append(f"{name} {always}: nothing says how far its points are from the others'")
+    return found
+
+
+def _rate(outcomes: list[tuple[str, tuple[float, float, float]]], name: str, seed: int) -> dict[str, Any]:
+    """Of outcomes by cluster, from one model's side; a cluster counts with the mean of its comparisons."""
+    clusters: dict[str, list[float]] = {}
+    for cluster, (win, tie, _) in outcomes:
+        clusters.setdefault(cluster, []).append(win + tie / 2)
+    values = np.array([[float(np.mean(scores))] for scores in clusters.values()])
+    sample = statistics.Sample(values, [seed, zlib.crc32(name.encode("utf-8", "replace"))])
+    limits = statistics.bounded_limits([sample], [1], [(0, 1)], seed)[0]
+    sums = [sum(outcome[k] for _, outcome in outcomes) for k in range(3)]
+    return {
+        "comparisons": len(outcomes),
+        **dict(zip(("wins", "ties", "losses"), sums)),
+        "win_rate": float(values.mean()),
+        "interval": statistics.interval(limits, len(values)),
+    }
+
+
+def _counts(known: Iterable[Comparison], models: list[str]) -> np.ndarray:
+    """(clusters, pairs of models, 3): wins of the first of the pair, ties, losses."""
+    index = {name: k for k, name in enumerate(models)}
+    pairs = {pair: k for k, pair in enumerate(itertools.combinations(range(len(models)), 2))}
+    clusters: dict[str, int] = {}
+    rows = []
+    for one in known:
+        a, b = index[one.first], index[one.second]
+        assert one.outcome is not None
+        if a != b:  # a model against itself says nothing
+            outcome = one.outcome if a < b else one.outcome[::-1]
+            rows.append((clusters.setdefault(one.cluster, len(clusters)), pairs[min(a, b), max(a, b)], outcome))
+    counts = np.zeros((len(clusters), len(pairs), 3))
+    for cluster, pair, outcome in rows:
+        counts[cluster, pair] += outcome
+    return counts
+
+
+def _elo(
+    counts: np.ndarray, models: int, seed: int
+) -> tuple[list[float | None], list[list[float] | None], float | None]:
+    """Points of every model, their 95% intervals from a bootstrap over clusters, and the tie parameter."""
+    if models < 2 or not _connected(counts.sum(axis=(0, 2)), models):
+        return [None] * models, [None] * models, None
+    strengths, tie = davidson(counts.sum(axis=0)[None], models)
+    elo: list[float | None] = [float(1000 + ELO * one) for one in strengths[0]]
+    if len(counts) < statistics.MIN_CASES:
+        return elo, [None] * models, float(tie[0])
+    generator = np.random.default_rng(seed % 2**64)
+    drawn = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES)
+    resampled, _ = davidson(np.einsum("rc,cpk->rpk", drawn, counts, optimize=True), models)
+    low, high = np.percentile(1000 + ELO * resampled, [2.5, 97.5], axis=0)
+    return elo, [[float(a), float(b)] for a, b in zip(low, high)], float(tie[0])
+
+
+def _connected(compared: np.ndarray, models: int) -> bool:
+    pairs = list(itertools.combinations(range(models), 2))
+    reached = {0}
+    for _ in range(models):
+        for (a, b), count in zip(pairs, compared):
+            if count and reached & {a, b}:
+                reached |= {a, b}
+    return len(reached) == models
+
+
+def davidson(counts: np.ndarray, models: int, steps: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Log strengths (sets, models), of mean 0, and the tie parameter nu (sets) of each set of counts (sets, pairs, 3).
+
+    Of models with strengths s and t, the first wins with s / z, they tie with nu sqrt(s t) / z, z being the sum of
+    all three. The likelihood is concave in the logarithms: Newton's method. Davidson, "On extending the
+    Bradley-Terry model to accommodate ties in paired comparison experiments" (1970).
+    """
+    sets, pairs = len(counts), list(itertools.combinations(range(models), 2))
+    # How each outcome's logit depends on the strengths, and on log nu in the last place.
+    design = np.zeros((len(pairs), 3, models + 1))
+    for k, (a, b) in enumerate(pairs):
+        design[k, 0, a] = design[k, 2, b] = 1
+        design[k, 1, [a, b]] = 0.5
+        design[k, 1, models] = 1
+    totals = counts.sum(axis=2)
+    parameters = np.zeros((sets, models + 1))
+    for _ in range(steps):
+        logits = np.einsum("pkm,sm->spk", design, parameters)
+        shares = np.exp(logits - logits.max(axis=2, keepdims=True))
+        shares /= shares.sum(axis=2, keepdims=True)
+        gradient = np.einsum("spk,pkm->sm", counts - totals[:, :, None] * shares, design) - WEAK * parameters
+        mean = np.einsum("spk,pkm->spm", shares, design)
+        second = np.einsum("sp,spk,pkm,pkn->smn", totals, shares, design, design, optimize=True)
+        second -= np.einsum("sp,spm,spn->smn", totals, mean, mean, optimize=True)
+        step = np.linalg.solve(second + WEAK * np.eye(models + 1), gradient[:, :, None])[:, :, 0]
+        # A step of more than a few logarithms leaves the range in which the second order holds.
+        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True) / 2)
+        parameters += step
+        if np.abs(step).max() < 1e-9:
+            break
+    strengths = parameters[:, :models]
+    return strengths - strengths.mean(axis=1, keepdims=True), np.exp(parameters[:, models])
