@@ -642,7 +642,7 @@ def test_manual_is_what_the_commands_say(edit: Runner, tmp_path: Path) -> None:
     edit("man", "--check", tmp_path / "man")
     assert {path.name for path in (tmp_path / "man").iterdir()} == {
         "edit.1", "edit-stream.5", "edit-shards.5", *(f"edit-{name}.1" for name in COMMANDS),
-        "edit-eval-study-build.1", "edit-eval-study-score.1",
+        "edit-eval-checkpoints.1", "edit-eval-study-build.1", "edit-eval-study-score.1",
     }  # fmt: skip
     assert "\\-\\-design" in (tmp_path / "man/edit-eval-study-build.1").read_text()
     for name in COMMANDS:
@@ -666,7 +666,7 @@ def test_pages_are_roff_that_man_accepts(edit: Runner) -> None:
     groff = shutil.which("groff")
     if groff is None:
         pytest.skip("needs groff")
-    for name in (*COMMANDS, "eval-study-build", "eval-study-score", "stream", "shards"):
+    for name in (*COMMANDS, "eval-checkpoints", "eval-study-build", "eval-study-score", "stream", "shards"):
         page = edit("man", name).stdout
         made = subprocess.run([groff, "-man", "-ww", "-z", "-Tutf8", "-K", "utf8"], input=page, capture_output=True,
                               check=True)  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.bench.cases import Case, pick_cases
+from edittools.bench.checkpoints import TRAINING, curve_panels, training_curves
 from edittools.bench.dataset import DatasetStatistics
 from edittools.bench.heldout import kind_of, summarize
 from edittools.bench.rejects import stored_rejects
@@ -119,6 +120,7 @@ class Heldout:
             loss=training_loss(run) if run else None,
             history=list(self.history),
             rejects=dict(self.rejects),
+            curves=curve_panels([curve for curve in training_curves(Path(run)) if curve[0] != TRAINING]) if run else "",
         )
 
 

@@ -118,6 +118,33 @@ def loss_curve(points: Sequence[tuple[int, float]]) -> str:
     return _svg(NARROW, bottom + 48, f"Training loss over {len(points)} recorded steps", parts)
 
 
+def curves(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> str:
+    """Several named lines of (step, value), each with its name at its end; at least one has a point."""
+    left, right, top, bottom = 54, 120, 10, 210
+    steps = [step for _, points in lines for step, _ in points]
+    values = [value for _, points in lines for _, value in points]
+    ticks = nice_ticks(min(values), max(values))
+    y = _scale(ticks[0], ticks[-1], bottom, top)
+    x = _scale(min(steps), max(max(steps), min(steps) + 1), left, NARROW - right)
+    parts = [_horizontal_grid(ticks, y, left, NARROW - right)]
+    names = sorted(range(len(lines)), key=lambda k: y(lines[k][1][-1][1]))
+    places: dict[int, float] = {}  # names of lines that end together stand below one another
+    for k in names:
+        places[k] = max(y(lines[k][1][-1][1]) + 4, *(place + 14 for place in places.values()), top + 4)
+    for k, (name, points) in enumerate(lines):
+        drawn = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
+        said = f"{text(name)}: {_number(points[-1][1])}"
+        parts.append(f'<polyline class="line curve{k % 6}" points="{drawn}"><title>{said}</title></polyline>')
+        short = name if len(name) <= 16 else name[:15] + "…"
+        parts.append(
+            f'<text class="tick name{k % 6}" x="{NARROW - right + 8}" y="{places[k]:.1f}">{text(short)}'
+            f"<title>{said}</title></text>"
+        )
+    parts.append(_tick_texts(nice_ticks(min(steps), max(steps)), min(steps), max(steps), x, bottom + 18))
+    parts.append(_axis_title("step", (left + NARROW - right) / 2, bottom + 40))
+    return _svg(NARROW, max(bottom + 48, max(places.values()) + 8), title, parts)
+
+
 def count_bars(counts: Sequence[tuple[str, int]], unit: str) -> str:
     """Small horizontal bars with their counts, for the data set's own statistics."""
     left, right, step = 170, 70, 22

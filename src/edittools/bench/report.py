@@ -28,12 +28,14 @@ def render_report(
     loss: list[tuple[int, float]] | None,
     history: list[dict[str, Any]],
     rejects: dict[str, int],
+    curves: str = "",
 ) -> str:
     """The report as HTML text.
 
     `summary` is heldout.summarize's; `cases` the rows to show, in any order (cases.pick_cases chooses them);
     `loss` (step, training loss) in order of steps; `history` the stream's: {"command", "version", "settings"}
-    per command; `rejects` rows dropped or failed by reason. All text is escaped.
+    per command; `rejects` rows dropped or failed by reason; `curves` further panels (checkpoints.curve_panels). All
+    text is escaped.
     """
     tasks = summary["tasks"]
     return fill(
@@ -44,7 +46,7 @@ def render_report(
         table=_table(summary["kinds"], table.mean_entries(summary)),
         legend=table.LEGEND,
         tasks="" if tasks.keys() == summary["kinds"].keys() else _details("By task", _table(tasks, {})),
-        plots=_plots(summary, loss),
+        plots=_plots(summary, loss) + curves,
         gallery=_gallery(cases),
         dataset=_dataset(summary["dataset"]) if summary["dataset"] else "",
         history=history_list(history),

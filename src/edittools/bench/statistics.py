@@ -86,8 +86,13 @@ def student_limits(values: np.ndarray) -> Limits:
     count = len(values)
     if count < 2:
         return NO_LIMITS
-    half = _t95(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    half = student_half(float(values.std(ddof=1)), count)
     return (float(values.mean()) - half, float(values.mean()) + half)
+
+
+def student_half(deviation: float, count: int) -> float:
+    """Half the width of student_limits() of at least two values with this deviation."""
+    return _t95(count - 1) * deviation / math.sqrt(count)
 
 
 def combined(limits: Sequence[Limits]) -> Limits:

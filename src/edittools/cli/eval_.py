@@ -18,13 +18,17 @@ _FIGURES = ("table", "markdown", "latex", "json")
 
 
 class EvalCommand(options.Command):
-    """`edit eval study ...` is a command of its own."""
+    """`edit eval study ...` and `edit eval checkpoints ...` are commands of their own."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         if args[:1] == ["study"]:
             from edittools.cli.eval_study import command as study
 
             return study.make_context(f"{info_name} study", args[1:], *rest, **extra)
+        if args[:1] == ["checkpoints"]:
+            from edittools.cli.eval_checkpoints import command as checkpoints
+
+            return checkpoints.make_context(f"{info_name} checkpoints", args[1:], *rest, **extra)
         return super().make_context(info_name, args, *rest, **extra)
 
 
@@ -226,7 +230,8 @@ def command(
 
     Without --rescore INPUT are the rows of --cases, edited by `edit sample` (or elsewhere: --results) and judged by
     `edit judge --rubric BENCH`.
-    Studies with people: `edit eval study build` and `edit eval study score`.
+    Studies with people: `edit eval study build` and `edit eval study score`. The models that a training run has kept,
+    side by side: `edit eval checkpoints RUN`.
     """
     _refuse_unused(ctx, bench)
     chosen = format or ("table" if os.isatty(1) else "json")

@@ -51,9 +51,11 @@ def _option(option: Option, context: click.Context) -> str:
 
 def _nested() -> dict[str, Command]:
     """Commands below a subcommand, by their words."""
+    from edittools.cli.eval_checkpoints import command as checkpoints
     from edittools.cli.eval_study import command as study
 
-    found = {f"eval study {name}": made for name, made in study.commands.items()}
+    found: dict[str, click.Command] = {"eval checkpoints": checkpoints}
+    found |= {f"eval study {name}": made for name, made in study.commands.items()}
     return {name: made for name, made in found.items() if isinstance(made, Command)}
 
 

@@ -194,7 +194,8 @@ def command(
         output, threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
     )
     if chosen["heldout"]:
-        run_options = dataclasses.replace(run_options, heldout=open_input([chosen["heldout"]], RunOptions()))
+        held = open_input([chosen["heldout"]], RunOptions())
+        run_options = dataclasses.replace(run_options, heldout=held, heldout_path=chosen["heldout"])
     if chosen["precompute"]:
         precompute_with_progress(made, source, run_options, parse_task(chosen["task"]))
     else:

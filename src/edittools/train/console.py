@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edittools.errors import UsageError
@@ -18,7 +19,15 @@ from edittools.stream.source import Source
 from edittools.train import checkpoint
 from edittools.train.config import Recipe
 from edittools.train.features import Encoder, Keys, Store, Stored, Writer, precompute
-from edittools.train.folder import Data, check_branch, check_run, kept_words, open_run, refuse_own_input
+from edittools.train.folder import (
+    Data,
+    check_branch,
+    check_run,
+    kept_words,
+    open_run,
+    refuse_own_input,
+    write_json,
+)
 from edittools.train.heldout import HeldOut, heldout_recipe
 from edittools.train.log import StepReport, say
 from edittools.train.loop import train
@@ -44,6 +53,7 @@ class TrainOptions:
     threads: int | None = None
     track: tuple[str, ...] = ()
     heldout: Source | None = None
+    heldout_path: str = ""
     overwrite: bool = False
     resume_from: str | None = None
     reads: tuple[str, ...] = ()  # the inputs, and the recipe where it is a file
@@ -132,6 +142,9 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         describe(recipe, plan, rows, parallel)
     # Only now, so that a mistake leaves no folder that the next try is refused.
     parallel.on_main(lambda: open_run(*run, branch))
+    if options.heldout is not None and parallel.is_main:  # for `edit eval checkpoints`
+        place = options.heldout_path if "://" in options.heldout_path else str(Path(options.heldout_path).resolve())
+        write_json(Path(options.output, "heldout.json"), {"input": [place]})
     with progress(recipe.steps, quiet) as tell:
         outcome = train(
             recipe,

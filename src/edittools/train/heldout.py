@@ -7,6 +7,7 @@ one differs by what the weights have learnt alone.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edittools.train.plan import Plan, Sample
 from edittools.train.rows import Rows
 
 RAW, AVERAGE = "raw", "average"
+_Entry = tuple[int, str, float, float]  # row, task, t, loss
 
 
 def heldout_recipe(recipe: Recipe) -> Recipe:
@@ -81,31 +83,32 @@ class HeldOut:
     def evaluate(self, network: Any, average: Average | None, step: int, parallel: Parallel) -> dict[str, Any]:
         """The mean loss of all rows and times, by the weights as they are and by their average; every process calls it.
 
-            {"step": 400, "rows": 64, "loss": {"raw": 0.11, "average": 0.10}, "by_time": {"raw": {"0.1": ...}, ...},
-             "by_task": {"raw": {"add": ...}, ...}}
+            {"step": 400, "rows": 64, "loss": {"raw": 0.11, "average": 0.10}, "deviation": {"raw": ..., ...},
+             "by_time": {"raw": {"0.1": ...}, ...}, "by_task": {"raw": {"add": ...}, ...}}
+
+        deviation is that of the rows' losses, for an interval of their mean.
 
         The loss is objective.errors() without weights: of the velocity, or of x̂_0 where the network predicts that.
         """
         network.eval()
-        made: dict[str, list[tuple[str, float, float]]] = {RAW: self._losses(network, parallel)}
+        made: dict[str, list[_Entry]] = {RAW: self._losses(network, parallel)}
         if average is not None and average.values:
             with average.swapped():
                 made[AVERAGE] = self._losses(network, parallel)
         network.train()
-        line: dict[str, Any] = {"step": step, "rows": len(self.rows), "loss": {}, "by_time": {}, "by_task": {}}
+        tables: dict[str, dict[str, Any]] = {name: {} for name in ("loss", "deviation", "by_time", "by_task")}
         for name, losses in made.items():
-            line["loss"][name] = sum(value for _, _, value in losses) / len(losses)
-            for table, key in (("by_time", 1), ("by_task", 0)):
-                groups: dict[str, list[float]] = defaultdict(list)
-                for entry in losses:
-                    groups[f"{entry[key]}"].append(entry[2])
-                line[table][name] = {group: sum(values) / len(values) for group, values in sorted(groups.items())}
-        return line
+            rows = [sum(values) / len(values) for values in _grouped(losses, 0).values()]
+            tables["loss"][name] = sum(rows) / len(rows)
+            tables["deviation"][name] = statistics.stdev(rows) if len(rows) > 1 else None
+            for table, key in (("by_time", 2), ("by_task", 1)):
+                groups = sorted(_grouped(losses, key).items())
+                tables[table][name] = {str(group): sum(values) / len(values) for group, values in groups}
+        return {"step": step, "rows": len(self.rows), **tables}
 
     @torch.no_grad()
-    def _losses(self, network: Any, parallel: Parallel) -> list[tuple[str, float, float]]:
-        """(task, t, loss) of every row and time."""
-        found: list[tuple[str, float, float]] = []
+    def _losses(self, network: Any, parallel: Parallel) -> list[_Entry]:
+        found: list[_Entry] = []
         # a sharded network needs all processes in every pass: who has nothing left repeats one and says nothing of it
         for start in range(0, len(self.groups), parallel.world):
             place = start + parallel.rank
@@ -113,8 +116,8 @@ class HeldOut:
             for number, t in enumerate(self.recipe.heldout_times):
                 losses = self._loss(network, chunk, number, t, parallel)
                 if place < len(self.groups):
-                    tasks = (self.rows[sample.row].task for sample in chunk.samples)
-                    found += [(task, t, float(value)) for task, value in zip(tasks, losses)]
+                    rows = [sample.row for sample in chunk.samples]
+                    found += [(row, self.rows[row].task, t, float(loss)) for row, loss in zip(rows, losses)]
         if hasattr(network, "reshard"):
             network.reshard()  # FSDP2 keeps what is outside the blocks whole after a pass, and it may change now
         return [entry for part in parallel.gather(found) for entry in part]
@@ -138,6 +141,14 @@ class HeldOut:
         # the fifth integer tells it from all noise of training
         identity = xxhash.xxh64_intdigest(self.rows[sample.row].id.encode())
         return torch.randn(shape, generator=objective.generator(self.recipe.seed, 0, number, identity, 1))
+
+
+def _grouped(losses: list[_Entry], key: int) -> dict[Any, list[float]]:
+    """The losses by one of what they are of."""
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for entry in losses:
+        groups[entry[key]].append(entry[3])
+    return groups
 
 
 def value(line: dict[str, Any]) -> float:
