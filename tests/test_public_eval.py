@@ -411,6 +411,43 @@ def test_models_compared(edit: Runner, tmp_path: Path, judge: Any) -> None:
     edit("eval", "gedit", tmp_path / "rows", check=2)
 
 
+def test_every_two_models_and_another_judge(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    """The second judge gives one case 4 more, fails another, and is asked about the same results."""
+    words = ["--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", *ANYWAY]
+    edit("judge", sampled(edit, tmp_path), *words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "j")
+    moved = {"en 1": [6, 6], "cn 2": "text"}
+
+    def other(prompt: str, number: int) -> list[bytes]:
+        said = moved.get(prompt.split("Semantics of ")[-1])
+        if said is None:
+            return answer(prompt, number)
+        return [response(200, chat("none" if said == "text" else json.dumps({"score": said}), model="j-2"))]
+
+    server = Server(other)
+    try:
+        edit("judge", sampled(edit, tmp_path), *words, "--model", "k", "--api-base", server.url, "-o", tmp_path / "k")
+    finally:
+        server.close()
+    words = ["eval", "gedit", tmp_path / "j", "--judge-run", f"k={tmp_path / 'k'}"]
+    run = json.loads(edit(*words, "-f", "json").stdout)["judge_runs"]["k"]
+    # Judged by both: en 0 and en 1, cn 0; of these en 1 went from sqrt(2 x 8) to sqrt(6 x 8).
+    assert run["cases"] == 3 and run["moves"] == 1 and run["same"] == pytest.approx(2 / 3)
+    assert run["moved"][0]["id"].endswith("en_same") or "en" in run["moved"][0]["id"]
+    assert run["moved"][0]["change"] == pytest.approx(math.sqrt(48) - 4, 1e-4)
+    assert run["only_other"] == [] and len(run["only_first"]) == 1 and "text" not in run["only_first"][0]
+    assert run["within_one"] == pytest.approx(2 / 3) and run["interval"] is None  # three cases
+    shown = edit(*words, "-f", "markdown").stdout.decode()
+    assert "**Another judge: k**" in shown and "**Cases that moved: 1, the farthest first**" in shown
+    # Three models: every two of them.
+    three = [f"{name}={tmp_path / path}" for name, path in (("b", "j"), ("c", "k"))]
+    words = ["eval", "gedit", tmp_path / "j", *(word for one in three for word in ("--versus", one))]
+    found = json.loads(edit(*words, "-f", "json").stdout)["comparison"]
+    named = {(pair["first"], pair["second"]): pair["difference"] for pair in found["pairs"]}
+    assert list(named) == [("model", "b"), ("model", "c"), ("b", "c")]
+    assert named["model", "b"] == 0 and named["b", "c"] == named["model", "c"] == pytest.approx((math.sqrt(48) - 4) / 2, 1e-4)
+    assert "**Every two models**" in edit(*words, "-f", "markdown").stdout.decode()
+
+
 def test_the_difference_is_paired() -> None:
     """Worked by hand: B is one point above A in every common case, whatever the spread between cases."""
     a = [Score(str(k), "add" if k < 6 else "style", {"s": float(k)}) for k in range(12)]

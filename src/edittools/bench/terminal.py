@@ -188,6 +188,8 @@ class ScoreTable:
         made = []
         if "comparison" in self.found:
             made += _comparison(self.found["comparison"])
+        for name, run in self.found.get("judge_runs", {}).items():
+            made += _judge_run(name, run)
         if self.found.get("agreement"):
             found = self.found["agreement"]
             names = list(dict.fromkeys(name for entry in found.values() for name in entry))
@@ -229,6 +231,29 @@ def _comparison(found: dict[str, Any]) -> list[Listing]:
     if len(found["pairs"]) > 1:
         rows = [[pair["second"], pair["first"], *against(pair)] for pair in found["pairs"]]
         made.append(Listing("Every two models", ["model", "against", *differences], rows))
+    return made
+
+
+def _judge_run(name: str, run: dict[str, Any]) -> list[Listing]:
+    first, other = (judge or "unknown" for judge in run["judges"])
+    bounds = run["interval"]
+    cells = [
+        table.with_digits(run["difference"], bounds, "+"),
+        table.bounds(bounds, run["cases"], "+"),
+        f"{run['same']:.0%}",
+        f"{run['within_one']:.0%}",
+        _number(run["spearman"]),
+        _number(run["alpha"]),
+    ]
+    columns = ["judge", "difference", "95%", "same", "within 1", "Spearman", "alpha"]
+    alone = f"scored by one of them only: {len(run['only_first'])} and {len(run['only_other'])} cases"
+    note = f"To {first}, over {run['cases']:,} cases that both scored; {alone}."
+    made = [Listing(f"Another judge: {name}", columns, [[other, *cells]], [note])]
+    if run["moved"]:
+        rows = [[one["id"], one["task"], f"{one['first']:g}", f"{one['other']:g}", f"{one['change']:+g}"]
+                for one in run["moved"][:10]]  # fmt: skip
+        title = f"Cases that moved: {run['moves']:,}, the farthest first"
+        made.append(Listing(title, ["case", "task", "first", name, "change"], rows))
     return made
 
 

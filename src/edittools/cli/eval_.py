@@ -95,6 +95,14 @@ class EvalCommand(options.Command):
     help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
 )
 @options.option(
+    "--judge-run",
+    metavar="NAME=PATH",
+    multiple=True,
+    group="Input",
+    help="The same results judged by another judge, or by this one again: how far the two agree, and which cases "
+    "moved; may be given several times.",
+)
+@options.option(
     "--models",
     metavar="FIRST,SECOND",
     group="Input",
@@ -287,7 +295,8 @@ _USED = {
     "pairwise": _PAGE | {"models", "pair", "cluster", "seed"},
     "heldout": _PAGE | {"run_folder", "data"},
     "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
-    "judged rows": _PAGE | {"versus", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
+    "judged rows": _PAGE
+    | {"versus", "judge_run", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
 }
 _USED_BY = {  # and by some benchmarks
     "--rescore": {"gedit": {"language"}, "imgedit": {"suite"}},
@@ -414,6 +423,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     from pathlib import Path
 
     from edittools.bench.evaluation import JudgedBenchmark, compare_models
+    from edittools.bench.judge_runs import compare_runs
     from edittools.bench.public import benchmarks, spoken_language
     from edittools.bench.score_report import render_scores
     from edittools.bench.terminal import ScoreTable
@@ -434,15 +444,18 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
     asked = (cases, language, given["limit"] is not None)
     models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", *asked)]
-    for word in given["versus"]:
-        name, sign, path = word.partition("=")
-        if not sign or not name or not path or name in [model.name for model in models]:
-            raise UsageError(f"--versus {word}: expected NAME=PATH, each name once")
+    for name, path in _named(given["versus"], "--versus", models[0].name):
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, *asked))
     metric = list(benchmark.metrics)[-1]
     found = models[0].summary(kept, given["seed"])
     if len(models) > 1:
         found["comparison"] = compare_models(models, metric, given["seed"])
+    runs = {}
+    for name, path in _named(given["judge_run"], "--judge-run", models[0].name):
+        run = JudgedBenchmark(benchmark, open_input([path], read), name, *asked)
+        runs[name] = compare_runs(models[0], run, metric, given["seed"])
+    if runs:
+        found["judge_runs"] = runs
     if given["humans"] is not None:
         from edittools.judges.agreement import agreement, read_ratings
 
@@ -461,6 +474,17 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         _write_report(output, beside, page, found)
     _print(found, ScoreTable(found, list(benchmark.metrics), given["scoring"]).listings(), chosen)
     _refuse_nothing(found)
+
+
+def _named(words: tuple[str, ...], option: str, taken: str) -> list[tuple[str, str]]:
+    """Names and paths of NAME=PATH. Raises UsageError."""
+    found: list[tuple[str, str]] = []
+    for word in words:
+        name, sign, path = word.partition("=")
+        if not sign or not name or not path or name in [taken, *(one for one, _ in found)]:
+            raise UsageError(f"{option} {word}: expected NAME=PATH, each name once")
+        found.append((name, path))
+    return found
 
 
 def _text_subset_asked(ctx: click.Context, bench: str) -> bool:
