@@ -19,6 +19,7 @@ import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import xxhash
@@ -36,8 +37,9 @@ from edittools.train.rows import CAPTIONS, EDIT_CAPTIONS, Row, Rows
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
 FEWEST = 2  # batches an epoch that make a bucket worth having
 SAME_SCENE = 0.06  # aspect ratios whose logarithms differ by less: sides rounded to 16 or 32 pixels differ so much
-_AT_ONCE = 1 << 16  # pictures
+_AT_ONCE = 1 << 12  # rows whose pictures meet all shapes
 _LOOKED_AT = 64  # samples of a bucket among which those to move are looked for
+_MEASURED = 1 << 16  # samples of an epoch whose cropped pixels are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,71 +86,114 @@ class _Epoch:
         return [Draw(*draw) for draw in self.draws[:, start : self.ends[number]].T.tolist()]
 
 
+class Samples(Sequence[Sample]):
+    """A plan's samples, each made when it is asked for: sample v * len(rows) + k is variant v of row k."""
+
+    def __init__(self, recipe: Recipe, rows: Rows, codes: np.ndarray, shapes: list[tuple[Shape, ...]]) -> None:
+        """codes: the bucket of every sample, (N,). shapes: of the pictures of every bucket's samples."""
+        self.recipe, self.rows, self.codes, self.shapes = recipe, rows, codes, shapes
+        self._offers: _Offers = {}
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        variant, row = divmod(index % len(self), len(self.rows))
+        text, references = choose_text(self.recipe, self.rows[row], variant, self._offers)
+        return Sample(row, text, references, self.shapes[self.codes[index]])
+
+
 class Plan:
-    """The samples of the rows, and the batches of every step."""
+    """The samples of the rows, and the batches of every step.
+
+    Of a row it keeps the sizes of its pictures, its weight, and the buckets of its variants: some 50 bytes. What a
+    sample is beside that follows from the row.
+    """
 
     def __init__(self, recipe: Recipe, rows: Rows, patch: int, multiple: int, one_row: bool = False) -> None:
         self.recipe, self.rows = recipe, rows
         self.lengths: np.ndarray | None = None  # tokens of every sample's text; set before the first step or not at all
         self.shapes = known.shapes(recipe.ratios, recipe.sides, multiple)
         self.weights = row_weights(recipe, rows)
-        # sample v * len(rows) + k is variant v of row k
-        said: list[tuple[str, tuple[int, ...]]] = []
-        sizes = array.array("q")
-        offers: _Offers = {}
-        for variant in range(recipe.variants):
-            for k in range(len(rows)):
-                row = rows[k]
-                text, references = choose_text(recipe, row, variant, offers)
-                said.append((text, references))
-                sizes.extend(row.target)
-                for r in references:
-                    sizes.extend(row.sources[r])
-        self._sizes = np.array(sizes).reshape(-1, 2)
-        self._ends = np.cumsum([1 + len(references) for _, references in said])
-        self._best = np.concatenate(
-            [known.choose(self._sizes[k : k + _AT_ONCE], self.shapes) for k in range(0, len(self._sizes), _AT_ONCE)]
-        )
-        # A target, and every reference of its scene, follows the target's shape.
-        counts = np.diff(self._ends, prepend=0)
-        targets = np.repeat(self._ends - counts, counts)
-        ratios = np.log(self._sizes[:, 0] / self._sizes[:, 1])
-        self._tied = np.abs(ratios - ratios[targets]) < SAME_SCENE
-        self._best = np.where(self._tied, self._best[targets], self._best)
-        self._numbers = self._best.copy()  # of the shape of every picture
+        # Pictures: of every row its target, then its sources; those of row k begin at _starts[k].
+        sizes, starts = array.array("i"), array.array("q", [0])
+        for k in range(len(rows)):
+            row = rows[k]
+            sizes.extend(row.target)
+            for size in row.sources:
+                sizes.extend(size)
+            starts.append(len(sizes) // 2)
+        self._sizes = np.frombuffer(sizes, np.int32).reshape(-1, 2)
+        self._starts = np.frombuffer(starts, np.int64)
+        keys = self._buckets()
         tokens = [h * w // patch**2 for h, w in self.shapes]
         seen = None if sees_references(recipe.system, recipe.model) else 1  # pictures whose tokens the network sees
-        keys: dict[tuple[int, ...], int] = {}
-        self._code = self._codes(keys)
-        self._fit = np.empty(len(keys), int)
-        for key, code in keys.items():
-            used = sum(tokens[k] for k in key[:seen])
-            if used > recipe.batch_tokens:
-                raise UsageError(
-                    f"a row of {len(key) - 1} references has {used} image tokens, "
-                    f"and `batch_tokens` is {recipe.batch_tokens}"
-                )
-            self._fit[code] = 1 if one_row else recipe.batch_tokens // used
         self._tokens = np.array([sum(tokens[k] for k in key[:seen]) for key in keys])
+        if self._tokens.max() > recipe.batch_tokens:
+            most = int(self._tokens.argmax())
+            raise UsageError(
+                f"a row of {len(keys[most]) - 1} references has {self._tokens[most]} image tokens, "
+                f"and `batch_tokens` is {recipe.batch_tokens}"
+            )
+        self._fit = np.ones(len(keys), int) if one_row else recipe.batch_tokens // self._tokens
         # where the variant begins that a row has in epoch 0
-        self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows))
+        self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows), np.uint16)
+        self.samples = Samples(recipe, rows, self._code, [tuple(self.shapes[k] for k in key) for key in keys])
         self._even_out(keys)
-        each = {code: tuple(self.shapes[k] for k in key) for key, code in keys.items()}
-        self.samples = [
-            Sample(k % len(rows), *words, each[code]) for k, (words, code) in enumerate(zip(said, self._code.tolist()))
-        ]
-
-    def _codes(self, keys: dict[tuple[int, ...], int]) -> np.ndarray:
-        """The bucket of every sample, its number in `keys`; new ones are added."""
-        flat, start, found = self._numbers.tolist(), 0, []
-        for end in self._ends.tolist():
-            found.append(keys.setdefault(tuple(flat[start:end]), len(keys)))
-            start = end
-        return np.array(found)
 
     # ---------------------------------------------------------------------------------------------- buckets
 
-    def _even_out(self, keys: dict[tuple[int, ...], int]) -> None:
+    def _best(self, first: int, last: int) -> np.ndarray:
+        """The numbers of the best shapes of the pictures first..last-1, whole rows, before any is moved."""
+        best = known.choose(self._sizes[first:last], self.shapes)
+        tied, targets = self._tied(first, last)
+        return np.where(tied, best[targets], best)
+
+    def _tied(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the same pictures: which follow their target's shape, and where from `first` on that lies.
+
+        A target does, and every reference of its scene.
+        """
+        begin, end = np.searchsorted(self._starts, (first, last))
+        counts = np.diff(self._starts[begin : end + 1])
+        targets = np.repeat(self._starts[begin:end] - first, counts)
+        sizes = self._sizes[first:last]
+        ratios = np.log(sizes[:, 0] / sizes[:, 1])
+        return np.abs(ratios - ratios[targets]) < SAME_SCENE, targets
+
+    def _buckets(self) -> list[tuple[int, ...]]:
+        """Find every sample's bucket, its number in the list of keys: the shapes of its pictures, by number."""
+        recipe, rows = self.recipe, len(self.rows)
+        varied = recipe.variants > 1 or recipe.shuffle_references or recipe.drop_references
+        keys: dict[tuple[int, ...], int] = {}
+        found = np.empty((recipe.variants, rows), np.uint32)
+        offers: _Offers = {}
+        for first in range(0, rows, _AT_ONCE):
+            last = min(first + _AT_ONCE, rows)
+            starts = self._starts[first : last + 1] - self._starts[first]
+            best = self._best(self._starts[first], self._starts[last]).tolist()
+            for k, (start, end) in enumerate(itertools.pairwise(starts.tolist()), first):
+                mine = best[start:end]
+                found[:, k] = keys.setdefault(tuple(mine), len(keys))
+                if varied and len(mine) > 2:  # references in another order, or fewer
+                    for variant in range(recipe.variants):
+                        _, references = choose_text(recipe, self.rows[k], variant, offers)
+                        key = (mine[0], *(mine[1 + r] for r in references))
+                        found[variant, k] = keys.setdefault(key, len(keys))
+        self._code = found.reshape(-1)
+        if len(keys) < 1 << 16:
+            self._code = self._code.astype(np.uint16)
+        return list(keys)
+
+    def _even_out(self, keys: list[tuple[int, ...]]) -> None:
         """Move samples to other buckets, so that few of an epoch are left when batches are full.
 
         Bucket after bucket, the smallest first, gives what does not fill its batches to the larger ones: those samples
@@ -156,55 +201,68 @@ class Plan:
         only rare buckets are emptied.
         """
         even = bool(np.ptp(self.weights) == 0)
-        shapes = list(keys)
-        rows, starts = len(self.rows), self._ends - np.diff(self._ends, prepend=0)
-        variants = self.recipe.variants
-        expected = np.ones(len(self._code)) if even else np.tile(self.weights, variants) / variants
+        rows, variants = len(self.rows), self.recipe.variants
         # the samples that one epoch draws, for each of the `variants` epochs that differ
         for epoch in range(variants if even else 1):
             if even:
-                drawn = (self._offset + epoch) % variants * rows + np.arange(rows)
+                drawn = (self._offset.astype(np.int64) + epoch) % variants * rows + np.arange(rows)
+                count = np.bincount(self._code[drawn], minlength=len(keys)).astype(float)
             else:
-                drawn = np.flatnonzero(expected)
-            codes = self._code[drawn]
-            count = np.bincount(codes, expected[drawn], len(shapes))
-            ends = np.cumsum(np.bincount(codes, minlength=len(shapes)))
-            sorted_ = np.split(drawn[np.argsort(codes, kind="stable")], ends[:-1])
-            members = {code: mine.tolist() for code, mine in enumerate(sorted_) if len(mine)}
-            order = sorted(members, key=lambda code: (count[code], shapes[code]))
-            larger = {shapes[code]: code for code in order}
+                count = np.zeros(len(keys))
+                for variant in range(variants):
+                    count += np.bincount(self._code[variant * rows :][:rows], self.weights / variants, len(keys))
+            rare = count < FEWEST * self._fit
+            if not even:
+                drawn = np.flatnonzero(rare[self._code] & np.tile(self.weights > 0, variants))
+            members, sizes = self._members(drawn, rare)
+            order = sorted(np.flatnonzero(count).tolist(), key=lambda code: (count[code], keys[code]))
+            larger = {keys[code]: code for code in order}
             for code in order:
-                del larger[shapes[code]]
-                fit, mine = int(self._fit[code]), members[code]
-                rare = count[code] < FEWEST * fit
-                if not (rare or even):
+                del larger[keys[code]]
+                fit, few = int(self._fit[code]), count[code] < FEWEST * self._fit[code]
+                if not (few or even):
                     continue
-                give = len(mine) if rare else len(mine) % fit
-                moves = self._moves(mine if rare else mine[:_LOOKED_AT], starts, shapes[code], larger)
-                for _, sample, to in sorted(moves)[:give]:
-                    members[to].append(sample)
-                    count[to] += expected[sample]
+                mine = members.get(code, [])
+                give = len(mine) if few else sizes[code] % fit
+                for _, sample, to in sorted(self._moves(mine, keys[code], larger))[:give]:
+                    if to in members and (rare[to] or len(members[to]) < _LOOKED_AT):
+                        members[to].append(sample)
+                    sizes[to] += 1
+                    count[to] += 1 if even else self.weights[sample % rows] / variants
                     self._code[sample] = to
-                    self._numbers[starts[sample] : self._ends[sample]] = shapes[to]
+
+    def _members(self, drawn: np.ndarray, rare: np.ndarray) -> tuple[dict[int, list[int]], list[int]]:
+        """Of samples by bucket: all of a rare one, of others those that are looked at; and how many there are."""
+        codes = self._code[drawn]
+        sizes = np.bincount(codes, minlength=len(rare))
+        by_code = np.argsort(codes, kind="stable")
+        ends = np.cumsum(sizes)
+        found = {}
+        for code in np.flatnonzero(sizes).tolist():
+            start = ends[code] - sizes[code]
+            end = ends[code] if rare[code] else min(ends[code], start + _LOOKED_AT)
+            found[code] = drawn[by_code[start:end]].tolist()
+        return found, sizes.tolist()
 
     def _moves(
-        self, samples: Sequence[int], starts: np.ndarray, now: tuple[int, ...], larger: dict[tuple[int, ...], int]
+        self, samples: Sequence[int], now: tuple[int, ...], larger: dict[tuple[int, ...], int]
     ) -> list[tuple[float, int, int]]:
         """For every sample the other bucket that crops least, if one is near: (cost, sample, bucket)."""
-        pictures = len(now)
-        at = starts[np.array(samples, int)][:, None] + np.arange(pictures)
-        tied = self._tied[at]
-        lost = known.cropped(self._sizes[at].reshape(-1, 2), self.shapes)
-        best = self._best[at].reshape(-1, 1)
         areas = np.array([h * w for h, w in self.shapes], float)
-        more = lost - np.take_along_axis(lost, best, 1)
-        # neither much smaller nor larger than the picture's best shape
-        more[(more > MOVED_CROP) | (np.abs(np.log(areas / areas[best])) > known.NEARBY)] = np.inf
         found = []
-        for sample, each, follows in zip(samples, more.reshape(len(samples), pictures, -1), tied.tolist()):
+        for sample in samples if larger else ():
+            row = sample % len(self.rows)
+            first, last = self._starts[row], self._starts[row + 1]
+            pictures = [0, *(1 + r for r in self.samples[sample].references)]
+            lost = known.cropped(self._sizes[first:last][pictures], self.shapes)
+            best = self._best(first, last)[pictures][:, None]
+            follows = self._tied(first, last)[0][pictures].tolist()
+            each = lost - np.take_along_axis(lost, best, 1)
+            # neither much smaller nor larger than the picture's best shape
+            each[(each > MOVED_CROP) | (np.abs(np.log(areas / areas[best])) > known.NEARBY)] = np.inf
             each[0] *= sum(follows)  # what follows the target loses as much
-            chosen = [0] * pictures  # of the free pictures, which one each follows
-            free = [p for p in range(pictures) if not (p and follows[p])]
+            chosen = [0] * len(pictures)  # of the free pictures, which one each follows
+            free = [p for p in range(len(pictures)) if not (p and follows[p])]
             for place, p in enumerate(free):
                 chosen[p] = place
             choices = [[(cost, k) for k, cost in enumerate(each[p].tolist()) if cost < np.inf] for p in free]
@@ -294,16 +352,21 @@ class Plan:
             skip = max(0, skip - len(epoch.order))
 
     def use(self) -> Use:
-        """How well the first epoch's batches are filled."""
+        """How well the first epoch's batches are filled; the pixels are those of its first 65536 samples."""
         epoch = next(self._epochs())
         drawn, waiting = epoch.draws[0], epoch.waiting.shape[1]
         budget = len(epoch.order) * self.recipe.batch_tokens
-        times = np.bincount(drawn, minlength=len(self._ends))  # of every sample
-        pixels = self._sizes.prod(1) * np.repeat(times, np.diff(self._ends, prepend=0))
-        lost = pixels * known.cropped_by(self._sizes, np.array(self.shapes)[self._numbers])
+        pixels = lost = 0.0
+        for number in drawn[:_MEASURED].tolist():
+            sample = self.samples[number]
+            row = self._sizes[self._starts[sample.row] :]
+            mine = row[[0, *(1 + r for r in sample.references)]]
+            areas = mine.astype(float).prod(1)
+            pixels += areas.sum()
+            lost += (areas * known.cropped_by(mine, np.array(sample.shapes))).sum()
         return Use(
             1 - float(self._tokens[self._code[drawn]].sum()) / budget if budget else 0.0,
-            float(lost.sum() / max(1, pixels.sum())),
+            float(lost / max(1, pixels)),
             waiting / max(1, waiting + len(drawn)),
             len(np.unique(self._code)),
         )

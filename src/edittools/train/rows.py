@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ Landmarks = tuple[tuple[float, float], ...]
 """Of a face: left eye, right eye, nose, left and right corner of the mouth, x and y as shares of width and height."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row without its pixels."""
 
@@ -50,8 +51,8 @@ class Row:
     cluster: str | None = None
     origin: str = ""  # the data set or crawl that it is from
     synthetic: bool = False  # a template or a model made it
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)  # of objects: x0, y0, x1, y1, shares
-    faces: list[Landmarks] = field(default_factory=list)  # of the target
+    boxes: Sequence[tuple[float, float, float, float]] = ()  # of objects: x0, y0, x1, y1, shares
+    faces: Sequence[Landmarks] = ()  # of the target
 
 
 class Rows(Protocol):
