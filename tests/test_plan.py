@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -329,6 +330,47 @@ def test_every_row_is_drawn_once_an_epoch_and_none_is_lost(variants):
     assert min(late, default=epochs) >= epochs - 6
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_plan_keeps_little_of_a_row(weighted):
+    """Bytes that building and drawing from a plan takes, at most, per row of eight variants."""
+
+    class Many(Sized):
+        """Rows that take no memory: each is made when it is asked for."""
+
+        def __len__(self):
+            return 2_000
+
+        def __getitem__(self, k):
+            side = 900 + 37 * (k % 31)
+            size = (side, 1500 - side // 3)
+            return Row(f"row-{k}", ("tone", "add")[k % 2], "t", {("instruction", "en"): "change it"}, [size], size)
+
+    settings = {"variants": 8, "sides": [512, 1024], "ratios": RATIOS, "batch_tokens": 65536, "batches": 8}
+    settings |= {"task_weights": {"tone": 3.0}} if weighted else {}
+    recipe = tiny(**settings)
+    Plan(recipe, sized([((64, 64), (64, 64))]), 8, 8)  # what is loaded once
+    tracemalloc.start()
+    plan = Plan(recipe, Many([]), 8, 8)
+    next(plan.steps(0))
+    kept, most = (size / 2_000 for size in tracemalloc.get_traced_memory())
+    tracemalloc.stop()
+    assert kept < 120 and most < 400 + 8e6 / 2_000  # 8 MB, however many rows there are
+    assert len(plan.samples) == 8 * 2_000
+
+
+def test_samples_are_the_same_however_they_are_asked_for():
+    texts = {("instruction", "en"): "Figure 2 to Figure 1", ("instruction", "zh"): "图2放到图1中"}
+    plan = plan_of(sized(small_mix(), texts=texts), variants=3, shuffle_references=True, language="both")
+    every = list(plan.samples)
+    assert len(every) == len(plan.samples) == 900
+    assert plan.samples[5:900:31] == every[5::31] and plan.samples[-1] == every[-1] == plan.samples[899]
+    with pytest.raises(IndexError):
+        plan.samples[900]
+    for k, sample in enumerate(every):
+        assert sample.row == k % 300
+        assert (sample.text, sample.references) == choose_text(plan.recipe, plan.rows[sample.row], k // 300)
+
+
 def test_variants_take_turns():
     texts = {("instruction", "en"): "Figure 2 to Figure 1, Figure 3"}
     plan = plan_of(sized([((64, 64),) * 4] * 40, texts=texts), variants=4, shuffle_references=True, batch_tokens=256)
@@ -493,7 +535,7 @@ def test_resampling_keeps_clusters_even_at_every_step():
 def test_captions_and_wordings_have_their_shares():
     texts = {(kind, "en"): kind for kind in ("original", "structured", "instructive")}
     recipe = tiny(captions={"original": 55, "structured": 40, "instructive": 5})
-    count = 20_000
+    count = 2_000
     found = collections.Counter(choose_text(recipe, row(k, sources=0, texts=texts), 0)[0] for k in range(count))
     for kind, share in (("original", 0.55), ("structured", 0.40), ("instructive", 0.05)):
         assert abs(found[kind] / count - share) < 4 * math.sqrt(share * (1 - share) / count)
@@ -517,7 +559,7 @@ def test_captions_and_wordings_have_their_shares():
 
 def test_languages_and_dropped_texts_have_their_shares():
     texts = {("instruction", "en"): "english", ("instruction", "zh"): "中文"}
-    count = 20_000
+    count = 2_000
     recipe = tiny(language="both", drop_text=0.1)
     found = collections.Counter(choose_text(recipe, row(k, texts=texts), 0)[0] for k in range(count))
     for text, share in (("english", 0.45), ("中文", 0.45), ("", 0.1)):
@@ -551,7 +593,7 @@ def waste(sizes, plan):
 
 
 def test_buckets_waste_little_on_a_log_normal_mix():
-    sizes = log_normal_mix(20_000)
+    sizes = log_normal_mix(2_000)
     recipe = tiny(sides=[512, 512], ratios=RATIOS, batch_tokens=12288)
     plan = Plan(recipe, sized(sizes), 16, 16)
     unused, cropped, waiting = waste(sizes, plan)
@@ -679,7 +721,7 @@ def test_weights_at_the_ends_are_finite_and_there_are_none_unless_asked_for():
 
 def test_logit_normal_times_are_distributed_so():
     recipe = tiny(timesteps="logit-normal", shift=1.0)
-    t = objective.times(recipe, objective.strata(0, 0, 20_000), 0, 4).double().numpy()
+    t = objective.times(recipe, objective.strata(0, 0, 2_000), 0, 4).double().numpy()
     assert stats.kstest(np.log(t / (1 - t)), "norm").statistic < 1e-3
 
 
