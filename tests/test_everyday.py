@@ -508,6 +508,44 @@ def test_map_is_carried_out_or_refused(edit: Runner, tmp_path: Path, name: str) 
     assert not [column for column in rows[0] if column.startswith("user_") and column != "user_id"]
 
 
+def test_sidecars_that_name_pictures(edit: Runner, tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", picture(0))
+    put(tmp_path / "in/a.caption", "a caption")
+    put(tmp_path / "maps/a.png", picture(1, "PNG"))
+    put(tmp_path / "in/a.json", '{"depth": "../maps/a.png", "more": ["../maps/a.png"]}')
+    put(tmp_path / "x.tar", tar_bytes([("a.jpg", picture(0)), ("a.json", b'{"depth": "a.png"}')]))
+    (row,), rejects = shard(
+        edit, tmp_path / "in", out=tmp_path / "out", options=("--image", "depth", "--image", "more")
+    )
+    assert (row["depth"], row["more"], row["caption"]["en"]) == (picture(1, "PNG"), [picture(1, "PNG")], "a caption")
+    (row,), rejects = shard(edit, tmp_path / "in", out=tmp_path / "mask", options=("--map", "mask=depth"))
+    assert row["mask"] == picture(1, "PNG") and not rejects
+    for options in (("--image", "depth"), ("--image", "nothing"), ("--map", "mask=depth")):
+        edit("shard", tmp_path / "x.tar", "-o", tmp_path / "no", *options, check=2)
+
+
+def test_tables_that_change_while_they_are_read(tmp_path: Path) -> None:
+    """Their rows are not those that were counted: an end of the run that names the file, not a loss of rows."""
+    from edittools.errors import EditError
+    from edittools.stream.source import open_source
+
+    pictures(tmp_path, 2)
+    lines(tmp_path / "x.jsonl", {"image": "0.jpg"}, {"image": "1.jpg"})
+    parquet(tmp_path / "x.parquet", ("target", [held(picture(0))], HF))
+    put(tmp_path / "x.tar", tar_bytes([("a.jpg", picture(0))]))
+    for name in ("x.jsonl", "x.parquet", "x.tar"):
+        source = open_source([str(tmp_path / name)])
+        os.utime(tmp_path / name, ns=(1, 1))
+        with pytest.raises(EditError, match=name):
+            list(source.batches(lambda shard: True))
+    put(tmp_path / "in/a.jpg", picture(0))
+    put(tmp_path / "in/a.json", '{"x": 1}')
+    source = open_source([str(tmp_path / "in")])
+    put(tmp_path / "in/a.json", '{"x": 1, "y": 2}')
+    (batch, _) = source.batches(lambda shard: True)
+    assert [reject.reason for reject in batch.rejects] == ["file changed while it was read"]
+
+
 def test_a_value_that_map_cannot_place_costs_its_row(edit: Runner, tmp_path: Path) -> None:
     pictures(tmp_path, 2)
     lines(tmp_path / "x.jsonl", {"image": "0.jpg", "text": "fine"}, {"image": "1.jpg", "text": ["not", "one"]})
@@ -649,6 +687,35 @@ def test_what_img2dataset_writes(edit: Runner, tmp_path: Path) -> None:
     assert [row["similarity"] for row in rows] == [0, 0.125, 0.375] * 2 and rows[1]["caption"]["en"] == "photo 1"
     told = [(reject["reason"], reject["value"], reject["failed"]) for reject in rejects if reject["value"]]
     assert told == [("failed_to_download", "HTTP Error 404", False)] * 2 and len(rejects) == 4
+
+
+def test_what_img2dataset_writes_in_its_other_formats(edit: Runner, tmp_path: Path) -> None:
+    """A folder of files beside the table, and a table with the pictures inside, the first of them not fetched."""
+    known = [
+        {
+            "key": str(k),
+            "caption": f"c{k}",
+            "status": "success" if k else "failed",
+            "error_message": None if k else "404",
+        }
+        for k in range(3)
+    ]
+    for k in (1, 2):
+        put(tmp_path / f"files/00000/{k}.jpg", picture(k))
+        put(tmp_path / f"files/00000/{k}.txt", f"c{k}")
+        put(tmp_path / f"files/00000/{k}.json", json.dumps(known[k]))
+    pq.write_table(pa.Table.from_pylist(known), tmp_path / "files/00000.parquet")
+    put(tmp_path / "files/00000_stats.json", "{}")
+    inside = [{**record, "jpg": picture(k) if k else None} for k, record in enumerate(known)]
+    (tmp_path / "inside").mkdir()
+    pq.write_table(pa.Table.from_pylist(inside), tmp_path / "inside/00000.parquet")
+    put(tmp_path / "inside/00000_stats.json", "{}")
+    for kind in ("files", "inside"):
+        edit("shard", tmp_path / kind, "-o", tmp_path / f"{kind}-out")
+        rows, rejects = rows_of(tmp_path / f"{kind}-out"), rejects_of(tmp_path / f"{kind}-out")
+        assert [(row["target"], row["caption"]["en"]) for row in rows] == [(picture(k), f"c{k}") for k in (1, 2)]
+        assert len(rejects) == 2 and not any(reject["failed"] for reject in rejects)
+    assert ("failed", "404") in {(reject["reason"], reject["value"]) for reject in rejects}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])

@@ -90,6 +90,9 @@ def command(
 
     The same command over a folder that has grown adds shards for what is new; those that are there stay.
     """
+    import pyarrow as pa
+
+    from edittools.stream.batch import image_leaves
     from edittools.stream.ingest import Ingest
     from edittools.stream.run import open_input, open_sink, run
     from edittools.stream.shards import rows_made_of
@@ -105,6 +108,9 @@ def command(
     source = open_input(list(input), run_options, mapping)
     typed = source.unrenamed if isinstance(source, FileSource) else source.schema.names
     mapping.check(typed)
+    for name in images:
+        if name in typed and not image_leaves(pa.schema([source.schema.field(name)])):
+            raise UsageError(f"--image {name}: `{name}` is {source.schema.field(name).type}, which holds no pictures")
     assert rows is None or isinstance(rows, int)
     sink = open_sink(run_options)
     if isinstance(source, FileSource):

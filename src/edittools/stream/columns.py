@@ -156,6 +156,11 @@ def _is_picture(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == _fields(IMAGE).keys()
 
 
+def all_pictures(value: Any) -> bool:
+    """Whether a value is a picture, or a list of them."""
+    return all(map(all_pictures, value)) if isinstance(value, list) else value is None or _is_picture(value)
+
+
 def type_of(value: Any) -> pa.DataType:
     """The Arrow type of a JSON value."""
     if value is None:

@@ -58,6 +58,13 @@ class Mapping:
                     self.unfit[new] = kind_of(value)
                     raise RowError(f"does not fit `{new}`", self.unfit[new])
                 self.fitted[new] += 1
+        for old in self.asked_images:
+            value = row.get(self.renames.get(old, old))
+            if value is not None:
+                if not columns.all_pictures(value):
+                    self.unfit[old] = kind_of(value)
+                    raise RowError(f"`{old}` holds no picture", self.unfit[old])
+                self.fitted[old] += 1
 
     def check(self, typed: Iterable[str]) -> None:
         """Raises UsageError for what could not be carried out. `typed` are the columns of inputs that declare them, and
@@ -71,8 +78,11 @@ class Mapping:
                 raise UsageError(f"--map {new}={old}: the input has a column `{new}` already")
             if new in self.unfit and not self.fitted[new]:
                 raise refusal(new, old, self.unfit[new])
-        for name in self.asked_images - there:
-            raise UsageError(f"--image {name}: the input has no column `{name}`", hint=has)
+        for name in sorted(self.asked_images):
+            if name not in there:
+                raise UsageError(f"--image {name}: the input has no column `{name}`", hint=has)
+            if name in self.unfit and not self.fitted[name]:
+                raise UsageError(f"--image {name}: `{name}` is {self.unfit[name]}, no picture and no path of one here")
 
 
 def refusal(new: str, old: str, kind: str) -> UsageError:

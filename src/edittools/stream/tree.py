@@ -15,6 +15,7 @@ from edittools.stream import files, records
 from edittools.stream.mapping import Mapping
 from edittools.stream.shards import END, REJECTS
 from edittools.stream.units import (
+    IMG2DATASET,
     FileGroup,
     FolderUnit,
     LinesUnit,
@@ -30,7 +31,6 @@ from edittools.stream.units import (
 
 _TABLES = ("tar", "parquet", "jsonl", "ndjson")
 _LISTS = ("jsonl", "ndjson", "json", "csv", "tsv")  # what may name pictures beside it
-_IMG2DATASET = {"key", "status", "error_message"}  # columns of the Parquet file that it writes beside a tar
 
 
 def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
@@ -46,8 +46,9 @@ def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
             return [*units, *(_loose_units(root, others, place, mapping) if others else [])]
         return _loose_units(root, folder_groups(found), place, mapping)
     units, read = _naming_units(found, pictures, place, mapping)
+    statistics = _of_fetched_folders(found, pictures)
     for file in found:
-        if file.readable and file.ending() in ("tar", "parquet") and file.inside not in read:
+        if file.readable and file.ending() in ("tar", "parquet") and file.inside not in read | statistics:
             raise UsageError(
                 f"{root}: holds pictures ({next(iter(pictures))}), and {file.inside}: which are the input?",
                 hint=f"name the files ({_pattern(root, file)}), or move one kind elsewhere",
@@ -55,10 +56,12 @@ def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
     named = {os.path.normpath(path) for unit in units for path in getattr(unit, "named_pictures", ())}
     rest = [file for file in found if file.inside not in read and os.path.normpath(file.path) not in named]
     groups = folder_groups(rest)
+    for group in groups:
+        group.passed_over = group.key in statistics
     if units:
         stems = {file.inside.rpartition(".")[0] for file in pictures.values() if os.path.normpath(file.path) in named}
         for group in groups:  # a sidecar of a picture that a table speaks of
-            group.passed_over = group.key.rpartition(".")[0] in stems and not group.has_picture()
+            group.passed_over |= group.key.rpartition(".")[0] in stems and not group.has_picture()
     return [*units, *(_loose_units(root, groups, place, mapping) if groups or not units else [])]
 
 
@@ -101,7 +104,18 @@ def _describes_tar(path: str) -> bool:
     from edittools.stream.wire import arrow_errors
 
     with arrow_errors(path), files.open_read(path) as file:
-        return _IMG2DATASET <= set(pq.read_schema(file).names)
+        return IMG2DATASET <= set(pq.read_schema(file).names)
+
+
+def _of_fetched_folders(found: list[LooseFile], pictures: dict[str, LooseFile]) -> set[str]:
+    """What img2dataset writes beside a folder of pictures, each of which has a sidecar that says the same."""
+    folders = {inside.rpartition("/")[0] for inside in pictures}
+    made = set()
+    for file in found:
+        stem, _, ending = file.inside.rpartition(".")
+        if ending == "parquet" and stem in folders and file.readable and _describes_tar(file.path):
+            made |= {file.inside, f"{stem}_stats.json"}
+    return made
 
 
 def _passed_over(found: list[LooseFile], tables: list[LooseFile]) -> list[FileGroup]:

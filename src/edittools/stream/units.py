@@ -30,6 +30,7 @@ from edittools.stream.history import History, digest
 from edittools.stream.mapping import PICTURES, Mapping
 from edittools.stream.pack import unpack_rows
 from edittools.stream.rowjson import plain_array, plain_type
+from edittools.stream.rows import row_paths
 from edittools.stream.shards import is_shard, read_footer, read_rows, shard_index, shard_name
 from edittools.stream.tar import (
     Entry,
@@ -51,10 +52,12 @@ _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 _PICTURE_FIELDS = frozenset(_IMAGE_FIELDS)
 _STUB = {"member", "width", "height", "format"}  # a picture in the JSON of our own tars
 _ROLES = ("source", "target", "mask", "turn")
+_SIDECARS = {"txt": ".txt", "caption": ".txt", "json": ".json"}  # beside a picture of the same stem: a text, or fields
 _TEXT_LIMIT = 256 << 20  # bytes of a sidecar or of one JSON line
 FILES_PER_SHARD = 1000  # loose files that make one unit of work
 _BATCH_BYTES = 64 << 20  # of sidecars, at which a batch is full
 _LOOK_ROWS = 16  # of a column that are read to learn what is in it
+IMG2DATASET = {"key", "status", "error_message"}  # columns of the Parquet file that it writes beside a tar
 _APPLE_DOUBLE = b"\0\x05\x16\x07"  # what `._NAME` begins with, where macOS keeps what it knows of NAME
 
 
@@ -90,6 +93,15 @@ def row_keys(unit: Unit, start: int, stop: int) -> np.ndarray:
         return unit.row_keys(start, stop)
     first = np.uint64(xxhash.xxh3_64_intdigest(unit.digest.encode()))
     return first + np.arange(start, stop, dtype=np.uint64)
+
+
+def _unchanged(path: str, tag: str) -> None:
+    """Raises EditError for a file of rows that is another one than when it was opened: its rows are not known any
+    more."""
+    if files.etag(path) != tag:
+        raise EditError(
+            f"{path}: the file changed while it was read", hint="run the command again when nothing writes to it"
+        )
 
 
 class ShardUnit:
@@ -178,6 +190,7 @@ class TarUnit:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Read]:
         """Reads byte ranges. The file is open only for so long: there may be many tars."""
+        _unchanged(self.name, self.tag)
         reader = files.RangeReader(self.name)
         try:
             yield reader.read
@@ -357,9 +370,12 @@ def parts(rows: Iterable[dict[str, Any] | Reject], schema: pa.Schema, batch_rows
     held: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     size = 0
+    known = set(schema.names)
     for row in rows:
         if isinstance(row, Reject):
             rejects.append(row)
+        elif not row.keys() <= known:
+            rejects.append(_refused(row, "file changed while it was read", ", ".join(sorted(row.keys() - known))))
         else:
             held.append(row)
             size += sum(len(value) for value in row.values() if isinstance(value, (bytes, str)))
@@ -381,9 +397,12 @@ def _part(rows: list[dict[str, Any]], rejects: list[Reject], schema: pa.Schema) 
                 columns.to_batch([row], schema)
                 kept.append(row)
             except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError) as error:
-                path = (row.get("provenance") or {}).get("path")
-                rejects.append(Reject(str(row.get("id")), "read", "cannot be a row", describe(error), True, path))
+                rejects.append(_refused(row, "cannot be a row", describe(error)))
         return columns.to_batch(kept, schema), rejects
+
+
+def _refused(row: dict[str, Any], reason: str, value: str) -> Reject:
+    return Reject(str(row.get("id")), "read", reason, value, True, (row.get("provenance") or {}).get("path"))
 
 
 def _other_label(path: str, label: str | None) -> list[str]:
@@ -495,6 +514,7 @@ class ParquetUnit:
                 self.history = History()
             self.pictures = {c.name for c in self.stored if is_hf_image(c.type) or self._holds_pictures(file, c)}
             self.by_path = {c.name for c in self.stored if self._holds_paths(file, c)}
+            self.fetched = bool(self.pictures) and IMG2DATASET <= set(self.stored.names)
         self.foreign_ids = "id" in self.stored.names and not self.history.nodes
         self.schema = pa.schema(list(self._columns()))
         tags = xxhash.xxh3_128()  # the rows only name these: they may change while the file stays
@@ -513,6 +533,7 @@ class ParquetUnit:
         if self.held is not None:
             yield pq.ParquetFile(self.held, metadata=known)
             return
+        _unchanged(self.name, self.tag)
         with files.open_read(self.name) as source:
             yield pq.ParquetFile(source, metadata=known)
 
@@ -530,8 +551,11 @@ class ParquetUnit:
             yield "provenance", columns.COLUMNS["provenance"]
 
     def _name(self, stored: str) -> str:
-        """What a column is called: one of paths has the names that JSON lines have for pictures."""
-        alone = stored in ("image", "file_name") and stored in self.by_path - self.pictures
+        """What a column is called: one of paths has the names that JSON lines have for pictures, and the pictures that
+        img2dataset fetched are targets."""
+        if self.fetched and stored in self.pictures and stored in IMAGE_ENDINGS and "target" not in self.stored.names:
+            return stored if stored in self.mapping.renames else "target"
+        alone = stored in ("image", "file_name") and stored in self.by_path - self.pictures - self.mapping.images
         taken = {"target", "image"} - {stored}
         return "target" if alone and not taken & {*self.stored.names} and stored not in self.mapping.renames else stored
 
@@ -634,12 +658,27 @@ class ParquetUnit:
             for rows in file.iter_batches(batch_size=batch_rows, row_groups=groups, columns=wanted):
                 first, last = max(start - position, 0), min(stop - position, rows.num_rows)
                 if first < last:
-                    yield self._convert(rows.slice(first, last - first), position + first), []
+                    part = rows.slice(first, last - first)
+                    converted = self._convert(part, position + first)
+                    yield self._without_unfetched(converted, part) if self.fetched else (converted, [])
                 position += rows.num_rows
                 if position >= stop:
                     break
             if position < min(stop, self.rows):  # pyarrow stops without a word where a page says it is empty
                 raise EditError(f"{self.name}: damaged: {position} rows can be read, its index says {self.rows}")
+
+    def _without_unfetched(self, rows: pa.RecordBatch, stored: pa.RecordBatch) -> Part:
+        """The rows less those whose picture img2dataset could not fetch, each with its reason."""
+        rejects, keep = [], []
+        valid = (rows.column(self._name(name)).is_valid().to_pylist() for name in self.pictures)
+        there = [any(values) for values in zip(*valid)]
+        told = zip(stored.column("status").to_pylist(), stored.column("error_message").to_pylist())
+        names = zip(rows.column("id").to_pylist(), row_paths(rows))
+        for has_picture, (status, message), (identity, path) in zip(there, told, names):
+            keep.append(has_picture or status == "success")
+            if not keep[-1]:
+                rejects.append(Reject(str(identity), "read", str(status), message, False, path))
+        return rows.filter(pa.array(keep)), rejects
 
     def _groups(self, start: int, stop: int) -> tuple[list[int], int]:
         """The row groups that hold rows of a range, and the first row of the first of them."""
@@ -832,6 +871,8 @@ class FileGroup:
                 content = text.decode(_read_text(file), guesses)
                 found = _sidecar(content, named, stored)
                 for name, value in (found if found is not None else {"sidecar": content}).items():
+                    if name in mapping.images:
+                        value = self._named(value, file)
                     columns.put(fields, name, value)
         for parts, file in self.members:
             if parts == [".txt"]:
@@ -843,6 +884,15 @@ class FileGroup:
         if brought is not None and fields.get("user_id") is None:
             fields["user_id"] = brought
         return _finish(row, fields, identity, path, mapping)
+
+    def _named(self, value: Any, sidecar: LooseFile) -> Any:
+        """The pictures that a field of a sidecar names, which is told to hold some; paths are beside the sidecar."""
+        if isinstance(value, list):
+            return [self._named(item, sidecar) for item in value]
+        if not isinstance(value, str):
+            return value
+        folder = sidecar.path.rpartition("/")[0]
+        return loose_picture(value if os.path.isabs(value) else files.join(folder, value), value) if value else None
 
 
 class LooseFile:
@@ -967,7 +1017,7 @@ def folder_groups(every: list[LooseFile]) -> list[FileGroup]:
             members = members + _sidecars(stems.get(key, []))
             used.update(member.inside for _, member in members)
             groups.append(FileGroup(key, members))
-        elif ending.lower() in ("txt", "json") and file.readable and _has_picture(stems[stem], stem, keyed):
+        elif ending.lower() in _SIDECARS and file.readable and _has_picture(stems[stem], stem, keyed):
             continue  # a sidecar: its picture takes it along
         elif ending.lower() in IMAGE_ENDINGS:
             groups.append(FileGroup(file.inside, [([], file), *_sidecars(stems[stem])]))
@@ -977,13 +1027,8 @@ def folder_groups(every: list[LooseFile]) -> list[FileGroup]:
 
 
 def _sidecars(siblings: list[LooseFile]) -> list[tuple[list[str], LooseFile]]:
-    endings = {"txt": ".txt", "json": ".json"}
-    found = []
-    for file in siblings:
-        ending = file.inside.rpartition(".")[2].lower()
-        if ending in endings and file.readable:
-            found.append(([endings[ending]], file))
-    return found
+    readable = [file for file in siblings if file.readable]
+    return [([_SIDECARS[file.ending()]], file) for file in readable if file.ending() in _SIDECARS]
 
 
 def _has_picture(siblings: list[LooseFile], stem: str, keyed: dict) -> bool:
@@ -1022,6 +1067,7 @@ class LinesUnit:
         self.guesses = text.Guesses()
         self.history = History()
         self.data = data
+        self.tag = files.etag(path) if data is None else ""
         # References have to hold in a process that was started elsewhere.
         self.base = os.path.dirname(path) if data is None else os.getcwd()
         pictures = xxhash.xxh3_128()  # the lines only name them: they may change while the lines stay
@@ -1038,11 +1084,13 @@ class LinesUnit:
                 observed.observe(row)
                 self.foreign_ids |= row["id"] != self._id(number)
         self.schema = observed.schema()
-        made_of = data if data is not None else files.etag(path)
-        self.digest = digest("lines", made_of, pictures.hexdigest(), *_other_label(path, label))
+        content = data if data is not None else self.tag
+        self.digest = digest("lines", content, pictures.hexdigest(), *_other_label(path, label))
         self._open: tuple[int, Iterator[tuple[int, Any]]] | None = None
 
     def _records(self, guesses: text.Guesses) -> Iterator[records.Record]:
+        if self.data is None:
+            _unchanged(self.name, self.tag)
         opened: BinaryIO = files.open_read(self.name) if self.data is None else io.BytesIO(self.data)
         with opened as file:
             head = file.read(1024)
@@ -1154,6 +1202,7 @@ class LinesUnit:
 
 def loose_picture(path: str, shown: str) -> dict[str, Any]:
     """The reference to a file that a record names. Raises RowError where there is no such file."""
+    path = files.local(path)
     try:
         size, tag = files.facts(path)
     except (FileNotFoundError, NotADirectoryError):
