@@ -219,7 +219,7 @@ def test_cases_that_were_rejected_on_the_way_are_counted(edit: Runner, tmp_path:
     )  # fmt: skip
     edit("eval", "gedit", "--cases", tmp_path / "bench", "--results", tmp_path / "out", "-o", tmp_path / "cases.arrows")
     edit("filter", tmp_path / "cases.arrows", "--where", "id != 'color_alter_en_k0'", "-o", tmp_path / "f.arrows")
-    server = Server(lambda prompt, number: [response(200, chat('{"score": [8, 7]}', model="j-2026"))])
+    server = Server(lambda prompt, number: [response(200, chat('{"score": [8, 7]}'))])
     try:
         edit("judge", tmp_path / "f.arrows", "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", "--model",
              "alias", "--api-base", server.url, "-o", tmp_path / "judged", "--max-errors", "100%")  # fmt: skip

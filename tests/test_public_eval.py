@@ -421,7 +421,7 @@ def test_every_two_models_and_another_judge(edit: Runner, tmp_path: Path, judge:
         said = moved.get(prompt.split("Semantics of ")[-1])
         if said is None:
             return answer(prompt, number)
-        return [response(200, chat("none" if said == "text" else json.dumps({"score": said}), model="j-2"))]
+        return [response(200, chat("none" if said == "text" else json.dumps({"score": said})))]
 
     server = Server(other)
     try:
@@ -444,8 +444,30 @@ def test_every_two_models_and_another_judge(edit: Runner, tmp_path: Path, judge:
     found = json.loads(edit(*words, "-f", "json").stdout)["comparison"]
     named = {(pair["first"], pair["second"]): pair["difference"] for pair in found["pairs"]}
     assert list(named) == [("model", "b"), ("model", "c"), ("b", "c")]
-    assert named["model", "b"] == 0 and named["b", "c"] == named["model", "c"] == pytest.approx((math.sqrt(48) - 4) / 2, 1e-4)
+    assert named["model", "b"] == 0 and named["b", "c"] == named["model", "c"]
+    assert named["b", "c"] == pytest.approx((math.sqrt(48) - 4) / 2, 1e-4)
     assert "**Every two models**" in edit(*words, "-f", "markdown").stdout.decode()
+
+
+def test_several_judges_of_one_set(edit: Runner, tmp_path: Path, judge: Any) -> None:
+    """Named judges stand side by side: one of them is chosen, and that is told; the other can be compared to it."""
+    server = Server(lambda prompt, number: [response(200, {**chat('{"score": [10, 10]}'), "model": "k-1"})])
+    words = ["--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", *ANYWAY]
+    try:
+        edit("judge", sampled(edit, tmp_path), *words, "--model", "j", "--api-base", judge.url, "-o", tmp_path / "one")
+        edit("judge", tmp_path / "one", *words, "--judge", "kind", "--model", "k", "--api-base", server.url,
+             "-o", tmp_path / "two")  # fmt: skip
+    finally:
+        server.close()
+    words = ["eval", "gedit", tmp_path / "two", "-f", "json"]
+    found = json.loads(edit(*words, "--judge-run", f"kind={tmp_path / 'two'}").stdout)
+    assert found["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
+    assert any("kind, one without a name" in note for note in found["notes"])
+    assert found["judge_runs"]["kind"]["judges"] == [found["judge"]["judge"], "k-1"]
+    assert found["judge_runs"]["kind"]["cases"] == 4 and len(found["judge_runs"]["kind"]["only_other"]) == 2
+    kind = json.loads(edit(*words, "--judge", "kind").stdout)
+    assert kind["macro"]["en"]["overall"]["mean"] == 10 and kind["judge"]["judge"] == "k-1"
+    assert "there are: kind" in edit(*words, "--judge", "nobody", check=2).stderr
 
 
 def test_the_difference_is_paired() -> None:

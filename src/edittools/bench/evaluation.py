@@ -33,16 +33,18 @@ class JudgedBenchmark:
         cases: list[Case] | None = None,
         language: str | None = None,
         limited: bool = False,
+        judge: str | None = None,
+        required: bool = True,
     ) -> None:
         """`cases` are all that the benchmark wants. Without them it is what the rows' history says was listed, unless
         the rows are `limited` to some of those; without that, the number of cases is unknown.
 
-        Rows in another language than `language`, where that is given, do not count. Rows that fell out on the way are
-        cases without a score.
+        `judge` is one of those that judged the rows, `required` or not, as read_judged has it. Rows in another
+        language than `language`, where that is given, do not count. Rows that fell out on the way are cases without a score.
         """
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
-        every, rejects = read_judged(source, benchmark.name)
+        every, rejects, self.notes = read_judged(source, benchmark.name, judge, required)
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
@@ -51,7 +53,6 @@ class JudgedBenchmark:
         self.rows = [row for row in every if language in (None, row.case["language"])]
         if not self.rows:
             raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
-        self.notes = []
         if other := len(every) - len(self.rows):
             self.notes.append(f"{other} rows in another language than {language} do not count here")
         self.scores = [score_row(benchmark, row) for row in self.rows]

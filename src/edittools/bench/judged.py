@@ -63,11 +63,14 @@ class JudgedRow:
 NOT_ASKED = "the rubric does not ask for it here"
 
 
-def read_judged(source: Source, benchmark: str) -> tuple[list[JudgedRow], list[Reject]]:
-    """The judged cases of a benchmark, with what one of its rubrics said of them, and the rows that were rejected on
-    the way; the source is read once.
+def read_judged(
+    source: Source, benchmark: str, judge: str | None = None, required: bool = True
+) -> tuple[list[JudgedRow], list[Reject], list[str]]:
+    """The judged cases of a benchmark, with what one of its rubrics said of them, the rows that were rejected on the
+    way, and what was chosen out of several; the source is read once.
 
-    Raises UsageError where the rows are no judged cases.
+    `judge` is one of those that judged the rows by that rubric, by the name that it was given; where it is not
+    `required`, any other does. Raises UsageError where the rows are no judged cases, or not judged by it.
     """
     for name in ("case", "result", "judgements"):
         if name not in source.schema.names:
@@ -81,15 +84,37 @@ def read_judged(source: Source, benchmark: str) -> tuple[list[JudgedRow], list[R
         columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
         found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
     rubric = _rubric_of(found, benchmark)
+    chosen, notes = _judge_of(found, rubric, judge, required)
     made = []
     for identity, case, instruction, judgements, shown, result in found:
-        mine = [one for one in judgements or [] if one["rubric"] == rubric.name]
+        mine = [one for one in judgements or [] if one["rubric"] == rubric.name and one.get("judge") == chosen]
         turns = sorted({one["pass"] for one in mine})
         passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
         text = next((words for words in (instruction or {}).values() if words), "")
         made.append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
     known = {row.id for row in made}
-    return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
+    return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values()), notes
+
+
+def _judge_of(
+    rows: list[tuple[Any, ...]], rubric: Rubric, wanted: str | None, required: bool
+) -> tuple[str | None, list[str]]:
+    """The judge whose judgements count, by its name (None has none): the wanted one, else the one without a name, else
+    the first by the alphabet; and a note where there are others. Raises UsageError."""
+    named = {
+        one.get("judge") for *_, judgements, _, _ in rows for one in judgements or [] if one["rubric"] == rubric.name
+    }
+    said = ", ".join(sorted(name or "one without a name" for name in named))
+    if wanted is not None and wanted not in named:
+        if not required:
+            return _judge_of(rows, rubric, None, required)
+        raise UsageError(f"--judge {wanted}: no such judge of rubric {rubric.name}", hint=f"there are: {said}")
+    chosen = wanted if wanted is not None or None in named or not named else min(filter(None, named))
+    if len(named) < 2:
+        return chosen, []
+    return chosen, [
+        f"judged by several ({said}): the scores are of {chosen or 'the one without a name'}; --judge chooses"
+    ]
 
 
 def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str) -> Rubric:

@@ -95,12 +95,19 @@ class EvalCommand(options.Command):
     help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
 )
 @options.option(
+    "--judge",
+    metavar="NAME",
+    group="Selection",
+    help="Whose judgements count, where several judges judged by one rubric (`edit judge --judge`). Default: the one "
+    "without a name, else the first.",
+)
+@options.option(
     "--judge-run",
     metavar="NAME=PATH",
     multiple=True,
     group="Input",
     help="The same results judged by another judge, or by this one again: how far the two agree, and which cases "
-    "moved; may be given several times.",
+    "moved; of several judges of one set, the one called NAME. May be given several times.",
 )
 @options.option(
     "--models",
@@ -296,7 +303,7 @@ _USED = {
     "heldout": _PAGE | {"run_folder", "data"},
     "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
     "judged rows": _PAGE
-    | {"versus", "judge_run", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
+    | {"judge", "versus", "judge_run", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
 }
 _USED_BY = {  # and by some benchmarks
     "--rescore": {"gedit": {"language"}, "imgedit": {"suite"}},
@@ -442,7 +449,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     kept = Path(given["outputs"]) if given["outputs"] else None
     if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
-    asked = (cases, language, given["limit"] is not None)
+    asked = (cases, language, given["limit"] is not None, given["judge"])
     models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", *asked)]
     for name, path in _named(given["versus"], "--versus", models[0].name):
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, *asked))
@@ -452,7 +459,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         found["comparison"] = compare_models(models, metric, given["seed"])
     runs = {}
     for name, path in _named(given["judge_run"], "--judge-run", models[0].name):
-        run = JudgedBenchmark(benchmark, open_input([path], read), name, *asked)
+        run = JudgedBenchmark(benchmark, open_input([path], read), name, *asked[:3], name, False)
         runs[name] = compare_runs(models[0], run, metric, given["seed"])
     if runs:
         found["judge_runs"] = runs
