@@ -210,7 +210,7 @@ class EvalCommand(options.Command):
     help="What goes to standard output: a table on a terminal, JSON elsewhere. With --cases: the format of the rows.",
 )
 @options.option("--overwrite", is_flag=True, group="Output", setting=False, help="Replace a report that exists.")
-@options.seed_option
+@options.bootstrap_seed_option
 @options.config_option
 @click.pass_context
 def command(

@@ -58,7 +58,7 @@ def command() -> None:
 @options.option("--title", default="Image editing study", show_default=True, group="Output", help="What raters read.")
 @options.option("-o", "--output", required=True, metavar="DIR/", group="Output", setting=False, help="Where to write.")
 @options.option("--overwrite", is_flag=True, group="Output", setting=False, help="Replace a study that exists.")
-@options.seed_option
+@options.study_seed_option
 def build(
     cases: str,
     models: tuple[str, ...],
@@ -116,7 +116,7 @@ def build(
     setting=False,
     help="What goes to standard output. Default: a table on a terminal, JSON elsewhere.",
 )
-@options.seed_option
+@options.bootstrap_seed_option
 def score(key: str, answers: tuple[str, ...], format: str | None, seed: int) -> None:
     """Say what the raters of a study found: means per task and over tasks, intervals, agreement.
 

@@ -48,6 +48,17 @@ class _Amount(click.ParamType):
         return number
 
 
+class _RubricOption(options.Option):
+    """Says of the rubrics what they declare themselves."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from edittools.judges.rubrics import load_rubric
+
+        own = [name for name in _RUBRICS if load_rubric(name).benchmark is None]
+        self.help = f"Let a model judge. Ours: {', '.join(own)}; the others are a benchmark's and need --prompts."
+        return super().get_help_record(ctx)
+
+
 class _PixelRange(click.ParamType):
     name = "range"
 
@@ -250,7 +261,8 @@ def writer_options(function: Callable) -> Callable:
 @options.option(
     "--rubric",
     type=click.Choice(_RUBRICS),
-    help="Let a model judge. Ours: dimensions, viescore, pairwise; the others are a benchmark's and need --prompts.",
+    cls=_RubricOption,
+    help="Let a model judge.",
 )
 @options.option(
     "--prompts", metavar="PATH", help="The benchmark's texts: a file, a folder or a checkout that holds them."

@@ -124,6 +124,9 @@ def _silence_stdout() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console script."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _complete()
+    if arguments[:1] == ["help"]:  # as git and samtools answer
+        arguments = [*arguments[1:], "--help"]
     command = next((word for word in arguments if word in COMMANDS), "")
     signal.signal(signal.SIGTERM, _terminated)
     # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time. Where we multiply
@@ -171,6 +174,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = FAILED
     status = status or _close_stdout()
     _leave(status)
+
+
+def _complete() -> None:
+    """Shell completion: `eval "$(_EDIT_COMPLETE=bash_source edit)"`, or zsh_source, or fish_source."""
+    for name in ("edit", "edittools"):
+        variable = f"_{name.upper()}_COMPLETE"
+        if instruction := os.environ.get(variable):
+            from click.shell_completion import shell_complete
+
+            sys.exit(shell_complete(group, {}, name, variable, instruction))
 
 
 def _terminated(signum: int, frame: object) -> None:

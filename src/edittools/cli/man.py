@@ -10,7 +10,7 @@ from edittools.errors import EditError
 
 @options.command(
     "man",
-    cost="None.",
+    cost="Reads no data.",
     examples=(
         ("edit man dedup | man -l -", "read a page"),
         (

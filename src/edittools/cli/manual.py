@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -83,14 +84,21 @@ def command_page(name: str) -> str:
         if options:
             parts.append(f".SH {heading.upper()} OPTIONS\n" + "".join(_option(o, context) for o in options))
     parts.append(f".SH COST\n{_paragraphs(command.cost)}\n")
-    exits = "".join(f".TP\n.B {_roff(code)}\n{_roff(meaning)}\n" for code, meaning in _EXITS)
-    parts.append(".SH EXIT STATUS\n" + exits)
+    names = {parameter.name for parameter in command.params}
+    possible = {"3": "max_errors" in names, "4": "input" in names}
+    parts.append(".SH EXIT STATUS\n" + _exits(possible))
     examples = "".join(
         f".PP\n{_marked(meaning)}:\n.PP\n.nf\n    {_roff(line)}\n.fi\n" for line, meaning in command.examples
     )
     parts.append(".SH EXAMPLES\n" + examples)
     parts.append(".SH SEE ALSO\n.BR edit (1),\n.BR edit\\-stream (5),\n.BR edit\\-shards (5)\n")
     return "".join(parts)
+
+
+def _exits(possible: Mapping[str, bool] | None = None) -> str:
+    """The exit statuses, without those that a command cannot have."""
+    listed = ((code, meaning) for code, meaning in _EXITS if (possible or {}).get(code, True))
+    return "".join(f".TP\n.B {_roff(code)}\n{_roff(meaning)}\n" for code, meaning in listed)
 
 
 def _filter_table() -> str:
@@ -132,7 +140,8 @@ def _image_table() -> str:
     from edittools.stream import images
 
     rows = [line.strip("|").split("|") for line in (images.__doc__ or "").splitlines() if line.startswith("| ")]
-    body = "".join(f".TP\n.B {_roff(case.strip())}\n{_marked(what.strip())}\n" for case, what in rows[1:])
+    cases = [(case.strip().replace("`", ""), what.strip()) for case, what in rows[1:]]
+    body = "".join(f".TP\n.B {_roff(case)}\n{_marked(what)}\n" for case, what in cases)
     return ".SH UNUSUAL PICTURES\n" + body
 
 
@@ -149,14 +158,13 @@ def _format_page(name: str, doc: str, summary: str) -> str:
 def _main_page() -> str:
     listed = "".join(f".TP\n.BR edit\\-{name} (1)\n{_roff(what)}\n" for name, what in COMMANDS.items())
     text = group.help or ""
-    exits = "".join(f".TP\n.B {_roff(code)}\n{_roff(meaning)}\n" for code, meaning in _EXITS)
     return (
         _title("edit", 1)
         + ".SH NAME\nedit \\- from a crawl of images to a trained image\\-editing model and its report\n"
         + ".SH SYNOPSIS\n.B edit\nCOMMAND [OPTIONS] [INPUT]...\n"
         + f".SH DESCRIPTION\n{_paragraphs(text)}\n"
         + f".SH COMMANDS\n{listed}"
-        + f".SH EXIT STATUS\n{exits}"
+        + f".SH EXIT STATUS\n{_exits()}"
         + ".SH SEE ALSO\n.BR edit\\-stream (5),\n.BR edit\\-shards (5)\n"
     )
 

@@ -96,7 +96,16 @@ def command(
 
 def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Callable:
     """An option of one command. `setting=False` for what leaves the result unchanged."""
-    return click.option(*names, cls=Option, group=group, setting=setting, **kwargs)
+    if kwargs.get("metavar") in ("PATH", "FILE", "DIR/"):
+        kwargs.setdefault("shell_complete", complete_path)
+    return click.option(*names, cls=kwargs.pop("cls", Option), group=group, setting=setting, **kwargs)
+
+
+def complete_path(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Shell completion: the shell itself knows best what files there are."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def module_names(*folder: str) -> list[str]:
@@ -119,7 +128,7 @@ def _chain(*decorators: Callable) -> Callable:
 def input_options(function: Callable) -> Callable:
     """INPUT..., --partial, --limit, --max-pixels."""
     return _chain(
-        click.argument("input", nargs=-1, metavar="[INPUT]..."),
+        click.argument("input", nargs=-1, metavar="[INPUT]...", shell_complete=complete_path),
         option(
             "--partial",
             is_flag=True,
@@ -276,7 +285,7 @@ def _seed(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
     return value
 
 
-def seed_option(function: Callable) -> Callable:
+def _seed_option(meaning: str) -> Callable:
     return option(
         "--seed",
         type=int,
@@ -285,8 +294,13 @@ def seed_option(function: Callable) -> Callable:
         show_default=True,
         metavar="N",
         group="Selection",
-        help="Combined with each row's id: a row's result depends on nothing else.",
-    )(function)
+        help=meaning,
+    )
+
+
+seed_option = _seed_option("Combined with each row's id: a row's result depends on nothing else.")
+bootstrap_seed_option = _seed_option("Of the resampling that the intervals come from.")
+study_seed_option = _seed_option("Of the order of cases and models on the page, and of --per-task's draw.")
 
 
 def device_and_dtype(given: Mapping[str, Any]) -> dict[str, str]:

@@ -75,3 +75,22 @@ class History:
     @property
     def hash(self) -> str:
         return digest(*self.heads)
+
+    def difference(self, old: History) -> str | None:
+        """The first thing that was otherwise when `old` was made, as `command: setting old -> new`; None if nothing."""
+        for before, now in zip(old.nodes, self.nodes):
+            if before["command"] != now["command"]:
+                break
+            if before.get("version") != now["version"]:
+                return f"{now['command']}: results changed with this release of edittools"
+            was, is_now = before.get("settings") or {}, now["settings"]
+            for name in sorted({*was, *is_now}):
+                if was.get(name) != is_now.get(name):
+                    return f"{now['command']}: {name} {_short(was.get(name))} → {_short(is_now.get(name))}"
+        chains = [" | ".join(str(node["command"]) for node in history.nodes) for history in (old, self)]
+        return f"{chains[0]} → {chains[1]}" if chains[0] != chains[1] else None
+
+
+def _short(value: object) -> str:
+    text = "unset" if value is None else canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."

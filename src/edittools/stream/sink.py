@@ -111,8 +111,9 @@ class ShardSetSink:
         if same and not self.again(path):
             return footer.counts
         if not same and not self.overwrite:
+            change = self.history.difference(footer.history) or "other input"
             raise EditError(
-                f"{path}: exists, and was made from other input or with other settings",
+                f"{path}: exists, and was made from other input or with other settings ({change})",
                 hint="choose another -o, or replace it with --overwrite",
             )
         # The Parquet file goes first, so that at no moment it stands beside another tar; the end record goes
@@ -457,7 +458,8 @@ def _cell(value: Any) -> str:
         if value.keys() >= {"width", "height", "format"}:
             size = f"{value['width']}×{value['height']}" if value["width"] else "picture"
             return f"{size} {value['format'] or ''}".strip()
-        return "\n".join(f"{key}: {_cell(item)}" for key, item in value.items() if item is not None)[:200]
+        shown = {key: item for key, item in value.items() if item is not None and key != "sha256"}  # of provenance
+        return "\n".join(f"{key}: {_cell(item)}" for key, item in shown.items())[:200]
     if isinstance(value, float):
         return f"{value:.6g}"
     return escape(str(value))[:80]
