@@ -521,7 +521,7 @@ def test_training_with_a_consistency_loss_and_boxes(firered, tmp_path):
     run(dataclasses.replace(made, consistency=0.0), MemoryRows(rows), tmp_path / "without")
     lines = [json.loads((tmp_path / d / "log.jsonl").read_text().splitlines()[0]) for d in ("with", "without")]
     assert lines[0]["loss"] > lines[1]["loss"] and lines[0]["grad_norm"] != lines[1]["grad_norm"]
-    assert sorted(p.name for p in (tmp_path / "with" / "samples").iterdir()) == ["00000001.png", "00000002.png"]
+    assert sorted(p.name for p in (tmp_path / "with" / "samples").glob("*.png")) == ["00000001.png", "00000002.png"]
 
 
 # ------------------------------------------------------------------------------------------------------- adapters

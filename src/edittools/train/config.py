@@ -86,6 +86,9 @@ class Recipe:
     heldout_every: int = 0  # steps between losses of the rows of --heldout; 0: as often as checkpoints
     heldout_times: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9])  # t of these losses
     sample_every: int = 0  # steps between sample pictures; 0: none
+    sample_rows: int = 4  # rows that they show: held-out ones if there are, of as many tasks and kinds as can be
+    sample_ids: list[str] = field(default_factory=list)  # the ids of these rows, instead
+    sample_prompts: list[str] = field(default_factory=list)  # further texts, the k-th with the k-th row's sources
     sample_steps: int = 28  # Euler steps, there and when the trained model is used
     sample_guidance: float = 1.0  # true classifier-free guidance, likewise
 
@@ -148,7 +151,8 @@ class Recipe:
         )
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
         for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "keep_last", "log_every",
-                     "sample_steps", "shift", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
+                     "sample_rows", "sample_steps", "shift", "consistency_every", "clip",
+                     "weighting_deviation"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
 
 

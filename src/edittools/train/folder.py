@@ -26,7 +26,7 @@ from edittools.train.log import say
 FORMAT = "edittools run 1"
 FIXED = ("system", "model")  # what the checkpoint's tensors are of
 FREE = ("checkpoint_every", "keep_every", "keep_last", "log_every", "heldout_every", "heldout_times", "sample_every",
-        "checkpointing", "compile", "attention", "spike")  # fmt: skip
+        "sample_rows", "sample_ids", "sample_prompts", "checkpointing", "compile", "attention", "spike")  # fmt: skip
 """Settings that change nothing about what is learned."""
 SKETCH = 512
 

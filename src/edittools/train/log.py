@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from edittools.errors import UsageError, missing_extra
@@ -80,7 +82,7 @@ class Log:
         _cut(self.heldout_path, resumed_from)
         if kept := _cut(self.path, resumed_from):
             self.rows = json.loads(kept[-1])["samples"]
-        self._sinks = [open_tracker(name, out, recipe) for name in trackers]
+        self._sinks = [open_tracker(name, out, recipe, resumed_from) for name in trackers]
 
     def add(
         self, step: int, loss: float, norm: float, rate: float, work: Step, losses: list[Tensor], system: System,
@@ -165,6 +167,11 @@ class Log:
             for sink in self._sinks:
                 sink({"step": line["step"], "heldout": {key: line[key] for key in ("loss", "by_time", "by_task")}})
 
+    def pictures(self, step: int, path: Path) -> None:
+        """Sample pictures that have been written."""
+        for sink in self._sinks:
+            sink({"step": step, "samples": path})
+
     def close(self) -> None:
         for sink in self._sinks:
             sink(None)
@@ -197,8 +204,11 @@ def flat(line: Any, name: str = "") -> dict[str, float]:
     return {name: float(line)} if isinstance(line, (int, float)) else {}
 
 
-def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:
-    """A function that takes lines of the log, and None at the end. Raises EditError where its package is missing."""
+def open_tracker(name: str, out: Path, recipe: Recipe, resumed_from: int) -> Any:
+    """A function that takes lines of the log, {"step", "samples": a picture's Path}, and None at the end.
+
+    Raises EditError where its package is missing.
+    """
     if name not in TRACKERS:
         raise UsageError(f"no tracker `{name}`", hint=", ".join(TRACKERS))
     if name == "tensorboard":
@@ -206,11 +216,18 @@ def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise missing_extra("tensorboard", "train", "--track tensorboard") from None
-        writer = SummaryWriter(str(out / "tensorboard"))
+        # what was logged after the step that a run goes on from is not shown any more
+        writer = SummaryWriter(str(out / "tensorboard"), purge_step=resumed_from + 1 if resumed_from else None)
+        if not resumed_from:
+            settings = dataclasses.asdict(recipe)
+            writer.add_text("recipe", "".join(f"    {name} = {value!r}\n" for name, value in settings.items()), 0)
 
         def to_tensorboard(line: dict[str, Any] | None) -> None:
             if line is None:
                 return writer.close()
+            if isinstance(line.get("samples"), Path):
+                with Image.open(line["samples"]) as picture:
+                    writer.add_image("samples", np.asarray(picture), line["step"], dataformats="HWC")
             for key, value in flat(line).items():
                 writer.add_scalar(key, value, line["step"])
 
@@ -225,6 +242,11 @@ def open_tracker(name: str, out: Path, recipe: Recipe) -> Any:
     )
 
     def to_wandb(line: dict[str, Any] | None) -> None:
-        run.finish() if line is None else run.log(flat(line), step=line["step"])
+        if line is None:
+            run.finish()
+        elif isinstance(line.get("samples"), Path):
+            run.log({"samples": wandb.Image(str(line["samples"]))}, step=line["step"])
+        else:
+            run.log(flat(line), step=line["step"])
 
     return to_wandb

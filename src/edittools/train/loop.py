@@ -39,7 +39,7 @@ from edittools.train.heldout import HeldOut, value
 from edittools.train.log import Log, StepReport, read_lines, say
 from edittools.train.parallel import Parallel, full
 from edittools.train.plan import Plan, Sample, crops
-from edittools.train.samples import save_samples
+from edittools.train.samples import Previews
 from edittools.train.state import TrainState
 
 
@@ -99,7 +99,7 @@ def train(
         state.resume(out, branch, parallel)
         if state.follow(plan) and parallel.is_main:
             say(f"the batches are not those of before: a new epoch begins at step {state.step}")
-        run = Run(recipe, plan, system, network, features, out, parallel, state, heldout)
+        run = Run(recipe, plan, system, network, out, parallel, state, heldout)
         first = state.step
         log = Log(out, first, recipe, parallel, trackers or [])
         run.keep(log.rows)  # what a run that ended while it kept a model has not kept
@@ -145,7 +145,6 @@ class Run:
     plan: Plan
     system: System
     network: Any
-    features: Callable[[Sample], Features]
     out: Path
     parallel: Parallel
     state: TrainState
@@ -158,6 +157,9 @@ class Run:
         if recipe.consistency:
             encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
             encoder.check(self.plan.rows)
+        if recipe.sample_every:
+            rows = self.heldout.rows if self.heldout is not None else self.plan.rows
+            previews = Previews(recipe, rows, self.system)
         self.network.train()  # adapters may drop out
         if state.step == 0:
             self.measure(log)
@@ -181,7 +183,8 @@ class Run:
                     self.measure(log)
                 if recipe.sample_every and done % recipe.sample_every == 0:
                     path = self.out / "samples" / f"{done:08d}.png"
-                    save_samples(recipe, self.plan, self.system, self.network, self.features, path, parallel)
+                    previews.save(self.network, state.average, path, parallel)
+                    log.pictures(done, path)
                 if on_step:
                     on_step(report)
                 if stop:
