@@ -200,3 +200,26 @@ def test_a_smaller_world_than_asked_for_is_an_error(monkeypatch):
         start("ddp", "cpu")
     with pytest.raises(UsageError, match="no parallel mode"):
         start("zero", "cpu")
+
+
+def test_batches_are_shared_by_any_number_of_processes(tmp_path, launch, alone):
+    """Four batches on three processes: two of them go through the network once more, and that counts nothing."""
+    losses, trained, _ = alone("adamw")
+    for mode in ("ddp", "fsdp"):
+        got = launch(mode, 3, tmp_path / mode, "adamw")
+        assert got == pytest.approx(losses, rel=2e-4)
+        for name, value in weights(tmp_path / mode).items():
+            assert np.allclose(value, trained[name], atol=2e-4), name
+
+
+def test_adapters_are_not_sharded(monkeypatch):
+    from edittools.train import parallel
+
+    modes = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(parallel.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *_, **__: None)
+    for adapters in (False, True):
+        modes.append(parallel.start("auto", "cpu", adapters=adapters).mode)
+    assert modes == ["fsdp", "ddp"]

@@ -20,7 +20,7 @@ from edittools.models import pictures, shapes
 from edittools.models.systems import load_system
 from edittools.train import objective
 from edittools.train.alignment import align, named, renumber
-from edittools.train.data import Loader
+from edittools.train.data import Loader, lengthened
 from edittools.train.features import Encoder
 from edittools.train.plan import Plan, choose_text
 from edittools.train.rows import Row
@@ -356,6 +356,34 @@ def test_a_plan_keeps_little_of_a_row(weighted):
     tracemalloc.stop()
     assert kept < 120 and most < 400 + 8e6 / 2_000  # 8 MB, however many rows there are
     assert len(plan.samples) == 8 * 2_000
+
+
+def test_the_largest_batch_has_most_tokens_and_the_longest_texts():
+    plan = plan_of(sized(small_mix()))
+    plan.lengths = np.arange(300) % 17
+    found = [plan.samples[draw.sample] for draw in plan.largest()]
+    tokens = [sum(h * w for h, w in sample.shapes) // 64 for sample in found]
+    assert len({sample.shapes for sample in found}) == 1 and plan.tokens() == tokens[0]
+    batches = [batch for epoch, _ in itertools.islice(plan.epochs(), 3) for batch in epoch]
+    most = max(sum(sum(h * w for h, w in plan.samples[d.sample].shapes) // 64 for d in batch) for batch in batches)
+    assert sum(tokens) == most
+    same = [k for k, sample in enumerate(plan.samples) if sample.shapes == found[0].shapes]
+    longest = sorted((k % 17 for k in same), reverse=True)[: len(found)]
+    assert sorted((plan.lengths[d.sample] for d in plan.largest()), reverse=True) == longest
+
+
+@pytest.mark.parametrize("text, image", [(64, 100), (192, 1), (40, 24), (63, 1), (40, 1000), (10, 8182)])
+def test_no_mask_is_64_places_beyond_a_multiple_of_128(text, image):
+    """cuDNN's attention gives NaN there, in the backward pass on Hopper (pytorch #196678)."""
+    states = torch.randn(2, text, 4)
+    mask = torch.arange(text)[None] < torch.tensor([[text], [text - 3]])
+    plain = lengthened({"states": states, "pooled": states[:, 0]}, image)
+    assert plain["states"] is states  # without a mask there is nothing to avoid
+    made = lengthened({"states": states, "mask": mask, "pooled": states[:, 0]}, image)
+    length = made["states"].shape[1]
+    assert length % 128 != 64 and (length + image) % 128 != 64 and length - text <= 2
+    assert torch.equal(made["states"][:, :text], states) and torch.equal(made["mask"][:, :text], mask)
+    assert not made["mask"][:, text:].any() and made["mask"].shape[1] == length
 
 
 def test_samples_are_the_same_however_they_are_asked_for():

@@ -71,7 +71,8 @@ from edittools.errors import UsageError
     show_default=True,
     group="Run",
     setting=False,
-    help="How several processes share a model that torchrun or `accelerate launch` started; auto is fsdp (FSDP2).",
+    help="How several processes share a model that torchrun or `accelerate launch` started; auto is fsdp (FSDP2), "
+    "for adapters ddp.",
 )
 @options.option(
     "--processes",

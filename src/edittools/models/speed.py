@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -87,26 +87,49 @@ def speed_up(editor: Any, options: EditorOptions) -> None:
     place(transformer, editor.device, options.offload)
 
 
-def set_attention(transformer: Any, name: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Choose a backend of diffusers' attention; returns whether it takes no mask. Raises UsageError."""
+def set_attention(
+    transformer: Any, name: str, device: torch.device, dtype: torch.dtype, lengths: Sequence[int] = (64,),
+    backward: bool = False,
+) -> bool:  # fmt: skip
+    """Choose a backend of diffusers' attention; returns whether it takes no mask. Raises UsageError.
+
+    It is tried at these lengths, and with `backward` its gradients: a backend may be installed and still not run on
+    this device in this precision, or give numbers that are not finite.
+    """
     if name.lower().endswith("_hub"):
         raise UsageError(f"attention `{name}`: it would run code out of the hub", hint="install the package it is of")
-    from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
+    from diffusers.models.attention_dispatch import attention_backend
 
+    unusable = (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError, TypeError)
     try:
-        # A backend may be installed and still not run on this device in this precision.
-        q = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)
         with attention_backend(name.lower()):
-            dispatch_attention_fn(q, q, q)
+            for length in lengths:
+                _try_attention(length, None, device, dtype, backward)
         transformer.set_attention_backend(name)  # of this model, and of every other one in this process
-    except (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError, TypeError) as error:
+    except (*unusable, FloatingPointError) as error:
         raise UsageError(f"attention `{name}`: {describe(error)}") from error
     try:
-        mask = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bool)
-        dispatch_attention_fn(q, q, q, attn_mask=mask)
-    except (ValueError, RuntimeError, NotImplementedError, TypeError):
+        with attention_backend(name.lower()):
+            for length in lengths:
+                mask = torch.arange(length, device=device)[None, None, None] < length - 3
+                _try_attention(length, mask, device, dtype, backward)
+    except FloatingPointError as error:
+        raise UsageError(f"attention `{name}`: {error}") from error
+    except unusable:
         return True
     return False
+
+
+def _try_attention(length: int, mask: Any, device: torch.device, dtype: torch.dtype, backward: bool) -> None:
+    """Raises FloatingPointError where outputs or gradients are not finite, and what a backend does."""
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    q = torch.randn(1, length, 2, 64, device=device, dtype=dtype, requires_grad=backward)
+    made = dispatch_attention_fn(q, q, q, attn_mask=mask)
+    found = torch.autograd.grad(made.float().square().sum(), q)[0] if backward else made
+    if not found.isfinite().all():
+        what = "gradients" if backward else "results"
+        raise FloatingPointError(f"its {what} are not finite at {length} tokens{' with a mask' * (mask is not None)}")
 
 
 def set_cache(transformer: Any, options: EditorOptions) -> None:

@@ -77,8 +77,9 @@ class Recipe:
     checkpointing: str = "none"  # activations that are computed again: "none", "selective" or "full"
     quantize: str = ""  # weights that adapters are trained beside in fewer bits: "int8", "fp8" or "nf4"
     block_swap: int = 0  # so many blocks' frozen weights wait in the main memory; needs checkpointing
-    compile: bool = False  # compile the repeated blocks
-    attention: str = ""  # a backend of diffusers that takes masks, such as "_native_cudnn"; empty: torch's own choice
+    compile: bool = False  # compile the repeated blocks, on an accelerator
+    attention: str = ""  # a backend of diffusers that takes masks, such as "_native_cudnn"; "auto": the fastest that
+    # works here, forward and backward; empty: torch's own choice
     checkpoint_every: int = 1000  # steps
     keep_last: int = 2  # checkpoints: should the last be damaged, the one before is used
     keep_every: int = 0  # steps between models that are kept, to be used as RUN/@STEP, with their checkpoints; 0: none

@@ -85,7 +85,8 @@ def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -
         import torch
 
         torch.set_num_threads(options.threads)
-    parallel = start(options.parallel, options.device, options.processes, options.replicas)
+    adapters = bool(recipe.model.get("lora"))
+    parallel = start(options.parallel, options.device, options.processes, options.replicas, adapters)
     try:
         _train(recipe, source, options, parallel)
     finally:
@@ -190,6 +191,10 @@ def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) ->
     skipped = f", {rows.skipped} rows without a target or a text left out" if rows.skipped else ""
     several = f" on {parallel.world} processes ({parallel.mode})" if parallel.world > 1 else ""
     say(f"{len(rows)} rows, {recipe.steps} steps of {recipe.batches} batches{several}{skipped}")
+    idle = -recipe.batches % parallel.world
+    if idle:
+        share = idle / (recipe.batches + idle)
+        say(f"{recipe.batches} batches, {parallel.world} processes: {share:.0%} of their time counts nothing")
     say(
         f"{use.buckets} buckets; {1 - use.unused:.1%} of the token budget used, {use.cropped:.1%} of the pixels "
         f"cropped, {use.waiting:.1%} of an epoch's rows wait for the next"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,7 @@ class Step:
     rows: int  # of the step, on all devices together
     batches: list[Batch]
     epoch: int = 0  # the latest that a row of the step is drawn in
+    spare: list[Batch] = field(default_factory=list)  # one that counts nothing, where other devices have a batch more
 
 
 class Loader:
@@ -120,25 +122,31 @@ class Loader:
             yield self._take(*ahead.popleft())
 
     def _submit(self, step: int, batches: list[list[Draw]]) -> list[Future[Batch]]:
-        futures, place = [], 0
-        for k, draws in enumerate(batches):
-            # every device takes each world-th batch: what is in a batch does not depend on how many there are
-            if k % self.world == self.rank:
-                futures.append(self._pool.submit(self.load, step, sum(map(len, batches)), place, draws))
-            place += len(draws)
-        return futures
+        """This device's batches, and a spare one where others have one more."""
+        places = [0, *itertools.accumulate(map(len, batches))]
+        # every device takes each world-th batch: what is in a batch does not depend on how many there are
+        mine = range(self.rank, -(-len(batches) // self.world) * self.world, self.world)
+        return [
+            self._pool.submit(self.load, step, places[-1], places[k % len(batches)], batches[k % len(batches)])
+            for k in mine
+        ]
 
     def _take(self, step: int, rows: int, epoch: int, futures: list[Future[Batch]]) -> Step:
         start = time.perf_counter()
         batches = [future.result() for future in futures]
         self.waited += time.perf_counter() - start
-        return Step(step, rows, batches, epoch)
+        count = len(range(self.rank, self.recipe.batches, self.world))
+        return Step(step, rows, batches[:count], epoch, batches[count:])
 
     def load(self, step: int, rows: int, place: int, draws: list[Draw]) -> Batch:
         """The batch of these draws, which are the rows place, place + 1, ... of a step of `rows` rows."""
         samples = [self.plan.samples[draw.sample] for draw in draws]
         found = [self.features(sample) for sample in samples]
         conditions = self.system.collate([each.conditions for each in found])
+        if self.pin:
+            height, width = samples[0].shapes[0]
+            shown = samples[0].shapes if self.system.sees_references else samples[0].shapes[:1]
+            conditions = lengthened(conditions, sum(h * w for h, w in shown) // self.system.patch**2)
         # from (seed, step, place): the same whichever device draws it
         conditions = self.system.perturb(conditions, objective.generator(self.recipe.seed, step, 2, place))
         found_rows = [self.plan.rows[sample.row] for sample in samples]
@@ -181,3 +189,19 @@ class Loader:
             inside = fit(resize(mask, *row.target), *sample.shapes[0], crops(row, sample)[0])[..., 0] >= 128
             made.append(F.adaptive_avg_pool2d(torch.from_numpy(inside).float()[None], (height, width)))
         return torch.stack(made)
+
+
+def lengthened(conditions: Conditions, image_tokens: int) -> Conditions:
+    """Conditions with a mask, one padded place longer where a sequence's length is 64 modulo 128.
+
+    With such a mask cuDNN's attention gives NaN in the backward pass on Hopper, from torch 2.11 on (pytorch #196678).
+    Both sequences are looked at: the text's own, and the text's with all `image_tokens`.
+    """
+    if "mask" not in conditions or "states" not in conditions:
+        return conditions
+    states, mask = conditions["states"], conditions["mask"]
+    more = 0
+    while any((states.shape[1] + more + tokens) % 128 == 64 for tokens in (0, image_tokens)):
+        more += 1
+    padded = {"states": F.pad(states, (0, 0, 0, more)), "mask": F.pad(mask, (0, more))}
+    return {**conditions, **padded} if more else conditions

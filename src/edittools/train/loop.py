@@ -76,19 +76,20 @@ def train(
     """
     out, began = Path(out), time.perf_counter()
     parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
-    if recipe.batches % parallel.world:
-        raise UsageError(
-            f"`batches` is {recipe.batches} forward passes a step, which {parallel.world} processes cannot share"
-        )
     with contextlib.ExitStack() as stack:
         parallel.on_main(lambda: stack.enter_context(alone(out)))
         parallel.on_main(lambda: tidy(out))
         checkpoint_activations(system, recipe.checkpointing)
         swap = shrink_frozen(system, recipe, parallel)
         if recipe.attention:
-            choose_attention(system, recipe.attention, parallel.device, getattr(torch, recipe.dtype))
-        if recipe.compile:
-            compile_blocks(system.blocks())
+            name = choose_attention(system, recipe.attention, parallel.device, getattr(torch, recipe.dtype), plan)
+            if parallel.is_main and recipe.attention == "auto" and parallel.device.type != "cpu":
+                say(f"attention: {name}")
+        if parallel.device.type != "cpu":
+            if recipe.compile:
+                compile_blocks(system.blocks())
+            if recipe.dtype != "float32":  # the few products that autocast leaves in float32: in TF32
+                torch.set_float32_matmul_precision("high")
         inner = {id(p) for block in system.blocks() for p in block.parameters()}
         inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
         waiting = swap.waiting if swap else ()
@@ -164,6 +165,8 @@ class Run:
         if state.step == 0:
             self.measure(log)
         with signals() as received, self.saving(log), loader:
+            if parallel.device.type != "cpu" and state.step < recipe.steps:
+                self.try_largest(loader, encoder)
             for work in loader:
                 factor = objective.rate_factor(recipe, work.step)
                 losses, loss, norm = self.update(work, factor, encoder)
@@ -199,6 +202,19 @@ class Run:
             average = self.state.average if self.state.step else None
             log.held_out(self.heldout.evaluate(self.network, average, self.state.step, self.parallel))
             self.parallel.on_main(lambda: link_lowest(self.out))
+
+    def try_largest(self, loader: Loader, encoder: consistency.FrozenEncoder | None) -> None:
+        """The forward and backward pass of the batch that needs most memory; nothing is learnt from it.
+
+        What does not fit is known before the first step, and not after hours.
+        """
+        draws = self.plan.largest()
+        batch = loader.load(self.state.step, len(draws), 0, draws)
+        work = Step(self.state.step, len(draws) * self.parallel.world, [batch])
+        dtype = getattr(torch, self.recipe.dtype)
+        forward_backward(self.recipe, self.system, self.network, work, 1.0, encoder, self.parallel, dtype)
+        for parameter in self.state.trained.values():
+            parameter.grad = None
 
     def update(
         self, work: Step, factor: float, encoder: consistency.FrozenEncoder | None
@@ -295,14 +311,16 @@ def forward_backward(
 ) -> list[Tensor]:
     """Losses (B,) of this process's batches; the gradient of the step's mean loss is left in the parameters."""
     losses = []
-    for number, batch in enumerate(work.batches):
+    # Where other processes have a batch more, this one goes through the network as often, and what it makes counts 0.
+    every = [*work.batches, *work.spare]
+    for number, batch in enumerate(every):
         b = batch.to(parallel.device)
         # x_t and the weights from the float32 t; the network itself may round it
         x_t = interpolate(b.target, b.noise, b.t)
         # what adapters drop is a function of (seed, step, batch) too
         place = number * parallel.world + parallel.rank
         torch.manual_seed(objective.generator(recipe.seed, work.step, 3, place).initial_seed())
-        with parallel.last_of_step(network, number == len(work.batches) - 1):
+        with parallel.last_of_step(network, number == len(every) - 1):
             with parallel.arithmetic(dtype):
                 output = network(x_t, b.t, b.references, b.conditions)
             weights: Tensor | float = 1.0
@@ -320,8 +338,9 @@ def forward_backward(
                 ]
                 rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, shown, recipe.consistency)
             # gradients are averaged over processes, and the loss is the mean over all their rows
-            (rows.sum() * (parallel.world / work.rows)).backward()
+            (rows.sum() * (parallel.world / work.rows if number < len(work.batches) else 0.0)).backward()
         losses.append(rows.detach())
+    losses = losses[: len(work.batches)]
     return [rows.cpu() for rows in losses]  # the only place that waits for the device
 
 
@@ -334,15 +353,30 @@ def shrink_frozen(system: System, recipe: Recipe, parallel: Parallel) -> BlockSw
     return BlockSwap(system.blocks(), recipe.block_swap, parallel.device) if recipe.block_swap else None
 
 
-def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises UsageError for a backend that is not there or takes no masks: texts of a batch may differ in length.
+ATTENTION = ("_native_cudnn", "native")  # "auto" takes the first that works: cuDNN's is the fastest on Hopper
 
-    Only torch's own: others have no backward pass, or do not take the precisions that autocast mixes.
+
+def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype, plan: Plan) -> str:
+    """Choose a backend of attention; returns which. "auto" is the fastest that works, on a CPU torch's own choice.
+
+    Raises UsageError for one that is not there, takes no masks (texts of a batch may differ in length), or whose
+    gradients, at the lengths of this run, are not finite. Only torch's own: others have no backward pass, or do not
+    take the precisions that autocast mixes.
     """
-    if name.lower() != "native" and not name.lower().startswith("_native"):
-        raise UsageError(f"`attention`: {name} does not train", hint="native, _native_cudnn, _native_efficient")
-    if set_attention(system.network.transformer, name, device, dtype):
-        raise UsageError(f"`attention`: {name} takes no masks, which texts of different lengths need")
+    if name != "auto" and name.lower() != "native" and not name.lower().startswith("_native"):
+        raise UsageError(f"`attention`: {name} does not train", hint="auto, native, _native_cudnn, _native_efficient")
+    tokens = plan.tokens()
+    lengths = sorted({tokens + 77, tokens + 512})  # and a text
+    names = [name] if name != "auto" else ["native"] if device.type == "cpu" else list(ATTENTION)
+    for last, tried in [(each == names[-1], each) for each in names]:
+        try:
+            if set_attention(system.network.transformer, tried, device, dtype, lengths, backward=True):
+                raise UsageError(f"`attention`: {tried} takes no masks, which texts of different lengths need")
+            return tried
+        except UsageError:
+            if last:
+                raise
+    raise AssertionError("the last one returns or raises")
 
 
 @contextlib.contextmanager

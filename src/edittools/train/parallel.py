@@ -168,10 +168,13 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def start(mode: str, device: str, processes: int | None = None, replicas: int | None = None) -> Parallel:
+def start(
+    mode: str, device: str, processes: int | None = None, replicas: int | None = None, adapters: bool = False
+) -> Parallel:
     """Join the processes that a launcher started.
 
-    mode        "auto": FSDP2 where there are several processes, else single
+    mode        "auto": where there are several processes FSDP2, or DDP for `adapters`, whose frozen weights need no
+                exchange; else single
     processes   how many there have to be
     replicas    HSDP: how many copies of the model there are; None: one per node
 
@@ -186,7 +189,8 @@ def start(mode: str, device: str, processes: int | None = None, replicas: int | 
             f"{processes} processes were asked for, and the launcher started {world}",
             hint=f"torchrun --nproc-per-node {processes} -m edittools train ...",
         )
-    mode = ("fsdp" if world > 1 else "single") if mode == "auto" else mode
+    if mode == "auto":
+        mode = "single" if world == 1 else "ddp" if adapters else "fsdp"
     if mode == "single":
         if world > 1:
             raise UsageError(f"{world} processes cannot train in the mode `single`")

@@ -351,6 +351,23 @@ class Plan:
                     held = []
             skip = max(0, skip - len(epoch.order))
 
+    def tokens(self) -> int:
+        """Image tokens of a row of the largest bucket."""
+        return int(self._tokens[self._heaviest()])
+
+    def _heaviest(self) -> int:
+        """The bucket whose batch has most image tokens, of those with most in a row."""
+        there = np.flatnonzero(np.bincount(self._code, minlength=len(self._fit)))
+        return int(max(there, key=lambda code: (self._tokens[code] * self._fit[code], self._tokens[code])))
+
+    def largest(self) -> list[Draw]:
+        """The draws of a batch that needs as much memory as any: of the largest bucket, with the longest texts."""
+        code = self._heaviest()
+        mine = np.flatnonzero(self._code == code)
+        if self.lengths is not None:
+            mine = mine[np.argsort(-self.lengths[mine], kind="stable")]
+        return [Draw(int(k), 0, 0) for k in np.resize(mine, self._fit[code])]
+
     def use(self) -> Use:
         """How well the first epoch's batches are filled; the pixels are those of its first 65536 samples."""
         epoch = next(self._epochs())
