@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Runner, encode, pixels
+from test_public_eval import ANYWAY, VIE, answer, sampled
 from test_vlm_judge import Judge, batches, row, stage, three
+from test_writers import Server, chat, response
 
 from edittools.errors import UsageError
 from edittools.judges.judgements import judge_names, passes_of, score_dimensions, score_name
@@ -116,6 +121,7 @@ def test_judgements_from_before_judges_had_names() -> None:
 
 def test_a_second_run_of_an_earlier_version_is_not_counted_with_the_first() -> None:
     """They put its judgements behind those of the first run, three passes then two: the columns hold the last."""
+
     def entry(turn: int, score: float) -> dict[str, Any]:
         return {"rubric": "dimensions", "dimension": "overall", "pass": turn, "score": score}
 
@@ -133,3 +139,132 @@ def test_states_are_of_the_judge_that_is_asked(tmp_path: Path) -> None:
     assert stage(Judge(lambda r: three(1, 1, 1)), judge="b").has_state(path, states)
     assert not stage(Judge(lambda r: three(1, 1, 1))).has_state(path, states)
     assert not stage(Judge(lambda r: three(1, 1, 1)), judge="c").has_state(path, states)
+
+
+# What the strict judge says of each case by its instruction: SC's two numbers; quality is always [2, 9].
+STRICT = {"en 0": [6, 8], "cn 0": [4, 5], "en 1": [1, 1], "cn 1": [3, 3], "en 2": [5, 5], "cn 2": None}
+
+
+def strict(prompt: str, number: int) -> list[bytes]:
+    if prompt.endswith("Quality"):
+        return [response(200, chat(json.dumps({"reasoning": "so", "score": [2, 9]})))]
+    score = STRICT[prompt.split("Semantics of ")[1]]
+    if score is None:
+        return [response(200, chat("", finish="content_filter"))]
+    return [response(200, chat(json.dumps({"reasoning": "strictly", "score": score})))]
+
+
+@pytest.fixture
+def panel(edit: Runner, tmp_path: Path) -> Path:
+    """GEdit's six cases, judged by one without a name and by `strict-1`, each of which fails of a case or two."""
+    (tmp_path / "vie_prompts.py").write_text(VIE)
+    rows = sampled(edit, tmp_path)
+    for name, script, out in ((None, answer, "one"), ("strict-1", strict, "two")):
+        server = Server(script)
+        try:
+            words = ["judge", rows, "--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", *ANYWAY]
+            words += ["--model", name or "mild", "--api-base", server.url, "-o", tmp_path / out]
+            edit(*words, *(["--judge", name] if name else []))
+        finally:
+            server.close()
+        rows = tmp_path / out
+    return tmp_path / "two"
+
+
+def figures(edit: Runner, *words: Any) -> dict[str, Any]:
+    return json.loads(edit("eval", "gedit", *words, "-f", "json").stdout)
+
+
+def test_eval_uses_the_judge_that_is_named(edit: Runner, tmp_path: Path, panel: Path) -> None:
+    refused = edit("eval", "gedit", panel, "-f", "json", check=2).stderr
+    assert "plain, strict-1" in refused and "hint: --judge NAME" in refused
+    mild, harsh = (figures(edit, panel, "--judge", name) for name in ("plain", "strict-1"))
+    assert mild["macro"] == figures(edit, tmp_path / "one")["macro"]
+    assert "judge name" not in mild["judge"] and harsh["judge"]["judge name"] == "strict-1"
+    assert any("called strict-1" in note for note in harsh["notes"])
+    # By hand, English: sqrt(6 x 2), sqrt(1 x 2), sqrt(5 x 2), each task with one case.
+    wanted = (math.sqrt(12) + math.sqrt(2) + math.sqrt(10)) / 3
+    assert harsh["macro"]["en"]["overall"]["mean"] == pytest.approx(wanted, abs=1e-4)
+    assert harsh["official"]["en"]["quality"]["background_change"] == 2
+    assert "plain, strict-1" in edit("eval", "gedit", panel, "--judge", "x", check=2).stderr
+    assert "has no meaning" in edit("eval", "heldout", panel, "--judge", "x", check=2).stderr
+    (one, *_) = edit("filter", panel, "--where", "scores.judge_gedit_sc__strict_1 = 6", "-f", "jsonl").lines
+    assert one["scores"]["judge_gedit_sc"] == 4
+
+
+def test_a_panel_is_the_mean_over_its_judges(edit: Runner, tmp_path: Path, panel: Path) -> None:
+    found = figures(edit, panel, "--judge", "all", "-o", tmp_path / "r.html")
+    # English: case 0 has 4 and 6 of SC, 8 and 2 of PQ; case 1 has 2 and 1; of case 2 the first judge gave no SC.
+    first = (math.sqrt(32) + math.sqrt(12)) / 2
+    second = (4 + math.sqrt(2)) / 2
+    english = found["strict"]["en"]["tasks"]
+    assert english["background_change"]["semantics"]["mean"] == english["background_change"]["quality"]["mean"] == 5
+    assert english["background_change"]["overall"]["mean"] == pytest.approx(first, abs=1e-4)
+    assert found["macro"]["en"]["overall"]["mean"] == pytest.approx((first + second) / 2, abs=1e-4)
+    assert found["coverage"]["en"]["total"]["judged"] == 2 and found["coverage"]["en"]["total"]["failed"] == 1
+    assert any(why.startswith("plain: ") for why in found["strict"]["en"]["reasons"])
+    assert any(why.startswith("strict-1: ") for why in found["strict"]["cn"]["reasons"])
+    # Each by itself, with its official numbers; the mean has none.
+    assert found["official"] == {} and found["judge"]["mean over"] == "2 judges"
+    for name in ("plain", "strict-1"):
+        alone = figures(edit, panel, "--judge", name)
+        for part in ("official", "macro"):
+            assert found["judges"][name][part] == alone[part]
+    # SC of the cases that both scored: 4, 10, 2 against 6, 4, 1: one of three within 1; PQ: 8 against 2 six times.
+    between = found["between_judges"]
+    assert between["sc"]["cases"] == 3 and between["sc"]["within_one"] == pytest.approx(1 / 3)
+    assert between["sc"]["means"] == {"plain": pytest.approx(16 / 3), "strict-1": pytest.approx(11 / 3)}
+    assert between["sc"]["spearman"] == pytest.approx(0.5)  # ranks 2, 3, 1 and 3, 2, 1
+    assert between["pq"]["within_one"] == 0 and between["pq"]["means"] == {"plain": 8, "strict-1": 2}
+    page = (tmp_path / "r.html").read_text()
+    assert "The judges beside each other" in page and "Each judge alone" in page and "sc, strict-1" in page
+    shown = edit("eval", "gedit", panel, "--judge", "all", "-f", "markdown").stdout.decode()
+    assert "strict-1" in shown and "mean over 2 judges" in shown
+    for official in (["--scoring", "official"], ["--outputs", tmp_path / "o"]):
+        assert "--judge NAME" in edit("eval", "gedit", panel, "--judge", "all", *official, check=2).stderr
+
+
+def test_judges_of_parts_of_the_rows(edit: Runner, tmp_path: Path, panel: Path) -> None:
+    """Rows of a plain run and of a named one in one input: a choice counts the other's rows as not judged."""
+    found = edit("eval", "gedit", tmp_path / "one", panel, check=2).stderr
+    assert "plain, strict-1" in found
+    edit("cat", tmp_path / "one", "--limit", 2, "-o", tmp_path / "part")
+    edit("eval", "gedit", tmp_path / "part", "--judge", "strict-1", check=2)
+
+
+def test_judges_one_after_the_other_in_a_pipe_and_over_json_lines(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(pixels(1), "PNG"))
+    row = {"id": "1", "source": "a.png", "target": "a.png", "instruction": "Blue.", "task": "add"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    rated = json.dumps({"rationale": "r", "compliance": 4, "naturalness": 4, "coherence": 4})
+    server = Server(lambda prompt, number: [response(200, chat(rated))])
+    words = ["judge", "--rubric", "dimensions", "--model", "m", "--api-base", server.url, "--store", tmp_path / "store"]
+    try:
+        edit(*words, tmp_path / "rows.jsonl", "-o", tmp_path / "one.jsonl")
+        (again,) = edit(*words, tmp_path / "one.jsonl", "--judge", "b", "-f", "jsonl").lines
+        piped = edit.pipe([*words, tmp_path / "rows.jsonl"], [*words, "--judge", "b", "-f", "jsonl"])[-1]
+        twice = edit(*words, tmp_path / "one.jsonl", "-f", "jsonl")
+    finally:
+        server.close()
+    assert [one["judge"] for one in again["judgements"]] == [None] * 4 + ["b"] * 4
+    assert again["scores"][OVERALL] == again["scores"][f"{OVERALL}__b"] == 4
+    assert json.loads(piped.stdout)["scores"] == again["scores"]
+    assert sum(server.calls.values()) == 1  # a name asks nothing new
+    assert len(twice.lines[0]["judgements"]) == 4 and "1 rows were judged by `dimensions`" in twice.stderr
+
+
+def test_names_of_judges(edit: Runner, tmp_path: Path) -> None:
+    for name in ("all", "plain", "a b", "", "ä"):
+        words = ["judge", tmp_path, "--rubric", "viescore", "--model", "x", "--judge", name]
+        assert "--judge" in edit(*words, check=2).stderr
+    assert "needs --rubric" in edit("judge", tmp_path, "--judge", "a", check=2).stderr
+
+
+def test_a_run_of_another_judge_in_the_same_set(edit: Runner, panel: Path) -> None:
+    """The run's name says which of the set's judges it is: else a judge would be compared with itself."""
+    found = figures(edit, panel, "--judge", "plain", "--judge-run", f"strict-1={panel}")["judge_runs"]["strict-1"]
+    # Both have scored all but three of the six cases, and none alike.
+    assert found["cases"] == found["moves"] == 3 and found["same"] == 0
+    assert (
+        "--judge NAME" in edit("eval", "gedit", panel, "--judge", "plain", "--judge-run", f"x={panel}", check=2).stderr
+    )

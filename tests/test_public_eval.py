@@ -460,14 +460,13 @@ def test_several_judges_of_one_set(edit: Runner, tmp_path: Path, judge: Any) -> 
     finally:
         server.close()
     words = ["eval", "gedit", tmp_path / "two", "-f", "json"]
-    found = json.loads(edit(*words, "--judge-run", f"kind={tmp_path / 'two'}").stdout)
+    found = json.loads(edit(*words, "--judge", "plain", "--judge-run", f"kind={tmp_path / 'two'}").stdout)
     assert found["macro"]["en"]["overall"]["mean"] == pytest.approx((math.sqrt(32) + 4) / 2, 1e-5)
-    assert any("kind, one without a name" in note for note in found["notes"])
     assert found["judge_runs"]["kind"]["judges"] == [found["judge"]["judge"], "k-1"]
     assert found["judge_runs"]["kind"]["cases"] == 4 and len(found["judge_runs"]["kind"]["only_other"]) == 2
     kind = json.loads(edit(*words, "--judge", "kind").stdout)
     assert kind["macro"]["en"]["overall"]["mean"] == 10 and kind["judge"]["judge"] == "k-1"
-    assert "there are: kind" in edit(*words, "--judge", "nobody", check=2).stderr
+    assert "judged by: plain, kind" in edit(*words, "--judge", "nobody", check=2).stderr
 
 
 def test_the_difference_is_paired() -> None:

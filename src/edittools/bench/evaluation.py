@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from collections import Counter
@@ -11,11 +12,12 @@ from typing import Any
 
 from edittools.bench.case_list import Case, case_id, expected_counts, listed_counts
 from edittools.bench.compare import compare
-from edittools.bench.judged import judge_facts, read_judged, score_row, shown_case
+from edittools.bench.judged import JudgedRow, judge_facts, judge_note, read_judged, score_row, shown_case
+from edittools.bench.panel import between_judges, mean_row
 from edittools.bench.public import LANGUAGES, Benchmark, Rescored, known_task
 from edittools.bench.rescoring import summary
 from edittools.bench.score_report import JudgedCase
-from edittools.bench.scores import Score, State
+from edittools.bench.scores import Score, State, plain
 from edittools.errors import EditError
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher
@@ -23,7 +25,10 @@ from edittools.stream.source import Source
 
 
 class JudgedBenchmark:
-    """The judged rows of one model on one benchmark."""
+    """The judged rows of one model on one benchmark.
+
+    `rows` are what the judge said of the cases, and where several judges are asked for, what their means are.
+    """
 
     def __init__(
         self,
@@ -34,28 +39,31 @@ class JudgedBenchmark:
         language: str | None = None,
         limited: bool = False,
         judge: str | None = None,
-        required: bool = True,
+        otherwise: str | None = None,
     ) -> None:
         """`cases` are all that the benchmark wants. Without them it is what the rows' history says was listed, unless
         the rows are `limited` to some of those; without that, the number of cases is unknown.
 
-        `judge` is one of those that judged the rows, `required` or not, as read_judged has it. Rows in another
-        language than `language`, where that is given, do not count. Rows that fell out on the way are cases without a score.
+        Rows in another language than `language`, where that is given, do not count. Rows that fell out on the way are
+        cases without a score. `judge` and `otherwise` are read_judged's.
         """
         self.benchmark, self.name = benchmark, name
         self.history = source.history.nodes
-        every, rejects, self.notes = read_judged(source, benchmark.name, judge, required)
+        by_judge, rejects = read_judged(source, benchmark.name, judge, otherwise)
+        every = next(iter(by_judge.values()))
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
             raise EditError(f"rows of {', '.join(sorted(map(str, foreign)))}, not of {benchmark.name}")
         for row in every:
             known_task(row.case["task"], benchmark.tasks, row.id)
-        self.rows = [row for row in every if language in (None, row.case["language"])]
+        self._take(
+            {who: [row for row in rows if language in (None, row.case["language"])] for who, rows in by_judge.items()}
+        )
         if not self.rows:
             raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
+        self.notes = []
         if other := len(every) - len(self.rows):
             self.notes.append(f"{other} rows in another language than {language} do not count here")
-        self.scores = [score_row(benchmark, row) for row in self.rows]
         self.lost: list[tuple[str, Score]] = []  # language and score
         if not limited:
             self._add_rejects(rejects, cases or [], language)
@@ -64,7 +72,24 @@ class JudgedBenchmark:
             self.expected = listed_counts(self.history, benchmark.name)
         if self.expected is not None and language is not None:
             self.expected = {language: self.expected.get(language, {})}
-        self.facts = judge_facts([one for row in self.rows for said in row.passes for one in said.values()])
+
+    def _take(self, by_judge: dict[str, list[JudgedRow]]) -> None:
+        self.by_judge = by_judge
+        self.panel = len(by_judge) > 1
+        self.rows = [mean_row(rows) if self.panel else next(iter(rows.values())) for rows in self._side_by_side()]
+        self.scores = [score_row(self.benchmark, row) for row in self.rows]
+        judged = [row for rows in by_judge.values() for row in rows]
+        self.facts = judge_facts([one for row in judged for said in row.passes for one in said.values()])
+
+    def _side_by_side(self) -> list[dict[str, JudgedRow]]:
+        """Of every case each judge's row."""
+        return [dict(zip(self.by_judge, rows)) for rows in zip(*self.by_judge.values())]
+
+    def _of_one(self, judge: str) -> JudgedBenchmark:
+        """The same cases by one of the judges alone."""
+        one = copy.copy(self)
+        one._take({judge: self.by_judge[judge]})
+        return one
 
     def _add_rejects(self, rejects: list[Reject], cases: list[Case], language: str | None) -> None:
         known = {case.id: (case.task, case.language, case.key) for case in cases}
@@ -90,7 +115,9 @@ class JudgedBenchmark:
 
     def write(self, folder: Path) -> Rescored:
         """The official output files, and what the released scripts make of them beside our scores."""
-        found = self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name))
+        return self._beside(self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name)))
+
+    def _beside(self, found: Rescored) -> Rescored:
         scored = [*((row.case["language"], score) for row, score in zip(self.rows, self.scores)), *self.lost]
         listed = self.expected
         scores: dict[str, list[Score]] = {"": [score for _, score in scored]}
@@ -120,9 +147,28 @@ class JudgedBenchmark:
 
     def summary(self, outputs: Path | None, seed: int) -> dict[str, Any]:
         """As rescoring.summary; the official files stay in `outputs`, where that is given."""
+        if self.panel:
+            return self._panel_summary(seed)
         with tempfile.TemporaryDirectory() as folder:
             made = summary(self.benchmark, self.write(outputs or Path(folder)), seed)
+        made["notes"].append(judge_note(self.facts))
         return {**made, "judge": self.facts}
+
+    def _panel_summary(self, seed: int) -> dict[str, Any]:
+        """The mean over the judges; each by itself in `judges`, with its official numbers, of which a mean has none;
+        and in `between_judges` how far they agree."""
+        alone = {judge: self._of_one(judge).summary(None, seed) for judge in self.by_judge}
+        with tempfile.TemporaryDirectory() as folder:
+            first = self._of_one(next(iter(alone))).write(Path(folder))
+        bare = Rescored(official={}, official_means={}, scores=first.scores, expected={}, notes=[])
+        made = summary(self.benchmark, self._beside(bare), seed)
+        made["notes"] += [
+            judge_note(self.facts),
+            "a case counts where every judge has given a score; the official numbers are each judge's own",
+        ]
+        values = {judge: [row.values() for row in rows] for judge, rows in self.by_judge.items()}
+        between = plain(between_judges(values))
+        return {**made, "judge": self.facts, "judges": alone, "between_judges": between}
 
     def judged_scores(self) -> dict[tuple[str, str], float | None]:
         """(row id, dimension) -> score over the passes; None where the judge gave none."""
@@ -136,7 +182,7 @@ class JudgedBenchmark:
     def shown(self, metric: str) -> list[JudgedCase]:
         """Every case for the gallery, with its pictures."""
         fetcher = Fetcher()
-        return [shown_case(row, score, metric, fetcher) for row, score in zip(self.rows, self.scores)]
+        return [shown_case(rows, score, metric, fetcher) for rows, score in zip(self._side_by_side(), self.scores)]
 
 
 def compare_models(models: list[JudgedBenchmark], metric: str, seed: int) -> dict[str, Any]:

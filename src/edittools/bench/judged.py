@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -13,6 +14,7 @@ from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
 from edittools.bench.thumbnails import data_uri
 from edittools.errors import RowError, UsageError
+from edittools.judges.judgements import ALL, PLAIN, called, chosen_judges, judge_names, passes_of
 from edittools.judges.rubrics import Rubric, load_rubric, rubric_names
 from edittools.stream import images
 from edittools.stream.batch import Reject
@@ -37,7 +39,7 @@ class JudgedRow:
     id: str
     case: dict[str, Any]
     instruction: str
-    passes: list[dict[str, dict[str, Any]]]
+    passes: list[dict[str, Mapping[str, Any]]]
     replies: dict[str, str]
     source: dict[str, Any] | None
     result: dict[str, Any] | None
@@ -61,16 +63,17 @@ class JudgedRow:
 
 
 NOT_ASKED = "the rubric does not ask for it here"
+NOT_JUDGED = "not judged by this rubric"
 
 
 def read_judged(
-    source: Source, benchmark: str, judge: str | None = None, required: bool = True
-) -> tuple[list[JudgedRow], list[Reject], list[str]]:
-    """The judged cases of a benchmark, with what one of its rubrics said of them, the rows that were rejected on the
-    way, and what was chosen out of several; the source is read once.
+    source: Source, benchmark: str, judge: str | None = None, otherwise: str | None = None
+) -> tuple[dict[str, list[JudgedRow]], list[Reject]]:
+    """The judged cases of a benchmark, with what one of its rubrics said of them, by judge (all cases of each judge, in
+    the same order), and the rows that were rejected on the way; the source is read once.
 
-    `judge` is one of those that judged the rows by that rubric, by the name that it was given; where it is not
-    `required`, any other does. Raises UsageError where the rows are no judged cases, or not judged by it.
+    `judge` and `otherwise` are chosen_judges'. Raises UsageError where the rows are no judged cases, or not by this
+    judge, or by several and none is named.
     """
     for name in ("case", "result", "judgements"):
         if name not in source.schema.names:
@@ -83,52 +86,37 @@ def read_judged(
         pictures = [leaf_references(row_pictures(rows, name)) for name in ("source", "result")]
         columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
         found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
-    rubric = _rubric_of(found, benchmark)
-    chosen, notes = _judge_of(found, rubric, judge, required)
-    made = []
+    rubric = _rubric_of(found, benchmark, judge)
+    names = judge_names((judgements for _, _, _, judgements, *_ in found), rubric.name)
+    judges = chosen_judges(names, judge, otherwise)
+    made: dict[str, list[JudgedRow]] = {name: [] for name in judges}
     for identity, case, instruction, judgements, shown, result in found:
-        mine = [one for one in judgements or [] if one["rubric"] == rubric.name and one.get("judge") == chosen]
-        turns = sorted({one["pass"] for one in mine})
-        passes = [{one["dimension"]: one for one in mine if one["pass"] == turn} for turn in turns]
         text = next((words for words in (instruction or {}).values() if words), "")
-        made.append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
-    known = {row.id for row in made}
-    return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values()), notes
+        for name in judges:
+            passes = passes_of(judgements, rubric.name, name)
+            made[name].append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
+    known = {identity for identity, *_ in found}
+    return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
 
 
-def _judge_of(
-    rows: list[tuple[Any, ...]], rubric: Rubric, wanted: str | None, required: bool
-) -> tuple[str | None, list[str]]:
-    """The judge whose judgements count, by its name (None has none): the wanted one, else the one without a name, else
-    the first by the alphabet; and a note where there are others. Raises UsageError."""
-    named = {
-        one.get("judge") for *_, judgements, _, _ in rows for one in judgements or [] if one["rubric"] == rubric.name
-    }
-    said = ", ".join(sorted(name or "one without a name" for name in named))
-    if wanted is not None and wanted not in named:
-        if not required:
-            return _judge_of(rows, rubric, None, required)
-        raise UsageError(f"--judge {wanted}: no such judge of rubric {rubric.name}", hint=f"there are: {said}")
-    chosen = wanted if wanted is not None or None in named or not named else min(filter(None, named))
-    if len(named) < 2:
-        return chosen, []
-    return chosen, [
-        f"judged by several ({said}): the scores are of {chosen or 'the one without a name'}; --judge chooses"
-    ]
-
-
-def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str) -> Rubric:
-    """The benchmark's rubric that judged the rows: its namesake, where that judged any, or one of its others.
+def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str, judge: str | None) -> Rubric:
+    """The benchmark's rubric that judged the rows (by that judge): its namesake, where that judged any, or one of its
+    others.
 
     Others are GEdit-Bench's for a local Qwen2.5-VL, and that of ImgEdit's second suite, which has texts of its own.
     """
     texts = {benchmark, *(case["suite"] for _, case, *_ in rows)}
-    named = {one["rubric"] for _, _, _, judgements, *_ in rows for one in judgements or []}
+    named = {
+        one["rubric"]
+        for _, _, _, judgements, *_ in rows
+        for one in judgements or []
+        if judge in (None, ALL) or called(one) == judge
+    }
     used = [rubric for name in rubric_names() if name in named and (rubric := load_rubric(name)).benchmark in texts]
     return next((rubric for rubric in used if rubric.name == benchmark), used[0] if used else load_rubric(benchmark))
 
 
-def _replies(passes: list[dict[str, dict[str, Any]]], rubric: Rubric) -> dict[str, str]:
+def _replies(passes: list[dict[str, Mapping[str, Any]]], rubric: Rubric) -> dict[str, str]:
     """Call -> text, out of the dimensions that are read from one call."""
     found: dict[str, str] = {}
     for dimension in rubric.dimensions:
@@ -143,7 +131,7 @@ def score_row(benchmark: Benchmark, row: JudgedRow) -> Score:
     key, task, subset = row.case["key"], row.case["task"], bool(row.case["subset"])
     if row.result is None:
         return Score(key, task, {}, "missing", "no result picture", subset)
-    trouble = row.trouble() if row.passes else ("failed", "not judged by this rubric")
+    trouble = row.trouble() if row.passes else ("failed", NOT_JUDGED)
     values = row.values()
     made = benchmark.values(values, row.case) if values else None
     if made is None:
@@ -152,16 +140,19 @@ def score_row(benchmark: Benchmark, row: JudgedRow) -> Score:
     return Score(key, task, made, subset=subset)
 
 
-def shown_case(row: JudgedRow, score: Score, metric: str, fetcher: Fetcher) -> JudgedCase:
-    """What the report's gallery shows of a case."""
+def shown_case(rows: Mapping[str, JudgedRow], score: Score, metric: str, fetcher: Fetcher) -> JudgedCase:
+    """What the report's gallery shows of a case: what each judge said of it."""
     words = []
-    for number, one in enumerate(row.passes):
-        for name, judgement in one.items():
-            if judgement["error"] == NOT_ASKED:
-                continue
-            label = name if len(row.passes) == 1 else f"{name}, pass {number + 1}"
-            said = "\n".join(filter(None, (judgement["error"], judgement["reply"])))
-            words.append((label, judgement["score"], said))
+    for judge, row in rows.items():
+        for number, one in enumerate(row.passes):
+            for name, judgement in one.items():
+                if judgement["error"] == NOT_ASKED:
+                    continue
+                told = [judge] if len(rows) > 1 else []
+                told += [f"pass {number + 1}"] if len(row.passes) > 1 else []
+                said = "\n".join(filter(None, (judgement["error"], judgement["reply"])))
+                words.append((", ".join([name, *told]), judgement["score"], said))
+    row = next(iter(rows.values()))
     return JudgedCase(
         row.id,
         score.task,
@@ -195,8 +186,8 @@ def thumbnail(reference: dict[str, Any] | None, fetcher: Fetcher) -> str | None:
     return data_uri(picture, _SIDE, quality=70)
 
 
-def judge_facts(judgements: list[dict[str, Any]]) -> dict[str, Any]:
-    """What every score was made with, for the report and the JSON file.
+def judge_facts(judgements: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What every score was made with, for the report and the JSON file. Judges have a `judge name` where one was given.
 
     Who judged is who answered: a row that nobody was asked about, and a call that got no answer, name the model that
     was wanted, and that may be an alias. They are only looked at where nothing was answered at all.
@@ -206,11 +197,23 @@ def judge_facts(judgements: list[dict[str, Any]]) -> dict[str, Any]:
     names = {"rubric": "rubric", "judge": "model", "endpoint": "endpoint", "image encoding": "image_encoding"}
     names["prompts"] = "prompt_hash"
     facts: dict[str, Any] = {}
+    called_so = sorted({called(one) for one in judgements})
+    if called_so not in ([], [PLAIN]):
+        facts["judge name"] = ", ".join(called_so)
     for shown, name in names.items():
         values = sorted({one[name] for one in answered if one[name]})
         if values:
             facts[shown] = f"{len(values)} different texts" if name == "prompt_hash" else ", ".join(values)
+    if len(called_so) > 1:
+        facts["mean over"] = f"{len(called_so)} judges"
     facts["passes"] = len({one["pass"] for one in judgements})
     states = Counter(one["state"] for one in judgements)
     facts["states of single scores"] = ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
     return facts
+
+
+def judge_note(facts: Mapping[str, Any]) -> str:
+    """Whose scores they are, in a line below a table."""
+    judges = facts.get("judge", "nobody has answered")
+    named = f", called {facts['judge name']}" if "judge name" in facts else ""
+    return f"judge: {judges}{named}" + (f", mean over {facts['mean over']}" if "mean over" in facts else "")

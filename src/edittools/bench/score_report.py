@@ -62,7 +62,7 @@ def render_scores(
 
 def render_text_subset(
     found: dict[str, Any],
-    listing: Listing,
+    listings: list[Listing],
     cases: list[JudgedCase],
     scales: dict[str, tuple[int, int]],
     *,
@@ -72,7 +72,7 @@ def render_text_subset(
 ) -> str:
     """The report on REDEdit-Bench's text subset as HTML text.
 
-    `found` is TextSubset.summary's, `listing` the same as a table, and `scales` are the bounds of each metric.
+    `found` is TextSubset.summary's, `listings` the same as tables, and `scales` are the bounds of each metric.
     """
     metrics = found["metrics"]
     bars: dict[tuple[int, int], list[tuple[str, float, list[float] | None]]] = {}
@@ -88,8 +88,8 @@ def render_text_subset(
         figures="".join(
             _figure(table.with_digits(entry["mean"], entry["interval"]), name) for name, entry in metrics.items()
         ),
-        tables=_further(listing),
-        further="",
+        tables=_further(listings[0]),
+        further="".join(map(_further, listings[1:])),
         published="",
         plots="".join(panels),
         gallery=_gallery(cases),

@@ -184,8 +184,12 @@ class ScoreTable:
         return [*made, *self.further()]
 
     def further(self) -> list[Listing]:
-        """The comparison of models, and the judge's agreement with people, where there are such."""
+        """The judges of a panel, the comparison of models, and the judge's agreement with people, where there are
+        such."""
         made = []
+        if "judges" in self.found:
+            made += [self._judges(language) for language in self.languages]
+            made.append(_between_judges(self.found["between_judges"]))
         if "comparison" in self.found:
             made += _comparison(self.found["comparison"])
         for name, run in self.found.get("judge_runs", {}).items():
@@ -196,6 +200,34 @@ class ScoreTable:
             rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in found.items()]
             made.append(Listing("The judge beside people", ["dimension", *names], rows))
         return made
+
+
+    def _judges(self, language: str) -> Listing:
+        """Each judge of a panel by itself; official is the released script's mean over tasks."""
+        columns = ["judge", "model", "over tasks", "over cases", "official", "judged", "fail", "miss"]
+        rows = []
+        for name, found in self.found["judges"].items():
+            alone = ScoreTable(found, self.metrics, "strict")
+            means, _ = alone.official_means(language)
+            official = official_average(means, alone.part("strict", language)["tasks"])
+            ours = [alone.part(which, language)[self.metrics[-1]] for which in ("macro", "micro")]
+            shown = [table.with_digits(one["mean"], one["interval"]) for one in ours]
+            counts = _counts(alone.part("coverage", language)["total"])
+            model = found["judge"].get("judge", "")
+            rows.append([name, model, *shown, _number(official.get(self.metrics[-1])), *counts])
+        title = " ".join(filter(None, ("Each judge alone:", self.metrics[-1], language)))
+        return Listing(title, columns, rows)
+
+
+def _between_judges(found: dict[str, Any]) -> Listing:
+    judges = list(next(iter(found.values()), {"means": {}})["means"])
+    names = ["cases", "alpha", "within_one", "spearman"]
+    rows = [
+        [dimension, *(_number(entry[name]) for name in names), *(_number(entry["means"][judge]) for judge in judges)]
+        for dimension, entry in found.items()
+    ]
+    columns = ["dimension", *names, *(f"mean {judge}" for judge in judges)]
+    return Listing("The judges beside each other", columns, rows)
 
 
 def _counts(counts: dict[str, Any]) -> list[str]:
@@ -291,7 +323,8 @@ def text_listings(found: dict[str, Any]) -> list[Listing]:
         counts = found["coverage"][name]
         rows.append([name, *shown, *(_number(counts[column]) for column in columns)])
     columns = ["metric", "mean", "95%", *columns]
-    return [Listing("rededit, text subset", columns, rows, found["notes"], found["warnings"])]
+    made = [Listing("rededit, text subset", columns, rows, found["notes"], found["warnings"])]
+    return made + ([_between_judges(found["between_judges"])] if "between_judges" in found else [])
 
 
 def dataset_listings(found: dict[str, Any]) -> list[Listing]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
 from edittools.bench.case_list import Case
-from edittools.bench.judged import judge_facts, thumbnail, without_repeats
+from edittools.bench.judged import NOT_JUDGED, judge_facts, judge_note, thumbnail, without_repeats
+from edittools.bench.panel import between_judges
 from edittools.bench.rescoring import coverage_warnings
 from edittools.bench.score_report import JudgedCase
-from edittools.bench.scores import Score, count_tasks, summarize
+from edittools.bench.scores import Score, count_tasks, plain, summarize
 from edittools.errors import EditError, UsageError
+from edittools.judges.judgements import chosen_judges, judge_names, passes_of
 from edittools.judges.ocr import target_text
 from edittools.judges.rubrics.text import HIGH, KEYS, LOW, RUBRIC
 from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
@@ -31,7 +33,7 @@ _NOTES = (
 class TextSubset:
     """Judged or read rows of the text task; the source is read once. Raises UsageError where they are no such rows."""
 
-    def __init__(self, source: Source, language: str | None) -> None:
+    def __init__(self, source: Source, language: str | None, judge: str | None = None) -> None:
         for name in ("case", "source", "result", "instruction"):
             if name not in source.schema.names:
                 raise UsageError(f"the input has no `{name}` column", hint=_HINT)
@@ -46,11 +48,13 @@ class TextSubset:
             self.rows += [row for row in found if _belongs(row["case"], language)]
         if not self.rows:
             raise EditError("there are no rows of REDEdit-Bench's text task" + (f" in {language}" if language else ""))
-        judgements = [one for row in self.rows for one in _judgements(row)]
+        names = judge_names((row.get("judgements") for row in self.rows), RUBRIC.name)
+        self.judges = chosen_judges(names, judge)
+        judgements = [one for row in self.rows for who in self.judges for one in _judgements(row, who)]
         self.facts = judge_facts(judgements) if judgements else {}
         read = any((row.get("scores") or {}).get(OCR) is not None for row in self.rows)
         self.scores = [
-            ([_judged(row, key) for key in KEYS] if judgements else [])
+            ([_judged(row, key, self.judges) for key in KEYS] if judgements else [])
             + ([_read(row)] if read and _names_text((row["instruction"] or {}).values()) else [])
             for row in self.rows
         ]
@@ -87,11 +91,25 @@ class TextSubset:
             },
             "coverage": {metric: found["coverage"]["tasks"][metric] for metric, found in made.items()},
             "reasons": {metric: {why: n for why, n in found.items() if why} for metric, found in reasons.items()},
-            "notes": list(_NOTES),
+            "notes": [*_NOTES, *([judge_note(self.facts)] if self.facts else [])],
+            "judge": self.facts,
+            **self._between(),
             "warnings": [
                 f"{metric}: {said}" for metric, found in made.items() for said in coverage_warnings(found["coverage"])
             ],
         }
+
+    def _between(self) -> dict[str, Any]:
+        if len(self.judges) < 2:
+            return {}
+        scores = {
+            judge: [
+                {key: score.values["score"] for key in KEYS if (score := _judged(row, key, [judge])).values}
+                for row in self.rows
+            ]
+            for judge in self.judges
+        }
+        return {"between_judges": plain(between_judges(scores))}
 
     def shown(self) -> list[JudgedCase]:
         """Every case for the report's gallery; its score is the mean of the judge's four, or else the OCR's."""
@@ -100,11 +118,16 @@ class TextSubset:
         for row, scores in zip(self.rows, self.scores):
             judged = [score.values["score"] for score in scores if score.values and score.task in KEYS]
             values = judged or [score.values["score"] for score in scores if score.values]
-            said = {one["dimension"]: one["reply"] for one in _judgements(row)}
-            words = [
-                (score.task, score.values.get("score"), "\n".join(filter(None, (score.reason, said.get(score.task)))))
-                for score in scores
-            ]
+            words = []
+            for score in scores:
+                said = [
+                    one["reply"]
+                    for judge in self.judges
+                    for one in _judgements(row, judge)
+                    if one["dimension"] == score.task
+                ]
+                told = "\n".join(filter(None, (score.reason, *said)))
+                words.append((score.task, score.values.get("score"), told))
             shown.append(
                 JudgedCase(
                     row["id"],
@@ -131,20 +154,25 @@ def _names_text(instructions: Iterable[str | None]) -> bool:
     return any(target_text(text) is not None for text in instructions if text)
 
 
-def _judgements(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in row.get("judgements") or [] if one["rubric"] == RUBRIC.name]
+def _judgements(row: dict[str, Any], judge: str) -> list[Mapping[str, Any]]:
+    passes = passes_of(row.get("judgements"), RUBRIC.name, judge)
+    return [judgement for one in passes for judgement in one.values()]
 
 
-def _judged(row: dict[str, Any], metric: str) -> Score:
+def _judged(row: dict[str, Any], metric: str, judges: list[str]) -> Score:
+    """The mean over the judges, of each over its passes; none where one of the judges gave none."""
     key = row["case"]["key"]
-    found = [one for one in _judgements(row) if one["dimension"] == metric]
-    values = [one["score"] for one in found if one["score"] is not None]
     if row["result"] is None:
         return Score(key, metric, {}, "missing", "no result picture")
-    if values:
-        return Score(key, metric, {"score": fmean(values)})
-    why = next((one["error"] or one["state"] for one in found), "not judged by this rubric")
-    return Score(key, metric, {}, "failed", why)
+    means = []
+    for judge in judges:
+        found = [one for one in _judgements(row, judge) if one["dimension"] == metric]
+        values = [one["score"] for one in found if one["score"] is not None]
+        if not values:
+            why = next((one["error"] or one["state"] for one in found), NOT_JUDGED)
+            return Score(key, metric, {}, "failed", why if len(judges) == 1 else f"{judge}: {why}")
+        means.append(fmean(values))
+    return Score(key, metric, {"score": fmean(means)})
 
 
 def _read(row: dict[str, Any]) -> Score:

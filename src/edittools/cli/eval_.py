@@ -95,19 +95,12 @@ class EvalCommand(options.Command):
     help="Judged rows of another model, to compare over the cases that all have; may be given several times.",
 )
 @options.option(
-    "--judge",
-    metavar="NAME",
-    group="Selection",
-    help="Whose judgements count, where several judges judged by one rubric (`edit judge --judge`). Default: the one "
-    "without a name, else the first.",
-)
-@options.option(
     "--judge-run",
     metavar="NAME=PATH",
     multiple=True,
     group="Input",
     help="The same results judged by another judge, or by this one again: how far the two agree, and which cases "
-    "moved; of several judges of one set, the one called NAME. May be given several times.",
+    "moved; of a PATH with several judges NAME is the one. May be given several times.",
 )
 @options.option(
     "--models",
@@ -170,6 +163,13 @@ class EvalCommand(options.Command):
     group="Selection",
     help="Suite of ImgEdit-Bench: basic (default), uge, or multiturn with --cases; or text, REDEdit-Bench's text task "
     "by the four questions of `edit judge --rubric text` and by `edit judge --ocr`.",
+)
+@options.option(
+    "--judge",
+    metavar="NAME",
+    group="Selection",
+    help="Whose scores to use where several have judged (`edit judge --judge`): a name, `plain` for the judge without "
+    "one, or `all` for the mean over them, with how far they agree and the official numbers judge by judge.",
 )
 @options.option(
     "--name",
@@ -301,9 +301,9 @@ _USED = {
     "dataset": _PAGE,
     "pairwise": _PAGE | {"models", "pair", "cluster", "seed"},
     "heldout": _PAGE | {"run_folder", "data"},
-    "--suite text": _PAGE | {"suite", "language", "meta", "seed"},
+    "--suite text": _PAGE | {"suite", "language", "meta", "judge", "seed"},
     "judged rows": _PAGE
-    | {"judge", "versus", "judge_run", "humans", "humans_level", "outputs", "meta", "name", "scoring", "seed"},
+    | {"versus", "judge_run", "humans", "humans_level", "outputs", "meta", "judge", "name", "scoring", "seed"},
 }
 _USED_BY = {  # and by some benchmarks
     "--rescore": {"gedit": {"language"}, "imgedit": {"suite"}},
@@ -434,10 +434,15 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     from edittools.bench.public import benchmarks, spoken_language
     from edittools.bench.score_report import render_scores
     from edittools.bench.terminal import ScoreTable
+    from edittools.judges.judgements import ALL
     from edittools.stream.run import RunOptions, open_input
 
     given = ctx.params
     benchmark = benchmarks()[bench]
+    if given["judge"] == ALL and (given["outputs"] or given["scoring"] == "official"):
+        raise UsageError(
+            f"--judge {ALL}: the released script knows of one judge", hint="--judge NAME has official numbers and files"
+        )
     if given["suite"] is not None and given["meta"] is None:
         raise UsageError("--suite has no meaning without --meta: the rows say which suite they are of")
     output = given["output"]
@@ -449,7 +454,8 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
     kept = Path(given["outputs"]) if given["outputs"] else None
     if kept is not None and kept.is_dir() and any(kept.iterdir()) and not given["overwrite"]:
         raise EditError(f"{kept}: not empty", hint="replace what is there with --overwrite")
-    asked = (cases, language, given["limit"] is not None, given["judge"])
+    wanted = (cases, language, given["limit"] is not None)
+    asked = (*wanted, given["judge"])
     models = [JudgedBenchmark(benchmark, open_input(input, read), given["name"] or "model", *asked)]
     for name, path in _named(given["versus"], "--versus", models[0].name):
         models.append(JudgedBenchmark(benchmark, open_input([path], read), name, *asked))
@@ -459,7 +465,7 @@ def _judged(ctx: click.Context, bench: str, input: list[str], chosen: str) -> No
         found["comparison"] = compare_models(models, metric, given["seed"])
     runs = {}
     for name, path in _named(given["judge_run"], "--judge-run", models[0].name):
-        run = JudgedBenchmark(benchmark, open_input([path], read), name, *asked[:3], name, False)
+        run = JudgedBenchmark(benchmark, open_input([path], read), name, *wanted, otherwise=name)
         runs[name] = compare_runs(models[0], run, metric, given["seed"])
     if runs:
         found["judge_runs"] = runs
@@ -514,12 +520,12 @@ def _text_subset(ctx: click.Context, input: list[str], chosen: str) -> None:
     if given["meta"]:
         cases = benchmarks()["rededit"].cases(Path(given["meta"]), given["language"], given["suite"], None)
     source = open_input(input, RunOptions(limit=given["limit"], partial=given["partial"]))
-    subset = TextSubset(source, spoken_language(given["language"]))
+    subset = TextSubset(source, spoken_language(given["language"]), given["judge"])
     found = subset.summary(cases, given["seed"])
     listings = text_listings(found)
     if output is not None:
         page = render_text_subset(
-            found, listings[0], subset.shown(), SCALES, title=given["title"] or "REDEdit-Bench, text subset",
+            found, listings, subset.shown(), SCALES, title=given["title"] or "REDEdit-Bench, text subset",
             protocol=subset.facts, history=subset.history,
         )  # fmt: skip
         _write_report(output, beside, page, found)

@@ -82,3 +82,21 @@ def passes_of(judgements: Judgements | None, rubric: str, judge: str) -> list[di
             found[place] = one
     turns = sorted({turn for turn, _ in found})
     return [{name: one for (place, name), one in found.items() if place == turn} for turn in turns]
+
+
+def chosen_judges(names: list[str], asked: str | None, otherwise: str | None = None) -> list[str]:
+    """Which of those who judged are to be used: the one that is asked for, or ALL of them; where none is asked for, the
+    only one, or else the one that is called as `otherwise` says. Raises UsageError where none is meant."""
+    if asked is None and len(names) > 1 and otherwise in names:
+        return [name for name in names if name == otherwise]
+    if asked is None and len(names) > 1:
+        raise UsageError(
+            f"several judges have judged these rows: {', '.join(names)}",
+            hint=f"--judge NAME takes one of them, --judge {ALL} their mean",
+        )
+    if asked in (None, ALL):
+        return names or [PLAIN]
+    if asked not in names:
+        by = f"these rows were judged by: {', '.join(names)}" if names else "nobody has judged these rows"
+        raise UsageError(f"--judge {asked}: has judged none of these rows by this rubric", hint=by)
+    return [asked]

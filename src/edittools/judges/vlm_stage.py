@@ -61,6 +61,9 @@ JUDGEMENT = pa.struct(
     ]
 )
 
+# JSON lines have one kind of integers.
+_READABLE = pa.list_(pa.struct([(f.name, pa.int64() if f.name == "pass" else f.type) for f in JUDGEMENT]))
+
 _NOT_HERE = "the rubric does not ask for it here"
 
 Tag = tuple[int, int, int, str]
@@ -211,7 +214,7 @@ class VlmJudgeStage:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
         check_columns(schema, "source", "instruction", "provenance")
-        if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, pa.list_(JUDGEMENT)):
+        if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, _READABLE):
             raise UsageError(f"column `{COLUMN}` holds something else already")
         return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)}, without=self._names(ENDINGS))
 
