@@ -130,6 +130,28 @@ def test_accelerate_that_starts_one_process_is_an_error(work):
     assert not (work / "one").exists()
 
 
+@pytest.mark.parametrize("name", ["firered-pretrain", "firered-ct", "firered-sft"])
+def test_the_presets_read_what_the_commands_make(edit, work, name):
+    """Shares of kinds, origins, captions and clusters, of rows that `edit dedup` let through."""
+    from edittools.stream.run import RunOptions, open_input
+    from edittools.train import load_recipe
+    from edittools.train.console import open_rows
+    from edittools.train.mixture import drawn, row_weights
+    from edittools.train.plan import choose_text
+
+    if not (work / "unique").exists():
+        edit("caption", "pairs/", "-o", "captioned/", "-q", cwd=work)
+        edit("dedup", "captioned/", "-o", "unique/", "-q", cwd=work)
+    recipe = load_recipe(name, {"t2i_share": -1.0, "language": "en"})
+    rows = open_rows(recipe, open_input([str(work / "unique")], RunOptions()), 10**9)
+    assert all(row.synthetic and {"instruction", "detailed", "concise", "user_like"} <= {k for k, _ in row.texts}
+               for row in rows.rows)  # fmt: skip
+    shares = drawn(recipe, rows, row_weights(recipe, rows))
+    assert shares["synthetic"] == 1 and len({choose_text(recipe, row, 0)[0] for row in rows.rows}) > 3
+    if name == "firered-ct":
+        assert len({row.cluster for row in rows.rows}) > 2 and shares["one"] == 1
+
+
 def test_mistakes_are_one_line(edit, work):
     def fails(*arguments: str, status: int) -> str:
         said = edit("train", "pairs/", *arguments, cwd=work, status=status)
@@ -149,4 +171,7 @@ def test_mistakes_are_one_line(edit, work):
     assert "config.json: not JSON" in fails("--recipe", "demo", "-o", "y/", status=1)
     assert "wordings" in fails("--recipe", "demo", "--set", 'wordings={user="many"}', "-o", "x/", status=2)
     assert "`instruction_nosuch`" in fails("--recipe", "demo", "--set", "wordings.nosuch=1", "-o", "x/", status=2)
+    assert "no `cluster` column" in fails("--recipe", "demo", "--set", "balance=cluster", "-o", "x/", status=2)
+    assert "no row is of nosuch" in fails("--recipe", "demo", "--set", "origins.nosuch=1", "-o", "x/", status=2)
+    assert "`kinds`" in fails("--recipe", "demo", "--set", "kinds.two=1", "-o", "x/", status=2)
     assert "of task nosuch" in fails("--recipe", "demo", "--set", "task_weights.nosuch=3", "-o", "x/", status=2)

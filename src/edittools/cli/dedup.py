@@ -134,7 +134,8 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
     metavar="K",
     help="Groups of the rows that stay, by k-means: the column `cluster`, by which `edit train` can balance. By a "
     "model they are of one meaning, by phash of one layout. Default: the square root of the rows, 1,024 at most, and "
-    "a `cluster` that the input has stays; 0: none. Also the clusters of SemDeDup: by default one per 1,000 rows.",
+    "a `cluster` that the input has stays; 0: none. Numbers of two runs have nothing in common. Also the clusters of "
+    "SemDeDup: by default one per 1,000 rows.",
 )
 @options.option(
     "--keep",

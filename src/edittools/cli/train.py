@@ -30,7 +30,7 @@ from edittools.errors import UsageError
         ),
         (
             "edit train pairs/ --recipe demo --heldout heldout/ --set heldout_every=100 -o run/",
-            "and see whether it learns: run/heldout.jsonl, `edit eval heldout judged/ --run run/`",
+            "and see whether it learns: `edit eval checkpoints run/` (of models that `keep_every` keeps)",
         ),
         ("edit train --recipe demo -n", "show every setting"),
     ),
@@ -100,7 +100,8 @@ from edittools.errors import UsageError
 @options.option(
     "--heldout", metavar="PATH", group="Input", setting=False,
     help="Rows to measure the loss of and not to learn from: at the start, every `heldout_every` steps and at the end, "
-    "at fixed times and noise, by task, with the weights and with their average. With --precompute: store these too.",
+    "at fixed times and noise, by task, with the weights and with their average, into heldout.jsonl; of the models "
+    "that `keep_every` keeps, RUN/@best is the one with the least. With --precompute: store their features too.",
 )  # fmt: skip
 @options.option("--cache", metavar="DIR/", group="Input", setting=False,
                 help="What --precompute has stored. Batches then hold texts of one length where possible.")

@@ -28,8 +28,8 @@ from edittools.train.folder import (
     refuse_own_input,
     write_json,
 )
-from edittools.train.heldout import HeldOut, heldout_recipe
-from edittools.train.log import StepReport, say
+from edittools.train.heldout import HeldOut, heldout_recipe, value
+from edittools.train.log import StepReport, read_lines, say
 from edittools.train.loop import train
 from edittools.train.mixture import drawn
 from edittools.train.parallel import Parallel, start
@@ -163,8 +163,11 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     if quiet:
         return
     resumed = f", resumed from step {outcome.resumed_from}" if outcome.resumed_from else ""
+    held = ""
+    if heldout is not None and (lines := read_lines(Path(options.output, "heldout.jsonl"))):
+        held = f", held-out {value(lines[-1]):.4f} (at the start {value(lines[0]):.4f})"
     say(
-        f"{outcome.steps} steps, loss {outcome.loss:.4f}; {outcome.seconds:.0f} s, "
+        f"{outcome.steps} steps, loss {outcome.loss:.4f}{held}; {outcome.seconds:.0f} s, "
         f"data-wait {outcome.wait_share:.1%}{resumed}"
     )
 
@@ -173,7 +176,7 @@ def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, 
     """What a run reads, by where it lies."""
     named = {str(value): f"`model.{name}`" for name, value in recipe.model.items() if isinstance(value, str)}
     named |= {recipe.consistency_encoder: "`consistency_encoder`", options.cache or "": "--cache"}
-    named |= {options.resume_from or "": "--resume-from"}
+    named |= {options.resume_from or "": "--resume-from", options.heldout_path: "--heldout"}
     return {**dict.fromkeys(rows.files, "pictures of the input"), **dict.fromkeys(options.reads, "the input"), **named}
 
 

@@ -95,9 +95,9 @@ class ShardRows:
         them."""
         if "target" not in source.schema.names:
             raise UsageError("the input has no `target` column: nothing to learn")
-        for name in [cluster] * bool(cluster):
-            if name not in source.schema.names:
-                raise UsageError(f"the input has no `{name}` column to balance by")
+        if cluster not in ("", "task", *source.schema.names):  # a row without a task is of task ""
+            hint = "`edit dedup` makes `cluster`" if cluster == "cluster" else "`balance`"
+            raise UsageError(f"the input has no `{cluster}` column to balance by", hint=hint)
         self.columns = {kind: name for kind, name in columns.items() if name in source.schema.names}
         if not self.columns:
             raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
@@ -129,6 +129,8 @@ class ShardRows:
         origins, objects = column_values(rows, "provenance"), column_values(rows, "objects")
         texts = {kind: column_values(rows, name) for kind, name in self.columns.items()}
         clusters = column_values(rows, self.cluster) if self.cluster else [None] * rows.num_rows
+        if self.cluster == "task":
+            clusters = [task or "" for task in tasks]
         faces = column_values(rows, "faces") if self.faces else [None] * rows.num_rows
         masks = picture_references(rows, "mask") if self.masks is not None else []
         for k, (sources, target) in enumerate(zip(source_references(rows), target_references(rows))):
