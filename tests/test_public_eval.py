@@ -75,7 +75,7 @@ def test_gedit_from_cases_to_report(edit: Runner, tmp_path: Path, judge: Any) ->
     plan = edit(*words, "-n").stdout.decode()
     assert "at most 12 calls, about" in plan and "at most" not in plan.split("calls")[1] and not judge.calls
     done = edit(*words, check=3)
-    assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--redo failed,unparsed" in done.stderr
+    assert "1 of 6 rows failed" in done.stderr and "hint" in done.stderr and "--redo filtered,unparsed" in done.stderr
     assert sum(judge.calls.values()) == 14  # two for each of six cases, and two for what cannot be read
     assert "filtered" in done.stderr
     assert "1 of 6 rows failed" in edit(*words, check=3).stderr and sum(judge.calls.values()) == 14  # all is there

@@ -522,7 +522,8 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     if stage.unasked and not run_options.quiet:
         click.echo(f"judge: nothing to ask about {stage.unasked} rows; the first: {stage.unasked_why}", err=True)
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
-    hint = "the output is written, and judgements say why; --redo failed,unparsed asks for these rows again"
+    again = ",".join(state for state in _STATES if getattr(tally, state)) or "failed,unparsed"
+    hint = f"the output is written, and judgements say why; --redo {again} asks for these rows again"
     counts = stage.counts
     if isinstance(sink, ShardSetSink) and total.kept != counts.rows:  # an earlier run, or a cluster, made some of it
         counts = stage.recount(open_source([sink.folder], partial=True).batches(mine))

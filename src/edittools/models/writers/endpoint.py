@@ -305,11 +305,12 @@ class EndpointWriter:
         message = self.clean(f"HTTP {status}: {refusal.words}")
         self._adapt(refusal, message, request, manner)
         if refusal.kind == "filtered":
-            return Reply("filtered", error=message)
+            return Reply("filtered", error=message, **_UNPAID)
         if refusal.kind == "transient":
             paid = _paid(said) if said is not None and said.paid else None
             raise TransientError(message, after(headers, refusal.error), paid=paid)
-        return Reply("failed", error=message, everywhere=self._advice(status) if refusal.kind == "run" else None)
+        advice = self._advice(status) if refusal.kind == "run" else None
+        return Reply("failed", error=message, everywhere=advice, **_UNPAID)
 
     def _advice(self, status: int) -> str:
         """What to look at where an endpoint refuses everything."""
@@ -362,6 +363,10 @@ class EndpointWriter:
         if self.key:
             text = text.replace(self.key, "[key]")
         return _KEYLIKE.sub("[key]", " ".join(text.split()))[:300]
+
+
+# Nobody is billed for a request that was turned away; where no tokens are told, they would be estimated.
+_UNPAID: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
 
 
 def _refusal(status: int, data: bytes) -> Refusal:
