@@ -250,6 +250,8 @@ def writer_options(function: Callable) -> Callable:
         ("edit judge pairs/ | edit filter --where 'scores.visible = 1' -o good/", "drop pairs without a visible edit"),
         ("edit sample held/ --model run/ | edit judge -o judged/", "compare results with the truth"),
         ("edit judge results/ --rubric dimensions --model gpt-4.1 -o judged/", "three scores by a model, our wording"),
+        ("edit judge judged/ --rubric dimensions --model qwen3-vl --judge qwen -o both/", "a second judge, beside it"),
+        ("edit judge both/ --calibrate ratings.csv -o calibrated/", "their scores on the scale of people's ratings"),
         (
             "edit judge results/ --rubric imgedit --prompts ImgEdit/ --model gpt-4.1 -o judged/",
             "a benchmark's own words, out of your checkout of it; then `edit eval imgedit judged/`",
@@ -306,6 +308,16 @@ def writer_options(function: Callable) -> Callable:
     help="With --ocr: the wanted texts, `id` and `text` in CSV, Parquet or JSON lines; rows that it lacks go by their "
     "instruction.",
 )
+@options.option(
+    "--calibrate",
+    metavar="FILE",
+    help="Instead: put the scores of judged rows on the scale of human ratings (CSV, Parquet or JSON lines: id, score, "
+    "and rater and dimension where there are several), by isotonic regression: `judge_RUBRIC_DIMENSION_calibrated`, of "
+    "a rated row by a fit without its fold. --rubric and --judge narrow down whose scores.",
+)
+@options.option(
+    "--folds", type=click.IntRange(min=2), metavar="K", help="With --calibrate: of the cross-validation. Default: 5."
+)
 @writer_options
 @options.model_options
 @options.output_options
@@ -330,6 +342,15 @@ def command(ctx: click.Context, input: tuple[str, ...], rubric: str | None, **gi
 
     run_options = options.run_settings(ctx)
     source = open_input(list(input), run_options)
+    if ctx.params["calibrate"] is not None:
+        others = tuple(name for name in _OF_RUBRIC if name != "judge")
+        options.refuse(
+            ctx, (*_OF_PIXELS, *_OF_WRITING, *others, "language", "column"), "changes nothing beside --calibrate",
+            hint="judge first: edit judge ROWS --rubric R --model M | edit judge --calibrate FILE",
+        )  # fmt: skip
+        _by_ratings(ctx, source, run_options)
+        return
+    options.refuse(ctx, ("folds",), "needs --calibrate")
     if rubric is not None:
         options.refuse(ctx, (*_OF_PIXELS, *_OF_WRITING), "changes nothing beside --rubric")
         _by_model(ctx, rubric, source, run_options)
@@ -376,6 +397,26 @@ def _by_ocr(ctx: click.Context, source: Any, run_options: Any) -> None:
     resolved = options.settings(ctx, targets=None if targets is None else digest(canonical_json(targets)))
     settings = {name: value for name, value in resolved.items() if name in here}
     if run_options.dry_run:
+        options.show_plan(ctx, source, settings)
+        return
+    run("judge", source, [stage], settings, run_options)
+
+
+def _by_ratings(ctx: click.Context, source: Any, run_options: Any) -> None:
+    from edittools.judges.agreement import read_ratings
+    from edittools.judges.calibration_stage import CalibrationStage
+    from edittools.stream.history import canonical_json, digest
+    from edittools.stream.run import run
+
+    given = ctx.params
+    ratings = read_ratings(given["calibrate"])
+    stage = CalibrationStage(ratings, folds=given["folds"] or 5, rubric=given["rubric"], judge=given["judge"])
+    people = sorted([rating.id, rating.rater, rating.dimension, rating.score] for rating in ratings)
+    resolved = options.settings(ctx, calibrate=digest(canonical_json(people)), folds=stage.folds)
+    here = ("limit", "calibrate", "folds", "rubric", "judge")
+    settings = {name: value for name, value in resolved.items() if name in here}
+    if run_options.dry_run:
+        stage.schema(source.schema)
         options.show_plan(ctx, source, settings)
         return
     run("judge", source, [stage], settings, run_options)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edittools.errors import EditError
+from edittools.judges.judgements import score_dimensions
+from edittools.judges.rubrics import load_rubric
 from edittools.judges.tables import read_table
 
 
@@ -53,17 +55,18 @@ def read_ratings(
 
 
 def judged_scores(rows: Iterable[Mapping[str, Any]], rubric: str) -> dict[tuple[str, str], float | None]:
-    """{(id, dimension): score} of a rubric from judged rows, which hold `id` and the record `scores`.
+    """{(id, dimension): score} of a rubric and the judge without a name, from judged rows, which hold `id` and the
+    record `scores`.
 
     A score that the judge did not give is None.
     """
-    prefix = f"judge_{rubric}_"
+    dimensions = {rubric: [one.name for one in load_rubric(rubric).dimensions]}
     result: dict[tuple[str, str], float | None] = {}
     for row in rows:
-        for name, value in (row.get("scores") or {}).items():
-            dimension = name.removeprefix(prefix)
-            if name.startswith(prefix) and not dimension.endswith(("_low", "_high", "_soft")):
-                result[str(row["id"]), dimension] = value
+        scores = row.get("scores") or {}
+        for name, (_, dimension, judge) in score_dimensions(scores, dimensions).items():
+            if not judge:
+                result[str(row["id"]), dimension] = scores[name]
     return result
 
 

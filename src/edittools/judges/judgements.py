@@ -42,6 +42,12 @@ def score_name(rubric: str, dimension: str, judge: str | None = None, ending: st
     return f"judge_{rubric}_{dimension}{ending}{ending_of(judge)}"
 
 
+def beside(column: str, ending: str) -> str:
+    """The column with an ending that stands beside a column of scores."""
+    plain, mark, judge = column.partition(_MARK)
+    return plain + ending + mark + judge
+
+
 def score_dimensions(names: Iterable[str], rubrics: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str, str]]:
     """Score column -> (rubric, dimension, what it ends with) of those columns that hold a judge's scores themselves.
 
