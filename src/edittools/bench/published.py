@@ -3,7 +3,8 @@
 One TOML file per table in the folder `published/`; the file name is the table's name. Numbers are those of the
 papers to the last digit, mistakes included: `notes` and `exceptions` say which are known. What the papers only
 draw (scores by task of Step1X-Edit's figures 6 and 9, ImgEdit's figure 5 with its multi-turn and
-understanding-grounding-editing suites, FireRed's human evaluation in figures 1 and 10) is not here.
+understanding-grounding-editing suites, FireRed's human evaluation in figures 1 and 10) is not here. Signs for yes and
+no are these words.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from edittools.errors import UsageError
 
 @dataclass(frozen=True)
 class Row:
-    model: str
-    scores: dict[str, Decimal]  # by column; a Decimal keeps the digits that are printed: 3.60, not 3.6
+    model: str  # or whatever else a row is about
+    scores: dict[str, Decimal | str]  # by column; a Decimal keeps the digits that are printed: 3.60, not 3.6
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Table:
     title: str
     paper: str
     table: str  # its number in the paper
-    benchmark: str | None  # whose scores of models these are; None: people's, or a judge's agreement with them
+    benchmark: str | None  # on whose report it stands: whose scores of models these are, or `dataset`
     language: str | None  # of the instructions, where the benchmark has several: en or cn
     subset: str | None  # of the cases, where it is not all of them
     metric: str
     judge: str | None
-    scale: tuple[float, float]
+    scale: tuple[float, float] | None  # None where the columns are no scores
     columns: list[str]
     overall: str | None  # the column that is the mean of the others
     tolerance: float | None  # how far it may be from that mean: half of the last digit, or all of it where it was cut
@@ -59,6 +60,10 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
+def _cell(value: Decimal | int | str) -> Decimal | str:
+    return value if isinstance(value, str) else Decimal(value)
+
+
 def load(name: str) -> Table:
     """The table of this name. Raises UsageError if there is none."""
     known = names()
@@ -68,10 +73,9 @@ def load(name: str) -> Table:
     data = tomllib.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
     columns = data["columns"]
     rows = [
-        Row(model, {column: Decimal(score) for column, score in zip(columns, scores, strict=True)})
-        for model, *scores in data["rows"]
+        Row(model, {column: _cell(cell) for column, cell in zip(columns, cells, strict=True)})
+        for model, *cells in data["rows"]
     ]
-    low, high = data["scale"]
     return Table(
         name=name,
         title=data["title"],
@@ -82,7 +86,7 @@ def load(name: str) -> Table:
         subset=data.get("subset"),
         metric=data["metric"],
         judge=data.get("judge"),
-        scale=(float(low), float(high)),
+        scale=(float(data["scale"][0]), float(data["scale"][1])) if "scale" in data else None,
         columns=columns,
         overall=data.get("overall"),
         tolerance=float(data["tolerance"]) if "tolerance" in data else None,

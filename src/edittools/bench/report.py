@@ -54,9 +54,10 @@ def render_report(
     )
 
 
-def render_dataset(dataset: dict[str, Any], *, title: str, history: Iterable[dict[str, Any]]) -> str:
-    """A data set in numbers (dataset.DatasetStatistics) as a page of its own."""
-    return fill("dataset.html", title=title, dataset=_dataset(dataset), history=history_list(history))
+def render_dataset(dataset: dict[str, Any], *, title: str, published: str, history: Iterable[dict[str, Any]]) -> str:
+    """A data set in numbers (dataset.DatasetStatistics) as a page of its own, with what papers say of theirs."""
+    parts = {"dataset": _dataset(dataset), "published": published, "history": history_list(history)}
+    return fill("dataset.html", title=title, **parts)
 
 
 def fill(page: str, *, title: str, **parts: str) -> str:

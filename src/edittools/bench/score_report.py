@@ -225,15 +225,16 @@ def _further(made: Listing) -> str:
     )
 
 
-def published_tables(benchmark: str, tables: ScoreTable, name: str) -> str:
-    """The papers' own tables of a benchmark, the model's row first: its official means, as theirs are, whatever else
-    the report shows. Judge and protocol may differ from the paper's."""
+def published_tables(benchmark: str, tables: ScoreTable | None = None, name: str = "") -> str:
+    """The papers' own tables of a benchmark; with `tables` the model's row first: its official means, as theirs are,
+    whatever else the report shows. Judge and protocol may differ from the paper's."""
     parts = []
     for paper in map(published.load, published.names()):
         if paper.benchmark != benchmark:
             continue
         rows = [[row.model, *map(str, row.scores.values())] for row in paper.rows]
-        rows = _own_rows(tables, paper, name) + rows
+        if tables is not None:
+            rows = _own_rows(tables, paper, name) + rows
         titles = ["model", *paper.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
         body = "".join(map(_row, rows))

@@ -333,6 +333,7 @@ def _refuse_unused(ctx: click.Context, bench: str) -> None:
 def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     from edittools.bench.evaluate import dataset_statistics
     from edittools.bench.report import render_dataset
+    from edittools.bench.score_report import published_tables
     from edittools.bench.terminal import dataset_listings
     from edittools.stream.run import RunOptions, open_input
 
@@ -342,7 +343,8 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
     source = open_input(input, RunOptions(limit=given["limit"], partial=given["partial"]))
     found = dataset_statistics(source)
     if output is not None:
-        page = render_dataset(found, title=given["title"] or "The data set", history=list(source.history.nodes))
+        title, history = given["title"] or "The data set", list(source.history.nodes)
+        page = render_dataset(found, title=title, published=published_tables("dataset"), history=history)
         _write_report(output, beside, page, found)
     _print(found, dataset_listings(found), chosen)
 
