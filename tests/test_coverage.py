@@ -16,6 +16,7 @@ from test_writers import Server, chat, response
 
 from edittools.bench.csv_table import _typed
 from edittools.bench.judged import judge_facts
+from edittools.judges.vlm_stage import JUDGEMENT
 
 
 def found_of(edit: Runner, *words: Any, check: int = 0) -> dict[str, Any]:
@@ -247,6 +248,57 @@ def test_cases_that_were_rejected_on_the_way_are_counted(edit: Runner, tmp_path:
         "expected": None, "generated": 4, "judged": 4, "failed": 0, "missing": 1,
     }  # fmt: skip
     assert found["coverage"]["en"]["total"]["missing"] is None
+
+
+# ---------------------------------------------------------------- abilities, and what a classifier says
+
+
+def test_means_per_ability_where_the_list_has_them(edit: Runner, tmp_path: Path) -> None:
+    meta = {"1": {"id": "a", "prompt": "p", "ability": "grounding"}, "3": {"id": "c", "prompt": "p"},
+            "2": {"id": "b", "prompt": "p", "ability": ["grounding", "editing"]}}  # fmt: skip
+    (tmp_path / "UGE_edit.json").write_text(json.dumps(meta))
+    (tmp_path / "result.json").write_text(json.dumps({"1": "Score: 2", "2": "Score: 5", "3": "Score: 1", "4": "x: 1"}))
+    words = ["imgedit", "--suite", "uge", "--rescore", tmp_path / "result.json", "--meta", tmp_path / "UGE_edit.json"]
+    found = found_of(edit, *words)
+    means = {name: entry["score"]["mean"] for name, entry in found["abilities"]["tasks"].items()}
+    assert means == {"grounding": 3.5, "editing": 5} and found["macro"]["score"]["mean"] == pytest.approx(8 / 3)
+    assert any("1 replies are to no case of the list" in note for note in found["notes"])
+    assert "| editing | 5.0 | too few cases | 1 | 0 | 0 |" in edit("eval", *words, "-f", "markdown").stdout.decode()
+    # KRIS-Bench's are the kinds of knowledge, and their types.
+    for name, score in (("biology", 4), ("color_change", 2)):
+        (tmp_path / name).mkdir()
+        scores = {f"{one}_score": score for one in ("consistency", "quality", "instruction", "knowledge")}
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"1": scores, "2": {}}))
+    found = found_of(edit, "kris", "--rescore", tmp_path)["abilities"]
+    assert found["tasks"]["Conceptual Knowledge"]["score"]["mean"] == 75
+    assert found["tasks"]["Attribute Perception"]["score"]["mean"] == 25
+    assert found["coverage"]["Factual Knowledge"]["failed"] == 1
+
+
+def test_the_fake_score_of_a_benchmark(edit: Runner, tmp_path: Path) -> None:
+    """Recall of a detector: the share of results that it takes for generated ones, by task."""
+    blank = {child.name: None for child in JUDGEMENT}
+    rows = []
+    for k in range(6):
+        task = "add" if k < 4 else "style"
+        case = {"benchmark": "imgedit", "suite": "basic", "key": str(k), "task": task, "language": "en",
+                "subset": False, "result_path": f"{k}.png", "source_path": None, "facts": "{}"}  # fmt: skip
+        said = {**blank, "rubric": "imgedit", "dimension": "overall", "score": 3.0, "state": "ok", "pass": 0,
+                "reply": three(3, 3, 3), "model": "j"}  # fmt: skip
+        picture = {"bytes": encode(pixels(k), "PNG"), "path": None}
+        rows.append({"id": str(k), "task": "add", "case": case, "source": [picture], "result": picture,
+                     "instruction": {"en": "do"}, "scores": {"result_probability": (0.9, 0.5, 0.1, None, 0.2, 0.3)[k]},
+                     "judgements": [said]})  # fmt: skip
+    schema = {"judgements": pa.list_(JUDGEMENT)}
+    table = pa.table({name: pa.array([row[name] for row in rows], schema.get(name)) for name in rows[0]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    found = found_of(edit, "imgedit", tmp_path / "rows.parquet")["detected"]["result_probability"]
+    assert found["tasks"]["add"]["n"] == 3 and found["tasks"]["add"]["share"]["mean"] == pytest.approx(2 / 3)
+    assert found["macro"]["share"]["mean"] == pytest.approx(1 / 3)
+    assert found["micro"]["share"]["mean"] == pytest.approx(2 / 5)
+    assert found["micro"]["probability"]["mean"] == pytest.approx(0.4)
+    shown = edit("eval", "imgedit", tmp_path / "rows.parquet", "-f", "markdown").stdout.decode()
+    assert "**Detected: result_probability**" in shown and "| style | 2 | 0.0 | too few cases | 0.2 |" in shown
 
 
 def judgement(state: str, model: str, **more: Any) -> dict[str, Any]:

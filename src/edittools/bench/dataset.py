@@ -22,6 +22,11 @@ WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
+def is_probability(score: str) -> bool:
+    """Of a class, by `edit filter --classifier`?"""
+    return "probability" in score
+
+
 class DatasetStatistics:
     """Counts over rows, added one at a time; keeps the distinct words and image sizes, never the rows.
 
@@ -97,7 +102,7 @@ class DatasetStatistics:
             count, total, low, high = self._scores.get(name, (0, 0.0, value, value))
             self._scores[name] = [count + 1, total + value, min(low, value), max(high, value)]
             self._tiny += name == "edit_ratio" and value < TINY_RATIO
-            if "probability" in name:  # of a class, by `edit filter --classifier`
+            if is_probability(name):
                 self._detected[name] += value >= DETECTED
 
     def _size(self) -> dict[str, Any] | None:

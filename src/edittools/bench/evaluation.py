@@ -12,12 +12,13 @@ from typing import Any
 
 from edittools.bench.case_list import Case, case_id, expected_counts, listed_counts
 from edittools.bench.compare import compare
+from edittools.bench.dataset import DETECTED
 from edittools.bench.judged import JudgedRow, judge_facts, judge_note, read_judged, score_row, shown_case
 from edittools.bench.panel import between_judges, mean_row
 from edittools.bench.public import LANGUAGES, Benchmark, Rescored, known_task
-from edittools.bench.rescoring import summary
+from edittools.bench.rescoring import summary as scored_summary
 from edittools.bench.score_report import JudgedCase
-from edittools.bench.scores import Score, State, plain
+from edittools.bench.scores import Score, State, plain, summarize
 from edittools.errors import EditError
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher
@@ -150,9 +151,24 @@ class JudgedBenchmark:
         if self.panel:
             return self._panel_summary(seed)
         with tempfile.TemporaryDirectory() as folder:
-            made = summary(self.benchmark, self.write(outputs or Path(folder)), seed)
+            made = scored_summary(self.benchmark, self.write(outputs or Path(folder)), seed)
         made["notes"].append(judge_note(self.facts))
-        return {**made, "judge": self.facts}
+        detected = self._detected(seed)
+        return {**made, "judge": self.facts, **({"detected": detected} if detected else {})}
+
+    def _detected(self, seed: int) -> dict[str, Any]:
+        """How often a classifier takes a result for its class, per task and in the mean: where that is "made by a
+        model", ImgEdit's fake score [E6]."""
+        found = {}
+        for name in sorted({name for row in self.rows for name in row.detected}):
+            scores = [
+                Score(row.id, row.case["task"], {"share": float(value >= DETECTED), "probability": value})
+                for row in self.rows
+                if (value := row.detected.get(name)) is not None
+            ]
+            made = summarize(scores, None, {"share": (0, 1), "probability": (0, 1)}, seed)
+            found[name] = {part: made[part] for part in ("tasks", "macro", "micro")}
+        return found
 
     def _panel_summary(self, seed: int) -> dict[str, Any]:
         """The mean over the judges; each by itself in `judges`, with its official numbers, of which a mean has none;
@@ -161,7 +177,7 @@ class JudgedBenchmark:
         with tempfile.TemporaryDirectory() as folder:
             first = self._of_one(next(iter(alone))).write(Path(folder))
         bare = Rescored(official={}, official_means={}, scores=first.scores, expected={}, notes=[])
-        made = summary(self.benchmark, self._beside(bare), seed)
+        made = scored_summary(self.benchmark, self._beside(bare), seed)
         made["notes"] += [
             judge_note(self.facts),
             "a case counts where every judge has given a score; the official numbers are each judge's own",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from edittools.bench.dataset import is_probability
 from edittools.bench.public import Benchmark
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.score_report import JudgedCase
@@ -20,6 +22,7 @@ from edittools.stream import images
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
 from edittools.stream.pictures import row_pictures
+from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
 _SIDE = 160
@@ -33,7 +36,8 @@ class JudgedRow:
     """One case: the benchmark's facts of it, and what the judge said.
 
     `passes` are the judgements of each pass: dimension -> {score, state, error, reply, ...}. `replies` are the texts
-    of the first pass by the name of the call, as far as they came. The pictures are references.
+    of the first pass by the name of the call, as far as they came. `detected` are the probabilities of a class that a
+    classifier gave the result (`edit filter --classifier`), by the name of the score. The pictures are references.
     """
 
     id: str
@@ -43,6 +47,7 @@ class JudgedRow:
     replies: dict[str, str]
     source: dict[str, Any] | None
     result: dict[str, Any] | None
+    detected: dict[str, float] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
         """Dimension -> mean over the passes that gave one."""
@@ -85,16 +90,18 @@ def read_judged(
         rejects += batch.rejects
         pictures = [leaf_references(row_pictures(rows, name)) for name in ("source", "result")]
         columns = [rows.column(name).to_pylist() for name in ("id", "case", "instruction", "judgements")]
+        columns.append(column_values(rows, "scores"))
         found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
     rubric = _rubric_of(found, benchmark, judge)
     names = judge_names((judgements for _, _, _, judgements, *_ in found), rubric.name)
     judges = chosen_judges(names, judge, otherwise)
     made: dict[str, list[JudgedRow]] = {name: [] for name in judges}
-    for identity, case, instruction, judgements, shown, result in found:
+    for identity, case, instruction, judgements, scores, shown, result in found:
         text = next((words for words in (instruction or {}).values() if words), "")
+        likely = {name: value for name, value in (scores or {}).items() if is_probability(name) and value is not None}
         for name in judges:
             passes = passes_of(judgements, rubric.name, name)
-            made[name].append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result))
+            made[name].append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result, likely))
     known = {identity for identity, *_ in found}
     return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
 
@@ -129,15 +136,16 @@ def _replies(passes: list[dict[str, Mapping[str, Any]]], rubric: Rubric) -> dict
 def score_row(benchmark: Benchmark, row: JudgedRow) -> Score:
     """Our score of a case: failed or missing unless every number is there."""
     key, task, subset = row.case["key"], row.case["task"], bool(row.case["subset"])
+    abilities = benchmark.abilities(task, json.loads(row.case["facts"] or "{}"))
     if row.result is None:
-        return Score(key, task, {}, "missing", "no result picture", subset)
+        return Score(key, task, {}, "missing", "no result picture", subset, abilities)
     trouble = row.trouble() if row.passes else ("failed", NOT_JUDGED)
     values = row.values()
     made = benchmark.values(values, row.case) if values else None
     if made is None:
         state, reason = trouble or ("failed", "scores are missing")
-        return Score(key, task, {}, "missing" if state == "missing" else "failed", reason, subset)
-    return Score(key, task, made, subset=subset)
+        return Score(key, task, {}, "missing" if state == "missing" else "failed", reason, subset, abilities)
+    return Score(key, task, made, subset=subset, abilities=abilities)
 
 
 def shown_case(rows: Mapping[str, JudgedRow], score: Score, metric: str, fetcher: Fetcher) -> JudgedCase:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import plain, summarize
+from edittools.bench.scores import by_ability, plain, summarize
 
 
 def rescore(benchmark: Benchmark, outputs: Outputs, seed: int) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
     """
     parts: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
+    abilities: dict[str, dict[str, Any]] = {}
     for language, scores in found.scores.items():
         made = summarize(scores, found.expected[language], benchmark.metrics, seed)
         strict = {"tasks": made["tasks"]}
@@ -34,12 +35,17 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
             strict["intersection"] = {name: inside[name] for name in ("tasks", "macro", "micro", "coverage")}
         strict["reasons"] = dict(Counter(score.reason for score in scores if score.reason).most_common(20))
         parts[language] = {"strict": strict, **{name: made[name] for name in ("macro", "micro", "coverage")}}
+        if found_abilities := by_ability(scores):
+            inside = summarize(found_abilities, None, benchmark.metrics, seed)
+            abilities[language] = {"tasks": inside["tasks"], "coverage": inside["coverage"]["tasks"]}
         warnings += coverage_warnings(made["coverage"], language)
     result: dict[str, Any] = {"benchmark": benchmark.name, "official": found.official}
     for name in ("strict", "macro", "micro", "coverage"):
         result[name] = _by_language({language: part[name] for language, part in parts.items()})
     result["official_means"] = _by_language(found.official_means)
     result["official_without_failed"] = _by_language(found.without_failed)
+    if abilities:
+        result["abilities"] = _by_language(abilities)
     result["notes"] = [*found.notes, *(f"the released script ends with {name}" for name in raised(found.official))]
     result["warnings"] = warnings
     return plain(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -25,7 +26,8 @@ class Score:
     """One case of one task. `values` are its metrics, empty unless the state is `ok`.
 
     `failed` is a case that was judged without a usable score (`reason` says why), `missing` one without a result
-    picture. `subset` says whether the case belongs to the benchmark's own subset, such as GEdit's intersection.
+    picture. `subset` says whether the case belongs to the benchmark's own subset, such as GEdit's intersection;
+    `abilities` are what it asks of a model, where the benchmark says so.
     """
 
     key: str
@@ -34,6 +36,12 @@ class Score:
     state: State = "ok"
     reason: str | None = None
     subset: bool = False
+    abilities: tuple[str, ...] = ()
+
+
+def by_ability(scores: Iterable[Score]) -> list[Score]:
+    """The scores with their abilities in place of their tasks; a case of several is in each."""
+    return [dataclasses.replace(score, task=ability) for score in scores for ability in score.abilities]
 
 
 def official(compute: Callable[[], Any]) -> Any:

@@ -192,6 +192,11 @@ class ScoreTable:
             made.append(_between_judges(self.found["between_judges"]))
         if "comparison" in self.found:
             made += _comparison(self.found["comparison"])
+        for language in self.languages:
+            if found := self.part("abilities", language):
+                made.append(self._abilities(found, language))
+        for name, one in self.found.get("detected", {}).items():
+            made.append(_detected(name, one))
         for name, run in self.found.get("judge_runs", {}).items():
             made += _judge_run(name, run)
         if self.found.get("agreement"):
@@ -200,7 +205,6 @@ class ScoreTable:
             rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in found.items()]
             made.append(Listing("The judge beside people", ["dimension", *names], rows))
         return made
-
 
     def _judges(self, language: str) -> Listing:
         """Each judge of a panel by itself; official is the released script's mean over tasks."""
@@ -217,6 +221,15 @@ class ScoreTable:
             rows.append([name, model, *shown, _number(official.get(self.metrics[-1])), *counts])
         title = " ".join(filter(None, ("Each judge alone:", self.metrics[-1], language)))
         return Listing(title, columns, rows)
+
+    def _abilities(self, found: dict[str, Any], language: str) -> Listing:
+        rows = []
+        for name, entry in found["tasks"].items():
+            cells = [table.with_digits(entry[metric]["mean"], entry[metric]["interval"]) for metric in self.metrics]
+            bounds = table.bounds(entry[self.metrics[-1]]["interval"], entry["n"])
+            rows.append([name, *cells, bounds, *_counts(found["coverage"][name])])
+        columns = ["ability", *self.metrics, "95%", "judged", "fail", "miss"]
+        return Listing(" ".join(filter(None, ("By ability", language))), columns, rows, ["Ours: means over cases."])
 
 
 def _between_judges(found: dict[str, Any]) -> Listing:
@@ -264,6 +277,18 @@ def _comparison(found: dict[str, Any]) -> list[Listing]:
         rows = [[pair["second"], pair["first"], *against(pair)] for pair in found["pairs"]]
         made.append(Listing("Every two models", ["model", "against", *differences], rows))
     return made
+
+
+def _detected(name: str, found: dict[str, Any]) -> Listing:
+    entries = {**found["tasks"], "mean over tasks": found["macro"], "mean over cases": found["micro"]}
+    rows = []
+    for task, one in entries.items():
+        cells = [(one[part]["mean"], one[part]["interval"]) for part in ("share", "probability")]
+        cases = one.get("n", found["micro"]["share"]["n"])
+        share, likely = (table.with_digits(mean, bounds) for mean, bounds in cells)
+        rows.append([task, str(cases), share, table.bounds(cells[0][1], cases), likely])
+    note = "The share of results that the classifier takes for its class; where that is `fake`, the fake score."
+    return Listing(f"Detected: {name}", ["task", "cases", "share", "95%", "probability"], rows, [note])
 
 
 def _judge_run(name: str, run: dict[str, Any]) -> list[Listing]:

@@ -84,6 +84,7 @@ class Benchmark:
     rescoring does without. `suites` are the tasks that a case may have, those that are run together side by side.
     `values` makes the metrics out of a judged case's dimensions (None where one is missing), and `write` writes the
     judged cases as the released scripts do, so that they and `rescore` read them; it returns what to rescore.
+    `abilities` are those that a case of a task asks for, given the benchmark's facts of it.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Benchmark:
     suites: tuple[tuple[str, ...], ...]
     values: Callable[[dict[str, float], dict[str, Any]], dict[str, float] | None]
     write: Callable[[list[JudgedRow], Path, str], Outputs]
+    abilities: Callable[[str, Mapping[str, Any]], tuple[str, ...]] = lambda task, facts: ()
 
     @property
     def tasks(self) -> tuple[str, ...]:

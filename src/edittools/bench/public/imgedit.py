@@ -66,7 +66,14 @@ def rescore(outputs: Outputs) -> Rescored:
     if strange:
         notes.append(f"{strange} replies are to no case of the list: ours leave them out")
     expected = None if types is None else count_tasks(kind for kind in types.values() if kind is not None)
-    return Rescored(made, {"": means}, {"": _scores(replies, types, suite)}, {"": expected}, notes, {"": clean})
+    listed_items = meta if isinstance(meta, dict) else {}
+    scores = [
+        replace(score, abilities=abilities(score.task, item))
+        if isinstance(item := listed_items.get(score.key), dict)
+        else score
+        for score in _scores(replies, types, suite)
+    ]
+    return Rescored(made, {"": means}, {"": scores}, {"": expected}, notes, {"": clean})
 
 
 NO_OVERALL = "no official overall exists: BAGEL averages all samples, FireRed's table the nine types"
@@ -235,11 +242,18 @@ def cases(path: Path, language: str | None, suite: str | None, pictures: Path | 
                 "en",
                 [loose_picture((pictures or listed.parent) / item["id"])],
                 f"{key}.png",
+                facts={"ability": list(named)} if (named := abilities(_UGE, item)) else {},
             )
             for key, item in read_json(listed).items()
         ]
     except (AttributeError, TypeError, KeyError) as error:
         raise EditError(f"{listed}: not {{key: {{id, prompt, edit_type}}}}: {error!r}") from error
+
+
+def abilities(task: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a case asks for - understanding, grounding, editing - where the list says it, as one name or several."""
+    named = facts.get("ability")
+    return tuple(map(str, named)) if isinstance(named, list) else (named,) if isinstance(named, str) else ()
 
 
 def _type(named: Any, where: str) -> str:
@@ -310,4 +324,5 @@ BENCHMARK = Benchmark(
     (TYPES, (_UGE,), tuple(_KINDS.values())),
     values,
     write,
+    abilities,
 )

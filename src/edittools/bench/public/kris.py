@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,12 @@ META = {
     "Procedural Knowledge": ("Logical Reasoning", "Instruction Decomposition"),
 }
 _UNNAMED = ("temporal_prediction", "multi-element_composition")  # whose scripts look for no key's words outside JSON
+def abilities(task: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kind of knowledge and the type that a category belongs to."""
+    kind = next((kind for kind, (names, _) in TYPES.items() if task in names), None)
+    return () if kind is None else (next(name for name, kinds in META.items() if kind in kinds), kind)
+
+
 SHORT = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": "IF", "knowledge_score": "KP"}
 
 
@@ -152,10 +159,12 @@ def _scores(folder: Path) -> list[Score]:
             for key, sample in samples.items():
                 values = [sample.get(metric) if isinstance(sample, dict) else None for metric in metrics]
                 good = [float(v) for v in values if type(v) in (int, float) and 1 <= v <= 5]  # type: ignore[operator, arg-type]
+                asked = abilities(name, {})
                 if len(good) < len(metrics):
-                    found.append(Score(key, name, {}, "failed", f"scores are missing or outside 1 to 5: {values}"))
+                    why = f"scores are missing or outside 1 to 5: {values}"
+                    found.append(Score(key, name, {}, "failed", why, abilities=asked))
                 else:
-                    found.append(Score(key, name, {"score": (sum(good) / len(good) - 1) * 25}))
+                    found.append(Score(key, name, {"score": (sum(good) / len(good) - 1) * 25}, abilities=asked))
     return found
 
 
@@ -239,4 +248,5 @@ BENCHMARK = Benchmark(
     (TASKS,),
     values,
     write,
+    abilities,
 )

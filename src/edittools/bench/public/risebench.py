@@ -11,6 +11,8 @@ import contextlib
 import itertools
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +80,9 @@ def rescore(outputs: Outputs) -> Rescored:
         by_index = {str(case["index"]): case for case in cases}
         kept = that_end_well(by_index, lambda one: _official(replies, list(one.values())))
         clean = _means(official(lambda: _official(replies, list(kept.values()))))
-    return Rescored(made, {"": _means(made)}, {"": _scores(replies, cases)}, {"": expected}, notes, {"": clean})
+    facts = {str(case["index"]): case for case in cases}
+    scores = [replace(score, abilities=abilities(score.task, facts[score.key])) for score in _scores(replies, cases)]
+    return Rescored(made, {"": _means(made)}, {"": scores}, {"": expected}, notes, {"": clean})
 
 
 def _means(made: Any) -> dict[str, dict[str, float]]:
@@ -288,6 +292,11 @@ def _one(reply: Any, logical: bool) -> float | None:
     return 4.0 * scores.values["score"] + 1 if logical else scores.values["score"]
 
 
+def abilities(task: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kind of reasoning within the category, where the data say it."""
+    return (facts["subtask"],) if isinstance(facts.get("subtask"), str) else ()
+
+
 def cases(path: Path, language: str | None, suite: str | None, pictures: Path | None) -> list[Case]:
     """Of a data*.json whose pictures lie in the folder beside it."""
     from edittools.bench.case_list import Case, loose_picture
@@ -365,4 +374,5 @@ BENCHMARK = Benchmark(
     (tuple(CATEGORIES.values()),),
     values,
     write,
+    abilities,
 )
