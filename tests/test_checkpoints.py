@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from conftest import Runner, picture
 from scipy import stats
+from tiny_models import save_clip
 
 from edittools.bench import checkpoints, plots
 from edittools.errors import EditError
@@ -111,7 +112,13 @@ def test_the_whole_command(model_edit: Runner, tmp_path: Path) -> None:
     edit("sample", "pairs/", "--model", "run/@2", "-o", "by-hand/", "-q")
     edit("judge", "by-hand/", "-o", "judged/", "-q")
     scores = checkpoints.row_scores(open_input([str(tmp_path / "judged")], RunOptions()))
-    assert found[0]["scores"]["psnr"]["mean"] == pytest.approx(np.mean([row["psnr"] for row in scores]), abs=1e-3)
+    mean = np.mean([row["psnr"] for row in scores.values()])
+    assert found[0]["scores"]["psnr"]["mean"] == pytest.approx(mean, abs=1e-3)
+    # judged on the way; what has been made before is not made again, and counted once
+    save_clip(tmp_path / "clip")
+    judge = ("--judge", "--clip clip")
+    also = json.loads(edit("eval", "checkpoints", "run/", "-q", *judge, "-f", "json").stdout)["checkpoints"]
+    assert also[0]["scores"]["psnr"] == found[0]["scores"]["psnr"] and also[1]["scores"]["clip"]["n"] == 16
     # judged elsewhere, and nothing made again
     judged_set(edit, tmp_path / "j.parquet", [{"judge_gedit_overall": 5.0}] * 6)
     again = edit("eval", "checkpoints", "run/", "--no-sample", "--judged", "4=j.parquet", "-f", "json")
@@ -121,6 +128,8 @@ def test_the_whole_command(model_edit: Runner, tmp_path: Path) -> None:
         (("nothing/",), "no run folder"),
         (("run/", "--judged", "3=j.parquet"), "steps with a model: 2, 4"),
         (("run/", "pairs/", "--no-sample"), "no meaning"),
+        (("run/", "--no-sample", "--judge", "x"), "no meaning"),
+        (("run/", "-q", "--judge", "--nosuch"), "--nosuch"),
         (("run/", "-o", "c.txt"), "ends in .html"),
         (("run/", "--seed", "3", "-q"), "--overwrite"),
     ):

@@ -25,7 +25,7 @@ from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
 FOLDER = "eval"  # of a run: what its models have made
-MEASURED = ("psnr", "gain", "ssim", "psnr_inside")
+MEASURED = ("psnr", "gain", "ssim", "psnr_inside", "clip", "dino")
 LOSSES = {"raw": "held-out loss", "average": "… of the average"}
 TRAINING = "Training loss"
 LEGEND = (
@@ -73,11 +73,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         raise EditError(f"{path}: no log of a training run: {error}") from error
 
 
-def row_scores(source: Source) -> list[dict[str, float]]:
-    """The numbers in `scores` of every row, and the gain."""
-    found = []
+def row_scores(source: Source) -> dict[str, dict[str, float]]:
+    """The numbers in `scores` of every row by its id, and the gain."""
+    found = {}
     for batch in source.batches(lambda shard: True):
-        for scores in column_values(batch.rows, "scores"):
+        for identity, scores in zip(column_values(batch.rows, "id"), column_values(batch.rows, "scores")):
             numbers = {
                 name: float(value)
                 for name, value in (scores or {}).items()
@@ -85,7 +85,7 @@ def row_scores(source: Source) -> list[dict[str, float]]:
             }
             if {"psnr", "copy_psnr"} <= numbers.keys():
                 numbers["gain"] = numbers["psnr"] - numbers["copy_psnr"]
-            found.append(numbers)
+            found[str(identity)] = numbers
     return found
 
 
@@ -94,11 +94,14 @@ def summarize(run: Path, judged: Mapping[int, Iterable[Source]]) -> dict[str, An
     losses = {line["step"]: line for line in read_log(run / "heldout.jsonl")}
     entries = []
     for step, folder in kept_models(run).items():
-        values: dict[str, list[float]] = defaultdict(list)
+        rows: dict[str, dict[str, float]] = defaultdict(dict)  # a row that was judged has what was measured of it too
         for source in judged.get(step, ()):
-            for row in row_scores(source):
-                for name, value in row.items():
-                    values[name].append(value)
+            for identity, numbers in row_scores(source).items():
+                rows[identity] |= numbers
+        values: dict[str, list[float]] = defaultdict(list)
+        for numbers in rows.values():
+            for name, value in numbers.items():
+                values[name].append(value)
         scores = {name: _mean(np.array(found)) for name, found in sorted(values.items())}
         name = folder.name if folder != run else "the run's last"
         entries.append({"step": step, "model": name, "loss": _loss(losses.get(step)), "scores": scores})

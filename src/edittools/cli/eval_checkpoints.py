@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,8 @@ from edittools.errors import EditError, UsageError
         ("edit eval checkpoints run/ -o checkpoints.html", "of a run with --heldout and `keep_every`"),
         ("edit eval checkpoints run/ heldout/ --limit 100 --device cuda --dtype bfloat16", "by these rows"),
         (
-            "edit judge run/eval/@2000 --rubric gedit --model gpt-4.1 -o run/eval/@2000.judged",
-            "what a model has made, judged: the next `edit eval checkpoints run/` has these scores too",
+            "edit eval checkpoints run/ --judge '--rubric viescore --model gpt-4.1'",
+            "with a judge's scores too; or run `edit judge run/eval/@2000 ... -o run/eval/@2000.judged` oneself",
         ),
         ("edit eval checkpoints run/ --no-sample -f json", "what is known already"),
     ),
@@ -33,6 +34,11 @@ from edittools.errors import EditError, UsageError
 @options.option(
     "--judged", metavar="STEP=PATH", multiple=True, group="Input",
     help="Judged rows that the model of a step has made, where they do not lie in RUN/eval/ as @STEP.NAME/.",
+)  # fmt: skip
+@options.option(
+    "--judge", metavar="ARGUMENTS", group="Model",
+    help="Also judge what each model has made, by `edit judge ARGUMENTS`, as in --judge '--rubric viescore --model "
+    "gpt-4.1'; into RUN/eval/@STEP.judged/.",
 )  # fmt: skip
 @options.option(
     "--no-sample", is_flag=True, group="Model", help="Edit nothing: only what has been measured and judged before."
@@ -98,12 +104,16 @@ def command(ctx: click.Context, run: str, rows: tuple[str, ...], **given: Any) -
         raise UsageError("--title has no meaning without --output")
     places = _judged_places(folder, models, given["judged"])
     wanted = list(rows) or checkpoints.heldout_rows(folder)
-    if given["no_sample"] and rows:
-        raise UsageError("ROWS have no meaning with --no-sample")
+    if given["no_sample"] and (rows or given["judge"]):
+        raise UsageError(f"{'ROWS have' if rows else '--judge has'} no meaning with --no-sample")
     if wanted and not given["no_sample"]:
         for step, model in models.items():
-            _measure(ctx, str(model), wanted, folder / checkpoints.FOLDER / f"@{step}")
-            places[step].insert(0, str(folder / checkpoints.FOLDER / f"@{step}"))
+            made = folder / checkpoints.FOLDER / f"@{step}"
+            _measure(ctx, str(model), wanted, made)
+            places[step].insert(0, str(made))
+            if given["judge"] is not None:
+                _judge([str(made), *shlex.split(given["judge"]), "-o", f"{made}.judged/"], given)
+                places[step].append(f"{made}.judged")
     elif not rows and not given["no_sample"] and not given["quiet"]:
         hint = "`edit train --heldout ROWS` remembers rows; or name some here"
         click.echo(f"eval: no rows to edit: the losses alone\nhint: {hint}", err=True)
@@ -164,6 +174,15 @@ def _measure(ctx: click.Context, model: str, rows: list[str], out: Path) -> None
     )  # fmt: skip
     judge = JudgeStage(max_pixels=given["max_pixels"], jobs=options.jobs(ctx))
     run("eval", source, [sample, judge], settings, run_options)
+
+
+def _judge(arguments: list[str], given: dict[str, Any]) -> None:
+    """`edit judge` in this process."""
+    from edittools.cli.judge import command as judge
+
+    flags = [*(["--overwrite"] if given["overwrite"] else []), *(["-q"] if given["quiet"] else [])]
+    with judge.make_context("judge", [*arguments, *flags]) as context:
+        judge.invoke(context)
 
 
 class _Later:
