@@ -6,24 +6,25 @@ import contextlib
 import errno
 import functools
 import glob as globbing
+import io
 import os
 import shutil
 import stat
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from edittools.errors import EditError
+from edittools.stream import remote
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; readers never look at such names
 NOTHING = "!"  # what an etag starts with that says why there is nothing to read: `!missing file`
 MISSING = f"{NOTHING}missing file"
 STDOUT = "standard output"
 _ABANDONED = 86400.0  # seconds
-_BLOCK = 8 << 20  # bytes fetched from an object store at a time
+_BUFFER = 64 << 10
 
 
 def leads_out(path: str) -> bool:
@@ -71,9 +72,18 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names]) if is_url(folder) else os.path.join(folder, *names)
 
 
+def _on_the_web(path: str) -> bool:
+    """Whether fsspec would fetch the whole of an address in order to learn what is there."""
+    return path.startswith(("http://", "https://"))
+
+
 def exists(path: str) -> bool:
     if is_url(path):
         system, inner = filesystem(path)
+        if _on_the_web(path):
+            with contextlib.suppress(FileNotFoundError):
+                return bool(system.info(inner))
+            return False
         return system.exists(inner)
     return os.path.exists(path)
 
@@ -86,6 +96,8 @@ def refuse_existing(path: str, overwrite: bool) -> None:
 
 def is_dir(path: str) -> bool:
     if is_url(path):
+        if _on_the_web(path) and not path.endswith("/"):
+            return False
         system, inner = filesystem(path)
         return system.isdir(inner)
     return os.path.isdir(path)
@@ -154,9 +166,14 @@ def size(path: str) -> int:
 def open_read(path: str) -> BinaryIO:
     """A seekable binary reader."""
     if is_url(path):
-        system, inner = filesystem(path)
-        return system.open(inner, "rb", cache_type="readahead", block_size=_BLOCK)
+        return io.BufferedReader(remote.ObjectFile(_object(path)), _BUFFER)
     return open(path, "rb")
+
+
+def _object(path: str) -> remote.Object:
+    system, inner = filesystem(path)
+    found = system.info(inner)
+    return remote.Object(system, inner, path, found, object_tag(found))
 
 
 def read_bytes(path: str) -> bytes:
@@ -321,12 +338,8 @@ class RangeReader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.remote: BinaryIO | None = None
-        if is_url(path):
-            self.remote = open_read(path)
-            self.lock = threading.Lock()
-            self.tag = etag(path)
-        else:
+        self.remote = _object(path) if is_url(path) else None
+        if self.remote is None:
             self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
             if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):  # put there since: a pipe would block
                 self.close()
@@ -335,15 +348,13 @@ class RangeReader:
     def etag(self) -> str:
         """The tag of what is being read now. A local file that is written in place changes it at once."""
         if self.remote is not None:
-            return self.tag
+            return self.remote.key[1]
         found = os.fstat(self.descriptor)
         return f"{found.st_size}-{found.st_mtime_ns}"
 
     def read(self, offset: int, length: int) -> bytes:
         if self.remote is not None:
-            with self.lock:
-                self.remote.seek(offset)
-                return self.remote.read(length)
+            return self.remote.read(offset, length)
         try:
             data = os.pread(self.descriptor, length, offset)
             while len(data) < length:  # a signal, or a file system that answers in parts
@@ -357,8 +368,6 @@ class RangeReader:
         return data
 
     def close(self) -> None:
-        if self.remote is not None:
-            self.remote.close()
-        elif self.descriptor >= 0:
+        if self.remote is None and self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
