@@ -94,10 +94,10 @@ def command(
 
     from edittools.stream.batch import image_leaves
     from edittools.stream.ingest import Ingest
-    from edittools.stream.run import open_input, open_sink, run
+    from edittools.stream.run import Cut, open_input, open_sink, run
     from edittools.stream.shards import rows_made_of
     from edittools.stream.sink import ShardSetSink
-    from edittools.stream.source import FileSource, Regrouped
+    from edittools.stream.source import FileSource
 
     run_options = options.run_settings(ctx)
     size = parse_size(str(given["size"])) if given["size"] else None
@@ -105,23 +105,17 @@ def command(
         raise UsageError("--rows and --bytes cannot be used together")
     rows = given["rows"] if given["rows"] else (None if size is not None else 1000)
     mapping = parse_mapping(renames, images)
-    source = open_input(list(input), run_options, mapping)
+    assert rows is None or isinstance(rows, int)
+    sink = open_sink(run_options)
+    before = rows_made_of(sink.folder) if isinstance(sink, ShardSetSink) and not run_options.overwrite else None
+    source = open_input(list(input), run_options, mapping, Cut(rows, size, before))
     typed = source.unrenamed if isinstance(source, FileSource) else source.schema.names
     mapping.check(typed)
     for name in images:
         if name in typed and not image_leaves(pa.schema([source.schema.field(name)])):
             raise UsageError(f"--image {name}: `{name}` is {source.schema.field(name).type}, which holds no pictures")
-    assert rows is None or isinstance(rows, int)
-    sink = open_sink(run_options)
-    if isinstance(source, FileSource):
-        before = None
-        if isinstance(sink, ShardSetSink) and not run_options.overwrite:
-            before = rows_made_of(sink.folder)
-        source = source.resharded(rows, size, before)
-        if isinstance(sink, ShardSetSink):
-            sink.made_of = source.row_keys
-    else:
-        source = Regrouped(source, rows, size)
+    if isinstance(source, FileSource) and isinstance(sink, ShardSetSink):
+        sink.made_of = source.row_keys
     stage = Ingest(
         rename={old: new for old, new in mapping.said.items() if old in typed},
         given_ids=mapping.gives_ids,
@@ -131,7 +125,7 @@ def command(
         verify=ctx.params["verify"],
         max_pixels=ctx.params["max_pixels"],
         jobs=options.jobs(ctx),
-        foreign_ids=isinstance(source, FileSource) and any(getattr(u, "foreign_ids", False) for u in source.units),
+        foreign_ids=isinstance(source, FileSource) and source.foreign_ids,
     )
     settings = options.settings(ctx, rows=rows, size=size)
     if run_options.dry_run:

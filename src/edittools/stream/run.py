@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
@@ -24,7 +25,7 @@ from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
 from edittools.stream.shards import VERDICT, shard_numbers
 from edittools.stream.sink import ArrowSink, FileSink, ShardSetSink, Sink, TableSink, make_sink
-from edittools.stream.source import FileSource, Limited, Source, WireFileSource, open_source
+from edittools.stream.source import FileSource, Limited, Regrouped, Source, WireFileSource, open_source
 from edittools.stream.units import FolderUnit, ShardUnit
 from edittools.stream.wire import Counts, WireWriter, grow_pipe
 
@@ -160,8 +161,22 @@ def check_errors(
         )
 
 
-def open_input(paths: list[str], options: RunOptions, mapping: Mapping | None = None) -> Source:
-    """The source the options describe."""
+@dataclass(frozen=True)
+class Cut:
+    """How rows are cut into shards anew: by rows or bytes of pictures, beside what stays of shards cut before."""
+
+    rows: int | None = None
+    size: int | None = None
+    kept: list[np.ndarray] | None = None
+
+
+def open_input(
+    paths: list[str],
+    options: RunOptions,
+    mapping: Mapping | None = None,
+    cut: Cut | None = None,
+) -> Source:
+    """The source the options describe, in its own shards or cut anew."""
     if options.limit is not None and options.task is not None:
         raise UsageError("--limit and --task cannot be used together")
     if options.limit is not None and options.ray is not None:
@@ -169,6 +184,13 @@ def open_input(paths: list[str], options: RunOptions, mapping: Mapping | None = 
     source = open_source(paths, partial=options.partial, mapping=mapping)
     if options.limit is not None:
         source = source.limited(options.limit) if isinstance(source, FileSource) else Limited(source, options.limit)
+    if cut is not None:
+        if isinstance(source, FileSource):
+            source = source.resharded(cut.rows, cut.size, cut.kept)
+        else:
+            source = Regrouped(source, cut.rows, cut.size)
+    if options.task is not None and isinstance(source, FileSource):
+        source = source.of_task(options.task)
     return source
 
 
@@ -322,6 +344,8 @@ def run(
 
 def _shard_count(source: Source) -> int:
     """How many shards the whole has; with --partial some of them are missing."""
+    if isinstance(source, FileSource):
+        return source.count
     return (source.shards[0].count or 0) if source.shards else 0
 
 

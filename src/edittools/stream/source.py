@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
 from edittools.stream.mapping import Mapping
 from edittools.stream.pack import unpack_rows
+from edittools.stream.rowjson import to_json
 from edittools.stream.rows import inline_rows
 from edittools.stream.shards import check_end, is_shard_set, set_shards
 from edittools.stream.tar import Member, TarReader, Window
@@ -50,9 +53,11 @@ Select = Callable[[Shard], bool]
 class Source(Protocol):
     """Where batches come from."""
 
-    schema: pa.Schema
     history: History
     rewindable: bool
+
+    @property
+    def schema(self) -> pa.Schema: ...
 
     @property
     def rows(self) -> int | None:
@@ -68,36 +73,45 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows start..stop of a unit."""
+    """Rows start..stop of a unit; without `stop` to its end, which only reading the unit tells."""
 
     unit: Unit
-    start: int
-    stop: int
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def end(self) -> int:
+        return self.unit.rows if self.stop is None else self.stop
 
     def digest(self) -> str:
         if isinstance(self.unit, FolderUnit):
-            return self.unit.digest_of([(self.start, self.stop)])
-        whole = self.start == 0 and self.stop == self.unit.rows
+            return self.unit.digest_of([(self.start, self.end)])
+        whole = self.start == 0 and (self.stop is None or self.stop == self.unit.rows)
         return self.unit.digest if whole else digest(self.unit.digest, str(self.start), str(self.stop))
 
 
 class FileSource:
-    """Shards made of slices of units: one whole unit each, or 1000 loose files, unless they were cut anew."""
+    """Shards made of slices of units: one whole unit each, or 1000 loose files, unless they were cut anew.
+
+    A unit is looked through for its columns and rows only when they are asked for: of many tars an array task reads
+    its own.
+    """
 
     rewindable = True
 
-    def __init__(self, units: list[Unit | None], items: list[list[Slice] | None] | None = None) -> None:
+    def __init__(
+        self, units: list[Unit | None], items: list[list[Slice] | None] | None = None, history: History | None = None
+    ) -> None:
         """A unit that is None is a shard that is missing: the others keep their numbers (`--partial`)."""
         self.units = [unit for unit in units if unit is not None]
-        every = items if items is not None else [item for unit in units for item in _whole(unit)]
-        self.items = [item for item in every if item is not None]
-        self.schema = unify([unit.schema for unit in self.units])
-        self.history = History()
-        for unit in self.units:
+        self.every = items if items is not None else [item for unit in units for item in _whole(unit)]
+        self.items = [item for item in self.every if item is not None]
+        self.count = len(self.every)
+        self.history = history if history is not None else History()
+        for unit in self.units if history is None else ():
             self.history = self.history.merge(unit.history)
-        self.rows: int | None = sum(piece.stop - piece.start for item in self.items for piece in item)
         self.shards: list[Shard] | None = [
-            Shard(k, len(every), self._digest(item)) for k, item in enumerate(every) if item is not None
+            Shard(k, self.count, self._digest(item)) for k, item in enumerate(self.every) if item is not None
         ]
 
     @staticmethod
@@ -106,7 +120,7 @@ class FileSource:
             return item[0].digest()
         unit = item[0].unit if item else None
         if isinstance(unit, FolderUnit) and all(piece.unit is unit for piece in item):
-            return unit.digest_of([(piece.start, piece.stop) for piece in item])
+            return unit.digest_of([(piece.start, piece.end) for piece in item])
         return digest(*(piece.digest() for piece in item))
 
     def row_keys(self, index: int) -> np.ndarray:
@@ -115,13 +129,46 @@ class FileSource:
         place = next(place for place, shard in enumerate(self.shards) if shard.index == index)
         return _row_keys(self.items[place])
 
+    @cached_property
+    def used(self) -> list[Unit]:
+        """The units whose rows are read; all where none is."""
+        return list(dict.fromkeys(piece.unit for item in self.items for piece in item)) or self.units
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        sets: dict[object, list[pa.Schema]] = {}
+        for unit in self.used:
+            declared = isinstance(unit, ParquetUnit) or not unit.renamed
+            together = unit.folder if isinstance(unit, ShardUnit) else unit if declared else "observed"
+            sets.setdefault(together, []).append(unit.schema)
+        # Of values that declare no type every input has its own idea, and so has every shard that a task made of one.
+        return unify([unify(schemas, as_text=True) for schemas in sets.values()])
+
+    @cached_property
+    def rows(self) -> int | None:
+        return sum(piece.end - piece.start for item in self.items for piece in item)
+
+    @property
+    def foreign_ids(self) -> bool:
+        """Whether the data bring ids of their own."""
+        return any(getattr(unit, "foreign_ids", False) for unit in self.used)
+
+    def of_task(self, task: tuple[int, int]) -> FileSource:
+        """The shards of one task of an array (its number, how many there are): the others are as if they were missing.
+
+        The columns are those of its own inputs; readers of the finished set bring the shards together.
+        """
+        items = [item if k % task[1] == task[0] else None for k, item in enumerate(self.every)]
+        return FileSource([*self.units], items, self.history)
+
     def batches(self, select: Select) -> Iterator[Batch]:
         assert self.shards is not None
         for shard, item in zip(self.shards, self.items):
             if not select(shard):
                 continue
             for piece in item:
-                for rows, rejects in piece.unit.read(piece.start, piece.stop, BATCH_ROWS):
+                wanted = piece.end - piece.start
+                for rows, rejects in piece.unit.read(piece.start, piece.end, max(1, min(BATCH_ROWS, wanted))):
                     aligned = align(rows, self.schema)
                     yield Batch(aligned, shard, False, rows.num_rows + len(rejects), rejects)
             yield Batch(empty_batch(self.schema), shard, last=True)
@@ -129,7 +176,7 @@ class FileSource:
     @property
     def unrenamed(self) -> list[str]:
         """The columns of inputs that declare them, which `--map` has not renamed yet."""
-        return list(dict.fromkeys(name for unit in self.units if not unit.renamed for name in unit.schema.names))
+        return list(dict.fromkeys(name for unit in self.used if not unit.renamed for name in unit.schema.names))
 
     def remark(self) -> str:
         """Which texts were not UTF-8, and what they were read as."""
@@ -148,12 +195,15 @@ class FileSource:
                 break
             kept = []
             for piece in item:
-                stop = min(piece.stop, piece.start + left)
-                if stop > piece.start or piece.start == piece.stop:
+                shorten = getattr(piece.unit, "shorten", None)
+                if shorten is not None:
+                    shorten(piece.start + max(left, 1))
+                stop = min(piece.end, piece.start + left)
+                if stop > piece.start or piece.start == piece.end:
                     kept.append(Slice(piece.unit, piece.start, stop))
                 left -= stop - piece.start
             items.append(kept)
-        return FileSource([*self.units], items)
+        return FileSource([*self.units], items, self.history)
 
     def resharded(self, rows: int | None, size: int | None, kept: list[np.ndarray] | None = None) -> FileSource:
         """The same rows cut into shards of `rows` rows, or of at most `size` bytes of pictures.
@@ -167,43 +217,58 @@ class FileSource:
         if grown is not None:
             items, slices = grown
             if not slices:
-                return FileSource([*self.units], items)
+                return FileSource([*self.units], items, self.history)
         current: list[Slice] = []
         filled = 0
+        limit = size if size is not None else rows
+        assert limit is not None
         for piece in slices:
-            sizes = (
-                piece.unit.row_sizes()[piece.start : piece.stop]
-                if size is not None
-                else np.ones(piece.stop - piece.start, np.int64)
-            )
-            limit = size if size is not None else rows
-            assert limit is not None
             start = piece.start
-            for k, weight in enumerate(sizes.tolist()):
-                if filled and filled + weight > limit:
-                    if piece.start + k > start:
-                        current.append(Slice(piece.unit, start, piece.start + k))
+            for stop, weight in _cuts(piece, filled, limit, by_size=size is not None):
+                if stop > start:
+                    current.append(Slice(piece.unit, start, stop))
+                start, filled = stop, weight
+                if stop < piece.end:
                     items.append(current)
-                    current, filled, start = [], 0, piece.start + k
-                filled += weight
-            if piece.stop > start:
-                current.append(Slice(piece.unit, start, piece.stop))
+                    current = []
         if current or not items:
             items.append(current)
-        return FileSource([*self.units], items)
+        return FileSource([*self.units], items, self.history)
+
+
+def _cuts(piece: Slice, filled: int, limit: int, by_size: bool) -> Iterator[tuple[int, int]]:
+    """Where a slice is cut, and how full the shard is that begins there; last its end, and how full the shard is there.
+
+    `filled` is how full the shard is in which the slice begins.
+    """
+    if by_size:
+        sizes = piece.unit.row_sizes()
+        for row in range(piece.start, piece.end):
+            weight = int(sizes[row])
+            if filled and filled + weight > limit:
+                yield row, 0
+                filled = 0
+            filled += weight
+    else:
+        start = piece.start
+        while piece.end - start > limit - filled:
+            start, filled = start + limit - filled, 0
+            yield start, 0
+        filled += piece.end - start
+    yield piece.end, filled
 
 
 def _whole(unit: Unit | None) -> Iterator[list[Slice] | None]:
     """The shards that a unit is where nobody cuts it otherwise."""
     if not isinstance(unit, FolderUnit):
-        yield None if unit is None else [Slice(unit, 0, unit.rows)]
+        yield None if unit is None else [Slice(unit)]
         return
     for start in range(0, max(unit.rows, 1), FILES_PER_SHARD):
         yield [Slice(unit, start, min(start + FILES_PER_SHARD, unit.rows))]
 
 
 def _row_keys(slices: list[Slice]) -> np.ndarray:
-    found = [row_keys(piece.unit, piece.start, piece.stop) for piece in slices]
+    found = [row_keys(piece.unit, piece.start, piece.end) for piece in slices]
     return np.concatenate([np.zeros(0, np.uint64), *found])
 
 
@@ -225,7 +290,7 @@ def _pieces(slices: list[Slice], places: np.ndarray) -> list[Slice]:
     """The rows at some places of joined slices, as slices."""
     if not len(places):
         return []
-    starts = np.cumsum([0, *(piece.stop - piece.start for piece in slices)])
+    starts = np.cumsum([0, *(piece.end - piece.start for piece in slices)])
     which = np.searchsorted(starts, places, side="right") - 1
     cuts = np.flatnonzero((np.diff(places) != 1) | (np.diff(which) != 0)) + 1
     found = []
@@ -419,7 +484,7 @@ class _Parts:
 # ---------------------------------------------------------------- schemas of several inputs
 
 
-def _unify_types(name: str, a: pa.DataType, b: pa.DataType) -> pa.DataType:
+def _unify_types(name: str, a: pa.DataType, b: pa.DataType, as_text: bool) -> pa.DataType:
     if a == b or pa.types.is_null(b):
         return a
     if pa.types.is_null(a):
@@ -432,24 +497,27 @@ def _unify_types(name: str, a: pa.DataType, b: pa.DataType) -> pa.DataType:
         for inner in names:
             left = a.field(inner).type if a.get_field_index(inner) >= 0 else pa.null()
             right = b.field(inner).type if b.get_field_index(inner) >= 0 else pa.null()
-            fields.append((inner, _unify_types(f"{name}.{inner}", left, right)))
+            fields.append((inner, _unify_types(f"{name}.{inner}", left, right, as_text)))
         return pa.struct(fields)
     if pa.types.is_list(a) and pa.types.is_list(b):
-        return pa.list_(_unify_types(name, a.value_type, b.value_type))
+        return pa.list_(_unify_types(name, a.value_type, b.value_type, as_text))
     try:
         one, two = pa.schema([("x", a)]), pa.schema([("x", b)])
         return pa.unify_schemas([one, two], promote_options="permissive").field(0).type
     except pa.ArrowException:
+        if as_text and IMAGE not in (a, b):
+            return pa.string()
         raise EditError(f"column `{name}` is {a} in one input and {b} in another", hint="read them apart") from None
 
 
-def unify(schemas: list[pa.Schema]) -> pa.Schema:
-    """The columns of all inputs together. Raises EditError where one column has types that do not meet."""
+def unify(schemas: list[pa.Schema], as_text: bool = False) -> pa.Schema:
+    """The columns of all inputs together. Where one column has types that do not meet, raises EditError, or makes the
+    values text (JSON)."""
     types: dict[str, pa.DataType] = {}
     for schema in schemas:
         for column in schema:
-            known = types.get(column.name)
-            types[column.name] = column.type if known is None else _unify_types(column.name, known, column.type)
+            known = types.get(column.name, column.type)
+            types[column.name] = _unify_types(column.name, known, column.type, as_text)
     return pa.schema(list(types.items()))
 
 
@@ -488,6 +556,9 @@ def align_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         mask = array.is_null() if array.null_count else None
         starts = pa.array(offsets - offsets[0], type=pa.int32())
         return pa.ListArray.from_arrays(starts, align_array(values, kind.value_type), mask=mask)
+    if pa.types.is_string(kind) and pa.types.is_nested(array.type):
+        texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in to_json(array)]
+        return pa.array(texts, kind)
     return array.cast(kind)
 
 

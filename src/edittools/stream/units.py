@@ -66,8 +66,10 @@ class Unit(Protocol):
 
     name: str
     renamed: bool  # whether its rows come under the names that --map gives
-    schema: pa.Schema
     history: History
+
+    @property
+    def schema(self) -> pa.Schema: ...
 
     @property
     def digest(self) -> str: ...
@@ -179,13 +181,29 @@ class TarUnit:
         self.table = table
         self.guesses = text.Guesses()
         self.tag = files.etag(path)
-        self.digest = digest("tar", self.tag, *_other_label(path, label), *([files.etag(table)] if table else []))
-        self.foreign_ids = False
+        self.table_tag = [files.etag(table)] if table else []
+        self.most: int | None = None
         with self._reading() as read:
             self.note: TarNote | None = TarReader(read, self.name).read_note()
-            self.history = self.note.history if self.note else History()
-            self.renamed = self.note is None
-            self.schema = self.note.schema if self.note else self._observed(read)
+        self.history = self.note.history if self.note else History()
+        self.renamed = self.note is None
+
+    @property
+    def digest(self) -> str:
+        first = [f"first {self.most}"] if self.most is not None else []
+        return digest("tar", self.tag, *_other_label(self.name, self.label), *self.table_tag, *first)
+
+    def shorten(self, most: int) -> None:
+        """Only the first `most` rows are wanted, so that the rest is not looked at: their files stand together."""
+        self.most = most
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.note.schema if self.note else self._observed[0]
+
+    @property
+    def foreign_ids(self) -> bool:
+        return self.note is None and self._observed[1]
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Read]:
@@ -197,16 +215,20 @@ class TarUnit:
         finally:
             reader.close()
 
-    def _observed(self, read: Read) -> pa.Schema:
+    @cached_property
+    def _observed(self) -> tuple[pa.Schema, bool]:
+        """The columns, and whether there are ids of its own, which only reading all sidecars tells."""
         observed = columns.ObservedSchema()
         known = self._known()
-        for sample in self.index:
-            row = self._row(sample, read, known, None)
-            if isinstance(row, dict):
-                observed.observe(row)
-                self.foreign_ids |= row["id"] != unquote_key(sample.key)
+        foreign_ids = False
+        with self._reading() as read:
+            for sample in self.index:
+                row = self._row(sample, read, known, None)
+                if isinstance(row, dict):
+                    observed.observe(row)
+                    foreign_ids |= row["id"] != unquote_key(sample.key)
         observed.observe({"id": "", "provenance": None})
-        return observed.schema()
+        return observed.schema(), foreign_ids
 
     def _known(self) -> dict[str, dict[str, Any]]:
         """What the table says, by key."""
@@ -222,11 +244,13 @@ class TarUnit:
         with self._reading() as read:
             reader = TarReader(read, self.name)
             if self.note:
-                return [Sample(key, tuple(group)) for key, group in samples(reader.members())]
-            found = foreign_samples(reader.entries(), lambda member: read(member.offset, 4) == _APPLE_DOUBLE)
+                own = itertools.islice(samples(reader.members()), self.most)
+                return [Sample(key, tuple(group)) for key, group in own]
+            entries = reader.entries() if self.most is None else _first(reader.entries(), self.most)
+            found = foreign_samples(entries, lambda member: read(member.offset, 4) == _APPLE_DOUBLE)
         there = {sample.key for sample in found}
         for key, row in self._known().items():
-            if key not in there:  # not fetched, and the table says why
+            if key not in there and self.most is None:  # not fetched, and the table says why
                 found.append(Sample(key, (), row["status"] or "not in the tar", row["error_message"], failed=False))
         return found
 
@@ -273,10 +297,22 @@ class TarUnit:
                     position += rows.num_rows
                     if first < last:
                         yield rows.slice(first, last - first), []
+                    if position >= stop:
+                        break
                 return
             known = self._known()
             made = (self._row(sample, read, known, self.guesses) for sample in self.index[start:stop])
             yield from parts(made, self.schema, batch_rows)
+
+
+def _first(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
+    """The entries of the first `most` keys."""
+    keys: set[str] = set()
+    for entry in entries:
+        keys.add(split_name(entry.name)[0])
+        if len(keys) > most:
+            return
+        yield entry
 
 
 def foreign_samples(entries: Iterable[Entry], is_apple_double: Callable[[Member], bool]) -> list[Sample]:

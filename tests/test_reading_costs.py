@@ -1,0 +1,107 @@
+"""What reading costs: array tasks read their own tars, picture columns are decoded once, memory stays flat."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Runner, picture
+
+from edittools.stream import files
+from edittools.stream.run import RunOptions, open_input
+from edittools.stream.source import FileSource, Slice, open_source
+
+
+def write_tar(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for k, (key, fields) in enumerate(rows):
+            for name, data in ((f"{key}.jpg", picture(k)), (f"{key}.json", json.dumps(fields).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    """Four tars of 3, 5, 2 and 4 rows, whose sidecars do not agree on what `score` is, nor on the columns."""
+    values: list[Any] = [1, "high", {"mean": 2}, [3]]
+    for k, count in enumerate((3, 5, 2, 4)):
+        rows = [(f"{k}{row}", {"score": values[k], f"only{k}": row}) for row in range(count)]
+        write_tar(tmp_path / "in" / f"{k}.tar", rows)
+    return tmp_path / "in"
+
+
+def test_an_array_task_reads_its_own_tars(tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: dict[str, int] = {}
+    whole = files.RangeReader.read
+
+    def counted(self: files.RangeReader, offset: int, length: int) -> bytes:
+        read[Path(self.path).name] = read.get(Path(self.path).name, 0) + length
+        return whole(self, offset, length)
+
+    monkeypatch.setattr(files.RangeReader, "read", counted)
+    source = open_input([str(tars)], RunOptions(task=(1, 4)))
+    assert isinstance(source, FileSource)
+    rows = [row for batch in source.batches(lambda shard: True) for row in batch.rows.to_pylist()]
+    assert [row["id"] for row in rows] == [f"1{k}" for k in range(5)]
+    assert read.pop("1.tar") > 5000
+    assert set(read.values()) == {512}, "of the others only the first block, which says whether they are of edittools"
+    assert source.count == 4 and [shard.index for shard in source.shards or ()] == [1]
+    assert "only1" in source.schema.names and "only2" not in source.schema.names
+
+
+@pytest.mark.parametrize("cut", [(), ("--rows", 4)])
+def test_what_the_tasks_made_is_one_set(edit: Runner, tars: Path, tmp_path: Path, cut: tuple[Any, ...]) -> None:
+    """Every row once, under the numbers of a run without tasks; columns on which tasks do not agree are text."""
+    edit("shard", tars, *cut, "-o", tmp_path / "whole")
+    for k in (2, 0, 1):
+        edit("shard", tars, *cut, "--task", f"{k}/3", "-o", tmp_path / "tasks")
+    assert (tmp_path / "tasks" / "_end.json").exists()
+    whole, found = (edit("cat", tmp_path / name, "-f", "jsonl").lines for name in ("whole", "tasks"))
+    assert [(row["id"], row["provenance"]["path"]) for row in found] == [
+        (row["id"], row["provenance"]["path"]) for row in whole
+    ]
+    assert len(found) == 14 and [r["only2"] for r in found if r["only2"] is not None] == [0, 1]
+    scores = {row["provenance"]["path"][0]: str(row["score"]) for row in found}
+    assert scores == {"0": "1", "1": "high", "2": '{"mean": 2}', "3": "[3]"}
+
+
+def test_shards_cut_anew_are_those_of_counting_rows_one_by_one(tars: Path) -> None:
+    source = open_source([str(tars)])
+    assert isinstance(source, FileSource)
+    counts = (3, 5, 2, 4)
+    places = [(k, row) for k, count in enumerate(counts) for row in range(count)]
+    for rows in range(1, 16):
+        cut = source.resharded(rows, None)
+        found = [
+            [(cut.units.index(piece.unit), row) for piece in item for row in range(piece.start, piece.end)]
+            for item in cut.items
+        ]
+        assert found == [places[k : k + rows] for k in range(0, len(places), rows)]
+    sizes = [int(size) for unit in source.units for size in unit.row_sizes()]
+    for size in (1, max(sizes), sum(sizes) // 3, sum(sizes)):
+        expected: list[list[int]] = [[]]
+        for k, weight in enumerate(sizes):
+            if expected[-1] and sum(sizes[j] for j in expected[-1]) + weight > size:
+                expected.append([])
+            expected[-1].append(k)
+        cut = source.resharded(None, size)
+        assert [sum(piece.end - piece.start for piece in item) for item in cut.items] == [len(e) for e in expected]
+
+
+def test_first_rows_of_many_tars(edit: Runner, tars: Path) -> None:
+    for limit in (0, 1, 3, 4, 9, 14, 99):
+        ids = [row["id"] for row in edit("cat", tars, "--limit", limit, "-f", "jsonl").lines]
+        assert ids == [f"{k}{row}" for k, count in enumerate((3, 5, 2, 4)) for row in range(count)][:limit]
+    source = open_source([str(tars)])
+    assert isinstance(source, FileSource)
+    unit = source.units[1]
+    assert Slice(unit).digest() == Slice(unit, 0, 5).digest() != Slice(unit, 0, 4).digest()
+    whole = Slice(unit).digest()
+    limited = open_input([str(tars)], RunOptions(limit=4))
+    assert limited.shards is not None and whole not in [shard.digest for shard in limited.shards]
