@@ -133,7 +133,7 @@ def test_every_format_carries_every_column(edit: Runner, table: pa.Table) -> Non
         base = Path(folder)
         pq.write_table(table, base / "in.parquet", store_schema=True)
         first = table.column("target").combine_chunks()
-        seen_as_pictures = first[0].is_valid  # a binary column is one of pictures if its first value is one
+        seen_as_pictures = first.null_count < len(first)  # the first value that is there is a picture
         edit("cat", base / "in.parquet", "-o", base / "a.tar", "--max-errors", 0)
         edit("cat", base / "a.tar", "-o", f"{base}/set/")
         edit("cat", f"{base}/set", "-o", base / "b.arrows", "--inline")

@@ -109,7 +109,8 @@ def command(
     sink = open_sink(run_options)
     before = rows_made_of(sink.folder) if isinstance(sink, ShardSetSink) and not run_options.overwrite else None
     source = open_input(list(input), run_options, mapping, Cut(rows, size, before))
-    typed = source.unrenamed if isinstance(source, FileSource) else source.schema.names
+    names = source.schema.names  # by whose making `mapping` has met what it names
+    typed = source.unrenamed if isinstance(source, FileSource) else names
     mapping.check(typed)
     for name in images:
         if name in typed and not image_leaves(pa.schema([source.schema.field(name)])):
