@@ -115,7 +115,7 @@ def _fields(kind: pa.StructType) -> dict[str, pa.DataType]:
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether Arrow takes the whole value as this type; of names that a type lacks it says nothing."""
+    """Whether Arrow takes the whole value as this type, of which it does not notice everything itself."""
     if not _known(value, kind):
         return False
     try:
@@ -126,13 +126,17 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def _known(value: Any, kind: pa.DataType) -> bool:
-    """Whether the type has every name in the value."""
-    if isinstance(value, dict) and pa.types.is_struct(kind):
+    """Whether objects stand where the type has them, and it has every name in them, and lists where it has lists."""
+    if value is None:
+        return True
+    if pa.types.is_struct(kind):
+        if not isinstance(value, dict):
+            return False
         fields = _fields(kind)
         return value.keys() <= fields.keys() and all(_known(item, fields[name]) for name, item in value.items())
-    if isinstance(value, list) and pa.types.is_list(kind):
-        return all(_known(item, kind.value_type) for item in value)
-    return True
+    if pa.types.is_list(kind):
+        return isinstance(value, list) and all(_known(item, kind.value_type) for item in value)
+    return not isinstance(value, (dict, list))
 
 
 def _split(value: Any, kind: pa.DataType) -> tuple[Any, Any]:

@@ -427,14 +427,13 @@ def _part(rows: list[dict[str, Any]], rejects: list[Reject], schema: pa.Schema) 
     try:
         return columns.to_batch(rows, schema), rejects
     except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
-        kept = []
+        kept = [columns.to_batch([], schema)]
         for row in rows:
             try:
-                columns.to_batch([row], schema)
-                kept.append(row)
+                kept.append(columns.to_batch([row], schema))
             except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError) as error:
                 rejects.append(_refused(row, "cannot be a row", describe(error)))
-        return columns.to_batch(kept, schema), rejects
+        return pa.concat_batches(kept), rejects
 
 
 def _refused(row: dict[str, Any], reason: str, value: str) -> Reject:
