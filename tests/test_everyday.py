@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import resource
 import struct
 import subprocess
@@ -18,10 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import EDIT, Runner, picture, rejects_of, rows_of, tar_bytes
 
+from edittools.record import COLUMNS, IMAGE
+from edittools.stream.batch import Reject
 from edittools.stream.columns import language
+from edittools.stream.source import open_source
 from edittools.stream.text import Guesses, decode
 
 HF = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE_FIELDS = {field.name for field in IMAGE}
 ANY = ("--max-errors", "100%")
 
 
@@ -527,7 +532,6 @@ def test_sidecars_that_name_pictures(edit: Runner, tmp_path: Path) -> None:
 def test_tables_that_change_while_they_are_read(tmp_path: Path) -> None:
     """Their rows are not those that were counted: an end of the run that names the file, not a loss of rows."""
     from edittools.errors import EditError
-    from edittools.stream.source import open_source
 
     pictures(tmp_path, 2)
     lines(tmp_path / "x.jsonl", {"image": "0.jpg"}, {"image": "1.jpg"})
@@ -1040,3 +1044,92 @@ def test_a_growing_folder_of_tars_gets_further_shards(edit: Runner, tmp_path: Pa
     edit(*words)
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
     assert [row["target"] for row in rows_of(tmp_path / "out")][6:] == [picture(20 + j) for j in range(3)]
+
+
+# ---------------------------------------------------------------- anything at all
+
+
+def everything(path: Path) -> tuple[str, set[bytes], list[Reject]]:
+    """What a source gives: all text of its rows and rejects, the pictures it refers to, and the rejects."""
+    rejects: list[Reject] = []
+    texts: list[str] = []
+    found: set[bytes] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict) and value.keys() == IMAGE_FIELDS:
+            if value["file"] is not None and not value["etag"].startswith("!"):
+                with open(value["file"], "rb") as file:
+                    file.seek(value["offset"])
+                    found.add(file.read(value["length"]))
+        elif isinstance(value, (dict, list)):
+            for item in value.values() if isinstance(value, dict) else value:
+                look(item)
+        elif value is not None:
+            texts.append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+
+    for batch in open_source([str(path)]).batches(lambda shard: True):
+        look(batch.rows.to_pylist())
+        look([reject.to_dict() for reject in batch.rejects])
+        assert batch.seen == batch.rows.num_rows + len(batch.rejects)
+        rejects += batch.rejects
+    return " ".join(texts), found, rejects
+
+
+def test_no_value_of_any_record_is_lost(tmp_path: Path) -> None:
+    """Random objects under the record's names and others: every number and word of them is in a row, or in a reject."""
+    names = [*COLUMNS, "image", "file_name", "result", "result_x", "a", "user_a", "user_source", "", "x.y"]
+    inner = ["parent", "kind", "instruction", "target", "mask", "slots", "name", "box", "score", "more", "en"]
+    for seed in range(150):
+        draw = random.Random(seed)
+        made: list[str] = []
+
+        def value(depth: int, draw: random.Random = draw, made: list[str] = made) -> Any:
+            kind = draw.randrange(8) if depth else draw.randrange(3)
+            if kind == 0:
+                return draw.choice([None, True, False, {}, [], ""])
+            if kind < 3:
+                number = 100_000 + len(made)
+                made.append(str(number))
+                return draw.choice([number, number + 0.5, f"w{number}", f"猫{number}\ud83d", number * 10**20])
+            size = draw.randrange(3)
+            if kind < 6:
+                return {draw.choice(inner): value(depth - 1) for _ in range(size)}
+            return [value(depth - 1) for _ in range(size)]
+
+        records = [
+            {name: value(3) for name in draw.sample(names, draw.randrange(1, 6))} for _ in range(draw.randrange(1, 5))
+        ]
+        text, _, rejects = everything(lines(tmp_path / "x.jsonl", *records))
+        assert {reject.reason for reject in rejects} <= {"missing file"}, rejects
+        gone = {int(str(reject.path).rpartition("/")[2]) for reject in rejects}
+        kept = json.dumps([record for k, record in enumerate(records) if k not in gone])
+        assert not [number for number in made if number in kept and number not in text], (seed, records)
+
+
+def test_no_file_of_any_sample_is_lost(tmp_path: Path) -> None:
+    endings = (
+        "jpg JPG png target.jpg source.jpg source.1.jpg source.0.png mask.png depth.png turn.0.target.png txt TXT "
+        "caption.txt json JSON x.json npy cls a.b.c a_b.c caption target source depth instruction id provenance objects"
+    ).split()
+    for seed in range(150):
+        draw = random.Random(seed)
+        members: list[tuple[str, bytes]] = []
+        shown: set[bytes] = set()
+        made: list[str] = []
+        for number in range(100, draw.randrange(102, 109)):
+            ending = draw.choice([*endings, ""])
+            name = draw.choice(["a", "b", "d/a", "é"]) + (f".{ending}" if ending else "")
+            word = f"w{number}q"
+            if ending.lower().endswith(("jpg", "png")):
+                data = picture(0) + word.encode()
+                shown.add(data)
+            elif ending.lower() == "json":
+                field = draw.choice(["caption", "target", "source", "id", "objects", "provenance", "mask", "x"])
+                data = json.dumps({field: draw.choice([word, [word], {"a": word}])}).encode()
+            else:
+                data = draw.choice([b"", b"\xff\x00"]) + word.encode()
+            if not data.startswith(picture(0)):
+                made.append(word)
+            members.append((name, data))
+        text, found, _ = everything(put(tmp_path / "x.tar", tar_bytes(members)))
+        assert shown <= found and not [word for word in made if word not in text], (seed, [name for name, _ in members])

@@ -234,7 +234,7 @@ def fit(value: Any, kind: pa.DataType) -> Any:
         if not isinstance(value, dict) or (not value and kind.num_fields):
             return None
         return {name: fit(value.get(name), inner) for name, inner in _fields(kind).items()}
-    return value
+    return None if value == {} else value  # an empty record fits anywhere
 
 
 class ObservedSchema:

@@ -379,6 +379,7 @@ def _foreign_row(
         fields = _sidecar(text.decode(content(named[sidecar]), guesses), named, stored)
         if fields is not None:
             taken.add(sidecar)
+    others: list[tuple[list[str], Member]] = []
     for ending, member in sample.files:
         if ending in taken:
             continue
@@ -386,7 +387,10 @@ def _foreign_row(
         head = read(member.offset, min(member.size, 64))
         if images.sniff(head) is not None or parts[-1].lower() in IMAGE_ENDINGS:
             _place_picture(row, parts, unit.picture(member, {}))
-        elif parts[-1].lower() == "txt":
+        else:
+            others.append((parts, member))
+    for parts, member in others:  # after the pictures, whose names come first
+        if parts[-1].lower() == "txt":
             name = "caption" if len(parts) == 1 else "_".join(parts)
             columns.put(row, name, text.lines(content(member), guesses))
         else:
