@@ -19,6 +19,7 @@ from test_writers import Server, chat, response
 from edittools.errors import UsageError
 from edittools.judges.judgements import judge_names, passes_of, score_dimensions, score_name
 from edittools.judges.rubrics import load_rubric, rubric_names
+from edittools.judges.rubrics.text import KEYS
 from edittools.judges.vlm_stage import COLUMN, JUDGEMENT
 from edittools.models.writers import Reply
 from edittools.stream.batch import Batch, Shard
@@ -268,3 +269,63 @@ def test_a_run_of_another_judge_in_the_same_set(edit: Runner, panel: Path) -> No
     assert (
         "--judge NAME" in edit("eval", "gedit", panel, "--judge", "plain", "--judge-run", f"x={panel}", check=2).stderr
     )
+
+
+def test_pairs_by_several_judges(edit: Runner, tmp_path: Path) -> None:
+    """Four comparisons: one judge without a name says A wins all, `b` ties twice, loses one and fails of the last."""
+
+    def entry(name: str | None, score: float | None) -> dict[str, Any]:
+        blank = {child.name: None for child in JUDGEMENT}
+        state = {"state": "failed", "error": "503"} if score is None else {"state": "ok"}
+        return {**blank, **state, "rubric": "pairwise", "dimension": "preference", "judge": name, "score": score,
+                "pass": 0, "model": f"m-{name}"}  # fmt: skip
+
+    said = [[entry(None, 1.0), entry("b", score)] for score in (0.5, 0.5, 0.0, None)]
+    table = {"id": list("abcd"), "judgements": pa.array(said, pa.list_(JUDGEMENT))}
+    pq.write_table(pa.table(table), tmp_path / "pairs.parquet")
+    words = ["eval", "pairwise", tmp_path / "pairs.parquet", "--models", "A,B", "-f"]
+    assert "plain, b" in edit(*words, "json", check=2).stderr
+    found = {name: json.loads(edit(*words, "json", "--judge", name).stdout) for name in ("plain", "b", "all")}
+    rates = {name: one["models"]["A"]["win_rate"] for name, one in found.items()}
+    assert rates == {"plain": 1, "b": pytest.approx(1 / 3), "all": pytest.approx((0.75 + 0.75 + 0.5) / 3)}
+    assert [one["comparisons"] for one in found.values()] == [4, 3, 3]
+    assert found["all"]["reasons"] == {"b: 503": 1} and found["b"]["judges"] == {"b": ["m-b"]}
+    assert found["all"]["models"]["A"]["wins"] == 1.5 and found["all"]["models"]["A"]["losses"] == 0.5
+    assert found["all"]["between_judges"]["preference"]["means"] == {"plain": 1, "b": pytest.approx(1 / 3)}
+    shown = edit(*words, "markdown", "--judge", "all").stdout.decode()
+    assert "The judges beside each other" in shown and "plain (m-None); b (m-b), the mean over them" in shown
+
+
+def test_the_text_subset_by_several_judges(edit: Runner, tmp_path: Path) -> None:
+    """Three cases, by a judge in two passes and by another; a judge counts once, and a case needs both."""
+
+    def said(name: str | None, turn: int, score: float | None) -> list[dict[str, Any]]:
+        blank = {child.name: None for child in JUDGEMENT}
+        state = {"state": "filtered", "error": "no"} if score is None else {"state": "ok"}
+        return [{**blank, **state, "rubric": "text", "dimension": key, "judge": name, "score": score, "pass": turn,
+                 "reply": f"{name} says {key}", "model": f"m-{name}"} for key in KEYS]  # fmt: skip
+
+    # The first judge's means are 3, 5 and 1; the second one says 5, 4 and nothing.
+    judgements = [
+        [*said(None, 0, first), *said(None, 1, second), *said("b", 0, other)]
+        for first, second, other in ((2.0, 4.0, 5.0), (5.0, 5.0, 4.0), (1.0, 1.0, None))
+    ]
+    picture = {"bytes": encode(pixels(1), "PNG"), "path": None}
+    case = {"benchmark": "rededit", "task": "text", "language": "cn", "key": "1", "subset": False, "suite": ""}
+    rows = [
+        {"id": str(k), "case": case, "instruction": {"zh": "改"}, "source": [picture], "result": picture}
+        for k in range(3)
+    ]
+    table = pa.Table.from_pylist(rows).append_column("judgements", pa.array(judgements, pa.list_(JUDGEMENT)))
+    pq.write_table(table, tmp_path / "text.parquet")
+    words = ["eval", "rededit", tmp_path / "text.parquet", "--suite", "text", "-f"]
+    assert "plain, b" in edit(*words, "json", check=2).stderr
+    found = {name: json.loads(edit(*words, "json", "--judge", name, "-o", tmp_path / f"{name}.html").stdout)
+             for name in ("plain", "b", "all")}  # fmt: skip
+    means = {name: (one["metrics"]["style"]["n"], one["metrics"]["style"]["mean"]) for name, one in found.items()}
+    assert means == {"plain": (3, 3), "b": (2, 4.5), "all": (2, 4.25)}
+    assert found["all"]["reasons"]["style"] == {"b: no": 1} and found["b"]["judge"]["judge name"] == "b"
+    assert found["all"]["between_judges"]["style"]["means"] == {"plain": 4, "b": 4.5}
+    page = (tmp_path / "all.html").read_text()
+    assert "None says style" in page and "b says style" in page and "The judges beside each other" in page
+    assert "b says style" not in (tmp_path / "plain.html").read_text()

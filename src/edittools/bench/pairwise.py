@@ -9,17 +9,20 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from edittools.bench import statistics
 from edittools.bench.case_list import case_id
+from edittools.bench.panel import between_judges
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.rescoring import MUCH
 from edittools.errors import EditError, UsageError
+from edittools.judges.judgements import chosen_judges, in_order, judge_names, passes_of
 from edittools.stream.source import Source
 
 RUBRIC = "pairwise"
@@ -31,23 +34,34 @@ ELO = 400 / math.log(10)
 WEAK = 0.01
 """Precision of the prior on log strengths (sd 10, or 1,737 points): keeps those finite that win always."""
 
+Outcome = tuple[float, float, float]
+
 _HINT = "edit judge ROWS --rubric pairwise --second COLUMN --model J -o JUDGED/"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`outcome` are the shares of a win, a tie and a loss of `first` over the passes; None where nothing was read."""
+    """`outcome` are the shares of a win, a tie and a loss of `first` over the passes; None where nothing was read.
+
+    Of several judges it is the mean of what each says, and `alone` that of each; None where one of them says nothing.
+    """
 
     cluster: str
     first: str
     second: str
-    outcome: tuple[float, float, float] | None
+    outcome: Outcome | None
     reason: str = ""
+    alone: Mapping[str, Outcome | None] = field(default_factory=dict)
 
 
-def read_comparisons(source: Source, models: tuple[str, str] | None, cluster: str | None) -> list[Comparison]:
-    """The comparisons of a set; `models` are two columns that name them, or their names. Rows that were rejected on
-    the way count as failed. Raises UsageError where the rows are no such comparisons."""
+def read_comparisons(
+    source: Source, models: tuple[str, str] | None, cluster: str | None, judge: str | None = None
+) -> tuple[list[Comparison], dict[str, set[str]]]:
+    """The comparisons of a set, and whom they are of: judge -> the models that answered.
+
+    `models` are two columns that name the models compared, or their names; `judge` is chosen_judges'. Rows that were
+    rejected on the way count as failed. Raises UsageError where the rows are no such comparisons.
+    """
     names = source.schema.names
     for name in ("judgements", *filter(None, [cluster])):
         if name not in names:
@@ -56,19 +70,30 @@ def read_comparisons(source: Source, models: tuple[str, str] | None, cluster: st
     pair = models or usual or ("first", "second")
     columns = set(pair) <= set(names)
     key = cluster or next(name for name in ("case", "group", "id") if name in names)
-    found = []
+    found: list[tuple[str, str, str, dict[str, tuple[Outcome | None, str]]]] = []
+    answered: dict[str, set[str]] = defaultdict(set)
     rejects = stored_rejects(source)
     for batch in source.batches(lambda shard: True):
         rejects += batch.rejects
         taken = {name: batch.rows.column(name).to_pylist() for name in {key, "judgements", *(pair if columns else ())}}
         for number, judgements in enumerate(taken["judgements"]):
             first, second = (str(taken[name][number]) if columns else name for name in pair)
-            found.append(Comparison(_cluster(taken[key][number]), first, second, *_outcome(judgements or [])))
-    if not any(one.outcome or one.reason for one in found):
+            said: dict[str, tuple[Outcome | None, str]] = {}
+            for name in judge_names([judgements], RUBRIC):
+                passes = passes_of(judgements, RUBRIC, name)
+                said[name] = _outcome(passes)
+                answered[name] |= {model for one in passes for said_so in one.values() if (model := said_so["model"])}
+            found.append((_cluster(taken[key][number]), first, second, said))
+    judges = chosen_judges(in_order(answered), judge)
+    if not answered:
         raise UsageError(f"no row was judged by rubric {RUBRIC}", hint=_HINT)
+    made = [
+        _comparison(case, first, second, {name: said.get(name, (None, "not judged")) for name in judges})
+        for case, first, second, said in found
+    ]
     if not columns:
-        found += [Comparison(one.id, *pair, None, f"rejected by {one.stage}: {one.reason}") for one in rejects]
-    return found
+        made += [Comparison(one.id, *pair, None, f"rejected by {one.stage}: {one.reason}") for one in rejects]
+    return made, {name: answered[name] for name in judges}
 
 
 def _cluster(value: Any) -> str:
@@ -77,8 +102,20 @@ def _cluster(value: Any) -> str:
     return str(value)
 
 
-def _outcome(judgements: list[dict[str, Any]]) -> tuple[tuple[float, float, float] | None, str]:
-    mine = [one for one in judgements if one["rubric"] == RUBRIC and one["dimension"] == "preference"]
+def _comparison(case: str, first: str, second: str, said: dict[str, tuple[Outcome | None, str]]) -> Comparison:
+    if len(said) == 1:
+        return Comparison(case, first, second, *next(iter(said.values())))
+    alone = {judge: outcome for judge, (outcome, _) in said.items()}
+    known = [outcome for outcome in alone.values() if outcome is not None]
+    if len(known) < len(alone):
+        why = next(f"{judge}: {reason}" for judge, (outcome, reason) in said.items() if outcome is None)
+        return Comparison(case, first, second, None, why, alone)
+    mean: Any = tuple(math.fsum(shares) / len(shares) for shares in zip(*known))
+    return Comparison(case, first, second, mean, "", alone)
+
+
+def _outcome(passes: list[dict[str, Mapping[str, Any]]]) -> tuple[Outcome | None, str]:
+    mine = [one["preference"] for one in passes if "preference" in one]
     scores = [one["score"] for one in mine if one["score"] is not None]
     if not scores:
         return None, next((one["error"] or one["state"] for one in mine), "")
@@ -121,10 +158,24 @@ def summarize(comparisons: list[Comparison], seed: int) -> dict[str, Any]:
         "pairs": made,
         "tie": ties,
         "reasons": reasons,
+        **_between(comparisons),
         "notes": ["a tie is half a win; Elo by Bradley and Terry's model with Davidson's ties, mean 1,000; 95% "
                   "intervals over cases"],
         "warnings": _warnings(len(known), len(failed), entries),
     }  # fmt: skip
+
+
+def _between(comparisons: list[Comparison]) -> dict[str, Any]:
+    """How far several judges agree on who wins; nothing of one."""
+    scores: dict[str, list[dict[str, float]]] = {}
+    for one in comparisons:
+        for judge, outcome in one.alone.items():
+            value = {} if outcome is None else {"preference": outcome[0] + outcome[1] / 2}
+            scores.setdefault(judge, []).append(value)
+    found = between_judges(scores)
+    for entry in found.values():
+        del entry["within_one"]  # which all preferences are
+    return {"between_judges": found} if found else {}
 
 
 def _warnings(known: int, failed: int, entries: dict[str, dict[str, Any]]) -> list[str]:

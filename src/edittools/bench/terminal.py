@@ -233,8 +233,8 @@ class ScoreTable:
 
 
 def _between_judges(found: dict[str, Any]) -> Listing:
-    judges = list(next(iter(found.values()), {"means": {}})["means"])
-    names = ["cases", "alpha", "within_one", "spearman"]
+    any_of: dict[str, Any] = next(iter(found.values()), {"means": {}})
+    judges, names = list(any_of["means"]), [name for name in any_of if name != "means"]
     rows = [
         [dimension, *(_number(entry[name]) for name in names), *(_number(entry["means"][judge]) for judge in judges)]
         for dimension, entry in found.items()
@@ -336,7 +336,8 @@ def pairwise_listings(found: dict[str, Any]) -> list[Listing]:
     title = f"Pairwise: {found['comparisons']:,} comparisons of {found['cases']:,} cases, {found['failed']:,} failed"
     made = [Listing(title, ["model", *columns, "Elo", "95%"], rows, found["notes"], found["warnings"])]
     rows = [[pair["first"], pair["second"], *rate(pair)] for pair in found["pairs"]]
-    return [*made, Listing("Every two models", ["model", "against", *columns], rows)]
+    made.append(Listing("Every two models", ["model", "against", *columns], rows))
+    return made + ([_between_judges(found["between_judges"])] if "between_judges" in found else [])
 
 
 def text_listings(found: dict[str, Any]) -> list[Listing]:

@@ -299,7 +299,7 @@ _USED = {
     "--cases": {"cases", "images", "results", "limit", "output", "format", "overwrite"},
     "--export": {"export", "input", "partial", "overwrite"},
     "dataset": _PAGE,
-    "pairwise": _PAGE | {"models", "pair", "cluster", "seed"},
+    "pairwise": _PAGE | {"models", "pair", "cluster", "judge", "seed"},
     "heldout": _PAGE | {"run_folder", "data"},
     "--suite text": _PAGE | {"suite", "language", "meta", "judge", "seed"},
     "judged rows": _PAGE
@@ -350,7 +350,7 @@ def _dataset(ctx: click.Context, input: list[str], chosen: str) -> None:
 
 
 def _pairwise(ctx: click.Context, input: list[str], chosen: str) -> None:
-    from edittools.bench.pairwise import read_comparisons, summarize
+    from edittools.bench.pairwise import Comparison, read_comparisons, summarize
     from edittools.bench.score_report import render_listings
     from edittools.bench.terminal import pairwise_listings
     from edittools.stream.run import RunOptions, open_input
@@ -364,8 +364,17 @@ def _pairwise(ctx: click.Context, input: list[str], chosen: str) -> None:
         names, _, path = word.partition("=")
         parts.append(([path], _two(names, "--pair")))
     sources = [(open_input(paths, read), names) for paths, names in parts]
-    comparisons = [one for source, names in sources for one in read_comparisons(source, names, given["cluster"])]
+    comparisons: list[Comparison] = []
+    judges: dict[str, set[str]] = {}
+    for source, names in sources:
+        read_here, by = read_comparisons(source, names, given["cluster"], given["judge"])
+        comparisons += read_here
+        for name, models in by.items():
+            judges[name] = judges.get(name, set()) | models
     found = summarize(comparisons, given["seed"])
+    found["judges"] = {name: sorted(models) for name, models in judges.items()}
+    told = "; ".join(f"{name} ({', '.join(models) or 'unknown'})" for name, models in found["judges"].items())
+    found["notes"].append(f"judge: {told}" + (", the mean over them" if len(judges) > 1 else ""))
     listings = pairwise_listings(found)
     if output is not None:
         page = render_listings(

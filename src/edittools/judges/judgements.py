@@ -69,8 +69,11 @@ def called(judgement: Mapping[str, Any]) -> str:
 
 def judge_names(rows: Iterable[Judgements | None], rubric: str) -> list[str]:
     """Who judged any row by a rubric; the judge without a name first, the others by name."""
-    found = {called(one) for judgements in rows for one in judgements or () if one["rubric"] == rubric}
-    return sorted(found, key=lambda name: (name != PLAIN, name))
+    return in_order({called(one) for judgements in rows for one in judgements or () if one["rubric"] == rubric})
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name != PLAIN, name))
 
 
 def passes_of(judgements: Judgements | None, rubric: str, judge: str) -> list[dict[str, Mapping[str, Any]]]:
