@@ -102,7 +102,7 @@ def test_adapters_that_do_not_fit_say_so(qwen, tmp_path):
     for spec, said in (
         (tmp_path / "missing.safetensors", "no such safetensors file"),
         (tmp_path / "none.safetensors", "no adapters"),
-        (tmp_path / "renamed.safetensors", "not adapters for a QwenImageEditPlusPipeline"),
+        (tmp_path / "renamed.safetensors", "is of no module of this model"),
         (tmp_path, "expected one safetensors file"),
     ):
         with pytest.raises(EditError, match=said):

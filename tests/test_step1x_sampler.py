@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_systems import WIDTH, save_e1, save_flux_vae, save_qwen_vl
 
-from edittools.errors import RowError, UsageError
+from edittools.errors import EditError, RowError, UsageError
 from edittools.models import step1x_weights
 from edittools.models.editors import EditRequest, load_editor
 from edittools.models.qwen_states import QwenStates
@@ -183,7 +183,7 @@ def test_defaults_and_what_it_refuses(known):
     assert isinstance(result, RowError)
     with pytest.raises(UsageError, match="--distilled-guidance"):
         load_editor(str(folder), distilled_guidance=2.0)
-    with pytest.raises(UsageError, match="--lora"):
+    with pytest.raises(EditError, match="no such safetensors"):
         load_editor(str(folder), lora=("x.safetensors",))
 
 

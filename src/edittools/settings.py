@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+import types
 import typing
 from typing import Any, TypeVar
 
@@ -35,6 +36,10 @@ def read_value(value: Any, kind: Any, where: str) -> Any:
         except tomllib.TOMLDecodeError:
             raise UsageError(f"{where} is not a number: {value}") from None
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # X | None, whose None is not written
+        return read_value(value, inner[0], where)
+    if kind is str and type(value) in (int, float):
+        return str(value)  # a name that looks like a number: `version = 1.1`, `version=1.1`
     if kind is float and type(value) is int:
         return float(value)
     if origin is list and isinstance(value, list):

@@ -55,6 +55,12 @@ from edittools.errors import UsageError
     group="Model",
     help="Of the texts to learn: the recipe's `language`.",
 )
+@options.option(
+    "--lora-format",
+    type=click.Choice(["diffusers", "peft", "kohya", "comfyui", "ai-toolkit"]),
+    group="Output",
+    help="Spelling of the file of adapters, of a recipe that trains adapters: its `model.lora.format`.",
+)
 @options.option("--device", default="cpu", show_default=True, group="Model", help="cpu, cuda, cuda:1, mps.")
 @options.option(
     "--encoder-dtype",
@@ -177,6 +183,10 @@ def command(
         if value is not None:
             values[name] = value
     made = load_recipe(recipe, values)
+    if given["lora_format"] is not None:
+        if "lora" not in made.model:
+            raise UsageError("--lora-format: this recipe trains no adapters", hint="--recipe lora")
+        made = load_recipe(recipe, values | {"model.lora.format": given["lora_format"]})
     chosen = ctx.params
     if chosen["dry_run"]:
         for name, value in dataclasses.asdict(made).items():

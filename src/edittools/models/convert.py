@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edittools.errors import EditError
@@ -17,10 +18,12 @@ from edittools.models.embedders import arcface, isc21, sscd
 from edittools.models.weights import read_released
 
 
-def convert(path: str | Path, target: str | Path, layout: str = "ours") -> str:
-    """Convert; returns what it was. `layout` other than "ours" is Step1X-Edit's alone. Raises EditError."""
+def convert(
+    path: str | Path, target: str | Path, layout: str = "ours", encoders: Mapping[str, str | Path] | None = None
+) -> str:
+    """Convert; returns what it was. `layout` other than "ours", and encoders, are Step1X-Edit's. Raises EditError."""
     if Path(path).is_dir() or Path(path).suffix == ".safetensors":
-        return step1x_weights.convert(path, target, layout)
+        return step1x_weights.convert(path, target, layout, encoders)
     released = read_released(path)
     for module in (aesthetic, raft, sscd, isc21, arcface):
         if module.recognises(released):
@@ -41,12 +44,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--to", choices=step1x_weights.LAYOUTS, default="ours", help="layout of Step1X-Edit (default: %(default)s)"
     )
+    parser.add_argument("--vae", metavar="FOLDER", help="of Step1X-Edit: FLUX.1's vae/, which becomes the folder's")
+    parser.add_argument(
+        "--language-model", metavar="FOLDER", help="of Step1X-Edit: Qwen2.5-VL-7B-Instruct with its processor, likewise"
+    )
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
+    given = {"vae": options.vae, "text_encoder": options.language_model}
+    encoders = {name: folder for name, folder in given.items() if folder}
     try:
-        print(f"{convert(options.source, options.target, options.to)}: {options.target}", file=sys.stderr)
+        print(f"{convert(options.source, options.target, options.to, encoders)}: {options.target}", file=sys.stderr)
     except EditError as error:
         print(f"convert: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.status

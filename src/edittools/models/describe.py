@@ -6,13 +6,29 @@ from pathlib import Path
 
 import xxhash
 
+from edittools.models.weights import read_config
+
 
 def describe_model(spec: str) -> str:
-    """NAME@DIGEST for a folder (of its configuration and weights, by content), the name itself for the hub."""
+    """NAME@DIGEST for a folder (of its configuration and weights, by content), the name itself for the hub.
+
+    A run of adapters is what it is together with the model that they are for.
+    """
     folder = Path(spec)
     if not folder.is_dir():
         return spec
-    return f"{folder.resolve().name}@{folder_digest(folder)}"
+    described = f"{folder.resolve().name}@{folder_digest(folder)}"
+    base = _base(folder)
+    return f"{described} on {describe_model(base)}" if base else described
+
+
+def _base(folder: Path) -> str:
+    """The weights that the adapters of a run are for; nothing for another folder."""
+    if not (folder / "config.json").is_file():
+        return ""
+    recipe = read_config(folder).get("recipe")
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    return str(model["weights"]) if isinstance(model, dict) and model.get("lora") and model.get("weights") else ""
 
 
 def folder_digest(folder: Path) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from edittools.errors import EditError, RowError, UsageError
+from edittools.errors import EditError, RowError, UsageError, describe
 from edittools.models.editors import EditorOptions, EditRequest, Work
+from edittools.models.flow import SAMPLER_LINE
 from edittools.models.weights import check_kept, read_config
 
 # Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch.
@@ -63,7 +64,7 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> Diffuser
         extra["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=mapping)
     pipe = open_pipeline(folder, dtype, legacy_positions=options.legacy_positions, **extra)
     if options.lora:
-        add_adapters(pipe, options.lora, merge=options.quantize is None)
+        add_adapters(pipe.components, options.lora, merge=options.quantize is None, pipe=type(pipe))
     network = getattr(pipe, "transformer", None)
     for name in ("attention", "cache", "compile"):
         if getattr(options, name) and network is None:
@@ -100,6 +101,28 @@ def pipeline_class(folder: Path) -> str:
     """The class that a pipeline's folder names; nothing where it brings its own code."""
     name = read_config(folder, "model_index.json").get("_class_name")
     return name if isinstance(name, str) else ""
+
+
+def pipeline_parts(folder: Path) -> dict[str, Path]:
+    """What a pipeline's folder holds beside its transformer, by name: no more than what its index lists."""
+    names = ["model_index.json", *read_config(folder, "model_index.json")]
+    return {name: folder / name for name in names if name != "transformer" and (folder / name).exists()}
+
+
+def sampler_shift(folder: Path) -> tuple[float, list[float]]:
+    """The shift of time that a model's own scheduler makes, as flow.shift_factor() takes it: a factor, or a line.
+
+    FLUX.1's where the folder has no scheduler. Raises UsageError for one whose shift is of another form.
+    """
+    if not (folder / "scheduler" / "scheduler_config.json").is_file():
+        return 0.0, list(SAMPLER_LINE)
+    config = read_config(folder / "scheduler", "scheduler_config.json")
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift", 1.0)), []
+    if config.get("time_shift_type", "exponential") != "exponential":
+        raise UsageError(f"{folder}: a scheduler with time_shift_type {config['time_shift_type']}", hint="set `shift`")
+    names = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
+    return 0.0, [float(config.get(name, usual)) for name, usual in zip(names, SAMPLER_LINE)]
 
 
 def open_pipeline(folder: Path, dtype: str, *, legacy_positions: bool = False, **components: Any) -> Any:
@@ -204,11 +227,14 @@ class DiffusersEditor:
             raise RowError(f"{type(self.pipe).__name__} takes one source picture", len(request.sources))
         pictures = [Image.fromarray(source) for source in request.sources]
         size = {"height": request.height, "width": request.width}
-        result = self.pipe(
-            image=pictures if several else pictures[0],
-            prompt=request.instruction,
-            generator=torch.Generator().manual_seed(request.seed),  # on the CPU: the same noise on every device
-            **self.call,
-            **{name: value for name, value in size.items() if value is not None},
-        )
+        try:
+            result = self.pipe(
+                image=pictures if several else pictures[0],
+                prompt=request.instruction,
+                generator=torch.Generator().manual_seed(request.seed),  # on the CPU: the same noise on every device
+                **self.call,
+                **{name: value for name, value in size.items() if value is not None},
+            )
+        except (ValueError, ZeroDivisionError) as error:  # of pictures that are very long, say
+            raise RowError(f"{type(self.pipe).__name__} cannot edit it", describe(error)) from error
         return np.asarray(result.images[0].convert("RGB"))

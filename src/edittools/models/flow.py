@@ -45,14 +45,18 @@ def shift(t: Tensor, factor: float) -> Tensor:
     return factor * t / (1 + (factor - 1) * t)
 
 
+SAMPLER_LINE = (256.0, 0.5, 4096.0, 1.15)
+"""What diffusers' scheduler does where its configuration says nothing else: FLUX.1's."""
+
+
 def shift_factor(fixed: float, line: Sequence[float], tokens: int) -> float:
     """s of shift(): `fixed`, or with a line [n0, mu0, n1, mu1] e^mu, mu linear in the target's number of tokens.
 
-    FLUX has mu 0.5 at 256 tokens and 1.15 at 4096, Qwen-Image 0.5 at 256 and 0.9 at 8192.
+    Qwen-Image has mu 0.5 at 256 tokens and 0.9 at 8192. With neither, `fixed` 0, the line is SAMPLER_LINE.
     """
-    if not line:
+    if fixed and not line:
         return fixed
-    n0, mu0, n1, mu1 = line
+    n0, mu0, n1, mu1 = line or SAMPLER_LINE
     return math.exp(mu0 + (tokens - n0) * (mu1 - mu0) / (n1 - n0))
 
 

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from edittools.errors import EditError
+from edittools.errors import EditError, RowError
 from edittools.models.diffusers_pipeline import qwen_processor
 
+MOST_RATIO = 200  # of a picture's sides
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
@@ -27,6 +28,14 @@ class Encoded:
     is_picture: Tensor  # (L,) bool
     positions: Tensor  # (L, 3): the time, row and column axes of the rotary embedding
     grid: tuple[int, int]  # rows and columns of the first picture's tokens
+
+
+def check_ratios(sizes: list[tuple[int, ...]]) -> None:
+    """Raises RowError for the height and width of a picture that Qwen2.5-VL's processor refuses."""
+    for size in sizes:
+        ratio = max(size) / min(size)
+        if ratio > MOST_RATIO:
+            raise RowError(f"one side is more than {MOST_RATIO} times the other", round(ratio, 1))
 
 
 class QwenStates:
@@ -61,7 +70,11 @@ class QwenStates:
 
     @torch.no_grad()
     def encode(self, pieces: list[str], pictures: list[np.ndarray]) -> Encoded:
-        """A prompt in pieces that are tokenised one by one, with one picture (uint8 h x w x 3) per image token."""
+        """A prompt in pieces that are tokenised one by one, with one picture (uint8 h x w x 3) per image token.
+
+        Raises RowError for a picture that is too long.
+        """
+        check_ratios([picture.shape[:2] for picture in pictures])
         device, pad = self.model.device, self.config.image_token_id
         made = None
         if pictures:

@@ -15,6 +15,7 @@ Shape = tuple[int, int]  # height, width in pixels
 
 SLACK = 0.06  # a shape may have so much less than the wanted area, to come nearer to its ratio
 NEARBY = 0.15  # of areas whose logarithms differ by less, the ratio decides
+SAME_SCENE = 0.06  # of aspect ratios' logarithms: sides that were rounded to 16 or 32 pixels differ so much
 
 
 def shapes(ratios: Sequence[str], sides: Sequence[int], multiple: int) -> list[Shape]:
@@ -63,6 +64,12 @@ def cropped_by(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     # what a cover keeps is the ratio of the two aspect ratios, the smaller over the larger
     ratio = np.log(sizes[..., 1] / sizes[..., 0]) - np.log(shapes[..., 1] / shapes[..., 0])
     return -np.expm1(-np.abs(ratio))
+
+
+def same_scene(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Do pictures (..., 2) have about the aspect ratios of targets (..., 2), so that both show the same scene?"""
+    ratios, wanted = (np.log(x[..., 0] / x[..., 1]) for x in (sizes, targets))
+    return np.abs(ratios - wanted) < SAME_SCENE
 
 
 def choose(sizes: np.ndarray, choices: Sequence[Shape]) -> np.ndarray:

@@ -23,7 +23,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from edittools.errors import EditError, describe
 from edittools.models.connector import Connector, ConnectorConfig, read_connector_config, settings
-from edittools.models.weights import read_config
+from edittools.models.weights import link, read_config
 from edittools.stream import files
 
 LAYOUTS = ("ours", "official", "fork")
@@ -168,17 +168,31 @@ def _connector_moves(config: ConnectorConfig) -> Iterator[Move]:
         yield Move("connector.scale_factor", ("connector.pooled_scale",))
 
 
+def flux_modules(doubles: int, singles: int) -> dict[str, tuple[str, ...]]:
+    """FLUX.1's linear modules by their released names -> diffusers' names, several where one holds them all.
+
+    All but the last modulation, whose halves change places: `final_layer.adaLN_modulation.1`.
+    """
+    fused: dict[str, tuple[str, ...]] = {theirs: (ours,) for theirs, ours in _ENDS.items()}
+    for count, theirs, ours, inner in (
+        (doubles, "double_blocks", "transformer_blocks", _DOUBLE),
+        (singles, "single_blocks", "single_transformer_blocks", _SINGLE),
+    ):
+        for k in range(count):
+            fused |= {f"{theirs}.{k}.{a}": tuple(f"{ours}.{k}.{name}" for name in names) for a, names in inner.items()}
+    return fused
+
+
 def official_moves(shape: Shape) -> list[Move]:
     """What the official file calls each of its tensors."""
-    fused: dict[str, tuple[str, ...]] = {theirs: (f"transformer.{ours}",) for theirs, ours in _ENDS.items()}
+    doubles, singles = shape.transformer["num_layers"], shape.transformer["num_single_layers"]
+    fused = {a: tuple(f"transformer.{b}" for b in bs) for a, bs in flux_modules(doubles, singles).items()}
     norms: dict[str, str] = {}
-    for k in range(shape.transformer["num_layers"]):
+    for k in range(doubles):
         theirs, block = f"double_blocks.{k}", f"transformer.transformer_blocks.{k}"
-        fused |= {f"{theirs}.{a}": tuple(f"{block}.{name}" for name in names) for a, names in _DOUBLE.items()}
         norms |= {f"{theirs}.{a}": f"{block}.{name}" for a, name in _DOUBLE_NORMS.items()}
-    for k in range(shape.transformer["num_single_layers"]):
+    for k in range(singles):
         theirs, block = f"single_blocks.{k}", f"transformer.single_transformer_blocks.{k}"
-        fused |= {f"{theirs}.{a}": tuple(f"{block}.{name}" for name in names) for a, names in _SINGLE.items()}
         norms |= {f"{theirs}.{a}": f"{block}.{name}" for a, name in _SINGLE_NORMS.items()}
     moves = [Move(f"{a}.{kind}", tuple(f"{b}.{kind}" for b in bs)) for a, bs in fused.items() for kind in _LINEAR]
     moves += [Move(f"{a}.scale", (f"{b}.weight",)) for a, b in norms.items()]
@@ -565,20 +579,62 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     files.write_bytes(str(path), (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def convert(path: str | Path, target: str | Path, layout: str = "ours") -> str:
+ENCODERS = ("vae", "text_encoder", "processor")  # the folders beside the weights that make a whole model
+
+
+def release(connector: ConnectorConfig) -> str:
+    """The version that has such a connector."""
+    from edittools.models.systems.step1x import VERSIONS
+
+    wanted = (connector.pooled_scale, connector.quoted_text)
+    return next(number for number, v in VERSIONS.items() if (v.pooled_scale, v.quoted_text) == wanted)
+
+
+def add_encoders(folder: Path, given: Mapping[str, str | Path]) -> list[str]:
+    """Link the frozen encoders into a model's folder; returns the names of those that are still missing.
+
+    given   where they lie, by names of ENCODERS; a text_encoder with its processor in one folder is both
+
+    Raises EditError for one that is not there.
+    """
+    for name, source in given.items():
+        path = Path(source)
+        if not (path / "config.json").is_file() and name != "processor":
+            raise EditError(f"{path}: no config.json: not the folder of a {name}")
+        if not (folder / name).exists():
+            link(path, folder / name)
+        if name == "text_encoder" and "processor" not in given and (path / "preprocessor_config.json").is_file():
+            (folder / "processor").mkdir(exist_ok=True)
+            for file in path.iterdir():
+                if file.suffix in (".json", ".txt", ".jinja") and not (folder / "processor" / file.name).exists():
+                    link(file, folder / "processor" / file.name)
+    return [name for name in ENCODERS if not (folder / name).is_dir()]
+
+
+def convert(
+    path: str | Path, target: str | Path, layout: str = "ours", encoders: Mapping[str, str | Path] | None = None
+) -> str:
     """Write a checkpoint in another layout: a file if that is "official", else a folder.
 
-    Returns what it was, in words. Raises EditError.
+    A folder of ours says which version it is, and has the encoders, as far as the source's folder has them or they are
+    given. Returns what it was, in words, and what is missing. Raises EditError.
     """
     with open_checkpoint(path) as checkpoint:
         if checkpoint.layout == layout:
             raise EditError(f"{path}: is in the layout `{layout}` already")
         save: dict[str, Callable[[Checkpoint, str | Path], None]]
         save = {"ours": save_ours, "official": save_official, "fork": save_fork}
+        missing: list[str] = []
         try:
             save[layout](checkpoint, target)
+            if layout == "ours":
+                described = {"system": "step1x", "version": release(checkpoint.shape.connector)}
+                _write_json(Path(target) / "edit.json", described)
+                beside = {name: Path(path) / name for name in ENCODERS if (Path(path) / name).is_dir()}
+                missing = add_encoders(Path(target), {**beside, **(encoders or {})})
         except OSError as error:
             raise EditError(f"{target}: cannot be written: {error.strerror or error}") from error
         transformer, count = checkpoint.shape.transformer, sum(map(math.prod, checkpoint.tensors.values()))
         blocks = f"{transformer['num_layers']} + {transformer['num_single_layers']} blocks"
-        return f"step1x ({checkpoint.layout}, {blocks}, {count:,} parameters)"
+        lacks = f"; it lacks {', '.join(f'{name}/' for name in missing)}" if missing else ""
+        return f"step1x ({checkpoint.layout}, {blocks}, {count:,} parameters{lacks})"

@@ -54,14 +54,21 @@ def system_name(folder: Path) -> str | None:
     return PIPELINES.get(pipeline_class(folder)) if (folder / "model_index.json").is_file() else None
 
 
-def load(spec: str, device: str, dtype: str, options: EditorOptions) -> SystemEditor:
-    """Load a model in the precision it samples in. Raises EditError, UsageError."""
+def load(
+    spec: str, device: str, dtype: str, options: EditorOptions, trained: dict[str, Any] | None = None
+) -> SystemEditor:
+    """Load a model in the precision it samples in. Raises EditError, UsageError.
+
+    trained   settings of the system that it was trained with, of a run
+    """
     name = system_name(Path(spec))
     if name is None:
         raise EditError(f"{spec} is no model that is known here")
     editor = EDITORS[name]
-    settings: dict[str, Any] = {"weights": spec, **editor.settings(Path(spec), options)}
-    system = load_system(name, settings, device=device, dtype=dtype, loading=loading(options, device, dtype))
+    settings = editor.settings(Path(spec), options, trained or {})
+    system = load_system(
+        name, {**settings, "weights": spec}, device=device, dtype=dtype, loading=loading(options, device, dtype)
+    )
     made = editor(system, device, dtype, options)
     for child_name, child in system.network.named_children():
         if child_name != "transformer":  # which may be in 8 bits, and is in its precision already
@@ -73,32 +80,28 @@ def load(spec: str, device: str, dtype: str, options: EditorOptions) -> SystemEd
 
 
 class SystemEditor(BatchedEditor):
-    """A model as its authors sample it. `steps`, `guidance` and `negative` are its defaults."""
+    """A model as its authors sample it."""
 
-    steps: int
-    guidance = 1.0
-    distilled_guidance: float | None = None
-    negative = ""
     side = 1024
     encoders: tuple[str, ...] = ()  # of text and pictures: where in the system they lie
 
     @staticmethod
-    def settings(folder: Path, options: EditorOptions) -> dict[str, Any]:
-        """Of the system, besides its weights."""
+    def settings(folder: Path, options: EditorOptions, trained: dict[str, Any]) -> dict[str, Any]:
+        """Of the system, besides its weights; `trained` are those of its training."""
         options.refuse("this model", "legacy_positions")
-        return {}
+        return trained
 
     def __init__(self, system: Any, device: str, dtype: str, options: EditorOptions) -> None:
         super().__init__(system, device, dtype, options.batch_size or BATCH_SIZE)
         self.offload = options.offload
         self.area = (options.side or self.side) ** 2
-        for name in ("steps", "guidance", "negative"):
-            if getattr(options, name) is not None:
-                setattr(self, name, getattr(options, name))
+        self.steps = system.steps if options.steps is None else options.steps
+        self.guidance = system.guidance if options.guidance is None else options.guidance
+        self.negative = system.negative if options.negative is None else options.negative
         network = system.network
         if getattr(network, "guidance", None) is not None:  # guidance-distilled
             chosen = options.distilled_guidance
-            network.guidance = self.distilled_guidance if chosen is None else chosen
+            network.guidance = system.distilled_guidance if chosen is None else chosen
         else:
             options.refuse("this model, which is not guidance-distilled,", "distilled_guidance")
         self.scheduler = self.make_scheduler()
@@ -109,7 +112,12 @@ class SystemEditor(BatchedEditor):
         return FlowMatchEulerDiscreteScheduler(**FLUX_SCHEDULE)
 
     def add_lora(self, options: EditorOptions) -> None:
-        options.refuse("a model that is no pipeline of diffusers", "lora")
+        if options.lora:
+            from edittools.models.lora import add_adapters
+
+            pipe = getattr(self.system, "pipe", None)
+            parts = {**(pipe.components if pipe else {}), "transformer": self.system.network.transformer}
+            add_adapters(parts, options.lora, merge=options.quantize is None, pipe=type(pipe))
 
     def conditions(self, sources: list[np.ndarray], text: str) -> tuple[Conditions, Conditions | None]:
         """Of the instruction, and of the negative one where there is guidance."""
@@ -152,20 +160,12 @@ class SystemEditor(BatchedEditor):
 
 
 class PipelineEditor(SystemEditor):
-    """Of a pipeline of diffusers: its scheduler, its picture processor, its LoRA files."""
+    """Of a pipeline of diffusers: its scheduler, its picture processor."""
 
     system: Any
 
     def make_scheduler(self) -> Any:
         return self.system.pipe.scheduler
-
-    def add_lora(self, options: EditorOptions) -> None:
-        from edittools.models.lora import add_adapters
-
-        if options.lora:
-            self.system.pipe.register_modules(transformer=self.system.network.transformer)
-            add_adapters(self.system.pipe, options.lora, merge=options.quantize is None)
-            self.system.pipe.register_modules(transformer=None)
 
     @property
     def multiple(self) -> int:
@@ -176,17 +176,16 @@ class PipelineEditor(SystemEditor):
 
 
 class FireRedEditor(PipelineEditor):
-    """QwenImageEditPlusPipeline with the defaults of FireRed's and Qwen-Image-Edit-2509's model cards.
+    """QwenImageEditPlusPipeline.
 
     Every reference has about 1024² pixels, sides multiples of 32; the result likewise, of the last one's aspect ratio.
     """
 
-    steps, guidance, negative = 40, 4.0, " "
     encoders = ("pipe.text_encoder",)
 
     @staticmethod
-    def settings(folder: Path, options: EditorOptions) -> dict[str, Any]:
-        return {"legacy_positions": options.legacy_positions}
+    def settings(folder: Path, options: EditorOptions, trained: dict[str, Any]) -> dict[str, Any]:
+        return {**trained, "legacy_positions": True} if options.legacy_positions else trained
 
     def __init__(self, system: Any, device: str, dtype: str, options: EditorOptions) -> None:
         from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
@@ -195,17 +194,16 @@ class FireRedEditor(PipelineEditor):
         self.reference_area = self.area if options.side else plus.VAE_IMAGE_SIZE
 
     def prepare(self, request: EditRequest) -> Prepared:
-        from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
+        from edittools.models.systems.firered import plus_shape
 
         if not request.sources:
             raise RowError("no source picture")
         ratios = [source.shape[1] / source.shape[0] for source in request.sources]
-        width, height = calculate_dimensions(self.area, ratios[-1])
+        height, width = plus_shape(self.area, ratios[-1])
         size = _floor(request.height or height, self.multiple), _floor(request.width or width, self.multiple)
         pictures = []
         for source, ratio in zip(request.sources, ratios):
-            width, height = calculate_dimensions(self.reference_area, ratio)
-            pictures.append(self.picture(source, (height, width)))
+            pictures.append(self.picture(source, plus_shape(self.reference_area, ratio)))
         return Prepared(request, size, pictures, *self.conditions(request.sources, request.instruction))
 
 
@@ -213,7 +211,6 @@ class KontextEditor(PipelineEditor):
     """FluxKontextPipeline; the reference has one of the model's preferred resolutions, the result about 1024² pixels of
     the source's aspect ratio."""
 
-    steps, distilled_guidance, negative = 28, 3.5, ""
     encoders = ("pipe.text_encoder", "pipe.text_encoder_2")
 
     def __init__(self, system: Any, device: str, dtype: str, options: EditorOptions) -> None:
@@ -246,20 +243,14 @@ class Step1XEditor(SystemEditor):
     """As Step1X-Edit's inference.py samples: source and result have about `side`² pixels (512, 786 or 1024), sides
     multiples of 16; v1.0 and v1.1 scale the result back to the source's size."""
 
-    steps, guidance = 28, 6.0
     encoders = ("qwen.model",)
     system: Any
 
     @staticmethod
-    def settings(folder: Path, options: EditorOptions) -> dict[str, Any]:
+    def settings(folder: Path, options: EditorOptions, trained: dict[str, Any]) -> dict[str, Any]:
         options.refuse("Step1X-Edit", "legacy_positions")
         version = read_config(folder, "edit.json").get("version")
-        return {"damped_above": 1.0} if version == "1.0" else {}  # as each version's script has it
-
-    def __init__(self, system: Any, device: str, dtype: str, options: EditorOptions) -> None:
-        super().__init__(system, device, dtype, options)
-        if options.steps is None and system.number == "1.2":
-            self.steps = 50
+        return {"damped_above": 1.0, **trained} if version == "1.0" else trained  # as each version's script has it
 
     def prepare(self, request: EditRequest) -> Prepared:
         source = one_source(request, "Step1X-Edit")
@@ -279,7 +270,6 @@ class E1Editor(SystemEditor):
     """ImgEdit-E1, of whose sampler the paper says nothing: FLUX.1-dev's schedule, steps and guidance; the result has
     about 1024² pixels of the first source's aspect ratio, sides multiples of 16."""
 
-    steps, distilled_guidance = 28, 3.5
     encoders = ("qwen.model", "siglip.model")
     system: Any
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,22 @@ def save_converted(folder: str | Path, tensors: dict[str, Any], config: dict[str
     partial = folder / ".model.partial"
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial)
     os.replace(partial, folder / "model.safetensors")
+
+
+def link(source: Path, target: Path) -> None:
+    """A file or a folder as hard links, or as a copy where that cannot be."""
+
+    def one(a: str, b: str) -> None:
+        try:
+            os.link(os.path.realpath(a), b)
+        except OSError:
+            shutil.copy2(a, b)
+
+    temporary = target.with_name(f".tmp-{target.name}")
+    if source.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary, copy_function=one)
+    else:
+        temporary.unlink(missing_ok=True)
+        one(str(source), str(temporary))
+    temporary.rename(target)

@@ -42,7 +42,7 @@ class Recipe:
 
     # Objective
     timesteps: str = "uniform"  # density of t: "uniform", or "logit-normal" (mean 0, deviation 1)
-    shift: float = 1.0  # t' = s t / (1 + (s - 1) t)
+    shift: float = 1.0  # t' = s t / (1 + (s - 1) t); 0: as the sampler of the weights has it
     shift_by_tokens: list[float] = field(default_factory=list)  # instead: tokens, mu, tokens, mu; s = e^mu on the line
     curriculum: list[float] = field(default_factory=list)  # mu at the start, share of the steps till it is 0 [T6]
     weighting: str = "none"  # of the loss by t: "none" or "logit-normal" [SPEC T6]
@@ -90,8 +90,8 @@ class Recipe:
     sample_rows: int = 4  # rows that they show: held-out ones if there are, of as many tasks and kinds as can be
     sample_ids: list[str] = field(default_factory=list)  # the ids of these rows, instead
     sample_prompts: list[str] = field(default_factory=list)  # further texts, the k-th with the k-th row's sources
-    sample_steps: int = 28  # Euler steps, there and when the trained model is used
-    sample_guidance: float = 1.0  # true classifier-free guidance, likewise
+    sample_steps: int = 0  # Euler steps, there and when the trained model is used; 0: as its system is sampled
+    sample_guidance: float = 0.0  # true classifier-free guidance, likewise
 
     def __post_init__(self) -> None:
         def need(ok: bool, what: str) -> None:
@@ -133,7 +133,7 @@ class Recipe:
         need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
         need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
         for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "keep_every",
-                     "mask_weight", "heldout_every"):  # fmt: skip
+                     "mask_weight", "heldout_every", "sample_steps", "sample_guidance", "shift"):  # fmt: skip
             need(getattr(self, name) >= 0, f"`{name}` must not be negative")
         need(0 <= self.muon_momentum < 1, "`muon_momentum` must lie in [0, 1)")
         need(bool(self.heldout_times), "`heldout_times` must name at least one")
@@ -152,8 +152,7 @@ class Recipe:
         )
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
         for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "keep_last", "log_every",
-                     "sample_rows", "sample_steps", "shift", "consistency_every", "clip",
-                     "weighting_deviation"):  # fmt: skip
+                     "sample_rows", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
 
 

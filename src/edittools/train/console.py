@@ -32,6 +32,7 @@ from edittools.train.heldout import HeldOut, heldout_recipe, value
 from edittools.train.log import StepReport, read_lines, say
 from edittools.train.loop import train
 from edittools.train.mixture import drawn
+from edittools.train.origin import check_references, settle
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan, text_shares
 from edittools.train.rows import CAPTIONS, ShardRows, wording_column
@@ -95,7 +96,9 @@ def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -
 
 def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Parallel) -> None:
     quiet = options.quiet or not parallel.is_main
+    recipe = settle(recipe)
     rows = open_rows(recipe, source, options.max_pixels)
+    check_references(recipe, rows)
     branch = None if options.resume_from is None else checkpoint.find(options.resume_from)
     if branch is not None:
         check_branch(branch, recipe)
@@ -240,7 +243,9 @@ def precompute_with_progress(
     recipe: Recipe, source: Source, options: TrainOptions, task: tuple[int, int] | None
 ) -> None:
     """Store what the frozen encoders say about the rows that training will draw; of a part I of N with `task`."""
+    recipe = settle(recipe)
     rows = open_rows(recipe, source, options.max_pixels)
+    check_references(recipe, rows)
     no_bars("transformers", "diffusers")
     system = load_system(recipe.system, recipe.model, network=False, device=options.device, dtype=options.encoder_dtype)
     if system.autoencoder is None:

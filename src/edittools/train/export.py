@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edittools.models.lora import save_adapters, split_parameter, trained_adapters
 from edittools.models.systems.base import Part, System
+from edittools.models.weights import link
 from edittools.train.checkpoint import sync, temporary_folder
 from edittools.train.parallel import Parallel, full
 
@@ -43,14 +43,20 @@ def save_model(
     """
     tensors = {name: average.get(name, p.detach()) for name, p in network.named_parameters()}
     tensors |= {name: b for name, b in network.named_buffers() if name in network.state_dict()}
-    adapters = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    adapters = {name: tensor for name, tensor in tensors.items() if split_parameter(name)[1]}
     if adapters:
         _write_adapters(system, adapters, out, parallel)
         return
     for name, part in system.parts().items():
         chosen = {key.removeprefix(part.prefix): t for key, t in tensors.items() if key.startswith(part.prefix)}
         _write_part(chosen, part, out / name, parallel, dtype)
+    parallel.on_main(lambda: _describe(system, out))
     parallel.on_main(lambda: link_parts(system.frozen_parts() if frozen is None else frozen, out))
+
+
+def _describe(system: System, out: Path) -> None:
+    if system.described():
+        (out / "edit.json").write_text(json.dumps(system.described(), indent=2) + "\n")
 
 
 def keep_model(
@@ -64,7 +70,7 @@ def keep_model(
 ) -> None:
     """Keep the model of a step as the run folder `out/@STEP`, finished as `end` says; see save_model()."""
     folder = kept_folder(out, step)
-    adapters = any(".lora_" in name for name, _ in network.named_parameters())
+    adapters = system.adapters is not None
     frozen = {} if adapters else system.frozen_parts()
     parallel.on_main(lambda: link_parts(frozen, out))  # once, should they have to be copied
     frozen = {name: out / name for name in frozen if (out / name).exists()}
@@ -137,20 +143,22 @@ def _files(tensors: dict[str, Tensor], stem: str, dtype: torch.dtype) -> tuple[d
 
 
 def _write_adapters(system: System, tensors: dict[str, Tensor], out: Path, parallel: Parallel) -> None:
-    """One file as diffusers' load_lora_weights() reads it, with rank and alpha in its metadata."""
-    import diffusers
-    from diffusers.training_utils import _collate_lora_metadata
-
+    """One file, in the spelling that was asked for."""
     held = {}
     for name, tensor in tensors.items():
         value = full(tensor)
         if parallel.is_main:
-            held[name.removeprefix("transformer.").replace(".default.", ".")] = value.cpu().contiguous()
+            held[name.removeprefix("transformer.")] = value.cpu()
     network: Any = system.network
-    metadata = _collate_lora_metadata({"transformer": network.transformer})
+
+    def save(folder: Path) -> None:
+        assert system.adapters is not None
+        dtype = getattr(torch, system.adapters.dtype)
+        found = trained_adapters(network.transformer, held)
+        save_adapters(found, network.transformer, folder, system.adapters.format, dtype)
+
     with temporary_folder(out / ".lora", parallel, "the adapters") as temporary:
-        save = getattr(diffusers, system.pipeline).save_lora_weights
-        parallel.on_main(lambda: save(temporary, transformer_lora_layers=held, **metadata))
+        parallel.on_main(lambda: save(temporary))
 
     def place() -> None:
         for path in (out / ".lora").iterdir():
@@ -170,22 +178,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(_plain(v) for v in value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(getattr(value, "value", value))
-
-
-def link(source: Path, target: Path) -> None:
-    """A file or a folder as hard links, or as a copy where that cannot be."""
-
-    def one(a: str, b: str) -> None:
-        try:
-            os.link(os.path.realpath(a), b)
-        except OSError:
-            shutil.copy2(a, b)
-
-    temporary = target.with_name(f".tmp-{target.name}")
-    if source.is_dir():
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary, copy_function=one)
-    else:
-        temporary.unlink(missing_ok=True)
-        one(str(source), str(temporary))
-    temporary.rename(target)

@@ -36,7 +36,6 @@ from edittools.train.rows import CAPTIONS, EDIT_CAPTIONS, Row, Rows
 
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
 FEWEST = 2  # batches an epoch that make a bucket worth having
-SAME_SCENE = 0.06  # aspect ratios whose logarithms differ by less: sides rounded to 16 or 32 pixels differ so much
 _AT_ONCE = 1 << 12  # rows whose pictures meet all shapes
 _LOOKED_AT = 64  # samples of a bucket among which those to move are looked for
 _MEASURED = 1 << 16  # samples of an epoch whose cropped pixels are counted
@@ -166,8 +165,7 @@ class Plan:
         counts = np.diff(self._starts[begin : end + 1])
         targets = np.repeat(self._starts[begin:end] - first, counts)
         sizes = self._sizes[first:last]
-        ratios = np.log(sizes[:, 0] / sizes[:, 1])
-        return np.abs(ratios - ratios[targets]) < SAME_SCENE, targets
+        return known.same_scene(sizes, sizes[targets]), targets
 
     def _buckets(self) -> list[tuple[int, ...]]:
         """Find every sample's bucket, its number in the list of keys: the shapes of its pictures, by number."""
@@ -391,13 +389,11 @@ class Plan:
 
 def crops(row: Row, sample: Sample) -> list[Box]:
     """The part of its target and of each of its references that a sample shows: the same part of the same scene."""
-    height, width = row.target
-    target = crop_box(height, width, *sample.shapes[0])
-    boxes = [target]
+    boxes = [crop_box(*row.target, *sample.shapes[0])]
     for reference, shape in zip(sample.references, sample.shapes[1:]):
-        h, w = row.sources[reference]
-        same = shape == sample.shapes[0] and abs(np.log(h / w) - np.log(height / width)) < SAME_SCENE
-        boxes.append(target if same else crop_box(h, w, *shape))
+        size = row.sources[reference]
+        same = shape == sample.shapes[0] and known.same_scene(np.array(size), np.array(row.target))
+        boxes.append(boxes[0] if same else crop_box(*size, *shape))
     return boxes
 
 

@@ -125,9 +125,9 @@ class Previews:
             return {name: value.to(place) for name, value in system.collate([conditions]).items()}
 
         found = self.encoder(sample)
-        guidance, negative = recipe.sample_guidance, None
+        guidance, negative = recipe.sample_guidance or system.guidance, None
         if guidance != 1:
-            without = self.encoder.conditions(dataclasses.replace(sample, text=""))
+            without = self.encoder.conditions(dataclasses.replace(sample, text=system.negative))
             negative = placed({**found.conditions, **without})
         noise = objective.noise(recipe.seed, 0, 0, self.rows[sample.row].id, tuple(found.target.shape))
         tokens = (sample.shapes[0][0] // system.patch) * (sample.shapes[0][1] // system.patch)
@@ -138,7 +138,7 @@ class Previews:
                 noise[None].to(place),
                 [reference[None].float().to(place) for reference in found.references],
                 placed(found.conditions),
-                steps=recipe.sample_steps,
+                steps=recipe.sample_steps or system.steps,
                 shift=shift_factor(recipe.shift, recipe.shift_by_tokens, tokens),
                 guidance=guidance,
                 negative=negative,

@@ -46,6 +46,16 @@ def sees_references(name: str, settings: dict[str, Any]) -> bool:
     return bool(getattr(module, "sees_references", lambda settings: True)(settings))
 
 
+def most_references(name: str, settings: dict[str, Any]) -> int | None:
+    """How many source pictures a system takes at most; None: any number. Raises EditError for weights of no system."""
+    if name == "auto":
+        name = recognise(str(settings.get("weights", "")))
+    if name not in system_names():
+        return None
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "most_references", lambda settings: None)(settings)
+
+
 def load_system(
     name: str,
     settings: dict[str, Any],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edittools.models.autoencoder import Autoencoder
 from edittools.models.flow import velocity_from_x0, x0_from_velocity
+from edittools.models.lora import LoraSettings
 
 Conditions = dict[str, Tensor]
 """What the frozen encoders say about one row, or about a batch of rows, by name.
@@ -50,7 +51,15 @@ class System(ABC):
     patch: int
     one_row = False  # rows cannot share a batch
     sees_references = True  # their latents go through the network
+    adapters: LoraSettings | None = None  # that train instead of the weights
     pipeline = ""  # the class of diffusers that loads it, where there is one
+
+    # How it is sampled where nobody says otherwise: Euler steps, classifier-free guidance (1: none) and the instruction
+    # of its second pass, and what a guidance-distilled network is told.
+    steps = 28
+    guidance = 1.0
+    negative = ""
+    distilled_guidance: float | None = None
 
     # ------------------------------------------------------------------------------------ frozen encoders
 
@@ -115,6 +124,10 @@ class System(ABC):
     @abstractmethod
     def parts(self) -> dict[str, Part]:
         """The network's pieces by the name of the folder that each is saved in."""
+
+    def described(self) -> dict[str, Any]:
+        """What `edit.json` of a whole model's folder says, where no pipeline of diffusers describes it."""
+        return {}
 
     def frozen_parts(self) -> dict[str, Path]:
         """Files and folders beside the parts that make a whole model, by name: where they lie."""

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from edittools.errors import RowError
 from edittools.models.autoencoder import Autoencoder
 from edittools.models.describe import describe_model
-from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_class
+from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_class, pipeline_parts
 from edittools.models.lora import add_lora
+from edittools.models.qwen_states import check_ratios
+from edittools.models.shapes import Shape
 from edittools.models.systems.base import Conditions, Part, System
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
@@ -31,11 +33,17 @@ PATCH = 2  # latents per token side
 PIPELINES = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
 
 
+def most_references(settings: dict[str, Any]) -> int | None:
+    name = pipeline_class(locate_pipeline(str(settings.get("weights", "")), PIPELINES))
+    return 1 if name == "QwenImageEditPipeline" else None
+
+
 @dataclass(frozen=True)
 class Settings:
     weights: str  # a QwenImageEditPlusPipeline or QwenImageEditPipeline: a folder, or a name on the hub
     transformer: dict[str, Any] = field(default_factory=dict)  # a new transformer's configuration; empty: the weights'
     lora: dict[str, Any] = field(default_factory=dict)  # rank, alpha, targets: train adapters only
+    clean_references: bool | None = None  # they get time 0 [SPEC T1c]; without: a new transformer's do, else as trained
     legacy_positions: bool = False  # picture tokens with text positions, as diffusers up to 0.42 has them
 
 
@@ -51,19 +59,31 @@ def load(
     if network and settings.transformer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            transformer = QwenImageTransformer2DModel(**settings.transformer)
+            clean = settings.clean_references
+            times = {"zero_cond_t": True if clean is None else clean}
+            transformer = QwenImageTransformer2DModel(**{**times, **settings.transformer})
         start_at_zero(transformer)
     elif network:
+        times = {} if settings.clean_references is None else {"zero_cond_t": settings.clean_references}
         transformer = QwenImageTransformer2DModel.from_pretrained(
             folder / "transformer",
             use_safetensors=True,
             local_files_only=True,
             **(loading or {"dtype": stored_dtype(folder / "transformer")}),
+            **times,
         )
     pipe = None
     if encoders:
         pipe = open_pipeline(folder, dtype, legacy_positions=settings.legacy_positions, transformer=None).to(device)
     return FireRed(settings, folder, transformer, pipe, seed)
+
+
+def plus_shape(area: int, ratio: float) -> Shape:
+    """The pipelines' shape of about `area` pixels for a ratio W/H, sides multiples of 32; none of them 0."""
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
+
+    width, height = calculate_dimensions(area, ratio)
+    return max(32, int(height)), max(32, int(width))
 
 
 class QwenNetwork(nn.Module):
@@ -88,6 +108,7 @@ class QwenNetwork(nn.Module):
 
 
 class FireRed(System):
+    steps, guidance, negative = 40, 4.0, " "  # FireRed's and Qwen-Image-Edit-2509's model cards
     patch = 16  # 8 of the autoencoder, 2 of the transformer
     multiple = 32  # the pipeline makes sizes of multiples of 32
     network: QwenNetwork
@@ -98,7 +119,7 @@ class FireRed(System):
         self.autoencoder = Autoencoder(pipe.vae) if pipe is not None else None
         if transformer is not None:
             if settings.lora:
-                add_lora(transformer, settings.lora, seed)
+                self.adapters = add_lora(transformer, settings.lora, seed)
             else:
                 freeze_unused_qwen(transformer)
             self.network = QwenNetwork(transformer)
@@ -115,6 +136,7 @@ class FireRed(System):
         several = self.pipeline == PIPELINES[0]
         if len(sources) > 1 and not several:
             raise RowError(f"{self.pipeline} takes one source picture", len(sources))
+        check_ratios([source.shape[:2] for source in sources])
         area = plus.CONDITION_IMAGE_SIZE if several else plus.VAE_IMAGE_SIZE
         with torch.no_grad():
             if not sources:
@@ -123,7 +145,7 @@ class FireRed(System):
                 return {"states": states[0] if mask is None else states[0][mask[0].bool()]}
             shown = []
             for source in sources:
-                width, height = plus.calculate_dimensions(area, source.shape[1] / source.shape[0])
+                height, width = plus_shape(area, source.shape[1] / source.shape[0])
                 shown.append(self.pipe.image_processor.resize(Image.fromarray(source), height, width))
             place = self.pipe.text_encoder.device
             states, _ = self.pipe.encode_prompt(image=shown if several else shown[0], prompt=text, device=place)
@@ -150,7 +172,7 @@ class FireRed(System):
         return {"transformer": Part("transformer.", dict(self.network.transformer.config))}
 
     def frozen_parts(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != "transformer"}
+        return pipeline_parts(self.folder)
 
     def flops(self, image_tokens: int, target_tokens: int, text_tokens: int) -> int:
         return qwen_flops(self.network.transformer.config, image_tokens, target_tokens, text_tokens)

@@ -5,7 +5,8 @@ there are no latents of the sources. ImgEdit's repository holds no training code
 follows UniWorld-V1, which the same group released (training/FACTS C).
 
 A model's folder: `edit.json` {"system": "imgedit_e1"}, `transformer/` (FluxTransformer2DModel), `projectors/`, `vae/`
-(AutoencoderKL), `text_encoder/` and `processor/` (Qwen2.5-VL), `image_encoder/` (SigLIP2, with its preprocessor).
+(AutoencoderKL), `text_encoder/` and `processor/` (Qwen2.5-VL), `image_encoder/` (SigLIP2, with its preprocessor). Where
+it begins from FLUX.1, also `clip/` (FLUX.1's CLIP with its tokenizer) and `redux/`, for new projectors.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Projectors(nn.Module):
         }
         self.states = nn.Sequential(nn.Linear(states_width, hidden), nn.SiLU(), nn.Linear(hidden, width))
         self.features = nn.Sequential(nn.Linear(features_width, hidden), nn.SiLU(), nn.Linear(hidden, width))
-        # CLIP's pooled vector of the empty prompt, which FLUX.1 wants beside the text; zero until a folder has it
+        # CLIP's pooled vector of the empty prompt, which FLUX.1 wants beside the text; zero for a new transformer
         self.pooled = nn.Parameter(torch.zeros(pooled_width), requires_grad=False)
 
     def load_redux(self, folder: Path) -> None:
@@ -108,6 +109,8 @@ def load(
             load_strictly(projectors, read_tensors(folder / "projectors"), folder / "projectors")
         elif (folder / "redux").is_dir():
             projectors.load_redux(folder / "redux")
+        if not projectors.pooled.any() and not settings.transformer:
+            projectors.pooled.data = empty_prompt(folder, projectors.pooled.shape)
         net = E1Network(transformer, projectors, settings)
     system = E1(settings, folder, net)
     if encoders:
@@ -121,6 +124,28 @@ def load(
         system.qwen = QwenStates(folder, device, dtype, 56 * 56, settings.max_pixels)
         system.siglip = Siglip(folder / "image_encoder", device, dtype)
     return system
+
+
+def empty_prompt(folder: Path, shape: torch.Size) -> Tensor:
+    """CLIP's pooled vector of the empty prompt, as FLUX.1 was trained with it: from `clip/`, or as the folder's
+    projectors have it. Raises EditError where there is neither."""
+    if (folder / "clip").is_dir():
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "clip", local_files_only=True)
+        model = CLIPTextModel.from_pretrained(folder / "clip", use_safetensors=True, local_files_only=True)
+        # as FluxPipeline: padded to the longest
+        ids = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+        with torch.no_grad():
+            pooled = model(ids).pooler_output[0].float()
+    else:
+        pooled = read_tensors(folder / "projectors").get("pooled", torch.zeros(shape)).float()
+    if not pooled.any() or pooled.shape != shape:
+        raise EditError(
+            f"{folder}: no pooled vector of the empty prompt, of {shape[0]} numbers, which FLUX.1 wants",
+            hint="put FLUX.1's CLIP there as clip/: its text_encoder/ and tokenizer/ in one folder",
+        )
+    return pooled
 
 
 class Siglip:
@@ -181,6 +206,7 @@ def trains(name: str, what: tuple[str, ...]) -> bool:
 
 
 class E1(FluxSystem):
+    distilled_guidance = 3.5  # FLUX.1-dev's; the paper says nothing of its sampler
     network: E1Network
     qwen: QwenStates
     siglip: Siglip
@@ -239,6 +265,9 @@ class E1(FluxSystem):
             "projectors": Part("projectors.", self.network.projectors.config, "model"),
         }
 
+    def described(self) -> dict[str, Any]:
+        return {"system": "imgedit_e1"}
+
     def frozen_parts(self) -> dict[str, Path]:
-        kept = ("edit.json", "vae", "text_encoder", "processor", "image_encoder")
+        kept = ("vae", "text_encoder", "processor", "image_encoder")
         return {name: self.folder / name for name in kept if (self.folder / name).exists()}

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from edittools.models.describe import describe_model
-from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline
+from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_parts
 from edittools.models.lora import add_lora
 from edittools.models.systems.base import Conditions, Part
 from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
 
 PIPELINES = ("FluxKontextPipeline",)
 TEXT_TOKENS = 512  # FluxKontextPipeline's max_sequence_length; all of them attend, padding too
+
+
+def most_references(settings: dict[str, Any]) -> int | None:
+    return 1  # what FluxKontextPipeline takes
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class KontextNetwork(FluxNetwork):
 
 class Kontext(FluxSystem):
     pipeline = "FluxKontextPipeline"
+    distilled_guidance = 3.5
 
     def __init__(self, settings: Settings, folder: Path, transformer: Any, pipe: Any, seed: int) -> None:
         self.settings, self.folder, self.pipe = settings, folder, pipe
@@ -55,7 +60,7 @@ class Kontext(FluxSystem):
             self.use_autoencoder(pipe.vae)
         if transformer is not None:
             if settings.lora:
-                add_lora(transformer, settings.lora, seed)
+                self.adapters = add_lora(transformer, settings.lora, seed)
             self.network = KontextNetwork(transformer, "frame", settings.guidance)
 
     def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
@@ -77,4 +82,4 @@ class Kontext(FluxSystem):
         return {"transformer": Part("transformer.", dict(self.network.transformer.config))}
 
     def frozen_parts(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != "transformer"}
+        return pipeline_parts(self.folder)

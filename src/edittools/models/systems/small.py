@@ -68,13 +68,14 @@ def load(
     *,
     seed: int,
     texts: Callable[[], Sequence[str]] | None = None,
+    loading: dict[str, Any] | None = None,
     **_: Any,
 ) -> Small:
     """The network with random weights, a function of the seed and the texts' words; or of a run folder."""
     if settings.weights:
         folder = Path(settings.weights)
         transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True
+            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {})
         )
         return Small(settings, EditDiT(transformer, TextEncoder.load(folder / "text_encoder"),
                                        patch=settings.patch, residual=settings.residual))  # fmt: skip

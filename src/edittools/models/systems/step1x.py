@@ -23,6 +23,7 @@ from edittools.models.connector import Connector, ConnectorConfig
 from edittools.models.connector import settings as connector_settings
 from edittools.models.describe import describe_model
 from edittools.models.qwen_states import PICTURE, Encoded, QwenStates
+from edittools.models.step1x_weights import ENCODERS
 from edittools.models.systems.base import Conditions, Part, pad_states
 from edittools.models.systems.flux import PATCH, FluxNetwork, FluxSystem, make_transformer
 from edittools.models.tokens import to_pixels, to_tokens
@@ -79,6 +80,10 @@ VERSIONS = {
 }
 
 
+def most_references(settings: dict[str, Any]) -> int | None:
+    return 1
+
+
 @dataclass(frozen=True)
 class Settings:
     weights: str  # a model's folder
@@ -124,8 +129,12 @@ def load(
     if encoders:
         from diffusers import AutoencoderKL
 
-        if not (folder / "vae").is_dir():
-            raise EditError(f"{folder}: the folder `vae` is missing")
+        if missing := [name for name in ENCODERS if not (folder / name).is_dir()]:
+            raise EditError(
+                f"{folder}: the folder{'s' * (len(missing) > 1)} {', '.join(f'{name}/' for name in missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing",
+                hint="`python -m edittools.models.convert FILE FOLDER` puts them there: --vae, --language-model",
+            )
         vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True, local_files_only=True)
         system.use_autoencoder(vae.to(device))  # in float32, as released
         system.use_language_model(QwenStates(folder, device, dtype, 256 * 28 * 28, release.max_pixels))
@@ -153,11 +162,13 @@ class Step1XNetwork(FluxNetwork):
 
 
 class Step1X(FluxSystem):
+    guidance = 6.0
     network: Step1XNetwork
 
     def __init__(self, settings: Settings, number: str, folder: Path, network: Step1XNetwork | None) -> None:
         self.settings, self.number, self.folder, self.release = settings, number, folder, VERSIONS[number]
         self.one_row = self.release.quoted_text  # positions of text tokens are shared by a batch
+        self.steps = 50 if number == "1.2" else 28
         if network is not None:
             self.network = network
 
@@ -235,8 +246,11 @@ class Step1X(FluxSystem):
             "connector": Part("connector.", connector_settings(self.network.connector.config), "model"),
         }
 
+    def described(self) -> dict[str, Any]:
+        return {"system": "step1x", "version": self.number}
+
     def frozen_parts(self) -> dict[str, Path]:
-        kept = ("edit.json", "vae", "text_encoder", "processor")
+        kept = ("vae", "text_encoder", "processor")
         return {name: self.folder / name for name in kept if (self.folder / name).exists()}
 
 
