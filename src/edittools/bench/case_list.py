@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import Counter
@@ -106,6 +107,12 @@ def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
     return None
 
 
+def _found_turns(folder: Path, case: Case) -> list[dict[str, Any] | None]:
+    """The picture of each turn of a dialogue, ID.turn.1.png and so on."""
+    places = [dataclasses.replace(case, result_path=f"{case.id}.turn.{n}.png") for n in range(1, len(case.turns) + 1)]
+    return [_found_result(folder, place) for place in places]
+
+
 class CaseSource:
     """The cases of a benchmark as a source of rows: one shard, in the benchmark's own order."""
 
@@ -124,6 +131,7 @@ class CaseSource:
             names = (*names, "turns")
         columns = [*((name, COLUMNS[name]) for name in names), ("case", CASE)]
         self.results: list[dict[str, Any] | None] | None = None
+        self.spoken: list[list[dict[str, Any] | None]] = []  # pictures of the turns of dialogues
         if results is not None:
             if (results / _BAGEL).is_dir():
                 results = results / _BAGEL
@@ -132,6 +140,9 @@ class CaseSource:
                 wanted = cases[0].result_path
                 raise EditError(f"{results}: no result of a case, such as {wanted}", hint="name the model's own folder")
             columns.append(("result", IMAGE))
+            if any(case.turns for case in cases):
+                self.spoken = [_found_turns(results, case) for case in cases]
+                columns.append(("result_turns", pa.list_(IMAGE)))
         self.schema = pa.schema(columns)
         self.history = History()
         self.rows: int | None = len(cases)
@@ -149,6 +160,8 @@ class CaseSource:
             made = [self._row(case) for case in part]
             for row, picture in zip(made, (self.results or [])[start:]):
                 row["result"] = picture
+            for row, pictures in zip(made, self.spoken[start:]):
+                row["result_turns"] = pictures
             rows = pa.RecordBatch.from_pylist(made, schema=self.schema)
             yield Batch(rows, shard, False, len(part))
         yield Batch(pa.RecordBatch.from_pylist([], schema=self.schema), shard, last=True)

@@ -110,16 +110,18 @@ def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str, judge: str | None) -
     """The benchmark's rubric that judged the rows (by that judge): its namesake, where that judged any, or one of its
     others.
 
-    Others are GEdit-Bench's for a local Qwen2.5-VL, and that of ImgEdit's second suite, which has texts of its own.
+    Others are GEdit-Bench's for a local Qwen2.5-VL, that of ImgEdit's second suite, which has texts of its own, and
+    ours for a suite that has none.
     """
-    texts = {benchmark, *(case["suite"] for _, case, *_ in rows)}
+    suites = {case["suite"] for _, case, *_ in rows}
     named = {
         one["rubric"]
         for _, _, _, judgements, *_ in rows
         for one in judgements or []
         if judge in (None, ALL) or called(one) == judge
     }
-    used = [rubric for name in rubric_names() if name in named and (rubric := load_rubric(name)).benchmark in texts]
+    candidates = [load_rubric(name) for name in rubric_names() if name in named]
+    used = [rubric for rubric in candidates if rubric.benchmark in {benchmark, *suites} or rubric.suite in suites]
     return next((rubric for rubric in used if rubric.name == benchmark), used[0] if used else load_rubric(benchmark))
 
 

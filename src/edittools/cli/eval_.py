@@ -161,7 +161,8 @@ class EvalCommand(options.Command):
     "--suite",
     metavar="NAME",
     group="Selection",
-    help="Suite of ImgEdit-Bench: basic (default), uge, or multiturn with --cases; or text, REDEdit-Bench's text task "
+    help="Suite of ImgEdit-Bench: basic (default), uge, or multiturn with --cases (it has no rubric; ours is `edit "
+    "judge --rubric multiturn`); or text, REDEdit-Bench's text task "
     "by the four questions of `edit judge --rubric text` and by `edit judge --ocr`.",
 )
 @options.option(

@@ -29,10 +29,22 @@ Prompts = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One turn of a dialogue: what was asked, and the picture that came of it, out of that of turn `parent` (from 0;
+    -1 is the source)."""
+
+    instruction: str
+    kind: str | None
+    parent: int
+    edited: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Case:
     """One edit to be judged: encoded pictures as they lie on the disk, and what was asked for.
 
-    `task` is the name that the prompts know. `other` is a second result (pairwise). `facts` are what a benchmark
+    `task` is the name that the prompts know. `other` is a second result (pairwise), `turns` are those of a dialogue
+    (multiturn). `facts` are what a benchmark
     says beyond that, under its own names: RISEBench's `category`, `reference`, `reference_txt`, `reference_img`
     (bytes), `reasoning_img`, `reasoning_wo_ins`, `consistency_free`; KRIS-Bench's `category`, `explain`, `gt_img`
     (bytes), `frames` (the numbers of the sources).
@@ -43,6 +55,7 @@ class Case:
     sources: tuple[bytes, ...] = field(repr=False)
     edited: bytes = field(repr=False)
     other: bytes | None = field(default=None, repr=False)
+    turns: tuple[Turn, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property

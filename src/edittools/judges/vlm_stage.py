@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from edittools.errors import EditError, RowError, UsageError
 from edittools.judges.judgements import ENDINGS, ending_of, score_name
 from edittools.judges.parsing import Scores, Unparsed
-from edittools.judges.protocols import Call, Case, Encoding, Prompts
+from edittools.judges.protocols import Call, Case, Encoding, Prompts, Turn
 from edittools.judges.rubrics import Dimension, Numbers, Rubric
 from edittools.judges.soft import soft_score, soft_values
 from edittools.models.writers import Reply, Request, json_format
@@ -34,7 +34,7 @@ from edittools.rounding import rounded, significant
 from edittools.stream import files, images
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, leaf_references
-from edittools.stream.pictures import check_columns, row_pictures, source_references
+from edittools.stream.pictures import check_columns, list_references, row_pictures, source_references
 from edittools.stream.rows import column_values, instructions
 from edittools.stream.scores import add_scores, scores_schema
 from edittools.stream.source import Source, align, can_align
@@ -306,6 +306,7 @@ class VlmJudgeStage:
         texts = instructions(rows, self.language)
         tasks, origins = column_values(rows, "task"), column_values(rows, "provenance")
         cases = column_values(rows, "case")
+        spoken = self._spoken(rows)
 
         def prepare(row: int) -> tuple[int, _Row, list[Call]]:
             try:
@@ -318,12 +319,13 @@ class VlmJudgeStage:
                     sources=tuple(self._bytes(item, "source") for item in sources[row]),
                     edited=self._bytes(edited[row], "edited"),
                     other=self._bytes(other[row], "second") if self.other else None,
+                    turns=tuple(self._turns(*spoken[row])) if spoken else (),
                     facts=_facts(cases[row] or {}),
                 )
                 calls = self.rubric.ask(case, self.prompts, self.encoding)
             except RowError as error:
                 return row, _Row(missing=str(error)), []
-            slim = Case(case.task, case.instruction, (), b"", None, case.facts)
+            slim = Case(case.task, case.instruction, (), b"", facts=case.facts)
             bare = {c.name: Call(c.name, (c.text,), c.encoding, c.parameters) for c in calls}
             return row, _Row(case=slim, calls=bare), calls
 
@@ -338,6 +340,24 @@ class VlmJudgeStage:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+
+    def _spoken(self, rows: pa.RecordBatch) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+        """The turns of every row and the pictures that came of them, where the rubric is about dialogues."""
+        if "turns" not in self.rubric.pictures:
+            return []
+        made = list_references(rows, f"{self._edited(rows.schema)}_turns")
+        return [(turns or [], shown) for turns, shown in zip(column_values(rows, "turns"), made)]
+
+    def _turns(self, turns: list[dict[str, Any]], shown: list[dict[str, Any]]) -> Iterator[Turn]:
+        if len(turns) != len(shown):
+            raise RowError("no picture of some turn", f"{len(shown)} pictures of {len(turns)} turns")
+        for turn, picture in zip(turns, shown):
+            said = turn["instruction"] or {}
+            text = said.get(self.language) if self.language else next((text for text in said.values() if text), None)
+            if text is None:
+                raise RowError("no instruction of some turn")
+            parent = -1 if turn["parent"] is None else turn["parent"]
+            yield Turn(text, turn["kind"], parent, self._bytes(picture, "turn"))
 
     def _bytes(self, reference: dict[str, Any] | None, which: str) -> bytes:
         if reference is None:

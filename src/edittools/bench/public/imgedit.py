@@ -32,6 +32,8 @@ _UGE = "uge"
 
 def rescore(outputs: Outputs) -> Rescored:
     suite = outputs.suite or "basic"
+    if suite == _MULTITURN and outputs.path.name == _DIALOGUES:  # what `write` left: no script reads it
+        return Rescored({}, {"": {}}, {"": []}, {"": None}, [OURS])
     if suite not in SUITES:
         raise UsageError(f"--suite {suite}: expected one of {', '.join(SUITES)}")
     if (samples := lmms_samples(outputs.path, "imgedit_avg_score")) is not None:
@@ -76,6 +78,7 @@ def rescore(outputs: Outputs) -> Rescored:
     return Rescored(made, {"": means}, {"": scores}, {"": expected}, notes, {"": clean})
 
 
+OURS = "dialogues are judged by a rubric of ours: the benchmark has people's yes or no, and no score to compare with"
 NO_OVERALL = "no official overall exists: BAGEL averages all samples, FireRed's table the nine types"
 
 _Means = dict[str, dict[str, float]]
@@ -219,6 +222,7 @@ def _scores(replies: Any, types: Mapping[str, str | None] | None, suite: str) ->
 
 
 _MULTITURN = "multiturn"
+_DIALOGUES = "dialogues.json"
 _KINDS = {"memory": "content_memory", "understanding": "content_understanding", "backtrack": "version_backtracking"}
 _LISTS = {"basic": ("singleturn.json", "basic_edit.json"), "uge": ("UGE_edit.json",)}
 
@@ -305,6 +309,9 @@ def write(rows: list[JudgedRow], folder: Path, model: str) -> Outputs:
     folder.mkdir(parents=True, exist_ok=True)
     replies = {row.case["key"]: next(iter(row.replies.values()), {"error": "no reply"}) for row in rows}
     meta = {row.case["key"]: {"prompt": row.instruction, "edit_type": row.case["task"]} for row in rows}
+    if rows and all(row.case["task"] in _KINDS.values() for row in rows):
+        (folder / _DIALOGUES).write_text(json.dumps(replies, ensure_ascii=False, indent=4), "utf-8")
+        return Outputs(folder / _DIALOGUES, suite=_MULTITURN)
     suite = _UGE if all(row.case["task"] == _UGE for row in rows) else None
     for name, content in (("result.json", replies), ("cases.json", meta)):
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=4), "utf-8")

@@ -47,6 +47,7 @@ class Rubric:
     read: Callable[[str, str, Case, Prompts], Scores | Unparsed]
     ratings: tuple[int, ...]  # V of the soft score: the ratings that a token may say
     benchmark: str | None = None  # whose prompts it needs
+    suite: str | None = None  # of a benchmark that has no rubric for it: this one, ours, is
     pictures: tuple[str, ...] = ("source", "edited")
     tasks: tuple[str, ...] | None = None  # canonical tasks it has words for; None: any
     schemas: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # JSON schema of each call's reply
