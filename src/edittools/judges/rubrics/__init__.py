@@ -1,7 +1,7 @@
 """Rubrics, one per file: the file name is the registry.
 
 A rubric is a module with `RUBRIC`. It says which calls it makes of a case, how the reply to each is read, and how
-the numbers become scores. `dimensions`, `viescore` and `pairwise` are our own wording; the others are a benchmark's
+the numbers become scores. Those without a `benchmark` are our own wording; the others are a benchmark's
 and take its texts from the user's checkout of it (`benchmark` says of which).
 """
 
