@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any
 
 import click
 
 from edittools.cli import options
-from edittools.errors import EditError, TooManyFailed, UsageError
-
-if TYPE_CHECKING:
-    from edittools.models.writers.asking import Tally
-
+from edittools.cli.asking import Asking, writer_options
+from edittools.errors import TooManyFailed, UsageError
 
 _RUBRICS = options.module_names("judges", "rubrics")
 # Options that one way of judging has, and the others have not.
@@ -27,25 +21,6 @@ _OF_RUBRIC = (
     "rpm", "tpm", "max_cost", "prices", "store", "prompts", "passes", "soft", "structured", "second", "max_side",
     "param", "batch", "redo", "judge",
 )  # fmt: skip
-_STATES = ("failed", "filtered", "unparsed", "refused")  # that --redo chooses from
-
-
-class _Amount(click.ParamType):
-    """A finite number, 0 or more; `positive` excludes 0."""
-
-    name = "number"
-
-    def __init__(self, positive: bool = False) -> None:
-        self.positive = positive
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number) or number < 0 or (self.positive and number == 0):
-            self.fail(f"{value} is not a number {'above' if self.positive else 'of at least'} 0", param, ctx)
-        return number
 
 
 class _RubricOption(options.Option):
@@ -59,187 +34,10 @@ class _RubricOption(options.Option):
         return super().get_help_record(ctx)
 
 
-class _PixelRange(click.ParamType):
-    name = "range"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        least, _, most = str(value).partition("..")
-        if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
-            self.fail(f"{value} is not MIN..MAX, two numbers of pixels such as 1016064..1354752", param, ctx)
-        return int(least), int(most)
-
-
-class _Parameter(click.ParamType):
-    """`NAME=VALUE`, the value as JSON where it is some; without a value (name, None)."""
-
-    name = "parameter"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = str(value).partition("=")
-        if not equals or not name.isidentifier():
-            self.fail(f"{value} is not NAME=VALUE, such as top_p=0.9, nor NAME= to leave NAME out", param, ctx)
-        if name in ("model", "messages", "input"):
-            self.fail(f"`{name}` is what the command itself sends", param, ctx)
-        try:
-            return name, json.loads(text) if text else None
-        except ValueError:
-            return name, text
-
-
-class _States(click.ParamType):
-    """States of replies, separated by commas, or `all`."""
-
-    name = "states"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
-        if isinstance(value, frozenset):
-            return value
-        names = [name.strip() for name in str(value).split(",")]
-        for name in names:
-            if name not in (*_STATES, "all"):
-                self.fail(f"{name!r} is none of {', '.join(_STATES)}, all", param, ctx)
-        return frozenset(("ok", *_STATES) if "all" in names else names)
-
-
 def _judge_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     from edittools.judges.judgements import check_judge_name
 
     return None if value is None else check_judge_name(value)
-
-
-def writer_options(function: Callable) -> Callable:
-    """How a model that writes text is reached, and at what pace."""
-    choices = (
-        options.option(
-            "--model", metavar="NAME", group="Model", help="The judge: a model of the endpoint, or a folder (local)."
-        ),
-        options.option(
-            "--backend",
-            type=click.Choice(["endpoint", "local", "echo"]),
-            group="Model",
-            setting=False,
-            help="endpoint: any OpenAI-compatible one. local: transformers. Default: an endpoint where an address or a "
-            "key is set, local where --model is a folder.",
-        ),
-        options.option(
-            "--api-base",
-            metavar="URL",
-            group="Model",
-            setting=False,
-            help="Address of the endpoint. Default: EDITTOOLS_API_BASE, OPENAI_BASE_URL, OpenAI's own.",
-        ),
-        options.option(
-            "--key-from",
-            metavar="VARIABLE",
-            group="Model",
-            setting=False,
-            help="Environment variable that holds the key. Default: OPENAI_API_KEY.",
-        ),
-        options.option(
-            "--temperature", type=_Amount(), metavar="T", group="Model", help="Default: the endpoint's own."
-        ),
-        options.option(
-            "--max-tokens",
-            type=click.IntRange(min=1),
-            metavar="N",
-            group="Model",
-            help="Tokens of a reply at most. Default: what the rubric says.",
-        ),
-        options.option(
-            "--param",
-            type=_Parameter(),
-            multiple=True,
-            metavar="NAME=VALUE",
-            group="Model",
-            help="Send this parameter (JSON, else text) in place of the rubric's; NAME= leaves it out. What a model "
-            "declines is left out anyway. Several times.",
-        ),
-        options.option(
-            "--picture-pixels",
-            type=_PixelRange(),
-            metavar="MIN..MAX",
-            group="Model",
-            help="Pixels that a local model scales a picture to. Default: the checkpoint's own. ImgEdit-Judge: "
-            "1016064..1354752, with --max-tokens 2048.",
-        ),
-        options.option(
-            "--timeout",
-            type=_Amount(positive=True),
-            metavar="SECONDS",
-            group="Model",
-            setting=False,
-            help="How long a call of the endpoint may take. Default: 300.",
-        ),
-        options.option(
-            "--concurrency",
-            type=click.IntRange(min=1),
-            default=64,
-            show_default=True,
-            metavar="N",
-            group="Model",
-            setting=False,
-            help="Calls in flight.",
-        ),
-        options.option(
-            "--rpm",
-            type=_Amount(positive=True),
-            metavar="N",
-            group="Model",
-            setting=False,
-            help="Requests per minute at most.",
-        ),
-        options.option(
-            "--tpm",
-            type=_Amount(positive=True),
-            metavar="N",
-            group="Model",
-            setting=False,
-            help="Tokens per minute at most.",
-        ),
-        options.option(
-            "--max-cost",
-            type=_Amount(),
-            metavar="AMOUNT",
-            group="Model",
-            setting=False,
-            help="Stop before this run has cost more, by the price table; running again goes on.",
-        ),
-        options.option(
-            "--prices", metavar="FILE", group="Model", setting=False, help="Price table (TOML) instead of ours."
-        ),
-        options.option(
-            "--store",
-            metavar="DIR/",
-            group="Model",
-            setting=False,
-            help="Where replies are kept: none is ever asked for again, except what failed, by another run, and what "
-            "--redo names. Default: OUTPUT.replies/ beside a shard set.",
-        ),
-        options.option(
-            "--batch",
-            type=click.Choice(["submit", "collect"]),
-            group="Model",
-            setting=False,
-            help="By the endpoint's batch interface, at half the price within a day. submit: send every request that "
-            "nobody has answered, and write nothing. collect: when all batches are done, judge with their replies.",
-        ),
-        options.option(
-            "--redo",
-            type=_States(),
-            metavar="STATES",
-            group="Model",
-            setting=False,
-            help="Ask again for rows of these states: failed, filtered, unparsed, refused (several with commas), or "
-            "all. Finished shards that have such rows are made anew. --overwrite does it for what failed.",
-        ),
-    )
-    for decorate in reversed(choices):
-        function = decorate(function)
-    return function
 
 
 @options.command(
@@ -434,14 +232,6 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
     from edittools.judges.protocols import Encoding
     from edittools.judges.rubrics import load_rubric
     from edittools.judges.vlm_stage import VlmJudgeStage, calls_of
-    from edittools.models.writers.asking import Tally, ask_all
-    from edittools.models.writers.batches import DISCOUNT, Batches
-    from edittools.models.writers.echo import EchoWriter
-    from edittools.models.writers.prices import estimate, load_prices
-    from edittools.models.writers.store import Store, count_stored
-    from edittools.stream.run import check_errors, open_progress, open_sink, run
-    from edittools.stream.sink import ShardSetSink
-    from edittools.stream.source import open_source
 
     given = ctx.params
     rubric = load_rubric(name)
@@ -449,63 +239,16 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         raise UsageError("--rubric needs --model: who judges?")
     if given["prompts"] and rubric.benchmark is None:
         raise UsageError(f"--prompts: rubric `{name}` has words of its own")
-    limits = [option for option in ("max_cost", "rpm", "tpm") if given[option] is not None]
-    if limits and run_options.ray is not None:
-        raise UsageError(f"--{limits[0].replace('_', '-')} bounds one process: it cannot be used with --ray")
-    if given["batch"] and run_options.ray is not None:
-        raise UsageError("--batch: is one process's work; leave out --ray, or give each task of an array --task")
-    if given["batch"] and given["redo"]:
-        raise UsageError("--redo with --batch: what failed or cannot be read is submitted again as it is")
     prompts = read_prompts(given["prompts"], rubric.benchmark) if given["prompts"] and rubric.benchmark else None
-    parameters = _parameters(given)
-    redo: frozenset[Any] = (given["redo"] or frozenset()) | ({"failed"} if run_options.overwrite else frozenset())
-    writer: Any = _writer(given) if not run_options.dry_run else EchoWriter()
-    # A price is needed for a limit; without one it is only told where the table has the model.
-    table, prices = load_prices(given["prices"]), None
-    try:
-        table.find(given["model"])
-        prices = table
-    except EditError:
-        if given["max_cost"] is not None:
-            raise
-    tally = Tally()
-    store: Store | None = None
-
-    def opened() -> Store:
-        nonlocal store
-        if store is None:
-            store = Store(_store_folder(given), f"{run_options.task[0] if run_options.task else 0:05d}")
-            store.claim(given["input"], given["output"], run_options.task, settings)
-        return store
-
-    def mine(shard: Any) -> bool:
-        task = run_options.task
-        return task is None or shard.index % task[1] == task[0]
-
-    def ask(requests: Any, check: Any) -> Iterator[Any]:
-        yield from ask_all(
-            requests,
-            writer,
-            opened(),
-            concurrency=given["concurrency"],
-            requests_per_minute=given["rpm"],
-            tokens_per_minute=given["tpm"],
-            max_cost=given["max_cost"],
-            prices=prices,
-            check=check,
-            redo=redo | {"failed"},
-            tally=tally,
-            progress=lambda _: progress.refresh(),
-        )
-
+    asking = Asking(given, run_options)
     stage = VlmJudgeStage(
         rubric,
-        ask,
+        asking,
         model=given["model"],
-        endpoint=writer.name,
+        endpoint=asking.writer.name,
         prompts=None if prompts is None else prompts.texts,
         passes=given["passes"],
-        parameters=parameters,
+        parameters=asking.parameters,
         encoding=Encoding(max_side=given["max_side"], max_pixels=given["max_pixels"]),
         language=given["language"],
         edited=given["column"],
@@ -515,130 +258,48 @@ def _by_model(ctx: click.Context, name: str, source: Any, run_options: Any) -> N
         judge=given["judge"],
         jobs=options.jobs(ctx),
     )
-    # -n reaches nobody: the backend that it loads is a stand-in.
-    where = given["api_base"] if run_options.dry_run else writer.name
-    settings = options.settings(ctx, prompts=None if prompts is None else prompts.digest, endpoint=where)
+    digest = None if prompts is None else prompts.digest
+    asking.settings = options.settings(ctx, prompts=digest, endpoint=asking.endpoint)
     if run_options.dry_run:
-        rows = source.rows or 0
-        calls = calls_of(rubric, rows, given["passes"])
-        found = estimate(stage.sample(source), prices, calls=calls)
-        cost = "no price is known for this model" if prices is None else f"{found.cost:.2f} {prices.currency}"
-        note = f"at most {found.calls} calls, about {found.prompt_tokens:,} tokens read and "
-        notes = [f"{note}{found.completion_tokens:,} written: {cost}"]
-        with contextlib.suppress(UsageError):  # nobody has said yet where the replies will be kept
-            folder = _store_folder(given)
-            if stored := count_stored(folder):
-                notes.append(f"{folder}: {stored:,} replies; those that are asked for here cost nothing")
-        options.show_plan(ctx, source, settings, tuple(notes))
-        return
-    if given["batch"] == "submit":
-        try:
-            _submit(Batches(opened(), writer), stage.requests(source, mine), given, prices, run_options.quiet)
-        finally:
-            if store is not None:
-                store.close()
-        return
+        notes = asking.plan(stage.sample(source), calls_of(rubric, source.rows or 0, given["passes"]))
+        options.show_plan(ctx, source, asking.settings, notes)
+    elif given["batch"] == "submit":
+        with asking:
+            asking.submit(stage.requests(source, functools.partial(_is_mine, run_options.task)))
+    else:
+        _run_judge(stage, asking, source, run_options)
+
+
+def _is_mine(task: tuple[int, int] | None, shard: Any) -> bool:
+    return task is None or shard.index % task[1] == task[0]
+
+
+def _run_judge(stage: Any, asking: Asking, source: Any, run_options: Any) -> None:
+    """Raises TooManyFailed where too many rows have no score."""
+    from edittools.stream.run import check_errors, open_progress, open_sink, run
+    from edittools.stream.sink import ShardSetSink
+    from edittools.stream.source import open_source
+
     sink = open_sink(run_options)
-    if redo and isinstance(sink, ShardSetSink):
+    if asking.redo and isinstance(sink, ShardSetSink):
         if run_options.ray is None:
-            sink.again = lambda path: stage.has_state(path, redo)
+            sink.again = lambda path: stage.has_state(path, asking.redo)
         else:  # its tasks look for themselves, and all have to be started
             run_options = dataclasses.replace(run_options, overwrite=True)
-    progress = open_progress("judge", source, run_options, sink, lambda: _said(tally))
-    batches = None
-    try:
-        if given["batch"] == "collect":
-            batches = Batches(opened(), writer)
-            writer = batches.collect()
-            prices = None if prices is None else prices.scaled(DISCOUNT)
-        total = run("judge", source, [stage], settings, run_options, sink=sink, progress=progress)
-        if batches is not None:
-            batches.taken()
-    finally:
-        if store is not None:
-            store.close()
-        if not run_options.quiet:
-            for times, state, example in tally.reasons.most_frequent(3):
-                click.echo(f"judge: {times} {state}: {example}", err=True)
+    progress = open_progress("judge", source, run_options, sink, asking.said)
+    asking.refresh = progress.refresh
+    with asking:
+        if asking.given["batch"] == "collect":
+            asking.collect()
+        total = run("judge", source, [stage], asking.settings, run_options, sink=sink, progress=progress)
     if stage.unasked and not run_options.quiet:
         click.echo(f"judge: nothing to ask about {stage.unasked} rows; the first: {stage.unasked_why}", err=True)
     # Not a reject: the row goes on without the score, so no later command of a pipe can count it.
-    again = ",".join(state for state in _STATES if getattr(tally, state)) or "failed,unparsed"
-    hint = f"the output is written, and judgements say why; --redo {again} asks for these rows again"
     counts = stage.counts
     if isinstance(sink, ShardSetSink) and total.kept != counts.rows:  # an earlier run, or a cluster, made some of it
-        counts = stage.recount(open_source([sink.folder], partial=True).batches(mine))
-    check_errors(counts, run_options.max_errors, hint)
+        made = open_source([sink.folder], partial=True)
+        counts = stage.recount(made.batches(functools.partial(_is_mine, run_options.task)))
+    check_errors(counts, run_options.max_errors, asking.hint())
     # Whatever else is tolerated: refusals are no failures, and no result either.
     if counts.failed < counts.asked and not counts.scored:
-        raise TooManyFailed(f"none of the {counts.asked} rows that were asked about has a score", hint=hint)
-
-
-def _submit(batches: Any, requests: Any, given: dict[str, Any], prices: Any, quiet: bool) -> None:
-    """`--batch submit`, and a line about it."""
-    done = batches.submit(requests, prices=prices, max_cost=given["max_cost"])
-    if quiet:
-        return
-    parts = [f"{done.requests} requests submitted in {done.batches} batches"]
-    parts += [f"{done.stored} answered before"] if done.stored else []
-    parts += [f"{done.waiting} with the service already"] if done.waiting else []
-    parts += [f"about {done.cost:.2f} {prices.currency} at the rate of batches"] if done.cost else []
-    click.echo(f"judge: {', '.join(parts)}; --batch collect takes the replies", err=True)
-
-
-def _parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """What replaces the rubric's parameters; None leaves one out."""
-    said = [(name, given[name]) for name in ("temperature", "max_tokens") if given[name] is not None]
-    parameters: dict[str, Any] = {}
-    for name, value in [*said, *given["param"]]:
-        if name in parameters:
-            raise UsageError(f"--param {name}: is given twice")
-        parameters[name] = value
-    return parameters
-
-
-def _writer(given: dict[str, Any]) -> Any:
-    from edittools.models.writers.load import choose_backend, load_writer
-
-    address = {name: given[name] for name in ("api_base", "key_from")}
-    backend = choose_backend(given["model"], backend=given["backend"], **address)
-    if backend == "local" and given["passes"] > 1 and not _parameters(given).get("temperature"):
-        raise UsageError(
-            "--passes: without a temperature a local model writes the same every time",
-            hint="--temperature 1 draws another reply in every pass",
-        )
-    if given["batch"] and backend != "endpoint":
-        raise UsageError(f"--batch is for an endpoint: the backend is {backend}")
-    return load_writer(
-        given["model"],
-        backend,
-        **address,
-        timeout=given["timeout"],
-        **options.device_and_dtype(given),
-        batch_size=given["batch_size"] or 8,
-        picture_pixels=given["picture_pixels"],
-    )
-
-
-def _store_folder(given: dict[str, Any]) -> str:
-    if given["store"]:
-        return str(given["store"])
-    output = given["output"]
-    if output in (None, "-") or "://" in output:
-        raise UsageError("--store DIR/ says where the replies are kept", hint="with -o DIR/ it is DIR.replies/")
-    return output.rstrip("/") + ".replies"
-
-
-def _said(tally: Tally) -> str:
-    if not tally.replies:  # the tasks of a cluster ask by themselves
-        return ""
-    parts = [f"{tally.calls} calls", f"{tally.stored} replies from the store"]
-    parts.append(f"{tally.prompt_tokens + tally.completion_tokens:,} tokens")
-    if tally.cost is not None:
-        parts.append(f"cost {tally.cost:.2f}")
-    for name in ("refused", "filtered", "failed", "unparsed"):
-        if getattr(tally, name):
-            parts.append(f"{getattr(tally, name)} {name}")
-    if tally.seconds > 10 and tally.starved_share > 0.1:  # a faster endpoint would not help
-        parts.append(f"waited for pictures {tally.starved_share:.0%} of the time")
-    return ", ".join(parts)
+        raise TooManyFailed(f"none of the {counts.asked} rows that were asked about has a score", hint=asking.hint())
