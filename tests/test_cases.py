@@ -180,6 +180,57 @@ def test_risebench_and_kris(edit: Runner, tmp_path: Path) -> None:
     assert json.loads(row["case"]["facts"]) == {"explain": "So.", "frames": []}  # its script reads no `gt_img`
 
 
+def test_lists_and_layouts_of_bagel(edit: Runner, tmp_path: Path) -> None:
+    """One list of all of KRIS-Bench; RISEBench's results without `images/`, GEdit-Bench's in `gen_image/`."""
+    for place in ("count_change/1.jpg", "temporal_prediction/1-2.jpg", "temporal_prediction/1-3.jpg"):
+        (tmp_path / "KRIS_Bench" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "KRIS_Bench" / place).write_bytes(picture(len(place)))
+    listed = [
+        {"id": "1", "type": "count_change", "ori_img": "1.jpg", "gt_img": "", "ins_en": "Two.", "explain_en": ""},
+        {"id": 1, "type": "temporal_prediction", "ori_img": ["1-2.jpg", "1-3.jpg"], "gt_img": "1-1.jpg",
+         "ins_en": "Frame 1.", "explain_en": ""},
+    ]  # fmt: skip
+    (tmp_path / "final_data.json").write_text(json.dumps(listed))
+    for words in (["--cases", tmp_path / "final_data.json"], ["--cases", tmp_path],
+                  ["--cases", tmp_path / "final_data.json", "--images", tmp_path / "KRIS_Bench"]):  # fmt: skip
+        one, two = edit("eval", "kris", *words, "-f", "jsonl").lines
+        assert (one["case"]["task"], two["case"]["task"]) == ("count_change", "temporal_prediction")
+        assert one["case"]["result_path"] == "count_change/1.png" and len(two["source"]) == 2
+        assert [Path(shown["file"]).name for shown in two["source"]] == ["1-2.jpg", "1-3.jpg"]
+        assert all(Path(shown["file"]).is_file() for shown in (*one["source"], *two["source"]))
+    scores = {"1": {"consistency_score": 5, "quality_score": 5, "instruction_score": 5}}
+    (tmp_path / "m" / "count_change").mkdir(parents=True)
+    (tmp_path / "m" / "count_change" / "metrics.json").write_text(json.dumps(scores))
+    words = ["eval", "kris", "--rescore", tmp_path / "m", "--meta", tmp_path / "final_data.json", "-f", "json"]
+    total = json.loads(edit(*words).stdout)["coverage"]["total"]
+    assert (total["expected"], total["judged"], total["missing"]) == (2, 1, 1)
+    for wrong in ([{"id": "1"}], [5], {"1": {"ins_en": "x"}}):
+        (tmp_path / "final_data.json").write_text(json.dumps(wrong))
+        edit("eval", "kris", "--cases", tmp_path / "final_data.json", "-f", "jsonl", check=1)
+
+    case = {"index": "t_1", "category": "temporal_reasoning", "instruction": "In a year?", "image": "1.png"}
+    (tmp_path / "rise" / "data").mkdir(parents=True)
+    (tmp_path / "rise" / "data" / "datav2_total_w_subtask.json").write_text(json.dumps([case]))
+    (tmp_path / "rise" / "data" / "1.png").write_bytes(picture(1, "PNG"))
+    for place in ("bagel/temporal_reasoning", "images/temporal_reasoning"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "t_1.png").write_bytes(picture(2, "PNG"))
+    for results in ("bagel", "images", "."):
+        words = ["--cases", tmp_path / "rise", "--results", tmp_path / results]
+        (row,) = edit("eval", "risebench", *words, "-f", "jsonl").lines
+        assert Path(row["result"]["file"]).name == "t_1.png"
+
+    place = "fullset/color_alter/en/k.png"
+    entry = {"k": {"id": place, "prompt": "p", "edit_type": "color_alter"}}
+    (tmp_path / "gedit_edit.json").write_text(json.dumps(entry))
+    for folder in (tmp_path, tmp_path / "out" / "gen_image"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(picture(3, "PNG"))
+    words = ["--cases", tmp_path / "gedit_edit.json", "--results", tmp_path / "out"]
+    (row,) = edit("eval", "gedit", *words, "-f", "jsonl").lines
+    assert "gen_image" in row["result"]["file"]
+
+
 def test_one_case_of_risebench_without_its_question_decides_for_all(edit: Runner, tmp_path: Path) -> None:
     """eval_vanilla of gpt_eval.py, run on such a list, asks about both with prompt_logical_img_wo_q."""
     (tmp_path / "1.png").write_bytes(picture(1, "PNG"))

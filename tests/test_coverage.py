@@ -167,6 +167,21 @@ def test_one_failed_case_and_the_official_mean_without_it(edit: Runner, tmp_path
     assert "33% of the cases have no score (1 of 3; 1 failed, 0 missing)" in page
 
 
+def test_an_official_average_that_is_nan(edit: Runner, tmp_path: Path) -> None:
+    """One blank score: the script's averages are NaN, and so is the official headline without the other mean."""
+    rows = {task: [gedit_row(task, "en", "a", 4, 9), gedit_row(task, "en", "b", 4, 9)] for task in GEDIT}
+    rows["ps_human"][1][3] = ""
+    write_gedit(tmp_path, rows)
+    words = ["gedit", "--rescore", tmp_path, "--language", "en", "--scoring", "official"]
+    shown = edit("eval", *words, "-f", "markdown").stdout.decode()
+    assert "| average | nan | 9.000 | nan |" in shown
+    assert "| average without failed cases | 4.000 | 9.000 | 6.000 |" in shown
+    page = page_of(edit, tmp_path / "r.html", *words)
+    assert "overall 6.000, official without failed cases" in page
+    assert re.search(r"model \(here\)\s+nan\s+9.000\s+nan", page)
+    assert re.search(r"model \(here, official without failed cases\)\s+4.000\s+9.000\s+6.000", page)
+
+
 @pytest.mark.parametrize("name", ["gedit", "rededit", "risebench", "kris"])
 def test_every_benchmark_has_the_mean_without_failed_cases(edit: Runner, tmp_path: Path, name: str) -> None:
     words: list[Any] = [name, "--rescore", tmp_path / "r.json", "--meta", tmp_path / "data.json"]

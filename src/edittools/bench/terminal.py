@@ -81,6 +81,8 @@ def official_average(means: Mapping[str, Mapping[str, float]], tasks: Iterable[s
         if name in means:
             return means[name]
     known = [means[task] for task in tasks if task in means]
+    if any(not isinstance(value, float) for one in known for value in one.values()):
+        return {}
     return {metric: math.fsum(one[metric] for one in known) / len(known) for metric in known[0]} if known else {}
 
 
@@ -113,9 +115,12 @@ class ScoreTable:
         """The last metric's mean over tasks with its interval, and whose it is, by `scoring`."""
         metric = self.metrics[-1]
         if self.official:
-            means, name = self.official_means(language)
-            mean = official_average(means, self.part("strict", language)["tasks"]).get(metric)
-            return (mean if isinstance(mean, float) else None), None, name
+            tasks = self.part("strict", language)["tasks"]
+            for part, name in (("official_means", "official"), ("official_without_failed", WITHOUT_FAILED)):
+                mean = official_average(self.part(part, language), tasks).get(metric)
+                if isinstance(mean, float):  # NaN is a word in what was found
+                    return mean, None, name
+            return None, None, "official"
         macro = self.part("macro", language)[metric]
         return macro["mean"], macro["interval"], "ours"
 
@@ -126,7 +131,11 @@ class ScoreTable:
         if self.official:
             means, _ = self.official_means(language)
             names = [name for name in [*strict["tasks"], *means] if name in means]
-            return [self._row(name, means[name], coverage["tasks"].get(name, {})) for name in dict.fromkeys(names)]
+            rows = [self._row(name, means[name], coverage["tasks"].get(name, {})) for name in dict.fromkeys(names)]
+            mended = self.part("official_without_failed", language)
+            if self.part("official_means", language) and "average" in mended:  # beside an average that is NaN
+                rows.append(self._row("average without failed cases", mended["average"], {}))
+            return rows
         official, mended = (self.part(name, language) for name in ("official_means", "official_without_failed"))
         names = [*strict["tasks"], *(name for name in official if name not in (*strict["tasks"], *MEANS))]
         rows = [
