@@ -119,6 +119,9 @@ def test_the_whole_command(model_edit: Runner, tmp_path: Path) -> None:
     judge = ("--judge", "--clip clip")
     also = json.loads(edit("eval", "checkpoints", "run/", "-q", *judge, "-f", "json").stdout)["checkpoints"]
     assert also[0]["scores"]["psnr"] == found[0]["scores"]["psnr"] and also[1]["scores"]["clip"]["n"] == 16
+    # the report of one of them has the run's curves
+    edit("eval", "heldout", "run/eval/@2", "--run", "run/", "-o", "r.html", "-f", "json")
+    assert "<h3>Held-out loss by task</h3>" in (tmp_path / "r.html").read_text()
     # judged elsewhere, and nothing made again
     judged_set(edit, tmp_path / "j.parquet", [{"judge_gedit_overall": 5.0}] * 6)
     again = edit("eval", "checkpoints", "run/", "--no-sample", "--judged", "4=j.parquet", "-f", "json")

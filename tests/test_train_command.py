@@ -94,6 +94,9 @@ def test_held_out_rows_on_the_way_and_stored(edit, work):
     assert first[0] == pytest.approx(first[1], rel=1e-5)
     only = [*recipe, "--set", "drop_text=0.9", *asked, "--cache", "apart/", "-o", "none/"]
     assert "lacks" in edit("train", *only, cwd=work, status=1)
+    for rows, said in (("absent/", "absent/"), ("raw/", "--heldout: the input has none of the columns")):
+        assert said in edit("train", "pairs/", "--recipe", "demo", "--heldout", rows, "-o", "n/", cwd=work,
+                            status=2 if rows == "raw/" else 1)  # fmt: skip
 
 
 def test_a_store_that_covers_a_part_is_named_and_completed(edit, work):

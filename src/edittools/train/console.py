@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 from edittools.models.quiet import no_bars
 from edittools.models.systems import load_system
-from edittools.models.systems.base import System
 from edittools.record import TASKS
 from edittools.stream.source import Source
 from edittools.train import checkpoint
@@ -99,6 +98,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     recipe = settle(recipe)
     rows = open_rows(recipe, source, options.max_pixels)
     check_references(recipe, rows)
+    held_rows = open_heldout(recipe, options)
     branch = None if options.resume_from is None else checkpoint.find(options.resume_from)
     if branch is not None:
         check_branch(branch, recipe)
@@ -132,13 +132,13 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         features.check(plan.samples)
         plan.lengths = features.lengths(plan.samples)
     heldout = None
-    if options.heldout is not None:
-        held_rows, held_plan = open_heldout(recipe, options, system)
-        held_features: Any = Encoder(system, held_rows)
-        if options.cache is not None:
-            held_features = Stored(store, Keys(system.encoding(), held_rows, store.contents))
-            held_features.check(held_plan.samples)
-        heldout = HeldOut(recipe, held_rows, system, held_features, held_plan)
+    if held_rows is not None:
+        stored = options.cache is not None
+        keys = Keys(system.encoding(), held_rows, store.contents) if stored else None
+        held_features: Any = Stored(store, keys) if keys is not None else Encoder(system, held_rows)
+        heldout = HeldOut(recipe, held_rows, system, held_features)
+        if stored:
+            held_features.check(heldout.plan.samples)
         both = {row.id for row in held_rows.rows} & {row.id for row in rows.rows}
         if both and not quiet:
             say(f"{len(both)} of {len(held_rows)} held-out rows are trained on too")
@@ -183,12 +183,16 @@ def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, 
     return {**dict.fromkeys(rows.files, "pictures of the input"), **dict.fromkeys(options.reads, "the input"), **named}
 
 
-def open_heldout(recipe: Recipe, options: TrainOptions, system: System) -> tuple[ShardRows, Plan]:
-    """The rows of --heldout, and the plan that shows each of them once."""
-    assert options.heldout is not None
-    shown = heldout_recipe(recipe)
-    rows = open_rows(shown, options.heldout, options.max_pixels)
-    return rows, Plan(shown, rows, system.patch, system.multiple, system.one_row)
+def open_heldout(recipe: Recipe, options: TrainOptions) -> ShardRows | None:
+    """The rows of --heldout, where it is given; what is wrong with them is said to be of --heldout."""
+    if options.heldout is None:
+        return None
+    try:
+        rows = open_rows(heldout_recipe(recipe), options.heldout, options.max_pixels)
+        check_references(recipe, rows)
+        return rows
+    except EditError as error:
+        raise type(error)(f"--heldout: {error}", error.hint) from error
 
 
 def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
@@ -259,8 +263,9 @@ def precompute_with_progress(
     import torch
 
     work = [(rows, keys, mine)]
-    if options.heldout is not None:
-        held_rows, held_plan = open_heldout(recipe, options, system)
+    if (held_rows := open_heldout(recipe, options)) is not None:
+        shown = heldout_recipe(recipe)
+        held_plan = Plan(shown, held_rows, system.patch, system.multiple, system.one_row)
         theirs = [sample for sample in held_plan.samples if sample.row % of == number]
         work.append((held_rows, Keys(system.encoding(), held_rows, store.contents), theirs))
     total = sum(len(samples) for _, _, samples in work)

@@ -53,12 +53,11 @@ class HeldOut:
     """Rows, and the network's loss of them."""
 
     def __init__(
-        self, recipe: Recipe, rows: Rows, system: System, features: Callable[[Sample], Features],
-        plan: Plan | None = None,
-    ) -> None:  # fmt: skip
-        """features: of the rows' samples. plan: of heldout_recipe(), where it has been made."""
+        self, recipe: Recipe, rows: Rows, system: System, features: Callable[[Sample], Features]
+    ) -> None:
+        """features: of the rows' samples."""
         self.recipe, self.rows, self.system, self.features = recipe, rows, system, features
-        self.plan = plan or Plan(heldout_recipe(recipe), rows, system.patch, system.multiple, system.one_row)
+        self.plan = Plan(heldout_recipe(recipe), rows, system.patch, system.multiple, system.one_row)
         self.groups = list(self._groups())
 
     def _groups(self) -> Iterator[list[Sample]]:
