@@ -207,6 +207,8 @@ def test_coverage_by_kind_and_in_total(rows):
     assert lost["unjudged"] == ["blur", "flip"]
     total = heldout.summarize(rows, expected=27, failed=2)
     assert total["coverage"]["missing"] == 4
+    assert total["warnings"] == ["22% of the rows have no score (6 of 27): the means speak of the others only"]
+    assert heldout.summarize(rows)["warnings"] == []
     assert total["kinds"]["warm"]["failed"] is total["kinds"]["warm"]["missing"] is None
 
 
@@ -236,7 +238,7 @@ def test_histogram_counts_all_and_never_straddles_zero(values):
 def test_report_json_shape(rows):
     summary = json.loads(terminal.summary_json(heldout.summarize(rows, dataset={"rows": 14})))
     means = {"mean", "mean_rows", "mean_without_invert"}
-    assert summary.keys() == {"kinds", "tasks", *means, "gain_histogram", "unjudged", "coverage", "dataset"}
+    assert summary.keys() == {"kinds", "tasks", *means, "gain_histogram", "unjudged", "coverage", "warnings", "dataset"}
     common = {"n", "edit", "copy", "gain", "shuffled", "interval", "gain_interval", "verdict"}
     common |= {"inside", "outside", "ssim", "l1", "clip", "dino"}
     assert all(summary[name].keys() == common for name in means)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edittools.bench import statistics
+from edittools.bench.scores import MUCH
 from edittools.rounding import rounded
 
 PAIRS = {name: name for name in ("ssim", "l1", "clip", "dino")} | {"inside": "psnr_inside", "outside": "psnr_outside"}
@@ -71,6 +72,7 @@ def summarize(
     without = [name for name in names if name != "invert"]
     gains = [row["psnr"] - row["copy_psnr"] for row in every_row]
     wanted = {*generated, *(expected if isinstance(expected, Mapping) else ())}
+    coverage = _coverage(expected, failed, sum(generated.values()), len(every_row))
     return {
         "kinds": by_kind,
         "tasks": {name: _entry(tasks[name]) for name in sorted(tasks)},
@@ -79,7 +81,8 @@ def summarize(
         "mean_without_invert": _mean_of_kinds(without, by_kind, limits) if without else None,
         "gain_histogram": histogram(gains),
         "unjudged": sorted(wanted - kinds.keys()),
-        "coverage": _coverage(expected, failed, sum(generated.values()), len(every_row)),
+        "coverage": coverage,
+        "warnings": _warnings(coverage),
         "dataset": dataset,
     }
 
@@ -167,6 +170,13 @@ def _coverage(expected: Counts | None, failed: Counts, generated: int, judged: i
         "failed": rejected,
         "missing": max(0, wanted - generated - rejected),
     }
+
+
+def _warnings(coverage: Mapping[str, int]) -> list[str]:
+    lost, wanted = coverage["expected"] - coverage["judged"], coverage["expected"]
+    if lost < MUCH * wanted:
+        return []
+    return [f"{lost / wanted:.0%} of the rows have no score ({lost} of {wanted}): the means speak of the others only"]
 
 
 def _total(counts: Counts) -> int:

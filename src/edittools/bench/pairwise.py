@@ -20,7 +20,7 @@ from edittools.bench import statistics
 from edittools.bench.case_list import case_id
 from edittools.bench.panel import between_judges
 from edittools.bench.rejects import stored_rejects
-from edittools.bench.rescoring import MUCH
+from edittools.bench.scores import MUCH
 from edittools.errors import EditError, UsageError
 from edittools.judges.judgements import chosen_judges, in_order, judge_names, passes_of
 from edittools.stream.source import Source

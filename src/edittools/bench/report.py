@@ -41,6 +41,7 @@ def render_report(
     return fill(
         "report.html",
         title=title,
+        warnings="".join(f'<p class="warning"><b>Warning:</b> {text(said)}.</p>' for said in summary["warnings"]),
         summary=_paragraph(summary),
         figures=_figures(summary),
         table=_table(summary["kinds"], table.mean_entries(summary)),

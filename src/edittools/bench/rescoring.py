@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import by_ability, plain, summarize
+from edittools.bench.scores import MUCH, by_ability, plain, summarize
 
 
 def rescore(benchmark: Benchmark, outputs: Outputs, seed: int) -> dict[str, Any]:
@@ -53,10 +53,6 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
 
 def _by_language(parts: dict[str, Any]) -> Any:
     return parts[""] if list(parts) == [""] else parts
-
-
-MUCH = 0.05
-"""From this share of cases without a score on, a warning stands above every mean."""
 
 
 def coverage_warnings(coverage: dict[str, Any], language: str = "") -> list[str]:

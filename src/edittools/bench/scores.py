@@ -20,6 +20,9 @@ from edittools.errors import EditError
 
 State = Literal["ok", "failed", "missing"]
 
+MUCH = 0.05
+"""From this share of cases without a score on, a warning stands above every mean."""
+
 
 @dataclass(frozen=True)
 class Score:

@@ -33,12 +33,14 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def summary_latex(summary: dict[str, Any]) -> str:
     entries = summary["kinds"] | table.mean_entries(summary)
     rows = [table.cells(name, entry) for name, entry in entries.items()]
-    return latex([Listing("held-out rows", table.COLUMNS, rows, [table.LEGEND, _coverage(summary)])])
+    notes = [table.LEGEND, _coverage(summary)]
+    return latex([Listing("held-out rows", table.COLUMNS, rows, notes, summary["warnings"])])
 
 
 def summary_markdown(summary: dict[str, Any]) -> str:
     """The same table in GitHub's Markdown, with its legend and the coverage."""
     lines = [
+        *(line for said in summary["warnings"] for line in (f"> **WARNING: {said}**", "")),
         _markdown_row(table.COLUMNS),
         "|---" + "|---:" * (len(table.COLUMNS) - 1) + "|",
         *(_markdown_row(table.cells(name, entry)) for name, entry in summary["kinds"].items()),

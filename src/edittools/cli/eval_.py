@@ -284,6 +284,8 @@ def command(
     found = Heldout(source, open_input([data], RunOptions()) if data else None)
     if output is not None:
         _write_report(output, beside, found.html(title or "Held-out evaluation", run_folder), found.summary)
+    for said in found.summary["warnings"]:
+        click.echo(f"eval: warning: {said}", err=True)
     if chosen == "table":
         from rich.console import Console
 
