@@ -329,3 +329,23 @@ def test_the_text_subset_by_several_judges(edit: Runner, tmp_path: Path) -> None
     page = (tmp_path / "all.html").read_text()
     assert "None says style" in page and "b says style" in page and "The judges beside each other" in page
     assert "b says style" not in (tmp_path / "plain.html").read_text()
+
+
+def test_judges_that_judged_apart_are_joined_by_case(edit: Runner, tmp_path: Path, panel: Path) -> None:
+    """Two runs over the same results, each into its own set, are as good as one after the other."""
+    server = Server(strict)
+    words = ["--rubric", "gedit", "--prompts", tmp_path / "vie_prompts.py", *ANYWAY, "--model", "x", "--judge"]
+    try:
+        edit("judge", tmp_path / "results0.parquet", *words, "strict-1", "--api-base", server.url, "-o", tmp_path / "b")
+        other = sampled(edit, tmp_path, 10)
+        edit("judge", other, *words, "strict-1", "--api-base", server.url, "-o", tmp_path / "c")
+    finally:
+        server.close()
+    for name in ("all", "strict-1"):
+        together, apart = (
+            figures(edit, *sets, "--judge", name) for sets in ([panel], [tmp_path / "one", tmp_path / "b"])
+        )
+        assert apart["macro"] == together["macro"] and apart["coverage"] == together["coverage"]
+    # Of another model's results nothing is joined: no case has two judges.
+    found = figures(edit, tmp_path / "one", tmp_path / "c", "--judge", "strict-1")
+    assert found["coverage"]["en"]["total"]["failed"] == 3

@@ -93,6 +93,7 @@ def read_judged(
         columns.append(column_values(rows, "scores"))
         found += zip(*columns, *(map(kept_reference, shown) for shown in pictures))
     rubric = _rubric_of(found, benchmark, judge)
+    found = _joined(found, rubric)
     names = judge_names((judgements for _, _, _, judgements, *_ in found), rubric.name)
     judges = chosen_judges(names, judge, otherwise)
     made: dict[str, list[JudgedRow]] = {name: [] for name in judges}
@@ -104,6 +105,30 @@ def read_judged(
             made[name].append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result, likely))
     known = {identity for identity, *_ in found}
     return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
+
+
+def _joined(rows: list[tuple[Any, ...]], rubric: Rubric) -> list[tuple[Any, ...]]:
+    """The rows, those of one result that judges have judged apart, each into a set of its own, as one row."""
+    places: dict[str, int] = {}
+    joined: list[tuple[Any, ...]] = []
+    for row in rows:
+        identity, _, _, judgements, *_, result = row
+        place = places.setdefault(identity, len(joined))
+        if place < len(joined):
+            before = joined[place]
+            names = [set(judge_names([said], rubric.name)) for said in (before[3], judgements)]
+            if all(names) and names[0].isdisjoint(names[1]) and _alike(before[-1], result):
+                joined[place] = (*before[:3], [*before[3], *judgements], *before[4:])
+                continue
+        joined.append(row)
+    return joined
+
+
+def _alike(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool:
+    """Whether two references can be of the same picture: that of another model hardly has as many bytes."""
+    if first is None or second is None:
+        return first is second
+    return all(first[name] == second[name] for name in ("length", "width", "height", "format"))
 
 
 def _rubric_of(rows: list[tuple[Any, ...]], benchmark: str, judge: str | None) -> Rubric:
