@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import Runner, picture
+from conftest import Runner, picture, rows_of
 
-from edittools.stream import files
-from edittools.stream.run import RunOptions, open_input
+from edittools.errors import EditError
+from edittools.stream import files, rowgroups
+from edittools.stream.ingest import Ingest
+from edittools.stream.run import RunOptions, open_input, run
 from edittools.stream.source import FileSource, Slice, open_source
 
 
@@ -105,3 +112,91 @@ def test_first_rows_of_many_tars(edit: Runner, tars: Path) -> None:
     whole = Slice(unit).digest()
     limited = open_input([str(tars)], RunOptions(limit=4))
     assert limited.shards is not None and whole not in [shard.digest for shard in limited.shards]
+
+
+# ---------------------------------------------------------------- pictures inside Parquet files
+
+HF = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write_pictures(path: Path, columns: int, rows: int, group: int, compression: str = "snappy") -> dict[str, list]:
+    """Columns of small pictures, some of them null: {column: [bytes or None]}."""
+    known: dict[str, list] = {}
+    for c in range(columns):
+        known[f"im{c}"] = [None if (k + c) % 7 == 3 and c else picture((k + c) % 20) for k in range(rows)]
+    arrays = {
+        name: pa.array([None if value is None else {"bytes": value, "path": None} for value in values], HF)
+        for name, values in known.items()
+    }
+    pq.write_table(pa.table(arrays), path, row_group_size=group, compression=compression)
+    return known
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_columns_of_pictures_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Five columns, three row groups, read by threads and written behind them: each part is decoded once."""
+    known = write_pictures(tmp_path / "in.parquet", 5, 300, 100)
+    decoded: list[tuple[int, str]] = []
+    whole = rowgroups._File.pieces
+
+    def counted(self: Any, group: int, column: str) -> Any:
+        decoded.append((group, column))
+        return whole(self, group, column)
+
+    monkeypatch.setattr(rowgroups._File, "pieces", counted)
+    monkeypatch.setattr(rowgroups, "_groups", None)
+    source = open_input([str(tmp_path / "in.parquet")], RunOptions())
+    options = RunOptions(output=f"{tmp_path}/out/", quiet=True)
+    run("shard", source, [Ingest(jobs=jobs, foreign_ids=False)], {}, options)
+    assert sorted(decoded) == [(group, f"im{c}") for group in range(3) for c in range(5)]
+    found = rows_of(tmp_path / "out")
+    assert {name: [row[name] for row in found] for name in known} == known
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_rows_in_any_order_of_row_groups_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, compression: str
+) -> None:
+    known = write_pictures(tmp_path / "in.parquet", 2, 90, 40, compression)
+    monkeypatch.setattr(rowgroups, "_LARGE", 0 if large else 1 << 40)
+    monkeypatch.setattr(rowgroups, "_MOST_BYTES", 0)
+    groups = rowgroups.RowGroups()
+    order = np.random.default_rng(0).permutation(180).tolist()
+    for place in order[:60]:
+        name, row = f"im{place % 2}", place // 2
+        assert groups.value(str(tmp_path / "in.parquet"), None, name, row) == known[name][row]
+    assert len(groups.groups) <= 2
+    for column, row in (("im0", 90), ("im0", -1), ("other", 0)):
+        with pytest.raises(EditError, match="has no row"):
+            groups.value(str(tmp_path / "in.parquet"), None, column, row)
+    with pytest.raises(EditError, match="changed while"):
+        groups.value(str(tmp_path / "in.parquet"), "1-1", "im0", 0)
+
+
+LARGE_GROUP = """
+import resource, sys
+from edittools.stream import rowgroups
+from edittools.stream.rowgroups import RowGroups
+groups = RowGroups()
+groups.value(sys.argv[1], None, "image", 0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for k in range(100):
+    assert len(groups.value(sys.argv[2], None, "image", k)) == 1_000_000
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_a_large_row_group_is_in_memory_once(tmp_path: Path) -> None:
+    """100 MB of pictures in one page: Arrow holds them while it decodes, and nobody holds them once more."""
+    rng = np.random.default_rng(0)
+    for name, count in (("small", 2), ("large", 100)):
+        values = [{"bytes": rng.bytes(1_000_000), "path": None} for _ in range(count)]
+        table = pa.table({"image": pa.array(values, HF)})
+        pq.write_table(table, tmp_path / name, compression="none", use_dictionary=False)
+    words = [sys.executable, "-c", LARGE_GROUP, str(tmp_path / "small"), str(tmp_path / "large")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 175

@@ -271,3 +271,16 @@ def image_array(
 
 def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch([pa.array([], type=column.type) for column in schema], schema=schema)
+
+
+def binary_views(array: pa.Array) -> list[memoryview | None]:
+    """The values of a binary array as memory views into it."""
+    if not len(array):
+        return []
+    _, offsets_buffer, data = array.buffers()
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    # As unsigned bytes: pyarrow's buffers call theirs signed, which a JPEG decoder refuses.
+    view = memoryview(data).cast("B") if data is not None else memoryview(b"")
+    valid = array.is_valid().to_pylist()
+    bounds = offsets.tolist()
+    return [view[bounds[k] : bounds[k + 1]] if valid[k] else None for k in range(len(array))]

@@ -9,15 +9,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, RowError
-from edittools.stream import files
-from edittools.stream.wire import arrow_errors
+from edittools.stream import files, rowgroups
+from edittools.stream.batch import binary_views
 
 _OPEN_FILES = 16  # and as many that another thread may still read: some systems allow a process 256 in all
-_OPEN_PARQUETS = 8
 # What has nothing to do with the file itself: the run cannot go on.
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MAX_BYTES = 1 << 30  # of one encoded picture
@@ -31,9 +29,6 @@ class Fetcher:
     def __init__(self) -> None:
         self._readers: OrderedDict[str, files.RangeReader] = OrderedDict()
         self._retired: list[files.RangeReader] = []
-        self._groups: OrderedDict[tuple[str, str, int], pa.Array] = OrderedDict()
-        self._parquets: OrderedDict[str, Any] = OrderedDict()
-        self._adopted: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def get(self, reference: dict[str, Any], most: int | None = None) -> Buffer:
@@ -92,39 +87,8 @@ class Fetcher:
                     self._retired.pop(0).close()
             return reader
 
-    def adopt_parquet(self, path: str) -> None:
-        """Open a Parquet file now, because nobody will find it under its name later."""
-        import pyarrow.parquet as pq
-
-        self._adopted[path] = pq.ParquetFile(files.open_read(path))
-
     def _from_parquet(self, path: str, column: str, row: int, etag: str | None) -> bytes:
-        import pyarrow.parquet as pq
-
-        with self._lock, arrow_errors(path):
-            if path not in self._parquets and path not in self._adopted:
-                if etag is not None and files.etag(path) != etag:
-                    raise EditError(f"{path}: the file changed while the pipeline was running")
-                self._parquets[path] = pq.ParquetFile(files.open_read(path))
-                while len(self._parquets) > _OPEN_PARQUETS:
-                    self._parquets.popitem(last=False)
-            parquet = self._adopted.get(path) or self._parquets[path]
-            if not 0 <= row < parquet.metadata.num_rows or column not in parquet.schema_arrow.names:
-                raise EditError(f"{path}: has no row {row} of a column `{column}`")
-            group, start = 0, 0
-            while start + parquet.metadata.row_group(group).num_rows <= row:
-                start += parquet.metadata.row_group(group).num_rows
-                group += 1
-            key = (path, column, group)
-            if key not in self._groups:
-                self._groups[key] = parquet.read_row_group(group, columns=[column]).column(0)
-                while len(self._groups) > 4:
-                    self._groups.popitem(last=False)
-            if row - start >= len(self._groups[key]):
-                raise EditError(f"{path}: damaged: column `{column}` has fewer rows than the file says")
-            value = self._groups[key][row - start].as_py()
-        if isinstance(value, dict):
-            value = value["bytes"]
+        value = rowgroups.shared().value(path, etag, column, row)
         if value is None:
             raise RowError("no picture")
         return value
@@ -171,16 +135,3 @@ def kept_reference(reference: dict[str, Any] | None) -> dict[str, Any] | None:
     if reference is not None and isinstance(reference["bytes"], memoryview):
         return {**reference, "bytes": bytes(reference["bytes"])}
     return reference
-
-
-def binary_views(array: pa.Array) -> list[memoryview | None]:
-    """The values of a binary array as memory views into it."""
-    if not len(array):
-        return []
-    _, offsets_buffer, data = array.buffers()
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    # As unsigned bytes: pyarrow's buffers call theirs signed, which a JPEG decoder refuses.
-    view = memoryview(data).cast("B") if data is not None else memoryview(b"")
-    valid = array.is_valid().to_pylist()
-    bounds = offsets.tolist()
-    return [view[bounds[k] : bounds[k + 1]] if valid[k] else None for k in range(len(array))]

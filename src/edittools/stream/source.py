@@ -19,7 +19,7 @@ import xxhash
 
 from edittools.errors import EditError, IncompleteError, UsageError
 from edittools.record import COLUMNS, IMAGE, TEXT
-from edittools.stream import files, records, text
+from edittools.stream import files, records, rowgroups, text
 from edittools.stream.batch import Batch, Shard, empty_batch
 from edittools.stream.columns import in_its_language
 from edittools.stream.fetch import Fetcher
@@ -611,9 +611,8 @@ def _spooled_parquet(file: BinaryIO, name: str, mapping: Mapping | None) -> Sour
         spool.flush()
         # The file goes at once, whatever happens later; what is open stays readable.
         unit = ParquetUnit(spool.name, label=name, content=state.hexdigest(), mapping=mapping)
-        fetcher = Fetcher()
-        fetcher.adopt_parquet(spool.name)
-    return Inlined(FileSource([unit]), fetcher)
+        rowgroups.shared().adopt(spool.name)
+    return Inlined(FileSource([unit]), Fetcher())
 
 
 def stdin_has_data() -> bool:
