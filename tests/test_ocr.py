@@ -85,8 +85,9 @@ def test_results_are_read(edit: Runner, tmp_path: Path) -> None:
         "result": [{"bytes": sign(drawn), "path": None} for _, drawn in said],
     })  # fmt: skip
     pq.write_table(table, tmp_path / "rows.parquet")
-    rows = edit("judge", tmp_path / "rows.parquet", "--ocr", "-f", "jsonl", timeout=300).lines
-    scores = {row["id"]: row["scores"] for row in rows}
+    done = edit("judge", tmp_path / "rows.parquet", "--ocr", "-f", "jsonl", timeout=300)
+    scores = {row["id"]: row["scores"] for row in done.lines}
+    assert "no scores for 1 rows" in done.stderr
     assert scores["right"]["ocr"] == 1 and scores["wrong"]["ocr"] < 0.5 and scores["none"]["ocr"] is None
 
 
