@@ -1046,6 +1046,20 @@ def test_a_growing_folder_of_tars_gets_further_shards(edit: Runner, tmp_path: Pa
     assert [row["target"] for row in rows_of(tmp_path / "out")][6:] == [picture(20 + j) for j in range(3)]
 
 
+def test_growing_lines_get_further_shards(edit: Runner, tmp_path: Path) -> None:
+    pictures(tmp_path, 8)
+    path, words = tmp_path / "x.jsonl", ["shard", tmp_path / "x.jsonl", "--rows", 2, "-o", tmp_path / "out"]
+    lines(path, *({"image": f"{k}.jpg", "n": k} for k in range(5)))
+    edit(*words)
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("0*")}
+    lines(path, *({"image": f"{k}.jpg", "n": k} for k in range(8)))
+    edit(*words)
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+    assert [row["n"] for row in rows_of(tmp_path / "out")] == list(range(8))
+    lines(path, *({"image": f"{k}.jpg", "n": k + (k == 3)} for k in range(8)))
+    assert "--overwrite" in edit(*words, check=1).stderr, "a row that is there is another one"
+
+
 # ---------------------------------------------------------------- anything at all
 
 

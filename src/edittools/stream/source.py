@@ -33,6 +33,7 @@ from edittools.stream.tar import Member, TarReader, Window
 from edittools.stream.tree import folder_units
 from edittools.stream.units import (
     FILES_PER_SHARD,
+    GROWING,
     FolderUnit,
     LinesUnit,
     ParquetUnit,
@@ -84,7 +85,7 @@ class Slice:
         return self.unit.rows if self.stop is None else self.stop
 
     def digest(self) -> str:
-        if isinstance(self.unit, FolderUnit):
+        if isinstance(self.unit, GROWING):
             return self.unit.digest_of([(self.start, self.end)])
         whole = self.start == 0 and (self.stop is None or self.stop == self.unit.rows)
         return self.unit.digest if whole else digest(self.unit.digest, str(self.start), str(self.stop))
@@ -119,15 +120,15 @@ class FileSource:
         if len(item) == 1:
             return item[0].digest()
         unit = item[0].unit if item else None
-        if isinstance(unit, FolderUnit) and all(piece.unit is unit for piece in item):
+        if isinstance(unit, GROWING) and all(piece.unit is unit for piece in item):
             return unit.digest_of([(piece.start, piece.end) for piece in item])
         return digest(*(piece.digest() for piece in item))
 
     def row_keys(self, index: int) -> np.ndarray:
         """What names the rows of a shard, see units.row_keys."""
-        assert self.shards is not None
-        place = next(place for place, shard in enumerate(self.shards) if shard.index == index)
-        return _row_keys(self.items[place])
+        item = self.every[index]
+        assert item is not None
+        return _row_keys(item)
 
     @cached_property
     def used(self) -> list[Unit]:

@@ -6,6 +6,7 @@ that `edit shard` can cut shards anew and array tasks can share the work.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import io
 import itertools
@@ -90,8 +91,8 @@ def reference(**known: Any) -> dict[str, Any]:
 
 
 def row_keys(unit: Unit, start: int, stop: int) -> np.ndarray:
-    """What names rows start..stop of a unit, 64 bits each: a row of a folder by its files, others by their number."""
-    if isinstance(unit, FolderUnit):
+    """What names rows start..stop of a unit, 64 bits each: its files or its record, or its number in one file."""
+    if isinstance(unit, GROWING):
         return unit.row_keys(start, stop)
     first = np.uint64(xxhash.xxh3_64_intdigest(unit.digest.encode()))
     return first + np.arange(start, stop, dtype=np.uint64)
@@ -1109,23 +1110,37 @@ class LinesUnit:
         self.tag = files.etag(path) if data is None else ""
         # References have to hold in a process that was started elsewhere.
         self.base = os.path.dirname(path) if data is None else os.getcwd()
-        pictures = xxhash.xxh3_128()  # the lines only name them: they may change while the lines stay
         observed = columns.ObservedSchema()
         observed.observe({"id": "", "provenance": None})
-        self.rows = 0
         self.foreign_ids = False
         self.named_pictures: set[str] = set()  # what a folder of pictures has beyond these
+        keys = array.array("Q")
         for number, record in self._records(text.Guesses()):
-            self.rows += 1
             row = self._row(number, record)
-            pictures.update(_tags(row).encode())
+            # The records only name their pictures, which may change while the records stay.
+            whole = f"{number}\0{record!r}\0{_tags(row)}"
+            keys.append(xxhash.xxh3_64_intdigest(whole.encode("utf-8", "backslashreplace")))
             if isinstance(row, dict):
                 observed.observe(row)
                 self.foreign_ids |= row["id"] != self._id(number)
         self.schema = observed.schema()
-        content = data if data is not None else self.tag
-        self.digest = digest("lines", content, pictures.hexdigest(), *_other_label(path, label))
+        self.keys = np.array(keys, np.uint64)
+        self.rows = len(keys)
         self._open: tuple[int, Iterator[tuple[int, Any]]] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        return self.digest_of([(0, self.rows)])
+
+    def digest_of(self, ranges: list[tuple[int, int]]) -> str:
+        """Of some of the rows: whatever other rows have come behind them, theirs is the same."""
+        held = [self.keys[start:stop].tobytes() for start, stop in ranges]
+        return digest("lines", *_other_label(self.name, self.label), *held)
+
+    def row_keys(self, start: int, stop: int) -> np.ndarray:
+        """A row is named by its number, its record and its pictures, and by the file's label."""
+        label = np.uint64(xxhash.xxh3_64_intdigest("".join(_other_label(self.name, self.label)).encode()))
+        return self.keys[start:stop] + label
 
     def _records(self, guesses: text.Guesses) -> Iterator[records.Record]:
         if self.data is None:
@@ -1285,6 +1300,10 @@ def _etags(value: Any) -> Iterator[str]:
         for item in value:
             if isinstance(item, (dict, list)):
                 yield from _etags(item)
+
+
+# Inputs that get further rows while those that are there stay the same: their parts have digests of their own.
+GROWING = (FolderUnit, LinesUnit)
 
 
 def unit_for_file(path: str, label: str | None = None, mapping: Mapping | None = None) -> Unit:
