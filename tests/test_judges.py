@@ -181,7 +181,9 @@ def test_eval_uses_the_judge_that_is_named(edit: Runner, tmp_path: Path, panel: 
     assert "plain, strict-1" in refused and "hint: --judge NAME" in refused
     mild, harsh = (figures(edit, panel, "--judge", name) for name in ("plain", "strict-1"))
     assert mild["macro"] == figures(edit, tmp_path / "one")["macro"]
-    assert "judge name" not in mild["judge"] and harsh["judge"]["judge name"] == "strict-1"
+    assert "judge name" not in figures(edit, tmp_path / "one")["judge"]
+    assert mild["judge"]["judge name"] == "plain" and any("called plain" in note for note in mild["notes"])
+    assert harsh["judge"]["judge name"] == "strict-1"
     assert any("called strict-1" in note for note in harsh["notes"])
     # By hand, English: sqrt(6 x 2), sqrt(1 x 2), sqrt(5 x 2), each task with one case.
     wanted = (math.sqrt(12) + math.sqrt(2) + math.sqrt(10)) / 3

@@ -48,7 +48,7 @@ class JudgedBenchmark:
         Rows in another language than `language`, where that is given, do not count. Rows that fell out on the way are
         cases without a score. `judge` and `otherwise` are read_judged's.
         """
-        self.benchmark, self.name = benchmark, name
+        self.benchmark, self.name, self.judge = benchmark, name, judge
         self.history = source.history.nodes
         by_judge, rejects = read_judged(source, benchmark.name, judge, otherwise)
         every = next(iter(by_judge.values()))
@@ -81,6 +81,8 @@ class JudgedBenchmark:
         self.scores = [score_row(self.benchmark, row) for row in self.rows]
         judged = [row for rows in by_judge.values() for row in rows]
         self.facts = judge_facts([one for row in judged for said in row.passes for one in said.values()])
+        if self.judge is not None:  # also where it is called `plain`, for there are others
+            self.facts["judge name"] = ", ".join(by_judge)
 
     def _side_by_side(self) -> list[dict[str, JudgedRow]]:
         """Of every case each judge's row."""

@@ -219,18 +219,20 @@ class ScoreTable:
 
     def _judges(self, language: str) -> Listing:
         """Each judge of a panel by itself; official is the released script's mean over tasks."""
-        columns = ["judge", "model", "over tasks", "over cases", "official", "judged", "fail", "miss"]
+        last = self.metrics[-1]
+        judges = {name: ScoreTable(found, self.metrics, "strict") for name, found in self.found["judges"].items()}
+        official = ["official", *([WITHOUT_FAILED] if any(alone.mended for alone in judges.values()) else [])]
+        columns = ["judge", "model", "over tasks", "over cases", *official, "judged", "fail", "miss"]
         rows = []
-        for name, found in self.found["judges"].items():
-            alone = ScoreTable(found, self.metrics, "strict")
-            means, _ = alone.official_means(language)
-            official = official_average(means, alone.part("strict", language)["tasks"])
-            ours = [alone.part(which, language)[self.metrics[-1]] for which in ("macro", "micro")]
+        for name, alone in judges.items():
+            means = (alone.part(part, language) for part in ("official_means", "official_without_failed"))
+            tasks = alone.part("strict", language)["tasks"]
+            theirs = [_number(official_average(mean, tasks).get(last)) for mean in means][: len(official)]
+            ours = [alone.part(which, language)[last] for which in ("macro", "micro")]
             shown = [table.with_digits(one["mean"], one["interval"]) for one in ours]
             counts = _counts(alone.part("coverage", language)["total"])
-            model = found["judge"].get("judge", "")
-            rows.append([name, model, *shown, _number(official.get(self.metrics[-1])), *counts])
-        title = " ".join(filter(None, ("Each judge alone:", self.metrics[-1], language)))
+            rows.append([name, alone.found["judge"].get("judge", ""), *shown, *theirs, *counts])
+        title = " ".join(filter(None, ("Each judge alone:", last, language)))
         return Listing(title, columns, rows)
 
     def _abilities(self, found: dict[str, Any], language: str) -> Listing:
