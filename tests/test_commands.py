@@ -154,11 +154,11 @@ def test_columns_of_other_kinds_under_the_names_of_the_record(edit: Runner, tmp_
         ("source", [["laion"]] * count, [dedup, synth, rubric], []),
         ("source", rows["target"], [], [dedup, synth, judge, rubric]),  # one source per row
         ("source", pa.nulls(count), [judge], [dedup, synth]),
-        ("target", ["a.jpg"] * count, [dedup, synth, judge], []),
+        ("target", ["red"] * count, [dedup, synth, judge], []),  # a path would be read
         ("target", [{"offset": 1}] * count, [["dedup", "--level", "pairs"], synth, judge], []),
         ("target", pa.nulls(count), [rubric], [dedup, judge]),
-        ("mask", ["a.png"] * count, [judge], [rubric]),
-        ("result", ["a.png"] * count, [judge], []),
+        ("mask", ["red"] * count, [judge], [rubric]),
+        ("result", ["good"] * count, [judge], []),
         ("turns", ["one"] * count, [dedup], []),
         ("turns", [["one"]] * count, [dedup], []),
         ("provenance", ["the web"] * count, [synth, ["caption"], rubric], [dedup]),
