@@ -324,12 +324,12 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return read(self, name)
 
     monkeypatch.setattr(step1x_weights.Checkpoint, "read", fail)
-    with pytest.raises(EditError, match="out: cannot be written: No space left"):
+    with pytest.raises(EditError, match=r"out.*: cannot be written: No space left"):
         step1x_weights.convert(source, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["vae"]
     monkeypatch.undo()
     step1x_weights.convert(source, tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["connector", "transformer", "vae"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["connector", "edit.json", "transformer", "vae"]
     before = contents(tmp_path / "out")
     with pytest.raises(EditError, match="out/connector is there already"):
         step1x_weights.convert(source, tmp_path / "out")
@@ -345,7 +345,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = save_official(tmp_path / "o.safetensors", size)
     count = sum(t.numel() for t in reference.random_weights(size).values())
     assert convert.main([str(source), str(tmp_path / "ours")]) == 0
-    assert capsys.readouterr().err == f"step1x (official, 2 + 2 blocks, {count:,} parameters): {tmp_path}/ours\n"
+    assert capsys.readouterr().err == (
+        f"step1x (official, 2 + 2 blocks, {count:,} parameters): {tmp_path}/ours\n"
+        "hint: to train or sample it also needs vae/, text_encoder/, processor/: --vae, --language-model\n"
+    )
     assert convert.main([str(tmp_path / "ours"), str(tmp_path / "fork"), "--to", "fork"]) == 0
     assert convert.main([str(tmp_path / "fork"), str(tmp_path / "a.safetensors"), "--to", "official"]) == 0
     assert load_file(tmp_path / "a.safetensors").keys() == load_file(source).keys()
@@ -359,3 +362,34 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert convert.main([str(source), str(tmp_path / "x"), "--to", "else"]) == 2
     torch.save({"layers.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     assert convert.main([str(tmp_path / "other.pth"), str(tmp_path / "x"), "--to", "official"]) == 1
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+def test_a_converted_folder_says_its_version_and_has_its_encoders(tmp_path: Path, version: str) -> None:
+    """From the released file and the folders of its encoders to a model that loads."""
+    from tiny_systems import save_step1x
+
+    from edittools.models.systems import load_system
+
+    folder, dropped = save_step1x(tmp_path / "source", version)
+    convert.convert(folder, tmp_path / "official.safetensors", "official")
+    # Qwen2.5-VL as it is published: weights and processor in one folder
+    language_model = tmp_path / "Qwen2.5-VL"
+    language_model.mkdir()
+    for part in ("text_encoder", "processor"):
+        for path in (folder / part).iterdir():
+            (language_model / path.name).write_bytes(path.read_bytes())
+    made = tmp_path / "made"
+    convert.convert(tmp_path / "official.safetensors", made)
+    assert step1x_weights.missing_encoders(made) == ["vae", "text_encoder", "processor"]
+    assert json.loads((made / "edit.json").read_text()) == {"system": "step1x", "version": version}
+    with pytest.raises(EditError, match="vae/, text_encoder/, processor/ are missing") as caught:
+        load_system("step1x", {"weights": str(made), "dropped": dropped})
+    assert "--language-model" in str(caught.value.hint)
+    whole = tmp_path / "whole"
+    encoders = {"vae": folder / "vae", "text_encoder": language_model}
+    convert.convert(tmp_path / "official.safetensors", whole, encoders=encoders)
+    assert step1x_weights.missing_encoders(whole) == []
+    load_system("step1x", {"weights": str(whole), "dropped": dropped})
+    with pytest.raises(EditError, match="not the folder of a vae"):
+        convert.convert(tmp_path / "official.safetensors", tmp_path / "other", encoders={"vae": tmp_path})

@@ -78,8 +78,8 @@ def test_a_kontext_run_likewise(runs, monkeypatch):
     monkeypatch.setattr(module, "PREFERRED_KONTEXT_RESOLUTIONS", [(48, 48), (64, 32)])
     request = EditRequest([picture(1, 48, 48)], "make it red", seed=3)
     editor = load_editor(str(runs["kontext"]), steps=2)
-    row = editor.prepare(request)
-    call = {"num_inference_steps": 2, "guidance_scale": 3.5, "height": row.target[0], "width": row.target[1]}
+    editor.area = 64**2
+    call = {"num_inference_steps": 2, "guidance_scale": 3.5, "height": 64, "width": 64, "max_area": 64**2}
     theirs = direct(stock_kontext(runs["kontext"]), request, **call)
     assert apart(unrounded(editor, [request], 1), [theirs]) < 2e-4
 

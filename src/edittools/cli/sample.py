@@ -46,16 +46,16 @@ _EDITOR = (
     required=True,
     metavar="FOLDER|NAME",
     group="Model",
-    help="A run folder of `edit train`, a model's folder with edit.json (Step1X-Edit, ImgEdit-E1), a folder with a "
-    "diffusers pipeline, or its name on the hub.",
+    help="A run folder of `edit train` (of adapters too), a model's folder with edit.json (Step1X-Edit, ImgEdit-E1), a "
+    "folder with a diffusers pipeline, or its name on the hub.",
 )
 @options.option(
     "--lora",
     multiple=True,
     metavar="PATH[:SCALE]",
     group="Model",
-    help="Adapters for a pipeline: a safetensors file or a run folder of `edit train`; may be repeated. They are added "
-    "to the weights.",
+    help="Adapters (LoRA, DoRA, LoKr): a safetensors file as diffusers, PEFT, kohya, ComfyUI or ai-toolkit write it, "
+    "or a run folder of `edit train`; may be repeated. They are added to the weights.",
 )
 @options.option(
     "--steps", type=click.IntRange(min=1), metavar="N", group="Model", help="Sampling steps. Default: the model's own."
@@ -83,7 +83,7 @@ _EDITOR = (
     metavar="PIXELS",
     group="Model",
     help="Work at about PIXELS x PIXELS pixels of the source's aspect ratio. Default: 1024, as the published models "
-    "do; Step1X-Edit also knows 512 and 786.",
+    "do; of a run whose network is from scratch, what it was trained at. Step1X-Edit also knows 512 and 786.",
 )
 @options.option(
     "--legacy-positions",
@@ -105,8 +105,8 @@ _EDITOR = (
     type=click.IntRange(min=1),
     metavar="N",
     group="Model",
-    help="Rows of equal shape edited together; no row's result depends on the others. Default: 32 for a run of `edit "
-    "train`, 4 for Qwen-Image-Edit-Plus, Kontext, Step1X-Edit and ImgEdit-E1, 1 for other pipelines.",
+    help="Rows of equal shape edited together; no row's result depends on the others. Default: 32 for a run of the "
+    "recipe `demo`, 4 for Qwen-Image-Edit-Plus, Kontext, Step1X-Edit and ImgEdit-E1, 1 for other pipelines.",
 )
 @options.option(
     "--attention",
@@ -154,7 +154,7 @@ _EDITOR = (
     "--size",
     metavar="source|WxH",
     help="Scale the results to the first source's size, or ask the model for this many pixels. Default: the model's "
-    "own size; a run of `edit train` makes the first source's.",
+    "own size, also of a run; a run of the recipe `demo` makes the first source's.",
 )
 @options.option("--shuffle", is_flag=True, help="Use another row's instruction, to see whether the model reads them.")
 @options.option(

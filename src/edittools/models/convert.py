@@ -15,6 +15,7 @@ from pathlib import Path
 from edittools.errors import EditError
 from edittools.models import aesthetic, raft, step1x_weights
 from edittools.models.embedders import arcface, isc21, sscd
+from edittools.models.step1x_weights import missing_encoders
 from edittools.models.weights import read_released
 
 
@@ -56,6 +57,9 @@ def main(arguments: list[str]) -> int:
     encoders = {name: folder for name, folder in given.items() if folder}
     try:
         print(f"{convert(options.source, options.target, options.to, encoders)}: {options.target}", file=sys.stderr)
+        if (Path(options.target) / "connector").is_dir() and (lacks := missing_encoders(Path(options.target))):
+            names = ", ".join(f"{name}/" for name in lacks)
+            print(f"hint: to train or sample it also needs {names}: --vae, --language-model", file=sys.stderr)
     except EditError as error:
         print(f"convert: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.status

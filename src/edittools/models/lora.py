@@ -29,7 +29,7 @@ from edittools.settings import read_settings
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 KINDS = ("lora", "dora", "lokr")
-PARTS = ("transformer", "text_encoder", "text_encoder_2")  # of a pipeline, that files may have adapters for
+PARTS = ("transformer", "unet", "text_encoder", "text_encoder_2")  # of a pipeline, that files may have adapters for
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ _PREFIXES = (
     (r"text_encoder_2\.|lora_te2_|text_encoders\.t5xxl\.transformer\.", "text_encoder_2"),
     (r"text_encoder\.|lora_te1?_|text_encoders\.clip_l\.transformer\.", "text_encoder"),
     (r"transformer\.", "transformer"),
+    (r"unet\.|lora_unet_", "unet"),
     (r"", "transformer"),
 )
 

@@ -582,16 +582,20 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 ENCODERS = ("vae", "text_encoder", "processor")  # the folders beside the weights that make a whole model
 
 
-def release(connector: ConnectorConfig) -> str:
-    """The version that has such a connector."""
+def release(connector: ConnectorConfig) -> str | None:
+    """The version that has such a connector, if one has."""
     from edittools.models.systems.step1x import VERSIONS
 
     wanted = (connector.pooled_scale, connector.quoted_text)
-    return next(number for number, v in VERSIONS.items() if (v.pooled_scale, v.quoted_text) == wanted)
+    return next((number for number, v in VERSIONS.items() if (v.pooled_scale, v.quoted_text) == wanted), None)
 
 
-def add_encoders(folder: Path, given: Mapping[str, str | Path]) -> list[str]:
-    """Link the frozen encoders into a model's folder; returns the names of those that are still missing.
+def missing_encoders(folder: Path) -> list[str]:
+    return [name for name in ENCODERS if not (folder / name).is_dir()]
+
+
+def add_encoders(folder: Path, given: Mapping[str, str | Path]) -> None:
+    """Link the frozen encoders into a model's folder.
 
     given   where they lie, by names of ENCODERS; a text_encoder with its processor in one folder is both
 
@@ -608,7 +612,6 @@ def add_encoders(folder: Path, given: Mapping[str, str | Path]) -> list[str]:
             for file in path.iterdir():
                 if file.suffix in (".json", ".txt", ".jinja") and not (folder / "processor" / file.name).exists():
                     link(file, folder / "processor" / file.name)
-    return [name for name in ENCODERS if not (folder / name).is_dir()]
 
 
 def convert(
@@ -617,24 +620,23 @@ def convert(
     """Write a checkpoint in another layout: a file if that is "official", else a folder.
 
     A folder of ours says which version it is, and has the encoders, as far as the source's folder has them or they are
-    given. Returns what it was, in words, and what is missing. Raises EditError.
+    given. Returns what it was, in words. Raises EditError.
     """
     with open_checkpoint(path) as checkpoint:
         if checkpoint.layout == layout:
             raise EditError(f"{path}: is in the layout `{layout}` already")
         save: dict[str, Callable[[Checkpoint, str | Path], None]]
         save = {"ours": save_ours, "official": save_official, "fork": save_fork}
-        missing: list[str] = []
         try:
             save[layout](checkpoint, target)
             if layout == "ours":
-                described = {"system": "step1x", "version": release(checkpoint.shape.connector)}
+                version = release(checkpoint.shape.connector)
+                described = {"system": "step1x", **({"version": version} if version else {})}
                 _write_json(Path(target) / "edit.json", described)
                 beside = {name: Path(path) / name for name in ENCODERS if (Path(path) / name).is_dir()}
-                missing = add_encoders(Path(target), {**beside, **(encoders or {})})
+                add_encoders(Path(target), {**beside, **(encoders or {})})
         except OSError as error:
             raise EditError(f"{target}: cannot be written: {error.strerror or error}") from error
         transformer, count = checkpoint.shape.transformer, sum(map(math.prod, checkpoint.tensors.values()))
         blocks = f"{transformer['num_layers']} + {transformer['num_single_layers']} blocks"
-        lacks = f"; it lacks {', '.join(f'{name}/' for name in missing)}" if missing else ""
-        return f"step1x ({checkpoint.layout}, {blocks}, {count:,} parameters{lacks})"
+        return f"step1x ({checkpoint.layout}, {blocks}, {count:,} parameters)"

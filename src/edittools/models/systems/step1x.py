@@ -23,7 +23,7 @@ from edittools.models.connector import Connector, ConnectorConfig
 from edittools.models.connector import settings as connector_settings
 from edittools.models.describe import describe_model
 from edittools.models.qwen_states import PICTURE, Encoded, QwenStates
-from edittools.models.step1x_weights import ENCODERS
+from edittools.models.step1x_weights import missing_encoders
 from edittools.models.systems.base import Conditions, Part, pad_states
 from edittools.models.systems.flux import PATCH, FluxNetwork, FluxSystem, make_transformer
 from edittools.models.tokens import to_pixels, to_tokens
@@ -129,7 +129,7 @@ def load(
     if encoders:
         from diffusers import AutoencoderKL
 
-        if missing := [name for name in ENCODERS if not (folder / name).is_dir()]:
+        if missing := missing_encoders(folder):
             raise EditError(
                 f"{folder}: the folder{'s' * (len(missing) > 1)} {', '.join(f'{name}/' for name in missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} missing",
