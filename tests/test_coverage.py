@@ -160,6 +160,7 @@ def test_one_failed_case_and_the_official_mean_without_it(edit: Runner, tmp_path
     shown = edit("eval", *words, "-f", "markdown").stdout.decode()
     assert "| official | official without failed cases |" in shown and "ends with AttributeError" in shown
     assert "| style | 2.0 | too few cases | – | 4.000 | 1/1 | 0 | 0 |" in shown
+    assert "| mean over tasks | 3.0 | too few cases | AttributeError | – | 2/3 | 1 | 0 |" in shown
     shown = edit("eval", *words, "-f", "markdown", "--scoring", "official").stdout.decode()
     assert "**imgedit, official without failed cases**" in shown and "| style | 4.000 | 1/1 | 0 | 0 |" in shown
     page = page_of(edit, tmp_path / "r.html", *words, "--scoring", "official")
@@ -248,6 +249,16 @@ def test_cases_that_were_rejected_on_the_way_are_counted(edit: Runner, tmp_path:
     assert any("43% of the cases have no score" in said for said in found["warnings"])
     done = edit("eval", "gedit", tmp_path / "judged", "-f", "latex")
     assert r"\textbf{Warning: en: 43\% of the cases have no score" in done.stdout.decode() and "43%" in done.stderr
+    # A case of another list hides none of this one's.
+    other = {**{key: listed[key] for key in ("k1", "k6")}, "z": {**listed["k2"], "id": "fullset/color_alter/en/z.png"}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    found = found_of(edit, "gedit", tmp_path / "judged", "--meta", tmp_path / "other.json")
+    assert found["coverage"]["en"]["total"]["expected"] == 3 and found["coverage"]["en"]["total"]["judged"] == 4
+    assert found["strict"]["en"]["reasons"]["no row"] == 1 and any("does not have" in one for one in found["notes"])
+    # An id that is no case's is counted too, whatever its task was.
+    with open(tmp_path / "judged" / "_rejects" / "00000.jsonl", "a") as file:
+        file.write(json.dumps({"id": "x-1", "stage": "read", "reason": "not JSON", "failed": True}) + "\n")
+    assert found_of(edit, "gedit", tmp_path / "judged")["coverage"]["en"]["tasks"]["unknown"]["failed"] == 1
     # Without a history the rows and the rejects are all there is.
     made = rows_of(tmp_path / "judged")
     assert len(made) == 5

@@ -68,6 +68,8 @@ class JudgedBenchmark:
         self.lost: list[tuple[str, Score]] = []  # language and score
         if not limited:
             self._add_rejects(rejects, cases or [], language)
+            if cases is not None:
+                self._add_absent(cases, language)
         self.expected = expected_counts(cases) if cases is not None else None
         if self.expected is None and not limited:
             self.expected = listed_counts(self.history, benchmark.name)
@@ -95,18 +97,27 @@ class JudgedBenchmark:
         return one
 
     def _add_rejects(self, rejects: list[Reject], cases: list[Case], language: str | None) -> None:
+        """Rows that fell out are cases by their ids; one whose id is no case's is of a task that nobody knows."""
         known = {case.id: (case.task, case.language, case.key) for case in cases}
-        nowhere = 0
+        spoken = Counter(row.case["language"] for row in self.rows)
+        usual = language or spoken.most_common(1)[0][0]
         for reject in rejects:
-            place = known.get(reject.id) or self._place(reject.id)
-            if place is None:
-                nowhere += 1
-            elif language in (None, place[1]):
+            place = known.get(reject.id) or self._place(reject.id) or ("unknown", usual, reject.id)
+            if language in (None, place[1]):
                 state: State = "failed" if reject.failed and reject.stage != "sample" else "missing"
                 why = f"rejected by {reject.stage}: {reject.reason}"
                 self.lost.append((place[1], Score(place[2], place[0], {}, state, why)))
-        if nowhere:
-            self.notes.append(f"{nowhere} rejected rows are of no known case and count nowhere")
+
+    def _add_absent(self, cases: list[Case], language: str | None) -> None:
+        """Listed cases without a row, one by one: rows of other cases, and two of one, would hide them in a count."""
+        listed = {(case.task, case.language, case.key) for case in cases if language in (None, case.language)}
+        rows = [(row.case["task"], row.case["language"], row.case["key"]) for row in self.rows]
+        present = {*rows, *((score.task, said, score.key) for said, score in self.lost)}
+        self.lost += [(said, Score(key, task, {}, "missing", "no row")) for task, said, key in sorted(listed - present)]
+        if strange := len(set(rows) - listed):
+            self.notes.append(f"{strange} rows are of cases that the list does not have")
+        if double := len(rows) - len(set(rows)):
+            self.notes.append(f"{double} rows repeat a case, and each of them counts")
 
     def _place(self, identity: str) -> tuple[str, str, str] | None:
         """Task, language and key that a case's id begins with; None if it is no case's."""
