@@ -152,6 +152,13 @@ from edittools.errors import UsageError
 )
 @options.config_option
 @options.option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show the recipe and stop.")
+@options.option(
+    "--budget",
+    is_flag=True,
+    group="Run",
+    setting=False,
+    help="With -n: memory per device, time per step, room on disk; of the largest batch of the input, if there is one.",
+)
 @options.option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary.")
 @click.pass_context
 def command(
@@ -191,20 +198,28 @@ def command(
     if chosen["dry_run"]:
         for name, value in dataclasses.asdict(made).items():
             click.echo(f"{name} = {value!r}")
-        return
-    if output is None:
+        if not chosen["budget"]:
+            return
+    elif chosen["budget"]:
+        raise UsageError("--budget is told by -n", hint="edit train -n --budget ...")
+    elif output is None:
         raise UsageError("name the run folder with -o DIR/")
     if chosen["task"] is not None and not chosen["precompute"]:
         raise UsageError("--task is for --precompute; several processes that train are started by torchrun")
     from edittools.stream.run import RunOptions, open_input, parse_task
-    from edittools.train.console import TrainOptions, precompute_with_progress, train_with_progress
+    from edittools.train.console import TrainOptions, precompute_with_progress, tell_budget, train_with_progress
 
-    source = open_input(list(input), RunOptions(limit=chosen["limit"], partial=chosen["partial"]))
+    opening = RunOptions(limit=chosen["limit"], partial=chosen["partial"])
+    source = open_input(list(input), opening) if input or not chosen["budget"] else None
     names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet",
              "resume_from", "max_pixels")  # fmt: skip
     run_options = TrainOptions(
-        output, threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
+        output or "", threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
     )
+    if source is None or chosen["budget"]:
+        for line in tell_budget(made, source, run_options):
+            click.echo(line)
+        return
     if chosen["heldout"]:
         held = open_input([chosen["heldout"]], RunOptions())
         run_options = dataclasses.replace(run_options, heldout=held, heldout_path=chosen["heldout"])

@@ -110,13 +110,25 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     return tensors
 
 
+def stored_bytes(folder: Path, itemsize: int) -> int:
+    """Of a folder's safetensors in numbers of so many bytes, as their headers say; 0 without any."""
+    return itemsize * sum(_stored(folder).values())
+
+
 def stored_dtype(folder: Path) -> Any:
     """The torch.dtype that most of a folder's safetensors are in, as their headers say; bfloat16 for what has less
     than 16 bits, which is no precision to compute in. Raises EditError."""
     import torch
-    from safetensors import SafetensorError, safe_open
 
     found = {"F64": torch.float32, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    sizes = _stored(folder)
+    return found.get(max(sizes, key=lambda kind: sizes[kind]), torch.bfloat16) if sizes else torch.float32
+
+
+def _stored(folder: Path) -> dict[str, int]:
+    """How many numbers of each type a folder's safetensors hold. Raises EditError."""
+    from safetensors import SafetensorError, safe_open
+
     sizes: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -127,7 +139,7 @@ def stored_dtype(folder: Path) -> Any:
                     sizes[kind] = sizes.get(kind, 0) + math.prod(tensor.get_shape())
         except (OSError, SafetensorError) as error:
             raise EditError(f"{path}: damaged weights: {describe(error)}") from error
-    return found.get(max(sizes, key=lambda kind: sizes[kind]), torch.bfloat16) if sizes else torch.float32
+    return sizes
 
 
 def load_strictly(network: Any, tensors: dict[str, Any], folder: Path, *, assign: bool = False) -> None:

@@ -195,6 +195,35 @@ def open_heldout(recipe: Recipe, options: TrainOptions) -> ShardRows | None:
         raise type(error)(f"--heldout: {error}", error.hint) from error
 
 
+def tell_budget(recipe: Recipe, source: Source | None, options: TrainOptions) -> list[str]:
+    """What a run needs, in lines; `processes` and `parallel` say how many devices share it, and how."""
+    import os
+
+    from edittools.train import budget
+
+    no_bars("transformers", "diffusers")
+    world = options.processes or int(os.environ.get("WORLD_SIZE", "1"))
+    mode = options.parallel
+    if mode == "auto":
+        mode = "single" if world == 1 else "ddp" if recipe.model.get("lora") else "fsdp"
+    shards = world // (options.replicas or 1) if mode in ("fsdp", "hsdp") else 1
+    rows = plan = None
+    texts: list[str] = []
+    if source is not None:
+        rows = open_rows(recipe, source, options.max_pixels)
+        texts = sorted({text for row in rows.rows for text in row.texts.values()})
+        shape = load_system(recipe.system, recipe.model, encoders=False, network=recipe.system == "small",
+                            texts=lambda: texts)  # fmt: skip
+        plan = Plan(recipe, rows, shape.patch, shape.multiple, shape.one_row)
+    weights = str(recipe.model.get("weights", ""))
+    beside = 0.0 if options.cache or not weights else budget.encoder_bytes(weights, options.encoder_dtype)
+    found = budget.measure(
+        recipe, plan=plan, texts=texts, mode=mode, world=world, shards=max(1, shards), encoders=beside
+    )
+    count = None if rows is None else len(rows)
+    return [*budget.lines(recipe, found, world, count), *budget.plans(recipe, found)]
+
+
 def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
     """What is about to be trained on."""
     use = plan.use()

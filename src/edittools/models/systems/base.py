@@ -75,12 +75,19 @@ class System(ABC):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, rows and columns of the latents of a picture of this many pixels."""
-        assert self.autoencoder is not None
+        if self.autoencoder is None:  # as the network has them: 2 x 2 latents make a token
+            transformer: Any = self.network.transformer
+            factor = self.patch // 2
+            return transformer.config.in_channels // 4, height // factor, width // factor
         return self.autoencoder.channels, height // self.autoencoder.factor, width // self.autoencoder.factor
 
     @abstractmethod
     def conditions(self, sources: list[np.ndarray], text: str) -> Conditions:
         """What the frozen encoders say about one row: sources uint8 (h, w, 3), an instruction or a caption."""
+
+    def example(self, references: int) -> Conditions:
+        """Conditions of a usual row with so many references, of zeros: for planning, without encoders."""
+        raise NotImplementedError
 
     def collate(self, rows: list[Conditions]) -> Conditions:
         """The conditions of rows as one batch: sequences (L, D) are padded, and `mask` (B, L) says where."""

@@ -157,6 +157,11 @@ class FireRed(System):
         length = to_tokens(conditional, PATCH).norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True)
         return to_pixels(combined * length, PATCH, *conditional.shape[-2:])
 
+    def example(self, references: int) -> Conditions:
+        # pictures of 384² pixels are 196 tokens each
+        width = self.network.transformer.config.joint_attention_dim
+        return {"states": torch.zeros(64 + 196 * references, width, dtype=torch.bfloat16)}
+
     def encoding(self) -> dict[str, str]:
         positions = "one-axis positions" if self.settings.legacy_positions else "three-axis positions"
         libraries = f"diffusers {version('diffusers')}, transformers {version('transformers')}"

@@ -252,6 +252,13 @@ class E1(FluxSystem):
             orders.append(F.pad(order, (0, longest - len(order)), value=-1))
         return {"states": states, "features": features, "order": torch.stack(orders)}
 
+    def example(self, references: int) -> Conditions:
+        # pictures of 672² pixels are 576 tokens each, SigLIP2's 512² are 1024
+        config = self.network.projectors.config
+        states = torch.zeros(64 + 576 * references, config["states_width"], dtype=torch.bfloat16)
+        features = torch.zeros(1024 * references, config["features_width"], dtype=torch.bfloat16)
+        return {"states": states, "features": features, "order": torch.arange(len(states) + len(features))}
+
     def encoding(self) -> dict[str, str]:
         encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "image_encoder")]
         return {

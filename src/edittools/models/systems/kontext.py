@@ -71,6 +71,11 @@ class Kontext(FluxSystem):
             )
         return {"states": states[0], "pooled": pooled[0]}
 
+    def example(self, references: int) -> Conditions:
+        config = self.network.transformer.config
+        states = torch.zeros(TEXT_TOKENS, config.joint_attention_dim, dtype=torch.bfloat16)
+        return {"states": states, "pooled": states.new_zeros(config.pooled_projection_dim)}
+
     def encoding(self) -> dict[str, str]:
         encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "text_encoder_2")]
         return {

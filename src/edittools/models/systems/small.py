@@ -132,6 +132,9 @@ class Small(System):
         made = {"words": nn.utils.rnn.pad_sequence(words, batch_first=True, padding_value=PADDING)}
         return made | {"crops": torch.stack([row["crops"] for row in rows])} if "crops" in rows[0] else made
 
+    def example(self, references: int) -> Conditions:
+        return {"words": torch.zeros(self.settings.max_words, dtype=torch.long)}
+
     def perturb(self, conditions: Conditions, random: torch.Generator) -> Conditions:
         """Replace a share of the words by the unknown word, so that its vector is trained too."""
         if not self.settings.word_dropout:

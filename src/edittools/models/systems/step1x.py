@@ -230,6 +230,13 @@ class Step1X(FluxSystem):
             difference = difference / difference.norm(dim=-1, keepdim=True).clamp(min=1).pow(0.4)
         return unconditional + scale * to_pixels(difference, PATCH, *conditional.shape[-2:])
 
+    def example(self, references: int) -> Conditions:
+        length = self.release.length if self.release.pads else 512
+        states = torch.zeros(length, self.network.connector.config.states_width, dtype=torch.bfloat16)
+        if not self.release.quoted_text:
+            return {"states": states}
+        return {"states": states, "embeddings": states, "quoted": torch.zeros(length), "ids": torch.zeros(length, 3)}
+
     def encoding(self) -> dict[str, str]:
         states = f"Step1X-Edit {self.number}, transformers {version('transformers')}"
         return {
