@@ -31,7 +31,6 @@ import torch
 from PIL import Image
 from stream import Report
 
-from edittools.errors import EditError
 from edittools.models.diffusers_pipeline import open_pipeline
 from edittools.models.editors import EditRequest, load_editor
 from edittools.models.quiet import no_bars
@@ -189,20 +188,26 @@ def main() -> None:
     peak = peak_tflops(torch.device(given.device))
     with tempfile.TemporaryDirectory(prefix="edittools-benchmark-") as name:
         folder = save_firered(Path(name) / "pipeline", **size.models)
-        base = stock(folder, given, size, dtype)
-        report.numbers["stock"] = {"images_per_s": base.images_per_s, "memory": base.memory}
-        note = f"{base.memory / 2**30:.1f} GiB"
-        report.add("stock pipeline, batch 1", base.images_per_s, None, "img/s", note=note)
+        base = None
+        with report.attempt("stock pipeline, batch 1"):
+            base = stock(folder, given, size, dtype)
+            report.numbers["stock"] = {"images_per_s": base.images_per_s, "memory": base.memory}
+            note = f"{base.memory / 2**30:.1f} GiB"
+            report.add("stock pipeline, batch 1", base.images_per_s, None, "img/s", note=note)
         for what, (options, bar) in contenders(cuda).items():
             if given.only and not any(word in what for word in given.only):
                 continue
             if options.get("quantize") and importlib.util.find_spec("torchao") is None:
                 report.add(f"edit sample, {what}", None, None, "img/s", note="torchao is not installed")
                 continue
-            try:
+            found = None
+            with report.attempt(f"edit sample, {what}"):  # an option that is not there ends no other
                 found = ours(folder, given, size, dtype, options)
-            except EditError as error:
-                report.add(f"edit sample, {what}", None, None, "img/s", note=str(error))
+            if found is None:
+                continue
+            report.write(given.json)
+            if base is None:
+                report.add(f"edit sample, {what}", found.images_per_s, None, "img/s")
                 continue
             apart = difference(found.images, base.images)
             ratio = found.images_per_s / base.images_per_s

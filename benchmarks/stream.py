@@ -10,6 +10,7 @@ a temporary folder and removed again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import json
@@ -23,6 +24,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,13 +83,27 @@ class Report:
         self.lines.append(line)
         print(_row(line), flush=True)
 
+    @contextlib.contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What fails here is a line that says why, and ends nothing else."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.add(what, None, None, "", note=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+
+    def write(self, path: Path | None) -> None:
+        """All numbers so far, where there is a path."""
+        if path is None:
+            return
+        machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+        lines = [{**asdict(line), "met": line.met} for line in self.lines]
+        record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": self.numbers}
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
     def end(self, path: Path | None) -> int:
         """Write all numbers to `path`, print how many bars were met, and return the exit status: 0 if all were."""
-        if path is not None:
-            machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
-            lines = [{**asdict(line), "met": line.met} for line in self.lines]
-            record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": self.numbers}
-            path.write_text(json.dumps(record, indent=1) + "\n")
+        self.write(path)
         barred = [line for line in self.lines if line.bar is not None]
         met, unmeasured = sum(line.met for line in barred), sum(line.value is None for line in barred)
         print(f"{met} of {len(barred)} bars met" + (f", {unmeasured} not measured" if unmeasured else ""))

@@ -198,8 +198,8 @@ def fill_zeros(network: torch.nn.Module) -> None:
 # ---------------------------------------------------------------- the two loops
 
 
-class EnoughError(Exception):
-    """All steps that are measured are done."""
+class EnoughError(BaseException):
+    """All steps that are measured are done; no error, after which a run would save what it has."""
 
 
 @dataclass
@@ -365,8 +365,8 @@ def peak_memory(device: torch.device) -> int:
 
 
 def best_attention(given: Given) -> str:
-    """cuDNN's attention where it is there: the fastest that takes masks on Hopper."""
-    return "_native_cudnn" if given.device.type == "cuda" else ""
+    """What the recipes of published sizes have: cuDNN's where it works, else torch's own choice."""
+    return "auto"
 
 
 def tell(given: Given, name: str, speed: Speed) -> None:
@@ -381,14 +381,18 @@ def tell(given: Given, name: str, speed: Speed) -> None:
 
 def speed(given: Given) -> None:
     for side in given.size.sides:
-        beside = plain(given, make_data(given, side, compile=False))
-        tell(given, f"plain loop, {side}²", beside)
-        found = ours(given, make_data(given, side, attention=best_attention(given)))
-        tell(given, f"edit train, {side}²", found)
-        mfu = found.mfu(given.device)
+        beside = found = None
+        with given.report.attempt(f"plain loop, {side}²"):
+            beside = plain(given, make_data(given, side, compile=False))
+            tell(given, f"plain loop, {side}²", beside)
+        with given.report.attempt(f"edit train, {side}²"):
+            found = ours(given, make_data(given, side, attention=best_attention(given)))
+            tell(given, f"edit train, {side}²", found)
+        mfu = found.mfu(given.device) if found else None
         given.report.add(f"model FLOP utilisation, {side}²", mfu, given.bar(0.45), "", note="stretch 0.55")
-        given.report.add(f"data-wait, {side}²", found.wait_share, given.bar(0.02), "", least=False)
-        ratio = found.samples_per_s / beside.samples_per_s
+        waited = found.wait_share if found else None
+        given.report.add(f"data-wait, {side}²", waited, given.bar(0.02), "", least=False)
+        ratio = found.samples_per_s / beside.samples_per_s if found and beside else None
         given.report.add(f"samples/s of the plain loop's, {side}²", ratio, given.bar(1.5), "×")
 
 
@@ -404,11 +408,12 @@ def options(given: Given) -> None:
         "full checkpointing": {"checkpointing": "full"},
     }
     for name, changes in tried.items():
-        lengths = changes.pop("lengths", True)
-        data = make_data(given, side, **{"attention": best, **changes})
-        if not lengths:
-            data.plan.lengths = None
-        tell(given, f"{name}, {side}²", ours(given, data))
+        with given.report.attempt(f"{name}, {side}²"):
+            lengths = changes.pop("lengths", True)
+            data = make_data(given, side, **{"attention": best, **changes})
+            if not lengths:
+                data.plan.lengths = None
+            tell(given, f"{name}, {side}²", ours(given, data))
 
 
 def profile(given: Given) -> None:
@@ -417,17 +422,19 @@ def profile(given: Given) -> None:
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if given.device.type == "cuda" else [])
     key = "self_cuda_time_total" if given.device.type == "cuda" else "self_cpu_time_total"
     for name, loop, changes in (("plain loop", plain, {"compile": False}), ("edit train", ours, {})):
-        found = profile(activities=activities)
-        loop(given, make_data(given, given.size.sides[-1], **changes), found)
-        table = found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=60)
-        given.tables[name] = table
-        total = sum(getattr(e, key.replace("cuda", "device")) for e in found.key_averages()) or 1
-        top = sorted(found.key_averages(), key=lambda e: -getattr(e, key.replace("cuda", "device")))[:8]
-        print(f"\n{name}, three steps: share of the time on {given.device.type}")
-        for event in top:
-            print(
-                f"  {getattr(event, key.replace('cuda', 'device')) / total:6.1%}  {event.count:>6} x {event.key[:90]}"
-            )
+        with given.report.attempt(f"profile of {name}"):
+            found = profile(activities=activities)
+            loop(given, make_data(given, given.size.sides[-1], **changes), found)
+            table = found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=60)
+            given.tables[name] = table
+            total = sum(getattr(e, key.replace("cuda", "device")) for e in found.key_averages()) or 1
+            top = sorted(found.key_averages(), key=lambda e: -getattr(e, key.replace("cuda", "device")))[:8]
+            print(f"\n{name}, three steps: share of the time on {given.device.type}")
+            for event in top:
+                print(
+                    f"  {getattr(event, key.replace('cuda', 'device')) / total:6.1%}  {event.count:>6} x "
+                    f"{event.key[:90]}"
+                )
 
 
 def precision(given: Given) -> None:
@@ -470,46 +477,48 @@ def precision(given: Given) -> None:
         sharded = start("fsdp", given.device.type)
         try:
             for name, model in models.items():
-                results = {}
-                for dtype, parallel in (
-                    ("float32", Parallel("single", 0, 1, given.device)),
-                    ("bfloat16", sharded),
-                ):
-                    recipe = dataclasses.replace(
-                        load_recipe("firered-small", {
-                            "system": name, "sides": [size.pairs_side] * 2, "ratios": ["1:1"], "drop_text": 0.0,
-                            "batch_tokens": 8 * (size.pairs_side // 16) ** 2, "batches": 1, "variants": 1, "steps": 9,
-                            "dtype": dtype, "compile": False, "ema": 0.0, "sample_every": 0,
-                        }),
-                        model=model,
-                    )  # fmt: skip
-                    with fresh_memory(given.device), tempfile.TemporaryDirectory(dir=given.folder) as out:
-                        system = load_system(name, model, seed=0, device=str(given.device), dtype="float32")
-                        fill_zeros(system.network)
-                        parameters = sum(p.numel() for p in system.network.parameters())
-                        plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
-                        open_run(out + "/run", recipe)
-                        seen: list[StepReport] = []
+                with given.report.attempt(f"{name}: bfloat16, FSDP2"):
+                    results = {}
+                    for dtype, parallel in (
+                        ("float32", Parallel("single", 0, 1, given.device)),
+                        ("bfloat16", sharded),
+                    ):
+                        recipe = dataclasses.replace(
+                            load_recipe("firered-small", {
+                                "system": name, "sides": [size.pairs_side] * 2, "ratios": ["1:1"], "drop_text": 0.0,
+                                "batch_tokens": 8 * (size.pairs_side // 16) ** 2, "batches": 1, "variants": 1,
+                                "steps": 9,
+                                "dtype": dtype, "compile": False, "ema": 0.0, "sample_every": 0,
+                            }),
+                            model=model,
+                        )  # fmt: skip
+                        with fresh_memory(given.device), tempfile.TemporaryDirectory(dir=given.folder) as out:
+                            system = load_system(name, model, seed=0, device=str(given.device), dtype="float32")
+                            fill_zeros(system.network)
+                            parameters = sum(p.numel() for p in system.network.parameters())
+                            plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+                            open_run(out + "/run", recipe)
+                            seen: list[StepReport] = []
 
-                        def on_step(report: StepReport, seen: list[StepReport] = seen) -> None:
-                            seen.append(report)
-                            raise EnoughError
+                            def on_step(report: StepReport, seen: list[StepReport] = seen) -> None:
+                                seen.append(report)
+                                raise EnoughError
 
-                        with contextlib.suppress(EnoughError):
-                            train(recipe, plan, system, Encoder(system, rows), out + "/run", parallel=parallel,
-                                  on_step=on_step)  # fmt: skip
-                        results[dtype] = seen[0]
-                        del system
-                exact, rounded = results["float32"], results["bfloat16"]
-                given.report.numbers[f"precision {name}"] = {
-                    "parameters": parameters,
-                    **{d: {"loss": r.loss, "grad_norm": r.grad_norm} for d, r in results.items()},
-                }
-                note = f"{parameters / 1e9:.2g} B parameters, loss {exact.loss:.4f}, norm {exact.grad_norm:.4f}"
-                loss = abs(rounded.loss / exact.loss - 1)
-                norm = abs(rounded.grad_norm / exact.grad_norm - 1)
-                given.report.add(f"{name}: loss in bfloat16, FSDP2", loss, 0.01, "off", least=False, note=note)
-                given.report.add(f"{name}: gradient norm, likewise", norm, 0.03, "off", least=False)
+                            with contextlib.suppress(EnoughError):
+                                train(recipe, plan, system, Encoder(system, rows), out + "/run", parallel=parallel,
+                                      on_step=on_step)  # fmt: skip
+                            results[dtype] = seen[0]
+                            del system
+                    exact, rounded = results["float32"], results["bfloat16"]
+                    given.report.numbers[f"precision {name}"] = {
+                        "parameters": parameters,
+                        **{d: {"loss": r.loss, "grad_norm": r.grad_norm} for d, r in results.items()},
+                    }
+                    note = f"{parameters / 1e9:.2g} B parameters, loss {exact.loss:.4f}, norm {exact.grad_norm:.4f}"
+                    loss = abs(rounded.loss / exact.loss - 1)
+                    norm = abs(rounded.grad_norm / exact.grad_norm - 1)
+                    given.report.add(f"{name}: loss in bfloat16, FSDP2", loss, 0.01, "off", least=False, note=note)
+                    given.report.add(f"{name}: gradient norm, likewise", norm, 0.03, "off", least=False)
         finally:
             sharded.close()
             if torch.distributed.is_initialized():
@@ -626,8 +635,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edittools-benchmark-") as folder:
         shared = Given(SIZES[size], size == "full", torch.device(given.device), Path(folder), report, given)
         for name in given.only or [name for name in parts if name != "learn"]:
-            parts[name](shared)
-        report.numbers["profiles"] = shared.tables
+            with report.attempt(name):  # one that fails ends no other
+                parts[name](shared)
+            report.numbers["profiles"] = shared.tables
+            report.write(given.json)
     sys.exit(report.end(given.json))
 
 
