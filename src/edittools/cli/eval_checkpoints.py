@@ -49,6 +49,10 @@ from edittools.errors import EditError, UsageError
 @options.option(
     "--guidance", type=float, metavar="SCALE", group="Model", help="Classifier-free guidance. Default: the model's own."
 )
+@options.option(
+    "--side", type=click.IntRange(min=16), metavar="PIXELS", group="Model",
+    help="Work at about PIXELS x PIXELS pixels, as in `edit sample`. Default: the model's own.",
+)  # fmt: skip
 @options.model_options
 @options.seed_option
 @options.pixel_option
@@ -164,7 +168,7 @@ def _measure(ctx: click.Context, model: str, rows: list[str], out: Path) -> None
     )
     source = open_input(rows, run_options)
     placed = options.device_and_dtype(given)
-    extra = {name: given[name] for name in ("steps", "guidance", "batch_size") if given[name] is not None}
+    extra = {name: given[name] for name in ("steps", "guidance", "side", "batch_size") if given[name] is not None}
     settings = {"model": describe_model(model), "seed": given["seed"], "limit": given["limit"], **placed, **extra}
     settings = {name: value for name, value in settings.items() if value is not None}
 
