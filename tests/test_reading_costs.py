@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import pytest
 from conftest import Runner, picture, rows_of
 
 from edittools.errors import EditError
-from edittools.stream import files, rowgroups
+from edittools.stream import columns, files, rowgroups
 from edittools.stream.ingest import Ingest
 from edittools.stream.run import RunOptions, open_input, run
 from edittools.stream.source import FileSource, Slice, open_source
@@ -200,3 +201,72 @@ def test_a_large_row_group_is_in_memory_once(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 175
+
+
+# ---------------------------------------------------------------- dictionaries, threads
+
+
+@pytest.mark.parametrize("wrap", [lambda boxes: boxes, lambda boxes: {"page": {"boxes": boxes}}, lambda boxes: [boxes]])
+def test_dictionaries_keyed_by_id_grow_with_their_rows(edit: Runner, tmp_path: Path, wrap: Any) -> None:
+    """Every row has keys of its own: no row gets those of the others, and nothing is lost."""
+    (tmp_path / "p.jpg").write_bytes(picture(0))
+    rows = [{"image": "p.jpg", "boxes": wrap({f"obj_{k}_{j}": [k, j, 1.5] for j in range(3)})} for k in range(200)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit("shard", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            return json.loads(value)
+        if isinstance(value, list):
+            return [read(item) for item in value]
+        return {key: read(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    assert [read(row["boxes"]) for row in rows_of(tmp_path / "out")] == [row["boxes"] for row in rows]
+    with tarfile.open(tmp_path / "out" / "00000.tar") as tar:
+        sizes = [member.size for member in tar if member.name.endswith(".json")]
+    assert max(sizes) < 2000
+
+
+def test_wide_records_stay_records() -> None:
+    """A record of 300 keys that most rows have in full, or of which some rows have a few and none of their own."""
+    observed = columns.ObservedSchema()
+    wide = {f"key{k}": k for k in range(300)}
+    for row in (wide, {**wide, "more": 1.5}, {"key3": 4}, {}, {f"key{k}": k for k in range(100)}):
+        observed.observe({"record": row})
+    assert observed.schema().field("record").type.num_fields == 301
+
+
+API = """
+import sys
+import numpy, threadpoolctl
+import edittools
+from edittools.filters import Bounds, filters
+from edittools.filters.stage import FilterStage
+
+def threads():
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+seen = []
+class Looking(FilterStage):
+    def __call__(self, batches):
+        for batch in super().__call__(batches):
+            seen.append(threads())
+            yield batch
+
+threadpoolctl.threadpool_limits(limits=2, user_api="blas")
+before = threads()
+sharp = Looking([(filters()["sharpness"], Bounds(low=0.0))])
+edittools.read(sys.argv[1]).pipe(sharp).write(sys.argv[2], settings={"sharpness": 0.0})
+for batch in edittools.read(sys.argv[1]).pipe(sharp).batches():
+    pass
+assert before and set(before) == {2} and threads() == before, (before, threads())
+assert len(seen) >= 2 and all(set(found) == {1} for found in seen), seen
+"""
+
+
+def test_the_python_api_multiplies_in_one_thread(shards: Path, tmp_path: Path) -> None:
+    """As the command does, whatever was imported before; and afterwards the user's numpy is as it was."""
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    words = [sys.executable, "-c", API, str(shards), f"{tmp_path}/out/"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from edittools.stream import threads
 from edittools.stream.batch import Batch, Stage
 from edittools.stream.run import RunOptions, TwoPassStage, open_input, run
 from edittools.stream.source import Source
@@ -22,9 +23,13 @@ class Dataset:
         return Dataset(self.source, (*self.stages, stage))
 
     def batches(self) -> Iterator[Batch]:
-        """The batches that come out. A stage that needs two passes makes its verdict first."""
-        self._decide(self.stages)
-        return self._through(list(self.stages))
+        """The batches that come out. A stage that needs two passes makes its verdict first.
+
+        Until the last one numpy multiplies in one thread, in what is done with the batches too.
+        """
+        with threads.one_of_blas():
+            self._decide(self.stages)
+            yield from self._through(list(self.stages))
 
     def _decide(self, stages: tuple[Stage, ...]) -> None:
         """Let every two-pass stage see the rows as they reach it, and make its verdict."""
@@ -67,7 +72,8 @@ class Dataset:
         options = RunOptions(output=output, overwrite=overwrite, max_errors=max_errors, quiet=True)
         if any(isinstance(stage, TwoPassStage) for stage in self.stages[1:]):
             # The run loop shows a two-pass stage the rows of the source, not what is left of them by then.
-            self._decide(self.stages)
+            with threads.one_of_blas():
+                self._decide(self.stages)
         return run(names, self.source, list(self.stages), settings or {}, options)
 
 

@@ -129,8 +129,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments = [*arguments[1:], "--help"]
     command = next((word for word in arguments if word in COMMANDS), "")
     signal.signal(signal.SIGTERM, _terminated)
-    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time. Where we multiply
-    # large matrices (dedup/cosine.py), threads of our own share the work.
+    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time (stream/threads.py).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = DONE
     try:

@@ -1,7 +1,8 @@
 """Rows that others wrote (JSON sidecars, JSON lines, foreign tars) as columns of the record.
 
 The types of such rows are not declared, so they are observed first: whole numbers and decimals meet as
-decimals, records field by field, and whatever does not meet becomes JSON text. Nothing is dropped.
+decimals, records field by field, and whatever does not meet, dictionaries keyed by ids among it, becomes JSON text.
+Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from edittools.record import COLUMNS, IMAGE
 
+_MOST_KEYS, _SPARSE = 128, 4  # of a record, and how many times those of one value, see `meet`
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|「[^」]*」|『[^』]*』|《[^》]*》|(?<!\w)'[^']*'(?!\w)|‘[^’]*’")
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?")
@@ -192,7 +194,11 @@ def type_of(value: Any) -> pa.DataType:
 
 
 def meet(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """A type that holds values of both; text (JSON) where nothing narrower does, bytes where one of them is bytes."""
+    """A type that holds values of both; text (JSON) where nothing narrower does, bytes where one of them is bytes.
+
+    A record that has met more than 128 keys, and meets a value with keys of its own and less than a quarter of them, is
+    a dictionary, keyed by ids as it were: as a record every row would have the keys of all rows.
+    """
     if a == b or pa.types.is_null(b):
         return a
     if pa.types.is_null(a):
@@ -205,7 +211,10 @@ def meet(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if pa.types.is_list(a) and pa.types.is_list(b):
         return pa.list_(meet(a.value_type, b.value_type))
     if pa.types.is_struct(a) and pa.types.is_struct(b) and IMAGE not in (a, b):
-        names = [field.name for field in a] + [f.name for f in b if a.get_field_index(f.name) < 0]
+        new = [field.name for field in b if a.get_field_index(field.name) < 0]
+        names = [field.name for field in a] + new
+        if new and len(names) > max(_MOST_KEYS, _SPARSE * b.num_fields):
+            return pa.string()
         none = pa.null()
         fields = []
         for name in names:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
-from edittools.stream import files
+from edittools.stream import files, threads
 from edittools.stream.batch import Batch, Reject, Shard, Stage, joined
 from edittools.stream.history import canonical_json, digest
 from edittools.stream.mapping import Mapping
@@ -301,7 +301,7 @@ def run(
     rejects = _RejectsFile(options.rejects, options.overwrite)
     spool: str | None = None
     try:
-        with signals():
+        with signals(), threads.one_of_blas():
             try:
                 for stage in stages:
                     if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
