@@ -191,6 +191,10 @@ def test_eval_uses_the_judge_that_is_named(edit: Runner, tmp_path: Path, panel: 
     assert harsh["official"]["en"]["quality"]["background_change"] == 2
     assert "plain, strict-1" in edit("eval", "gedit", panel, "--judge", "x", check=2).stderr
     assert "has no meaning" in edit("eval", "heldout", panel, "--judge", "x", check=2).stderr
+    # Rows of a plain run and of a named one in one input: who judged only some of them is one to choose from too.
+    edit("cat", tmp_path / "one", "--limit", 2, "-o", tmp_path / "part")
+    assert "plain" in edit("eval", "gedit", tmp_path / "part", "--judge", "strict-1", check=2).stderr
+    assert "plain, strict-1" in edit("eval", "gedit", tmp_path / "part", panel, check=2).stderr
     (one, *_) = edit("filter", panel, "--where", "scores.judge_gedit_sc__strict_1 = 6", "-f", "jsonl").lines
     assert one["scores"]["judge_gedit_sc"] == 4
 
@@ -219,20 +223,17 @@ def test_a_panel_is_the_mean_over_its_judges(edit: Runner, tmp_path: Path, panel
     assert between["sc"]["means"] == {"plain": pytest.approx(16 / 3), "strict-1": pytest.approx(11 / 3)}
     assert between["sc"]["spearman"] == pytest.approx(0.5)  # ranks 2, 3, 1 and 3, 2, 1
     assert between["pq"]["within_one"] == 0 and between["pq"]["means"] == {"plain": 8, "strict-1": 2}
+    # Beside people a panel is its mean: 5, 7 and 1.5 of SC.
+    said = {"background_change_en_key_0": 5, "background_change_cn_key_0": 9, "subject-add_en_same": 2}
+    (tmp_path / "people.csv").write_text("id,dimension,score\n" + "".join(f"{k},sc,{v}\n" for k, v in said.items()))
+    people = figures(edit, panel, "--judge", "all", "--humans", tmp_path / "people.csv")["agreement"]["sc"]
+    assert people["rows"] == 3 and people["within_one"] == pytest.approx(2 / 3)
     page = (tmp_path / "r.html").read_text()
     assert "The judges beside each other" in page and "Each judge alone" in page and "sc, strict-1" in page
     shown = edit("eval", "gedit", panel, "--judge", "all", "-f", "markdown").stdout.decode()
     assert "strict-1" in shown and "mean over 2 judges" in shown
     for official in (["--scoring", "official"], ["--outputs", tmp_path / "o"]):
         assert "--judge NAME" in edit("eval", "gedit", panel, "--judge", "all", *official, check=2).stderr
-
-
-def test_judges_of_parts_of_the_rows(edit: Runner, tmp_path: Path, panel: Path) -> None:
-    """Rows of a plain run and of a named one in one input: a choice counts the other's rows as not judged."""
-    found = edit("eval", "gedit", tmp_path / "one", panel, check=2).stderr
-    assert "plain, strict-1" in found
-    edit("cat", tmp_path / "one", "--limit", 2, "-o", tmp_path / "part")
-    edit("eval", "gedit", tmp_path / "part", "--judge", "strict-1", check=2)
 
 
 def test_judges_one_after_the_other_in_a_pipe_and_over_json_lines(edit: Runner, tmp_path: Path) -> None:
@@ -261,6 +262,21 @@ def test_names_of_judges(edit: Runner, tmp_path: Path) -> None:
         words = ["judge", tmp_path, "--rubric", "viescore", "--model", "x", "--judge", name]
         assert "--judge" in edit(*words, check=2).stderr
     assert "needs --rubric" in edit("judge", tmp_path, "--judge", "a", check=2).stderr
+
+
+def test_an_earlier_run_under_the_same_name_is_told(edit: Runner, tmp_path: Path, panel: Path) -> None:
+    """Earlier versions appended a second judge's run to the first one's, without a word of it in the report."""
+    table = pq.read_table(panel / "00000.parquet")
+    lists = [[{k: v for k, v in one.items() if k != "judge"} | {"model": f"m-{one['judge']}"} for one in said]
+             for said in table["judgements"].to_pylist()]  # fmt: skip
+    kind = pa.list_(pa.struct([one for one in JUDGEMENT if one.name != "judge"]))
+    results = pq.read_table(tmp_path / "results0.parquet")
+    assert results["id"].equals(table["id"])
+    pq.write_table(results.append_column("judgements", pa.array(lists, kind)), tmp_path / "old.parquet")
+    found = figures(edit, tmp_path / "old.parquet")
+    assert found["judge"]["judge"] == "m-strict-1" and any("earlier run of m-None" in note for note in found["notes"])
+    alone = figures(edit, panel, "--judge", "strict-1")
+    assert found["strict"]["en"]["tasks"] == alone["strict"]["en"]["tasks"] and "earlier" not in str(alone["notes"])
 
 
 def test_a_run_of_another_judge_in_the_same_set(edit: Runner, panel: Path) -> None:

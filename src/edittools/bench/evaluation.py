@@ -63,6 +63,8 @@ class JudgedBenchmark:
         if not self.rows:
             raise EditError("there are no rows to evaluate" + (f" in {language}" if every else ""))
         self.notes = []
+        if earlier := sorted(set().union(*(row.earlier for rows in self.by_judge.values() for row in rows))):
+            self.notes.append(f"rows hold an earlier run of {', '.join(earlier)} under the same name: the last counts")
         if other := len(every) - len(self.rows):
             self.notes.append(f"{other} rows in another language than {language} do not count here")
         self.lost: list[tuple[str, Score]] = []  # language and score

@@ -16,7 +16,7 @@ from edittools.bench.score_report import JudgedCase
 from edittools.bench.scores import Score
 from edittools.bench.thumbnails import data_uri
 from edittools.errors import RowError, UsageError
-from edittools.judges.judgements import ALL, PLAIN, called, chosen_judges, judge_names, passes_of
+from edittools.judges.judgements import ALL, PLAIN, called, chosen_judges, earlier_models, judge_names, passes_of
 from edittools.judges.rubrics import Rubric, load_rubric, rubric_names
 from edittools.stream import images
 from edittools.stream.batch import Reject
@@ -37,7 +37,8 @@ class JudgedRow:
 
     `passes` are the judgements of each pass: dimension -> {score, state, error, reply, ...}. `replies` are the texts
     of the first pass by the name of the call, as far as they came. `detected` are the probabilities of a class that a
-    classifier gave the result (`edit filter --classifier`), by the name of the score. The pictures are references.
+    classifier gave the result (`edit filter --classifier`), by the name of the score. `earlier` are the models of
+    runs under the same name that do not count any more. The pictures are references.
     """
 
     id: str
@@ -48,6 +49,7 @@ class JudgedRow:
     source: dict[str, Any] | None
     result: dict[str, Any] | None
     detected: dict[str, float] = field(default_factory=dict)
+    earlier: set[str] = field(default_factory=set)
 
     def values(self) -> dict[str, float]:
         """Dimension -> mean over the passes that gave one."""
@@ -102,7 +104,8 @@ def read_judged(
         likely = {name: value for name, value in (scores or {}).items() if is_probability(name) and value is not None}
         for name in judges:
             passes = passes_of(judgements, rubric.name, name)
-            made[name].append(JudgedRow(identity, case, text, passes, _replies(passes, rubric), shown, result, likely))
+            replies, earlier = _replies(passes, rubric), earlier_models(judgements, rubric.name, name)
+            made[name].append(JudgedRow(identity, case, text, passes, replies, shown, result, likely, earlier))
     known = {identity for identity, *_ in found}
     return made, list({reject.id: reject for reject in rejects if reject.id not in known}.values())
 

@@ -82,15 +82,26 @@ def passes_of(judgements: Judgements | None, rubric: str, judge: str) -> list[di
     Earlier versions put the judgements of a second run behind those of the first: the last run counts, as it does in
     the columns of scores.
     """
-    found: dict[tuple[int, str], Mapping[str, Any]] = {}
+    found = _runs(judgements, rubric, judge)[-1]
+    turns = sorted({turn for turn, _ in found})
+    return [{name: one for (place, name), one in found.items() if place == turn} for turn in turns]
+
+
+def earlier_models(judgements: Judgements | None, rubric: str, judge: str) -> set[str]:
+    """The models of the runs that do not count (see passes_of)."""
+    return {one["model"] for run in _runs(judgements, rubric, judge)[:-1] for one in run.values() if one["model"]}
+
+
+def _runs(judgements: Judgements | None, rubric: str, judge: str) -> list[dict[tuple[int, str], Mapping[str, Any]]]:
+    """(pass, dimension) -> judgement, of each run; one that holds nothing where there is none."""
+    runs: list[dict[tuple[int, str], Mapping[str, Any]]] = [{}]
     for one in judgements or ():
         if one["rubric"] == rubric and called(one) == judge:
             place = one["pass"], one["dimension"]
-            if place in found:  # a further run begins
-                found = {}
-            found[place] = one
-    turns = sorted({turn for turn, _ in found})
-    return [{name: one for (place, name), one in found.items() if place == turn} for turn in turns]
+            if place in runs[-1]:  # a further run begins
+                runs.append({})
+            runs[-1][place] = one
+    return runs
 
 
 def chosen_judges(names: list[str], asked: str | None, otherwise: str | None = None) -> list[str]:
