@@ -85,6 +85,7 @@ def test_what_the_comparisons_cannot_say() -> None:
     always = summarize([Comparison(str(k), "A", "B", WIN) for k in range(10)], seed=0)
     assert any("A never lost nor tied" in said for said in always["warnings"])
     assert always["models"]["A"]["interval"] == pytest.approx([0.6915, 1], abs=0.02)  # Clopper and Pearson's
+    assert always["models"]["A"]["elo_interval"] is None  # every resample says the same, and nothing of how far
     few = summarize([Comparison(str(k), "A", "B", WIN if k else LOSS) for k in range(4)], seed=0)
     assert few["models"]["A"]["interval"] is few["models"]["A"]["elo_interval"] is None
     apart = summarize([Comparison("1", "A", "B", WIN), Comparison("2", "C", "D", LOSS)], seed=0)

@@ -231,12 +231,15 @@ def _counts(known: Iterable[Comparison], models: list[str]) -> np.ndarray:
 def _elo(
     counts: np.ndarray, models: int, seed: int
 ) -> tuple[list[float | None], list[list[float] | None], float | None]:
-    """Points of every model, their 95% intervals from a bootstrap over clusters, and the tie parameter."""
+    """Points of every model, their 95% intervals from a bootstrap over clusters, and the tie parameter.
+
+    There are no intervals of too few clusters, and where the comparisons do not bound the strengths.
+    """
     if models < 2 or not _connected(counts.sum(axis=(0, 2)), models):
         return [None] * models, [None] * models, None
     strengths, tie = davidson(counts.sum(axis=0)[None], models)
     elo: list[float | None] = [float(1000 + ELO * one) for one in strengths[0]]
-    if len(counts) < statistics.MIN_CASES:
+    if len(counts) < statistics.MIN_CASES or not _bounded(counts.sum(axis=0), models):
         return elo, [None] * models, float(tie[0])
     generator = np.random.default_rng(seed % 2**64)
     drawn = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES)
@@ -253,6 +256,26 @@ def _connected(compared: np.ndarray, models: int) -> bool:
             if count and reached & {a, b}:
                 reached |= {a, b}
     return len(reached) == models
+
+
+def _bounded(counts: np.ndarray, models: int) -> bool:
+    """Whether the comparisons bound every strength (Ford, 1957): from each model a chain of ones that were beaten or
+    tied leads to every other. Without that some may be any distance above the rest."""
+    beaten: dict[int, set[int]] = {k: set() for k in range(models)}
+    for (a, b), (win, tie, loss) in zip(itertools.combinations(range(models), 2), counts):
+        if win or tie:
+            beaten[a].add(b)
+        if loss or tie:
+            beaten[b].add(a)
+
+    def reached(start: int) -> set[int]:
+        found, new = {start}, {start}
+        while new:
+            new = set().union(*(beaten[k] for k in new)) - found
+            found |= new
+        return found
+
+    return all(len(reached(start)) == models for start in range(models))
 
 
 def davidson(counts: np.ndarray, models: int, steps: int = 50) -> tuple[np.ndarray, np.ndarray]:

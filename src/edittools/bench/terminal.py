@@ -194,6 +194,8 @@ class ScoreTable:
             if self.official and (whose := self.official_means(language)[1]) != "official":
                 title += f", {whose}"
             notes = [self.coverage(language), *(self.found["notes"] if language == self.languages[-1] else [])]
+            if any(statistics.TOO_FEW in row for row in self.rows(language)):
+                notes.insert(1, f"{statistics.TOO_FEW}: no interval below {statistics.MIN_CASES}, or with one per task")
             warnings = self.found.get("warnings", []) if language == self.languages[0] else []
             made.append(Listing(title, self.columns, self.rows(language), notes, warnings))
         return [*made, *self.further()]
@@ -348,7 +350,8 @@ def pairwise_listings(found: dict[str, Any]) -> list[Listing]:
     for name, entry in found["models"].items():
         points, bounds = entry["elo"], entry["elo_interval"]
         elo = "–" if points is None else f"{points:.0f}"
-        between = statistics.TOO_FEW if bounds is None else f"{bounds[0]:.0f}–{bounds[1]:.0f}"
+        few = statistics.TOO_FEW if found["cases"] < statistics.MIN_CASES else "unbounded"
+        between = few if bounds is None else f"{bounds[0]:.0f}–{bounds[1]:.0f}"
         rows.append([name, *rate(entry), elo, "" if points is None else between])
     title = f"Pairwise: {found['comparisons']:,} comparisons of {found['cases']:,} cases, {found['failed']:,} failed"
     made = [Listing(title, ["model", *columns, "Elo", "95%"], rows, found["notes"], found["warnings"])]
