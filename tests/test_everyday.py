@@ -756,11 +756,28 @@ def test_lines_beside_pictures_are_read_where_they_name_them(edit: Runner, tmp_p
     assert [(row["source"], row["target"]) for row in rows] == [([made[0]], made[1]), (None, made[2])] and not rejects
 
 
+def test_a_folder_of_lists(edit: Runner, tmp_path: Path) -> None:
+    """Nothing in it but tables of another kind, whose pictures are elsewhere; and tables in folders, by a pattern."""
+    made = pictures(tmp_path / "p", 2)
+    put(tmp_path / "in/data/a.csv", "image\n../../p/0.jpg\n")
+    put(tmp_path / "in/data/b.json", json.dumps([{"image": "../../p/1.jpg"}]))
+    put(tmp_path / "in/README.md", "# card")
+    rows, rejects = shard(edit, tmp_path / "in", out=tmp_path / "out")
+    assert [row["target"] for row in rows] == made and [reject["path"] for reject in rejects] == ["README.md"]
+    for k in range(2):
+        put(tmp_path / f"deep/{k}/x/{k}.tar", tar_bytes([("a.jpg", picture(k))]))
+    rows, _ = shard(edit, f"{tmp_path}/deep/**/*.tar", out=tmp_path / "deep-out")
+    assert [row["target"] for row in rows] == made
+
+
 def test_a_folder_that_can_be_read_in_two_ways(edit: Runner, tmp_path: Path) -> None:
     pictures(tmp_path / "in", 1)
     parquet(tmp_path / "in/data/x.parquet", ("image", [held(picture(5))], HF))
     refused = edit("shard", tmp_path / "in", "-o", tmp_path / "no", check=2).stderr
     assert "0.jpg" in refused and "data/x.parquet" in refused
+    put(tmp_path / "bare/0a1b2c", picture(1))  # a picture all the same
+    lines(tmp_path / "bare/log.jsonl", {"message": "fetched"})
+    assert len(shard(edit, tmp_path / "bare", out=tmp_path / "bare-out")[0]) == 1
     edit("shard", tmp_path / "in/data", "-o", tmp_path / "work/raw")
     edit("shard", tmp_path / "in/data", "-o", tmp_path / "work/clean")
     assert "holds the shard set" in edit("cat", tmp_path / "work", "-f", "jsonl", check=2).stderr

@@ -127,7 +127,7 @@ def expand(pattern: str) -> list[str]:
         return sorted(f"{protocol}://{path.lstrip('/')}" for path in system.glob(inner))
     if os.path.exists(pattern):
         return [pattern]
-    return sorted(globbing.glob(pattern))
+    return sorted(globbing.glob(pattern, recursive=True))
 
 
 def etag(path: str) -> str:

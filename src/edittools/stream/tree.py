@@ -1,8 +1,9 @@
 """What a folder is: pictures with their sidecars, tables, or both where the tables name the pictures.
 
 Tables are tars, Parquet files, and the JSON and CSV files whose records name pictures of the folder; where a folder
-holds no pictures, every file of JSON lines. Everything else beside tables (README.md, statistics) is passed over, and
-counted. Pictures beside tables that do not name them can be read in two ways, which is an error.
+holds no pictures, every file of JSON lines, or where it has none of all these, every JSON array and CSV. Everything
+else beside tables (README.md, statistics) is passed over, and counted. Pictures beside tables that do not name them can
+be read in two ways, which is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator
 
 from edittools.errors import UsageError
-from edittools.stream import files, records
+from edittools.stream import files, images, records
 from edittools.stream.mapping import Mapping
 from edittools.stream.shards import END, REJECTS
 from edittools.stream.units import (
@@ -37,9 +38,11 @@ def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
     """The units of a folder that is no shard set. `place` stands before the paths of its files."""
     found = list(walk(root))
     _refuse_sets(root, found)
-    pictures = {file.inside: file for file in found if file.is_picture()}
+    listed = any(file.ending() in {*_TABLES, *_LISTS} for file in found)  # else it does not matter what is a picture
+    pictures = {file.inside: file for file in found if file.is_picture() or (listed and _is_nameless_picture(file))}
     if not pictures:
         tables = [file for file in found if file.readable and file.ending() in _TABLES]
+        tables = tables or [file for file in found if file.ending() in _LISTS and _reads_as_list(file)]
         units = list(_table_units(tables, place, mapping))
         if tables:
             others = _passed_over(found, tables)
@@ -63,6 +66,17 @@ def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
         for group in groups:  # a sidecar of a picture that a table speaks of
             group.passed_over |= group.key.rpartition(".")[0] in stems and not group.has_picture()
     return [*units, *(_loose_units(root, groups, place, mapping) if groups or not units else [])]
+
+
+def _is_nameless_picture(file: LooseFile) -> bool:
+    """Whether a file whose name says nothing is a picture, as in crawls that name files by their content."""
+    if "." in file.inside.rpartition("/")[2] or not file.readable:
+        return False
+    try:
+        with files.open_read(file.path) as opened:
+            return images.sniff(opened.read(64)) is not None
+    except OSError:  # gone since: a row that says so
+        return False
 
 
 def _refuse_sets(root: str, found: list[LooseFile]) -> None:
@@ -147,6 +161,8 @@ def _naming_units(
 
 
 def _reads_as_list(file: LooseFile) -> bool:
+    if not file.readable:
+        return False
     with files.open_read(file.path) as opened:
         head = opened.read(1024)
     read = records.reader_for(file.path, head)
