@@ -173,7 +173,7 @@ class JudgedBenchmark:
 
     def _detected(self, seed: int) -> dict[str, Any]:
         """How often a classifier takes a result for its class, per task and in the mean: where that is "made by a
-        model", ImgEdit's fake score [E6]."""
+        model", ImgEdit's fake score."""
         found = {}
         for name in sorted({name for row in self.rows for name in row.detected}):
             scores = [
