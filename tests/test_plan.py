@@ -563,7 +563,7 @@ def test_resampling_keeps_clusters_even_at_every_step():
 def test_captions_and_wordings_have_their_shares():
     texts = {(kind, "en"): kind for kind in ("original", "structured", "instructive")}
     recipe = tiny(captions={"original": 55, "structured": 40, "instructive": 5})
-    count = 2_000
+    count = 20_000
     found = collections.Counter(choose_text(recipe, row(k, sources=0, texts=texts), 0)[0] for k in range(count))
     for kind, share in (("original", 0.55), ("structured", 0.40), ("instructive", 0.05)):
         assert abs(found[kind] / count - share) < 4 * math.sqrt(share * (1 - share) / count)
@@ -587,7 +587,7 @@ def test_captions_and_wordings_have_their_shares():
 
 def test_languages_and_dropped_texts_have_their_shares():
     texts = {("instruction", "en"): "english", ("instruction", "zh"): "中文"}
-    count = 2_000
+    count = 20_000
     recipe = tiny(language="both", drop_text=0.1)
     found = collections.Counter(choose_text(recipe, row(k, texts=texts), 0)[0] for k in range(count))
     for text, share in (("english", 0.45), ("中文", 0.45), ("", 0.1)):
@@ -621,7 +621,7 @@ def waste(sizes, plan):
 
 
 def test_buckets_waste_little_on_a_log_normal_mix():
-    sizes = log_normal_mix(2_000)
+    sizes = log_normal_mix(20_000)
     recipe = tiny(sides=[512, 512], ratios=RATIOS, batch_tokens=12288)
     plan = Plan(recipe, sized(sizes), 16, 16)
     unused, cropped, waiting = waste(sizes, plan)
@@ -749,7 +749,7 @@ def test_weights_at_the_ends_are_finite_and_there_are_none_unless_asked_for():
 
 def test_logit_normal_times_are_distributed_so():
     recipe = tiny(timesteps="logit-normal", shift=1.0)
-    t = objective.times(recipe, objective.strata(0, 0, 2_000), 0, 4).double().numpy()
+    t = objective.times(recipe, objective.strata(0, 0, 20_000), 0, 4).double().numpy()
     assert stats.kstest(np.log(t / (1 - t)), "norm").statistic < 1e-3
 
 
