@@ -372,3 +372,54 @@ def test_a_store_takes_in_what_was_added_later(tmp_path):
         assert key not in store
         store.refresh()
         assert key in store
+
+
+# ---------------------------------------------------------------------------------------- what decides a feature
+
+
+def made_of(name, folder, **settings):
+    """The system's word for its encoders."""
+    from edittools.models.systems import load_system
+
+    wanted = {"weights": str(folder), **settings}
+    return load_system(name, wanted, encoders=False, network=False).encoding()["conditions"]
+
+
+def test_keys_name_everything_that_decides_a_feature(tmp_path):
+    """Systems, their pipelines, their settings, every file that cuts pictures or texts, and the precision."""
+    from tiny_systems import save_e1, save_firered, save_kontext, save_step1x
+
+    save_firered(tmp_path / "plus")
+    save_kontext(tmp_path / "kontext")
+    save_e1(tmp_path / "e1")
+    save_step1x(tmp_path / "step1x")
+    plus, other = made_of("firered", tmp_path / "plus"), tmp_path / "plus" / "model_index.json"
+    other.write_text(other.read_text().replace("QwenImageEditPlusPipeline", "QwenImageEditPipeline"))
+    found = [
+        plus,
+        made_of("firered", tmp_path / "plus"),
+        made_of("firered", tmp_path / "plus", legacy_positions=True),
+        made_of("kontext", tmp_path / "kontext"),
+        made_of("imgedit_e1", tmp_path / "e1"),
+        made_of("imgedit_e1", tmp_path / "e1", insert="append"),
+        made_of("imgedit_e1", tmp_path / "e1", max_pixels=50176),
+        made_of("step1x", tmp_path / "step1x"),
+        made_of("step1x", tmp_path / "step1x", version="1.1"),
+        made_of("step1x", tmp_path / "step1x", dropped=3),
+    ]
+    assert len(set(found)) == len(found)
+    for name, folder, parts in (
+        ("firered", "plus", ("text_encoder", "processor", "tokenizer")),
+        ("kontext", "kontext", ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
+        ("imgedit_e1", "e1", ("text_encoder", "processor", "image_encoder")),
+        ("step1x", "step1x", ("text_encoder", "processor")),
+    ):
+        for part in parts:
+            before = made_of(name, tmp_path / folder)
+            (tmp_path / folder / part / "more.json").write_text("{}")
+            assert made_of(name, tmp_path / folder) != before, part
+    # what does not decide it changes nothing
+    assert made_of("kontext", tmp_path / "kontext", guidance=2.5) == made_of("kontext", tmp_path / "kontext")
+    rows = one_target_two_sources()
+    halves = [Keys(ENCODING, rows, {}, dtype).all(sample(0)) for dtype in ("float32", "bfloat16")]
+    assert not {*halves[0]} & {*halves[1]}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edittools.errors import UsageError
@@ -28,6 +30,24 @@ def read_settings(kind: type[S], values: dict[str, Any], where: str) -> S:
     return kind(**{name: read_value(value, types[name], f"{where}: `{name}`") for name, value in values.items()})
 
 
+def field_comments(path: Path, name: str) -> dict[str, str]:
+    """What the comments of a class's fields say, by field; from its file, so that nothing has to be imported."""
+    _, found, rest = path.read_text(encoding="utf-8").partition(f"\nclass {name}:\n")
+    body = re.split(r"\n(?=\S)", rest, maxsplit=1)[0] if found else ""
+    return dict(re.findall(r"^    (\w+): [^#\n]*  # (.+)$", body, re.M))
+
+
+def table_comments(path: Path) -> dict[str, str]:
+    """What the comments behind the values of a TOML file say, by TABLE.KEY."""
+    table, found = "", {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"\[([\w.]+)\].*", line):
+            table = f"{match[1]}."
+        elif match := re.fullmatch(r"""([\w.]+) *= *(?:"[^"]*"|[^"#])* *# *(.+)""", line):
+            found[table + match[1]] = match[2]
+    return found
+
+
 def read_value(value: Any, kind: Any, where: str) -> Any:
     """A TOML or command-line value as int, float, bool, str, a list of them, or a table. Raises UsageError."""
     if isinstance(value, str) and kind is not str:
@@ -41,12 +61,14 @@ def read_value(value: Any, kind: Any, where: str) -> Any:
     if kind is str and type(value) in (int, float):
         return str(value)  # a name that looks like a number: `version = 1.1`, `version=1.1`
     if kind is float and type(value) is int:
-        return float(value)
+        return read_value(float(value), kind, where)
     if origin is list and isinstance(value, list):
         return [read_value(item, inner[0], where) for item in value]
     if origin is dict and isinstance(value, dict):
         return {name: item if inner[1] is Any else read_value(item, inner[1], where) for name, item in value.items()}
     if type(value) is kind:
+        if isinstance(value, (int, float)) and not abs(value) < 2**63:  # nan too
+            raise UsageError(f"{where} must be a finite number, not {value!r}")
         return value
     name = kind.__name__ if isinstance(kind, type) and origin is None else str(kind)
     raise UsageError(f"{where} must be {name}, not {value!r}")

@@ -217,7 +217,7 @@ def command(ctx: click.Context, input: tuple[str, ...], model: str, **given: obj
         size=size,
     )
     sink = open_sink(run_options)
-    progress = open_progress("sample", source, run_options, sink, lambda: _said(editor.work, chosen["device"]))
+    progress = open_progress("sample", source, run_options, sink, lambda: _said(stage, chosen["device"]))
     run("sample", source, [stage], settings, run_options, sink=sink, progress=progress)
 
 
@@ -231,9 +231,10 @@ def _size(given: str | None) -> Any:
     return int(height), int(width)
 
 
-def _said(work: Any, device: str) -> str:
+def _said(stage: Any, device: str) -> str:
     from edittools.models.speed import peak_memory
 
+    work = stage.editor.work
     if not work.pictures:  # nothing to do, or the tasks of a cluster do it
         return ""
     parts = [f"{work.pictures / work.seconds:.3g} images/s"]
@@ -242,4 +243,6 @@ def _said(work: Any, device: str) -> str:
     peak = peak_memory(device)
     if peak is not None:
         parts.append(f"peak memory {peak / 2**30:.1f} GiB")
+    if stage.captioned:
+        parts.append(f"{stage.captioned} rows without an instruction: their caption was the text")
     return ", ".join(parts)

@@ -15,17 +15,22 @@ from edittools.errors import UsageError
     cost="Keeps a few hundred bytes per row, and encoded pictures up to 1 GiB; the recipe says the number of steps.",
     examples=(
         ("edit train pairs/ --recipe demo -o run/", "a small model from scratch; run it again to resume"),
-        ("edit train pairs/ --recipe demo --set steps=2000 --set seed=3 -o run/", "with other numbers"),
+        ("edit train pairs/ --recipe demo --set steps=2000 -o run/", "with more steps; also when it is finished"),
+        (
+            "edit train pairs/ --recipe demo --resume-from run/ --set steps=3000 --set lr=1e-4 -o other/",
+            "a branch from its last checkpoint; `keep_every` keeps others, as run/@STEP",
+        ),
         (
             "edit train pairs/ --recipe lora --set model.weights=Qwen-Image-Edit-2509/ --device cuda -o run/",
             "adapters for a published model",
         ),
         (
-            "edit train pairs/ --recipe firered-sft --precompute --task auto -o features/",
+            "edit train pairs/ --recipe firered-sft --precompute --task auto --device cuda -o features/",
             "the frozen encoders' part beforehand, as a task of an array job",
         ),
         (
-            "torchrun --nproc-per-node 8 -m edittools train pairs/ --recipe firered-sft --cache features/ -o run/",
+            "torchrun --nproc-per-node 8 -m edittools train pairs/ --recipe firered-sft --device cuda "
+            "--cache features/ -o run/",
             "on eight GPUs",
         ),
         (
@@ -68,7 +73,7 @@ from edittools.errors import UsageError
     default="bfloat16",
     show_default=True,
     group="Model",
-    help="Precision of the frozen encoders and of what --precompute stores.",
+    help="Precision of the frozen encoders and of what --precompute stores; with --cache, what was given there.",
 )
 @options.option(
     "--parallel",
@@ -150,8 +155,11 @@ from edittools.errors import UsageError
     setting=False,
     help="Threads to compute with. Default: one per core.",
 )
+@options.option("--max-errors", default="1%", show_default=True, metavar="N|P%", group="Run", setting=False,
+                help="Rows to tolerate that cannot be used: they are skipped and written to rejects.jsonl.")
 @options.config_option
-@options.option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show the recipe and stop.")
+@options.option("-n", "--dry-run", is_flag=True, group="Run", setting=False,
+                help="Show every setting, what it is and why.")
 @options.option(
     "--budget",
     is_flag=True,
@@ -180,7 +188,7 @@ def command(
     import dataclasses
     import os
 
-    from edittools.train import load_recipe
+    from edittools.train.config import explained, load_recipe
 
     # On a busy machine OpenMP's waiting threads would spin away the time of the working ones: steps become up to 20
     # times slower. It has to be said before torch is loaded.
@@ -196,8 +204,7 @@ def command(
         made = load_recipe(recipe, values | {"model.lora.format": given["lora_format"]})
     chosen = ctx.params
     if chosen["dry_run"]:
-        for name, value in dataclasses.asdict(made).items():
-            click.echo(f"{name} = {value!r}")
+        click.echo("\n".join(explained(made, recipe, values)))
         if not chosen["budget"]:
             return
     elif chosen["budget"]:
@@ -212,7 +219,7 @@ def command(
     opening = RunOptions(limit=chosen["limit"], partial=chosen["partial"])
     source = open_input(list(input), opening) if input or not chosen["budget"] else None
     names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet",
-             "resume_from", "max_pixels")  # fmt: skip
+             "resume_from", "max_pixels", "max_errors")  # fmt: skip
     run_options = TrainOptions(
         output or "", threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
     )

@@ -34,7 +34,7 @@ PARTS = ("transformer", "unet", "text_encoder", "text_encoder_2")  # of a pipeli
 
 @dataclass(frozen=True)
 class LoraSettings:
-    rank: int
+    rank: int  # of the adapters' matrices
     alpha: int = 0  # the adapters' output is scaled by alpha / rank; 0: alpha = rank
     dropout: float = 0.0  # share of the adapters' inputs that a training step leaves out
     targets: list[str] = field(default_factory=lambda: list(ATTENTION))  # endings of the modules' names
@@ -44,12 +44,16 @@ class LoraSettings:
     dtype: str = "float32"  # of the file
 
     def __post_init__(self) -> None:
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise UsageError(f"recipe: `model.lora.{what}")
+
         for name, known in (("kind", KINDS), ("format", FORMATS), ("dtype", ("float32", "bfloat16", "float16"))):
-            if getattr(self, name) not in known:
-                raise UsageError(f"recipe: `lora`: no {name} `{getattr(self, name)}`", hint=", ".join(known))
-        for name in ("rank", "alpha", "dropout"):
-            if getattr(self, name) < (name == "rank"):
-                raise UsageError(f"recipe: `lora`: `{name}` is {getattr(self, name)}")
+            need(getattr(self, name) in known, f"{name}`: no {getattr(self, name)!r}, but {', '.join(known)}")
+        need(0 < self.rank < 2**16, "rank` must be positive")
+        need(self.alpha >= 0, "alpha` must not be negative")
+        need(0 <= self.dropout < 1, "dropout` must lie in [0, 1)")
+        need(bool(self.targets) and all(self.targets), "targets` must name modules")
 
 
 def add_lora(transformer: Any, settings: dict[str, Any], seed: int) -> LoraSettings:
@@ -97,6 +101,8 @@ def _targets(transformer: Any, endings: list[str]) -> list[str]:
         if not matched:
             raise UsageError(f"recipe: `lora`: no module of the transformer is called `{target}`")
         found += [name for name in matched if not name.startswith(dead)]
+    if not found:
+        raise UsageError("recipe: `model.lora.targets`: none of these modules has an effect on the result")
     return found
 
 

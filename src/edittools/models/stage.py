@@ -17,7 +17,7 @@ from edittools.record import IMAGE
 from edittools.stream import images
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import check_columns, picture_value, source_references
+from edittools.stream.pictures import check_columns, list_slots, picture_value, whole_list
 from edittools.stream.rows import column_values, drop_failed, in_language, instructions
 
 WINDOW = 4  # batches' worth of rows that are read before the first is edited
@@ -83,12 +83,14 @@ class SampleStage:
         self.editor, self.column, self.language, self.seed = editor, column, language, seed
         self.shuffle, self.max_pixels, self.size = shuffle, max_pixels, size
         self.fetcher = Fetcher()
+        self.captioned = 0  # rows without an instruction, whose caption was the text
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        for name in ("source", "instruction"):
-            if name not in schema.names:
-                raise UsageError(f"the input has no `{name}` column: nothing to edit")
-        check_columns(schema, "source", "instruction", "turns")
+        if "source" not in schema.names:
+            raise UsageError("the input has no `source` column: nothing to edit")
+        if not {"instruction", "caption", "turns"} & {*schema.names}:
+            raise UsageError("the input has no `instruction` column: nothing to edit")
+        check_columns(schema, "source", "instruction", "caption", "turns")
         if self.column in schema.names:
             raise UsageError(f"--column {self.column}: the input has such a column already")
         self.turns = "turns" in schema.names
@@ -107,6 +109,12 @@ class SampleStage:
 
     def _instructions(self, rows: pa.RecordBatch) -> list[str | None]:
         texts = instructions(rows, self.language)
+        captions = [in_language(item or {}, self.language) for item in column_values(rows, "caption")]
+        dialogues = column_values(rows, "turns") if self.turns else [None] * len(texts)
+        for k, caption in enumerate(captions):  # the same text as in training
+            if not texts[k] and caption and not dialogues[k]:
+                texts[k] = caption
+                self.captioned += 1
         return _exchanged(texts) if self.shuffle else texts
 
     def _edit(self, batch: Batch, texts: list[str | None]) -> Batch:
@@ -115,8 +123,9 @@ class SampleStage:
         failed: dict[int, RowError] = {}
         edits: dict[int, _Edit] = {}
         dialogues = column_values(rows, "turns") if self.turns else [None] * len(ids)
-        for row, references in enumerate(source_references(rows)):
+        for row, slots in enumerate(list_slots(rows, "source")):
             try:
+                references = whole_list(slots, "source")
                 edits[row] = self._opened(ids[row], references, texts[row], dialogues[row])
             except RowError as error:
                 failed[row] = error

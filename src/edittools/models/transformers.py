@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from edittools.errors import EditError, UsageError, describe
+from edittools.models.weights import stored_dtype
+
 TIME_FREQUENCIES = 256  # of the sinusoid that both classes embed the time with
+
+
+def new_or_stored(
+    kind: Any, folder: Path, config: dict[str, Any], seed: int, loading: dict[str, Any] | None, **more: Any
+) -> Any:
+    """A transformer of diffusers: with random weights where a configuration is given, else a folder's `transformer`.
+
+    loading   arguments of its from_pretrained(); without, the precision that it is stored in
+    more      what is said of either kind's configuration
+
+    Raises UsageError for what is no configuration, EditError for weights that are missing or damaged.
+    """
+    if config:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                transformer = kind(**{**more, **config})
+        except Exception as error:  # of any class: it is whatever the first wrong value runs into
+            raise UsageError(f"recipe: `model.transformer`: not of a {kind.__name__}: {describe(error)}") from error
+        start_at_zero(transformer)
+        return transformer
+    path = folder / "transformer"
+    try:
+        return kind.from_pretrained(
+            path, use_safetensors=True, local_files_only=True, **(loading or {"dtype": stored_dtype(path)}), **more
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        message = f"{path}: cannot be loaded: {describe(error)}"
+        raise EditError(message, hint="config.json beside safetensors") from error
 
 
 def start_at_zero(transformer: Any) -> None:

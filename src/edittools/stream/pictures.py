@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edittools.errors import UsageError
+from edittools.errors import RowError, UsageError
 from edittools.record import COLUMNS, IMAGE
 from edittools.stream import images
 from edittools.stream.fetch import leaf_references
@@ -90,6 +90,11 @@ def source_references(rows: pa.RecordBatch) -> list[list[dict[str, Any]]]:
 
 def list_references(rows: pa.RecordBatch, name: str) -> list[list[dict[str, Any]]]:
     """The pictures of every row in a column of lists; none where there is no such column."""
+    return [[item for item in items if item is not None] for items in list_slots(rows, name)]
+
+
+def list_slots(rows: pa.RecordBatch, name: str) -> list[list[dict[str, Any] | None]]:
+    """list_references() with None where a list has a place without a picture."""
     index = rows.schema.get_field_index(name)
     if index < 0 or pa.types.is_null(rows.column(index).type):
         return [[] for _ in range(rows.num_rows)]
@@ -98,10 +103,15 @@ def list_references(rows: pa.RecordBatch, name: str) -> list[list[dict[str, Any]
         return [[item] if item is not None else [] for item in leaf_references(column)]
     offsets = np.asarray(column.offsets).tolist()
     flat = list(leaf_references(column.values.slice(offsets[0], offsets[-1] - offsets[0])))
-    return [
-        [item for item in flat[offsets[k] - offsets[0] : offsets[k + 1] - offsets[0]] if item is not None]
-        for k in range(rows.num_rows)
-    ]
+    return [flat[offsets[k] - offsets[0] : offsets[k + 1] - offsets[0]] for k in range(rows.num_rows)]
+
+
+def whole_list(items: list[dict[str, Any] | None], what: str) -> list[dict[str, Any]]:
+    """The pictures of a list without gaps. Raises RowError: what an instruction calls by number has to be there."""
+    for number, item in enumerate(items, start=1):
+        if item is None:
+            raise RowError(f"{what} {number} of {len(items)} is missing")
+    return [item for item in items if item is not None]
 
 
 def picture_value(pixels: np.ndarray) -> dict[str, Any]:

@@ -356,7 +356,7 @@ def _foreign_row(
     """A sample of any webdataset tar as a row, and the fields that its JSON adds.
 
     Pictures named by a role (`source.jpg`, `target.png`) take it; a picture without a role is the row's picture;
-    `txt` is the caption, `json` an object of columns; anything else is a column of its own.
+    `txt` is the caption, of a pair the instruction, `json` an object of columns; anything else is a column of its own.
     """
     row: dict[str, Any] = {}
     named = dict(sample.files)
@@ -392,7 +392,7 @@ def _foreign_row(
             others.append((parts, member))
     for parts, member in others:  # after the pictures, whose names come first
         if parts[-1].lower() == "txt":
-            name = "caption" if len(parts) == 1 else "_".join(parts)
+            name = _text_column(row) if len(parts) == 1 else "_".join(parts)
             columns.put(row, name, text.lines(content(member), guesses))
         else:
             columns.put(row, "_".join(parts) or "data", _text_or_bytes(content(member)))
@@ -479,6 +479,11 @@ def _sidecar(
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _text_column(row: dict[str, Any]) -> str:
+    """Where the text beside pictures belongs: a pair's says what to do, a single picture's what is on it."""
+    return "instruction" if row.get("source") and row.get("target") else "caption"
 
 
 def _place_picture(row: dict[str, Any], parts: list[str], value: dict[str, Any]) -> None:
@@ -906,6 +911,7 @@ class FileGroup:
             return reference(file=file.path, offset=0, length=file.size, etag=file.etag, **size)
 
         fields: dict[str, Any] = {}
+        plain: list[str] = []
         for parts, file in self.members:
             if parts == [".json"]:
                 content = text.decode(_read_text(file), guesses)
@@ -916,10 +922,12 @@ class FileGroup:
                     columns.put(fields, name, value)
         for parts, file in self.members:
             if parts == [".txt"]:
-                columns.put(row, "caption", text.lines(_read_text(file), guesses))
+                plain.append(text.lines(_read_text(file), guesses))
             elif parts != [".json"] and file.inside not in taken:
                 picture = reference(file=file.path, offset=0, length=file.size, etag=file.etag)
                 _place_picture(row, [*parts, file.ending()], picture)
+        for said in plain:
+            columns.put(row, _text_column(row), said)
         brought = fields.pop("id", None)
         if brought is not None and fields.get("user_id") is None:
             fields["user_id"] = brought

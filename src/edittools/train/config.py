@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edittools.errors import UsageError
-from edittools.settings import read_settings
+from edittools.settings import field_comments, read_settings, table_comments
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -46,8 +47,8 @@ class Recipe:
     shift_by_tokens: list[float] = field(default_factory=list)  # instead: tokens, mu, tokens, mu; s = e^mu on the line
     curriculum: list[float] = field(default_factory=list)  # mu at the start, share of the steps till it is 0 [T6]
     weighting: str = "none"  # of the loss by t: "none" or "logit-normal" [SPEC T6]
-    weighting_mean: float = 0.0
-    weighting_deviation: float = 1.0
+    weighting_mean: float = 0.0  # of the logit of t, where the weight is largest
+    weighting_deviation: float = 1.0  # of the logit of t
     mask_weight: float = 1.0  # the loss under a row's `mask`, of that beside it; the row's mean weight stays 1
     region_weight: bool = False  # small edited regions count more; fades with the learning rate
     consistency: float = 0.0  # η of the consistency loss [SPEC T8]; 0: none
@@ -55,15 +56,15 @@ class Recipe:
     consistency_encoder: str = ""  # an ArcFace network's weights, for rows with `faces`, or any vision model's
 
     # Optimisation
-    seed: int = 0
-    steps: int = 0
+    seed: int = 0  # of new weights, of the order of rows, of noise and times
+    steps: int = 0  # updates of the weights, in all
     optimizer: str = "adamw"  # "adamw", "adamw8bit", "prodigy", or "muon" (block matrices; AdamW for the rest)
-    lr: float = 1e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.01
+    lr: float = 1e-4  # learning rate, with "muon" of what AdamW trains
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # decay of the gradient's two moments
+    weight_decay: float = 0.01  # decoupled, times the learning rate
     decay_norms: bool = True  # weight decay of norms' scales and of biases too, all that is no matrix
-    muon_lr: float = 0.02
-    muon_momentum: float = 0.95
+    muon_lr: float = 0.02  # learning rate of the block matrices, with "muon"
+    muon_momentum: float = 0.95  # likewise
     warmup: int = 0  # steps of linear warm-up
     schedule: str = "linear"  # how the rate falls to zero: "linear" or "cosine"
     decay_from: float = -1.0  # share of the steps after which it falls; -1: never if linear, after warm-up if cosine
@@ -130,6 +131,7 @@ class Recipe:
             "`curriculum` must be [mu, share of the steps]",
         )
         need(self.optimizer in OPTIMIZERS, f"`optimizer` must be one of {', '.join(OPTIMIZERS)}")
+        need(0 < self.variants <= 1000, "`variants` must lie in [1, 1000]")
         need(0 <= self.seed < 2**63, "`seed` must lie in [0, 2^63)")
         need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "`betas` must be two numbers in [0, 1)")
         for name in ("lr", "muon_lr", "weight_decay", "warmup", "spike", "sample_every", "keep_every",
@@ -151,7 +153,7 @@ class Recipe:
             '`block_swap` needs `checkpointing`: what is remembered of a block holds its weights',
         )
         need(not self.consistency or bool(self.consistency_encoder), "`consistency` needs `consistency_encoder`")
-        for name in ("batch_tokens", "batches", "variants", "steps", "checkpoint_every", "keep_last", "log_every",
+        for name in ("batch_tokens", "batches", "steps", "checkpoint_every", "keep_last", "log_every",
                      "sample_rows", "consistency_every", "clip", "weighting_deviation"):  # fmt: skip
             need(getattr(self, name) > 0, f"`{name}` must be positive")
 
@@ -164,6 +166,16 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
+def recipe_path(name_or_path: str | Path) -> Path:
+    """The file of a recipe. Raises UsageError."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        raise UsageError(f"no recipe `{name_or_path}`", hint=f"shipped recipes: {', '.join(recipe_names())}")
+    return path
+
+
 def load_recipe(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a shipped recipe by name, or any TOML file by path, and replace single settings.
 
@@ -171,11 +183,7 @@ def load_recipe(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     command line; it is read as the setting's type. Raises UsageError for an unknown recipe, an unknown, missing or
     ill-typed setting.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = RECIPES / f"{name_or_path}.toml"
-    if not path.is_file():
-        raise UsageError(f"no recipe `{name_or_path}`", hint=f"shipped recipes: {', '.join(recipe_names())}")
+    path = recipe_path(name_or_path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -183,6 +191,40 @@ def load_recipe(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     for name, value in (overrides or {}).items():
         put(values, name, value)
     return read_settings(Recipe, values, str(path))
+
+
+def explained(recipe: Recipe, name_or_path: str | Path, overrides: dict[str, Any]) -> list[str]:
+    """A line for every setting: its value, what it is, and where the value comes from."""
+    meanings = field_comments(Path(__file__), "Recipe")
+    folder = Path(__file__).parents[1] / "models"
+    for file in sorted((folder / "systems").glob("*.py" if recipe.system == "auto" else f"{recipe.system}.py")):
+        meanings |= {f"model.{name}": text for name, text in field_comments(file, "Settings").items()}
+    lora = field_comments(folder / "lora.py", "LoraSettings")
+    meanings |= {f"model.lora.{name}": text for name, text in lora.items()}
+    path = recipe_path(name_or_path)
+    reasons = table_comments(path)
+    given = set(_names(tomllib.loads(path.read_text(encoding="utf-8"))))
+    lines = []
+    for name, value in _names(dataclasses.asdict(recipe)).items():
+        if name in overrides:
+            source = "set here"
+        elif name in given or name.partition(".")[0] == "model":
+            source = f"{path.stem}: {reasons[name]}" if name in reasons else path.stem
+        else:
+            source = "default"
+        lines.append(f"{name} = {value!r}  # {meanings.get(name, '')} [{source}]")
+    return lines
+
+
+def _names(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings by name, those of `model` and its `lora` as TABLE.KEY."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and name in ("model", "lora") and value:
+            found |= {f"{name}.{key}": item for key, item in _names(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def put(values: dict[str, Any], name: str, value: Any) -> None:

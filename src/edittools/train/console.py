@@ -34,7 +34,8 @@ from edittools.train.mixture import drawn
 from edittools.train.origin import check_references, settle
 from edittools.train.parallel import Parallel, start
 from edittools.train.plan import Plan, text_shares
-from edittools.train.rows import CAPTIONS, ShardRows, wording_column
+from edittools.train.rejects import Rejects
+from edittools.train.rows import CAPTIONS, ShardRows, check_kinds, wording_column
 
 _LINE_EVERY = 60.0  # seconds between lines where standard error is not a terminal
 
@@ -56,24 +57,27 @@ class TrainOptions:
     heldout_path: str = ""
     overwrite: bool = False
     resume_from: str | None = None
+    max_errors: str = "1%"
     reads: tuple[str, ...] = ()  # the inputs, and the recipe where it is a file
     quiet: bool = False
     max_pixels: int = 0
 
 
-def open_rows(recipe: Recipe, source: Source, max_pixels: int) -> ShardRows:
+def open_rows(recipe: Recipe, source: Source, max_pixels: int, max_errors: str = "0") -> ShardRows:
     """The rows of a source that a recipe can learn from.
 
-    Raises UsageError for wordings that it does not have, and for weights of tasks that are neither canonical nor there.
+    Raises UsageError for wordings that it does not have, and for weights of tasks that are neither canonical nor there,
+    TooManyFailed where more rows than `max_errors` cannot be used.
     """
     for kind, share in recipe.wordings.items():
         if share and wording_column(kind) not in source.schema.names:
             raise UsageError(f"`wordings`: {kind}: the input has no column `{wording_column(kind)}`")
+    check_kinds(recipe.captions, source.schema.names)
     columns = {kind: wording_column(kind) for kind in text_shares(recipe, True)}
     columns |= {kind: CAPTIONS.get(kind, kind) for kind in text_shares(recipe, False)}
     languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
     rows = ShardRows(source, columns, languages, recipe.balance, max_pixels, masks=recipe.mask_weight != 1,
-                     faces=bool(recipe.consistency))  # fmt: skip
+                     faces=bool(recipe.consistency), rejects=Rejects(max_errors))  # fmt: skip
     if unknown := recipe.task_weights.keys() - {*TASKS, *(row.task for row in rows.rows)}:
         raise UsageError(f"`task_weights`: no row is of task {', '.join(sorted(unknown))}")
     return rows
@@ -96,7 +100,7 @@ def train_with_progress(recipe: Recipe, source: Source, options: TrainOptions) -
 def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Parallel) -> None:
     quiet = options.quiet or not parallel.is_main
     recipe = settle(recipe)
-    rows = open_rows(recipe, source, options.max_pixels)
+    rows = open_rows(recipe, source, options.max_pixels, options.max_errors)
     check_references(recipe, rows)
     held_rows = open_heldout(recipe, options)
     branch = None if options.resume_from is None else checkpoint.find(options.resume_from)
@@ -124,17 +128,17 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         device=str(parallel.device),
         dtype=options.encoder_dtype,
     )
-    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row, rows.rejects)
     features: Any = Encoder(system, rows)
     if options.cache is not None:
         store = Store(options.cache)
-        features = Stored(store, Keys(system.encoding(), rows, store.contents))
+        features = Stored(store, Keys(system.encoding(), rows, store.contents, options.encoder_dtype))
         features.check(plan.samples)
         plan.lengths = features.lengths(plan.samples)
     heldout = None
     if held_rows is not None:
         stored = options.cache is not None
-        keys = Keys(system.encoding(), held_rows, store.contents) if stored else None
+        keys = Keys(system.encoding(), held_rows, store.contents, options.encoder_dtype) if stored else None
         held_features: Any = Stored(store, keys) if keys is not None else Encoder(system, held_rows)
         heldout = HeldOut(recipe, held_rows, system, held_features)
         if stored:
@@ -157,6 +161,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
             features,
             options.output,
             branch=branch,
+            rejects=rows.rejects,
             parallel=parallel,
             loaders=1 if options.cache is None else 4,
             trackers=list(options.track),
@@ -177,7 +182,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
 
 def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, str]:
     """What a run reads, by where it lies."""
-    named = {str(value): f"`model.{name}`" for name, value in recipe.model.items() if isinstance(value, str)}
+    named = {str(value): f"`{name}`" for name, value in flat_settings({"model": recipe.model}).items()}
     named |= {recipe.consistency_encoder: "`consistency_encoder`", options.cache or "": "--cache"}
     named |= {options.resume_from or "": "--resume-from", options.heldout_path: "--heldout"}
     return {**dict.fromkeys(rows.files, "pictures of the input"), **dict.fromkeys(options.reads, "the input"), **named}
@@ -227,7 +232,11 @@ def tell_budget(recipe: Recipe, source: Source | None, options: TrainOptions) ->
 def describe(recipe: Recipe, plan: Plan, rows: ShardRows, parallel: Parallel) -> None:
     """What is about to be trained on."""
     use = plan.use()
-    skipped = f", {rows.skipped} rows without a target or a text left out" if rows.skipped else ""
+    skipped = "".join(f", {count} rows {why} left out" for why, count in sorted(rows.left_out.items()))
+    if rows.rejects:
+        say(f"{len(rows.rejects)} rows cannot be used, see rejects.jsonl: {rows.rejects.summary()}")
+    if rows.captioned:
+        say(f"{rows.captioned} edits have no instruction: their caption is the text")
     several = f" on {parallel.world} processes ({parallel.mode})" if parallel.world > 1 else ""
     say(f"{len(rows)} rows, {recipe.steps} steps of {recipe.batches} batches{several}{skipped}")
     idle = -recipe.batches % parallel.world
@@ -277,15 +286,15 @@ def precompute_with_progress(
 ) -> None:
     """Store what the frozen encoders say about the rows that training will draw; of a part I of N with `task`."""
     recipe = settle(recipe)
-    rows = open_rows(recipe, source, options.max_pixels)
+    rows = open_rows(recipe, source, options.max_pixels, options.max_errors)
     check_references(recipe, rows)
     no_bars("transformers", "diffusers")
     system = load_system(recipe.system, recipe.model, network=False, device=options.device, dtype=options.encoder_dtype)
     if system.autoencoder is None:
         raise UsageError(f"the system `{recipe.system}` has no frozen encoders: nothing to precompute")
-    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+    plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row, rows.rejects)
     store = Store(options.output)
-    keys = Keys(system.encoding(), rows, store.contents)
+    keys = Keys(system.encoding(), rows, store.contents, options.encoder_dtype)
     number, of = task or (0, 1)
     # Rows, not samples, are shared out: the variants of a row have its pictures in common.
     mine = [sample for sample in plan.samples if sample.row % of == number]
@@ -296,7 +305,7 @@ def precompute_with_progress(
         shown = heldout_recipe(recipe)
         held_plan = Plan(shown, held_rows, system.patch, system.multiple, system.one_row)
         theirs = [sample for sample in held_plan.samples if sample.row % of == number]
-        work.append((held_rows, Keys(system.encoding(), held_rows, store.contents), theirs))
+        work.append((held_rows, Keys(system.encoding(), held_rows, store.contents, options.encoder_dtype), theirs))
     total = sum(len(samples) for _, _, samples in work)
     writer = Writer(options.output, getattr(torch, options.encoder_dtype))
     bar = None
@@ -307,7 +316,7 @@ def precompute_with_progress(
     began, made = time.monotonic(), 0
     try:
         for some, names, samples in work:
-            for added in precompute(Encoder(system, some), names, samples, store, writer):
+            for added in precompute(Encoder(system, some), names, samples, store, writer, some.rejects):
                 made += added
                 if bar is not None:
                     bar.update()
@@ -318,3 +327,6 @@ def precompute_with_progress(
         seconds = time.monotonic() - began
         rows_done = sum(len(some) for some, _, _ in work)
         say(f"{total} samples of {rows_done} rows: {made} features computed; {seconds:.0f} s; {options.output}")
+        for some, _, _ in work:
+            for identity, reason in some.rejects.take():
+                say(f"row {identity} cannot be used: {reason}")

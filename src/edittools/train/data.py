@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edittools.errors import EditError
 from edittools.models.pictures import fit, resize
 from edittools.models.systems.base import Conditions, System
 from edittools.train import objective
 from edittools.train.config import Recipe
 from edittools.train.features import Features
 from edittools.train.plan import Draw, Plan, Sample, crops
+from edittools.train.rejects import Rejects, Unusable
 from edittools.train.rows import Row
 
 AHEAD = 4  # steps
@@ -98,9 +100,11 @@ class Loader:
         world: int = 1,
         threads: int = 1,
         pin: bool = False,
+        rejects: Rejects | None = None,
     ) -> None:
         self.recipe, self.plan, self.system, self.features = recipe, plan, system, features
         self.first, self.begins, self.rank, self.world, self.pin = first, begins, rank, world, pin
+        self.rejects = Rejects() if rejects is None else rejects
         self.waited = 0.0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
 
@@ -138,10 +142,26 @@ class Loader:
         count = len(range(self.rank, self.recipe.batches, self.world))
         return Step(step, rows, batches[:count], epoch, batches[count:])
 
+    def usable(self, number: int) -> tuple[Sample, Features]:
+        """A sample and its features; where its row cannot be used, the next of its bucket that can.
+
+        So a batch has its shape and its size whatever is damaged. Raises TooManyFailed.
+        """
+        for k in itertools.chain([number], self.plan.alike(number)):
+            sample = self.plan.samples[k]
+            if self.plan.rows[sample.row].id in self.rejects:
+                continue
+            try:
+                return sample, self.features(sample)
+            except Unusable as error:
+                self.rejects.add(error.identity, error.reason)
+                self.rejects.check()
+        raise EditError(f"no row of a bucket can be used: {self.rejects.summary()}")
+
     def load(self, step: int, rows: int, place: int, draws: list[Draw]) -> Batch:
         """The batch of these draws, which are the rows place, place + 1, ... of a step of `rows` rows."""
-        samples = [self.plan.samples[draw.sample] for draw in draws]
-        found = [self.features(sample) for sample in samples]
+        chosen = [self.usable(draw.sample) for draw in draws]
+        samples, found = [sample for sample, _ in chosen], [features for _, features in chosen]
         conditions = self.system.collate([each.conditions for each in found])
         if self.pin:
             height, width = samples[0].shapes[0]

@@ -99,7 +99,8 @@ def link_best(out: Path, step: int) -> None:
 
 def link_parts(parts: Mapping[str, Path], out: Path) -> None:
     """Link a model's frozen parts into a folder; what a run writes itself is none, should the model be a run's."""
-    own = ("config.json", "log.jsonl", "checkpoints", "samples", "tensorboard", "wandb")
+    own = ("config.json", "log.jsonl", "heldout.jsonl", "rejects.jsonl", "checkpoints", "samples", "tensorboard",
+           "wandb")  # fmt: skip
     for name, path in parts.items():
         if name in own or name.startswith(("@", "_", ".")) or (out / name).exists():
             continue

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from edittools.models.shapes import Shape
 from edittools.models.systems.base import Conditions, System
 from edittools.stream import images
 from edittools.train.plan import Sample, crops
-from edittools.train.rows import TARGET, Row, Rows, unusable
+from edittools.train.rejects import Rejects, Unusable
+from edittools.train.rows import TARGET, Row, Rows
 
 _TYPES = {
     "F32": torch.float32,
@@ -98,8 +99,8 @@ class Encoder:
             cut = [self._cut(sample.row, shown) for shown in shows(self.rows[sample.row], sample)[1:]]
             try:
                 return self.system.conditions(cut, sample.text)
-            except RowError as error:  # training data has to be whole
-                raise unusable(self.rows[sample.row].id, error) from error
+            except RowError as error:
+                raise Unusable(self.rows[sample.row].id, error) from error
 
         return self._once(sample, compute)
 
@@ -126,9 +127,11 @@ _LATENTS, _CONDITIONS = (f"{kind} {images.VERSION}" for kind in ("latents", "con
 class Keys:
     """The keys of a sample's features."""
 
-    def __init__(self, encoding: dict[str, str], rows: Rows, contents: dict[str, str]) -> None:
-        """contents: the content hash of pictures by their place, as a store remembers them."""
-        self.encoding, self.rows, self.contents = encoding, rows, contents
+    def __init__(self, encoding: dict[str, str], rows: Rows, contents: dict[str, str], dtype: str = "") -> None:
+        """encoding: see System.encoding(). contents: the content hash of pictures by their place, as a store remembers
+        them. dtype: of the encoders, and of what they make as it is stored."""
+        self.encoding = {name: f"{value}, {dtype}" for name, value in encoding.items()}
+        self.rows, self.contents = rows, contents
 
     def content(self, row: int, which: int) -> str:
         place = self.rows.place(row, which)
@@ -167,6 +170,7 @@ class Store:
         self.folder = Path(folder)
         self.entries: dict[str, list[tuple[str, int, str, tuple[int, ...], int, int]]] = {}
         self.contents: dict[str, str] = {}
+        self.rejected: dict[str, str] = {}  # rows that have no features, by id: why
         self._maps: list[np.ndarray] = []
         self._files: set[str] = set()
         self.refresh()
@@ -183,6 +187,9 @@ class Store:
                 elif path.suffix == ".parquet":
                     table = pq.read_table(path, columns=["place", "content"])
                     self.contents.update(zip(table["place"].to_pylist(), table["content"].to_pylist()))
+                elif path.suffix == ".jsonl":
+                    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+                    self.rejected.update((row["id"], row["reason"]) for row in rows)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
                 raise EditError(
                     f"{path}: damaged features: {error}", hint="remove the file and precompute again"
@@ -272,7 +279,19 @@ class Writer:
         _rename(temporary, path)
 
 
+    def reject(self, reasons: dict[str, str]) -> None:
+        """Store which rows have no features, and why."""
+        if not reasons:
+            return
+        path = self.folder / (_key(*sorted(reasons)) + ".jsonl")
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        lines = [json.dumps({"id": identity, "reason": reasons[identity]}) for identity in sorted(reasons)]
+        temporary.write_text("\n".join(lines) + "\n", "utf-8")
+        _rename(temporary, path)
+
+
 def _rename(temporary: Path, path: Path) -> None:
+    temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files for their owner alone
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -288,48 +307,69 @@ class Stored:
         self.store, self.keys = store, keys
 
     def check(self, samples: Iterable[Sample]) -> None:
-        """Raises EditError if any feature of these samples is missing."""
+        """Raises EditError if any feature of these samples is missing, but of rows that could not be encoded."""
         total, missing = 0, 0
         for sample in samples:
+            if self.keys.rows[sample.row].id in self.store.rejected:
+                continue
             keys = self.keys.all(sample)
             total += len(keys)
             missing += sum(key not in self.store for key in keys)
         if missing:
             raise EditError(
                 f"{self.store.folder} lacks {missing} of {total} features of these rows",
-                hint="`edit train --precompute` with the same recipe and data completes it",
+                hint="`edit train --precompute` with the same recipe, data and --encoder-dtype completes it",
             )
 
     def lengths(self, samples: Iterable[Sample]) -> np.ndarray:
         """Tokens of every sample's text, (N,); zeros where the conditions are no sequence."""
-        return np.array([self.store.length(self.keys.conditions(sample)) for sample in samples])
+        rejected, rows = self.store.rejected, self.keys.rows
+        return np.array(
+            [0 if rows[s.row].id in rejected else self.store.length(self.keys.conditions(s)) for s in samples]
+        )
 
     def __call__(self, sample: Sample) -> Features:
-        pictures = shows(self.keys.rows[sample.row], sample)
+        row = self.keys.rows[sample.row]
+        if row.id in self.store.rejected:
+            raise Unusable(row.id, RowError(self.store.rejected[row.id]))
+        pictures = shows(row, sample)
         keys = (self.keys.latents(sample.row, shown) for shown in pictures)
         target, *references = (self.store.get(key)["latents"] for key in keys)
         return Features(target, references, self.store.get(self.keys.conditions(sample)) | placed(pictures))
 
 
-def precompute(encoder: Encoder, keys: Keys, samples: list[Sample], store: Store, writer: Writer) -> Iterable[int]:
-    """Compute what the store lacks for these samples; yields how many features each sample added."""
+def precompute(
+    encoder: Encoder, keys: Keys, samples: list[Sample], store: Store, writer: Writer, rejects: Rejects | None = None
+) -> Iterable[int]:
+    """Compute what the store lacks for these samples; yields how many features each sample added.
+
+    Raises TooManyFailed where `rejects` says so; what is done is stored.
+    """
     known = set(keys.contents)
+    rejects = Rejects() if rejects is None else rejects
+    rejects.rows = rejects.rows or len(keys.rows)
     done: set[str] = set()
     try:
         for sample in samples:
             added = 0
-            for shown in shows(keys.rows[sample.row], sample):
-                key = keys.latents(sample.row, shown)
-                if key not in store and key not in done:
-                    writer.add(key, {"latents": encoder.latents(sample.row, shown)})
-                    done.add(key)
-                    added += 1
-            key = keys.conditions(sample)
-            if key not in store and key not in done:
-                writer.add(key, encoder.conditions(sample))
-                done.add(key)
-                added += 1
+            try:
+                for key, compute in wanted(encoder, keys, sample):
+                    if key not in store and key not in done:
+                        writer.add(key, compute())
+                        done.add(key)
+                        added += 1
+            except Unusable as error:
+                rejects.add(error.identity, error.reason)
+                rejects.check()
             yield added
     finally:  # what is done stays done, whatever stops the rest
         writer.flush()
         writer.remember({place: content for place, content in keys.contents.items() if place not in known})
+        writer.reject(rejects.reasons)
+
+
+def wanted(encoder: Encoder, keys: Keys, sample: Sample) -> Iterator[tuple[str, Callable[[], Conditions]]]:
+    """The features of a sample: their keys, and how they are computed."""
+    for shown in shows(keys.rows[sample.row], sample):
+        yield keys.latents(sample.row, shown), lambda shown=shown: {"latents": encoder.latents(sample.row, shown)}  # type: ignore[misc]
+    yield keys.conditions(sample), lambda: encoder.conditions(sample)

@@ -151,16 +151,16 @@ def changes(kept: dict[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     missing = dataclasses.MISSING
     defaults = {f.name: f.default for f in dataclasses.fields(Recipe) if f.default is not missing}
     defaults |= {f.name: f.default_factory() for f in dataclasses.fields(Recipe) if f.default_factory is not missing}
-    before, now = _flat({**defaults, **kept["recipe"]}), _flat(plain(dataclasses.asdict(recipe)))
+    before, now = flat_settings({**defaults, **kept["recipe"]}), flat_settings(plain(dataclasses.asdict(recipe)))
     names = sorted(before.keys() | now.keys())
     return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Tables within tables as TABLE.KEY."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+        inner = flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
         found |= inner
     return found
 

@@ -22,8 +22,10 @@ from edittools.models.weights import read_config
 from edittools.train.config import Recipe
 from edittools.train.data import Step
 from edittools.train.parallel import Parallel
+from edittools.train.rejects import Rejects
 
 BINS = 4  # the loss is split by noise level into this many equal parts of [0, 1]
+SAID = 5  # rejected rows at a time
 TRACKERS = ("tensorboard", "wandb")
 
 # Dense bfloat16 TFLOP/s of the tensor cores, from the makers' data sheets.
@@ -64,7 +66,10 @@ class Log:
     Lines after the step that a run resumes from are dropped: those steps are done again.
     """
 
-    def __init__(self, out: Path, resumed_from: int, recipe: Recipe, parallel: Parallel, trackers: list[str]) -> None:
+    def __init__(
+        self, out: Path, resumed_from: int, recipe: Recipe, parallel: Parallel, trackers: list[str],
+        rejects: Rejects | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.recipe, self.parallel = out / "log.jsonl", recipe, parallel
         self.heldout_path = out / "heldout.jsonl"
         self.first, self.began = resumed_from, time.perf_counter()
@@ -77,12 +82,16 @@ class Log:
         self._tokens = self._padding = self._image_tokens = 0
         self._written = (self.began, 0.0, 0)
         self._sinks: list[Any] = []
+        self.rejects, self.rejects_path = Rejects() if rejects is None else rejects, out / "rejects.jsonl"
+        self.rejected: set[str] = set()  # ids in that file
         if not parallel.is_main:
             return
         _cut(self.heldout_path, resumed_from)
         if kept := _cut(self.path, resumed_from):
             self.rows = json.loads(kept[-1])["samples"]
         self._sinks = [open_tracker(name, out, recipe, resumed_from) for name in trackers]
+        if self.rejects_path.exists():
+            self.rejected = {json.loads(line)["id"] for line in self.rejects_path.read_text("utf-8").splitlines()}
 
     def add(
         self, step: int, loss: float, norm: float, rate: float, work: Step, losses: list[Tensor], system: System,
@@ -119,8 +128,24 @@ class Log:
         self._reports.append(report)
         return report
 
+    def reject(self) -> None:
+        """Write down the rows that turned out to be of no use; every process calls it."""
+        found = dict(item for part in self.parallel.gather(self.rejects.take()) for item in part)
+        new = {identity: reason for identity, reason in found.items() if identity not in self.rejected}
+        if not self.parallel.is_main or not new:
+            return
+        with self.rejects_path.open("a", encoding="utf-8") as file:
+            for identity, reason in sorted(new.items()):
+                file.write(json.dumps({"id": identity, "reason": reason}, ensure_ascii=False) + "\n")
+        for identity, reason in sorted(new.items())[:SAID]:
+            say(f"row {identity} cannot be used: {reason}")
+        if len(new) > SAID:
+            say(f"and {len(new) - SAID} rows more, see {self.rejects_path}")
+        self.rejected |= new.keys()
+
     def write(self) -> None:
         """A line about the steps since the last one; every process calls it."""
+        self.reject()
         if not self._reports:
             return
         gathered = [item for part in self.parallel.gather(self._losses) for item in part]
@@ -148,6 +173,7 @@ class Log:
                 "tflops": round(flops / seconds / 1e12, 4),
                 "mfu": round(flops / seconds / 1e12 / self.peak, 4) if self.peak else None,
                 "wait_share": round(last.wait_share, 4),
+                "rejected": len(self.rejected),  # rows that cannot be used, so far
             }
             if self.parallel.device.type == "cuda":
                 line["peak_memory"] = torch.cuda.max_memory_allocated(self.parallel.device)

@@ -39,6 +39,7 @@ from edittools.train.heldout import HeldOut, value
 from edittools.train.log import Log, StepReport, read_lines, say
 from edittools.train.parallel import Parallel, full
 from edittools.train.plan import Plan, Sample, crops
+from edittools.train.rejects import Rejects
 from edittools.train.samples import Previews
 from edittools.train.state import TrainState
 
@@ -51,6 +52,7 @@ def train(
     out: str | Path,
     *,
     branch: Path | None = None,
+    rejects: Rejects | None = None,
     parallel: Parallel | None = None,
     loaders: int = 1,
     trackers: list[str] | None = None,
@@ -65,14 +67,16 @@ def train(
         checkpoints/     what the run goes on from, with more `steps` when it is finished
         log.jsonl        one line per recipe.log_every steps
         heldout.jsonl    the loss of rows that are not trained on, every recipe.heldout_every steps
+        rejects.jsonl    rows that cannot be used, and why
         samples/         pictures, every recipe.sample_every steps
         _end.json        written last: a folder without it is not a finished run
 
     The folder has been opened by open_run(). `features` gives what the frozen encoders say, `loaders` is the number of
     threads that ask it; `trackers` are of "tensorboard" and "wandb"; `branch` is a checkpoint to begin from where the
-    run has none. Called again for the same run, train resumes it. The first SIGINT or SIGTERM lets the step finish,
-    saves, and raises Interrupted; the second ends the process at once. A loss that is not finite, or that jumps
-    (recipe.spike), is an EditError that names the step and its rows.
+    run has none; `rejects` says how many rows that cannot be used are tolerated. Called again for the same run, train
+    resumes it. The first SIGINT or SIGTERM lets the step finish, saves, and raises Interrupted; the second ends the
+    process at once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and
+    its rows.
     """
     out, began = Path(out), time.perf_counter()
     parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
@@ -102,11 +106,14 @@ def train(
             say(f"the batches are not those of before: a new epoch begins at step {state.step}")
         run = Run(recipe, plan, system, network, out, parallel, state, heldout)
         first = state.step
-        log = Log(out, first, recipe, parallel, trackers or [])
+        rejects = Rejects() if rejects is None else rejects
+        rejects.rows = rejects.rows or len(plan.rows)
+        log = Log(out, first, recipe, parallel, trackers or [], rejects)
+        log.reject()  # what is known before the first step
         run.keep(log.rows)  # what a run that ended while it kept a model has not kept
         loader = Loader(
             recipe, plan, system, features, first=first, begins=state.plan_begins, rank=parallel.rank,
-            world=parallel.world, threads=loaders, pin=parallel.device.type == "cuda",
+            world=parallel.world, threads=loaders, pin=parallel.device.type == "cuda", rejects=rejects,
         )  # fmt: skip
         loop_began = time.perf_counter()
         run.loop(loader, log, on_step)
@@ -265,6 +272,8 @@ class Run:
         except (Diverged, checkpoint.NotWritten):
             raise
         except Exception as error:
+            if self.parallel.world == 1:
+                log.reject()
             if self.parallel.world == 1 and self.whole and self.state.step > log.first:
                 with contextlib.suppress(EditError):
                     log.write()

@@ -198,9 +198,9 @@ def start(
     if "RANK" not in os.environ:
         hint = "torchrun --nproc-per-node N -m edittools train ..."
         raise UsageError(f"the mode `{mode}` needs a launcher", hint=hint)
-    place = torch.device(device)
+    # every process its own, should there be so many
+    place = open_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device.startswith("cuda") else device)
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30))

@@ -32,6 +32,7 @@ from edittools.models.systems import sees_references
 from edittools.train.alignment import align
 from edittools.train.config import Recipe
 from edittools.train.mixture import Evener, categories, row_weights
+from edittools.train.rejects import Rejects
 from edittools.train.rows import CAPTIONS, EDIT_CAPTIONS, Row, Rows
 
 MOVED_CROP = 0.1  # the share of a picture more that a sample may lose by going into another bucket than its best
@@ -117,7 +118,14 @@ class Plan:
     sample is beside that follows from the row.
     """
 
-    def __init__(self, recipe: Recipe, rows: Rows, patch: int, multiple: int, one_row: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, rows: Rows, patch: int, multiple: int, one_row: bool = False,
+        rejects: Rejects | None = None,
+    ) -> None:  # fmt: skip
+        """rejects: takes in the rows that do not fit; without, any of these is an error.
+
+        Raises UsageError where none fits, TooManyFailed where too few do.
+        """
         self.recipe, self.rows = recipe, rows
         self.lengths: np.ndarray | None = None  # tokens of every sample's text; set before the first step or not at all
         self.shapes = known.shapes(recipe.ratios, recipe.sides, multiple)
@@ -136,17 +144,39 @@ class Plan:
         tokens = [h * w // patch**2 for h, w in self.shapes]
         seen = None if sees_references(recipe.system, recipe.model) else 1  # pictures whose tokens the network sees
         self._tokens = np.array([sum(tokens[k] for k in key[:seen]) for key in keys])
-        if self._tokens.max() > recipe.batch_tokens:
-            most = int(self._tokens.argmax())
-            raise UsageError(
-                f"a row of {len(keys[most]) - 1} references has {self._tokens[most]} image tokens, "
-                f"and `batch_tokens` is {recipe.batch_tokens}"
-            )
-        self._fit = np.ones(len(keys), int) if one_row else recipe.batch_tokens // self._tokens
+        self._leave_out([len(key) - 1 for key in keys], rejects)
+        self._fit = np.ones(len(keys), int) if one_row else np.maximum(1, recipe.batch_tokens // self._tokens)
         # where the variant begins that a row has in epoch 0
         self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows), np.uint16)
         self.samples = Samples(recipe, rows, self._code, [tuple(self.shapes[k] for k in key) for key in keys])
         self._even_out(keys)
+
+    def _leave_out(self, references: list[int], rejects: Rejects | None) -> None:
+        """Never draw a row with more tokens than a batch may have, in any of its variants.
+
+        references: how many there are in every bucket.
+        """
+        budget, total = self.recipe.batch_tokens, len(self.rows)
+        too_many = self._tokens > budget
+        where = np.flatnonzero(too_many[self._code])
+        rows = {int(k) % total: int(k) for k in where[::-1]}
+        if not rows:
+            return
+        reasons = {}
+        for row, k in sorted(rows.items()):
+            code = int(self._code[k])
+            used = int(self._tokens[code])
+            count = references[code]
+            reasons[row] = f"a row of {count} references has {used} image tokens, and `batch_tokens` is {budget}"
+        if rejects is None or len(rows) == total:
+            raise UsageError(next(iter(reasons.values())))
+        for row, reason in reasons.items():
+            rejects.add(self.rows[row].id, reason)
+        rejects.check()
+        self.weights[list(rows)] = 0
+        if not self.weights.any():
+            raise UsageError("the rows that `batch_tokens` has room for are never drawn", hint="`task_weights`")
+        self.weights *= total / self.weights.sum()
 
     # ---------------------------------------------------------------------------------------------- buckets
 
@@ -284,6 +314,13 @@ class Plan:
             if part is not None:
                 state.update(np.ascontiguousarray(part).tobytes())
         return state.hexdigest()
+
+    def alike(self, sample: int) -> Iterator[int]:
+        """The other samples of a sample's bucket that are drawn at all, from the next one on."""
+        found = np.flatnonzero(self._code == self._code[sample])
+        for k in np.roll(found, -1 - int(np.searchsorted(found, sample))).tolist():
+            if k != sample and self.weights[k % len(self.rows)]:
+                yield k
 
     def epochs(self) -> Iterator[tuple[list[list[Draw]], int]]:
         """Epoch after epoch: its batches in their order, and how many draws wait for the next epoch."""
@@ -432,7 +469,11 @@ def _offered(
     languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
     wanted = text_shares(recipe, edits)
     known = sorted({kind for kind, language in texts if language in languages})
-    shares = {kind: wanted[kind] for kind in known if wanted.get(kind)} or dict.fromkeys(known, 1.0)
+    shares = {kind: wanted[kind] for kind in known if wanted.get(kind)}
+    if not shares and edits:  # as `edit sample` does: the instruction, else the caption
+        shares = {kind: 1.0 for kind in ("instruction", "instructive", "original") if kind in known}
+        shares = dict(list(shares.items())[:1])
+    shares = shares or dict.fromkeys(known, 1.0)
     return (
         list(itertools.accumulate(shares.values())),
         [[(kind, language) for language in languages if (kind, language) in texts] for kind in shares],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,9 +17,10 @@ from edittools.models.shapes import Shape
 from edittools.stream import images
 from edittools.stream.fetch import Fetcher, kept_reference
 from edittools.stream.history import digest
-from edittools.stream.pictures import picture_references, source_references, target_references
+from edittools.stream.pictures import list_slots, picture_references, target_references, whole_list
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
+from edittools.train.rejects import Rejects, Unusable
 
 TARGET = -1  # the number of a row's target among its pictures; sources count from 0
 
@@ -27,6 +29,14 @@ CAPTIONS = {"original": "caption", "structured": "caption_structured", "instruct
 
 EDIT_CAPTIONS = {"original": ["instruction"], "structured": ["detailed"], "instructive": ["concise", "user_like"]}
 """What the same kinds are of an edit: styles of its instruction (FireRed 2.5.2), as `edit caption` calls them."""
+
+
+def check_kinds(captions: dict[str, float], columns: list[str]) -> None:
+    """Raises UsageError for a share of a kind of caption that there is no such thing as."""
+    for kind, share in captions.items():
+        if share and kind not in CAPTIONS and kind not in columns:
+            hint = f"kinds: {', '.join(CAPTIONS)}, or a column"
+            raise UsageError(f"`captions`: {kind}: neither a kind of caption nor a column of the input", hint=hint)
 
 
 def wording_column(kind: str) -> str:
@@ -89,10 +99,10 @@ class ShardRows:
 
     def __init__(
         self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int,
-        masks: bool = False, faces: bool = False,
+        masks: bool = False, faces: bool = False, rejects: Rejects | None = None,
     ) -> None:  # fmt: skip
         """columns: kinds of text and the columns they are in. cluster: a column's name, or "". masks, faces: keep
-        them."""
+        them. Raises TooManyFailed where `rejects` says so."""
         if "target" not in source.schema.names:
             raise UsageError("the input has no `target` column: nothing to learn")
         if cluster not in ("", "task", *source.schema.names):  # a row without a task is of task ""
@@ -101,10 +111,13 @@ class ShardRows:
         self.columns = {kind: name for kind, name in columns.items() if name in source.schema.names}
         if not self.columns:
             raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
+        self.instructions = {kind for kind, name in self.columns.items() if name.startswith("instruction")}
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
         self.faces = faces
         self.fetcher = Fetcher()
-        self.skipped = 0
+        self.rejects = Rejects() if rejects is None else rejects
+        self.left_out: Counter[str] = Counter()  # rows that are none for this, by reason
+        self.captioned = 0  # edits without an instruction, whose caption is the text
         self.files: set[str] = set()  # that pictures lie in
         self.rows: list[Row] = []
         self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
@@ -115,11 +128,14 @@ class ShardRows:
             if batch.last:
                 digests.append(batch.shard.digest)
             self._add(batch.rows, batch.shard.digest)
+        self.rejects.rows = len(self.rows) + len(self.rejects) + sum(self.left_out.values())
         if not self.rows:
+            why = ", ".join(filter(None, [self.rejects.summary(), *(f"{n} {why}" for why, n in self.left_out.items())]))
             raise EditError(
-                f"no row has a target and a text in {' or '.join(languages)}",
+                f"no row has a target and a text in {' or '.join(languages)}" + (f": {why}" if why else ""),
                 hint=f"texts: {', '.join(self.columns.values())}",
             )
+        self.rejects.check()
         if self.masks is not None and not any(self.masks):
             raise UsageError("`mask_weight`: no row has a `mask`")
         self.data_id = digest(source.history.hash, *digests)
@@ -133,27 +149,35 @@ class ShardRows:
             clusters = [task or "" for task in tasks]
         faces = column_values(rows, "faces") if self.faces else [None] * rows.num_rows
         masks = picture_references(rows, "mask") if self.masks is not None else []
-        for k, (sources, target) in enumerate(zip(source_references(rows), target_references(rows))):
+        for k, (slots, target) in enumerate(zip(list_slots(rows, "source"), target_references(rows))):
             said = {
                 (kind, language): text
                 for kind, values in texts.items()
                 if values[k]
                 for language, text in (values[k] if isinstance(values[k], dict) else {"en": values[k]}).items()
-                if isinstance(text, str) and text and language in self.languages
+                if isinstance(text, str) and text.strip() and language in self.languages
             }
             if target is None or not said:
-                self.skipped += 1
+                self.left_out["without a target" if target is None else "without a text"] += 1
                 continue
+            try:
+                sources = whole_list(slots, "source")
+                if not sources and tasks[k] != "t2i" and all(self.columns[kind] == "instruction" for kind, _ in said):
+                    raise RowError("an instruction without a source", "the task of a caption is t2i")
+                pictures = [kept for item in [*sources, target] if (kept := kept_reference(item)) is not None]
+                sizes = [self._size(item) for item in pictures]
+                found = landmarks(faces[k])
+            except RowError as error:
+                self.rejects.add(ids[k], str(error))
+                continue
+            self.captioned += bool(sources) and not any(kind in self.instructions for kind, _ in said)
             origin = origins[k] or {}
-            pictures = [kept for item in [*sources, target] if (kept := kept_reference(item)) is not None]
-            sizes = [self._size(item, ids[k]) for item in pictures]
             boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
             task = tasks[k] or ""
             cluster = None if clusters[k] is None else str(clusters[k])
             template = origin.get("template") or task
             made = bool(origin.get("template") or origin.get("model"))
             named = (cluster, sys.intern(origin.get("origin") or ""), made)
-            found = landmarks(ids[k], faces[k])
             self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], *named, boxes, found))
             self.pictures.append(pictures)
             if self.masks is not None:
@@ -161,13 +185,11 @@ class ShardRows:
             self.files.update(item["file"] for item in pictures if item["file"])
             self.shards.append(shard)
 
-    def _size(self, item: dict[str, Any], identity: str) -> tuple[int, int]:
+    def _size(self, item: dict[str, Any]) -> tuple[int, int]:
+        """Height and width of a picture, from its first bytes where its row does not say. Raises RowError."""
         if item["width"] and item["height"]:
             return item["height"], item["width"]
-        try:
-            header = images.probe(self.fetcher.get(item), self.max_pixels)
-        except RowError as error:
-            raise unusable(identity, error) from error
+        header = images.probe(self.fetcher.get(item), self.max_pixels)
         return header.height, header.width
 
     def __len__(self) -> int:
@@ -179,13 +201,13 @@ class ShardRows:
     def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
         """At the least of libjpeg's scales that covers the shape.
 
-        Raises EditError for a picture that cannot be decoded: training data has to be whole.
+        Raises Unusable for a picture that cannot be decoded.
         """
         try:
             data = self.fetcher.get(self.pictures[index][which])
             return images.decode(data, images.Raster(cover=shape), self.max_pixels)
         except RowError as error:
-            raise unusable(self.rows[index].id, error) from error
+            raise Unusable(self.rows[index].id, error) from error
 
     def mask(self, index: int) -> np.ndarray | None:
         item = self.masks[index] if self.masks is not None else None
@@ -194,7 +216,7 @@ class ShardRows:
         try:
             return images.decode(self.fetcher.get(item), max_pixels=self.max_pixels)
         except RowError as error:
-            raise unusable(self.rows[index].id, error) from error
+            raise Unusable(self.rows[index].id, error) from error
 
     def place(self, index: int, which: int) -> str:
         item = self.pictures[index][which]
@@ -208,11 +230,11 @@ class ShardRows:
         try:
             return xxhash.xxh3_128_hexdigest(self.fetcher.get(self.pictures[index][which]))
         except RowError as error:
-            raise unusable(self.rows[index].id, error) from error
+            raise Unusable(self.rows[index].id, error) from error
 
 
-def landmarks(identity: str, faces: Any) -> list[Landmarks]:
-    """The `faces` of a row: each five points, or a table with such `landmarks`. Raises EditError."""
+def landmarks(faces: Any) -> list[Landmarks]:
+    """The `faces` of a row: each five points, or a table with such `landmarks`. Raises RowError."""
     found = []
     for face in faces or []:
         try:
@@ -220,10 +242,6 @@ def landmarks(identity: str, faces: Any) -> list[Landmarks]:
         except (TypeError, ValueError):  # words, or lists of several lengths
             points = np.zeros(0)
         if points.size != 10 or not np.isfinite(points).all() or np.abs(points - 0.5).max() > 1.5:
-            raise unusable(identity, RowError("a face has five landmarks, x and y as shares of width and height"))
+            raise RowError("a face has five landmarks, x and y as shares of width and height")
         found.append(tuple((x, y) for x, y in points.reshape(5, 2).tolist()))
     return found
-
-
-def unusable(identity: str, error: RowError) -> EditError:
-    return EditError(f"row {identity}: {error}", hint="`edit dedup` and `edit filter` reject such rows")

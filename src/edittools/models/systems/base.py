@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools.models.autoencoder import Autoencoder
+from edittools.models.describe import describe_model
 from edittools.models.flow import velocity_from_x0, x0_from_velocity
 from edittools.models.lora import LoraSettings
 
@@ -122,7 +124,7 @@ class System(ABC):
 
     @abstractmethod
     def encoding(self) -> dict[str, str]:
-        """What stored features depend on: {"latents": ..., "conditions": ...}, revisions and versions."""
+        """What stored features depend on: {"latents": ..., "conditions": ...}; see describe_encoders()."""
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
@@ -146,6 +148,22 @@ class System(ABC):
         Matrix products and attention only, as model FLOP utilisation is defined (PaLM, Chowdhery et al. 2022, B).
         """
         raise NotImplementedError
+
+
+ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder", "tokenizer", "tokenizer_2", "processor")
+
+
+def describe_encoders(folder: Path, *more: str) -> dict[str, str]:
+    """System.encoding() of a model's folder: its autoencoder, its encoders and what cuts their inputs, the libraries.
+
+    more    what else the conditions depend on: the system first
+    """
+    found = [describe_model(str(folder / name)) for name in ENCODERS if (folder / name).is_dir()]
+    libraries = [f"{name} {version(name)}" for name in ("diffusers", "transformers")]
+    return {
+        "latents": f"{describe_model(str(folder / 'vae'))}, mode",
+        "conditions": ", ".join([*more, *found, *libraries]),
+    }
 
 
 def pad_states(states: list[Tensor], length: int | None = None) -> Conditions:

@@ -8,7 +8,6 @@ different frames.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from torch import Tensor, nn
 
 from edittools.errors import RowError
 from edittools.models.autoencoder import Autoencoder
-from edittools.models.describe import describe_model
 from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_class, pipeline_parts
 from edittools.models.lora import add_lora
 from edittools.models.qwen_states import check_ratios
 from edittools.models.shapes import Shape
-from edittools.models.systems.base import Conditions, Part, System
+from edittools.models.systems.base import Conditions, Part, System, describe_encoders
 from edittools.models.tokens import to_pixels, to_tokens
-from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
-from edittools.models.weights import stored_dtype
+from edittools.models.transformers import freeze_unused_qwen, new_or_stored, qwen_flops
 
 PATCH = 2  # latents per token side
 PIPELINES = ("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
@@ -56,22 +53,10 @@ def load(
 
     folder = locate_pipeline(settings.weights, PIPELINES)
     transformer = None
-    if network and settings.transformer:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            clean = settings.clean_references
-            times = {"zero_cond_t": True if clean is None else clean}
-            transformer = QwenImageTransformer2DModel(**{**times, **settings.transformer})
-        start_at_zero(transformer)
-    elif network:
-        times = {} if settings.clean_references is None else {"zero_cond_t": settings.clean_references}
-        transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer",
-            use_safetensors=True,
-            local_files_only=True,
-            **(loading or {"dtype": stored_dtype(folder / "transformer")}),
-            **times,
-        )
+    if network:
+        clean = settings.clean_references
+        times = {} if clean is None and not settings.transformer else {"zero_cond_t": clean is not False}
+        transformer = new_or_stored(QwenImageTransformer2DModel, folder, settings.transformer, seed, loading, **times)
     pipe = None
     if encoders:
         pipe = open_pipeline(folder, dtype, legacy_positions=settings.legacy_positions, transformer=None).to(device)
@@ -164,11 +149,7 @@ class FireRed(System):
 
     def encoding(self) -> dict[str, str]:
         positions = "one-axis positions" if self.settings.legacy_positions else "three-axis positions"
-        libraries = f"diffusers {version('diffusers')}, transformers {version('transformers')}"
-        return {
-            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
-            "conditions": f"{describe_model(str(self.folder / 'text_encoder'))}, {positions}, {libraries}",
-        }
+        return describe_encoders(self.folder, "firered", self.pipeline, positions)
 
     def blocks(self) -> list[nn.Module]:
         return list(self.network.transformer.transformer_blocks)

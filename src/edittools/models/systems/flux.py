@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor, nn
 from edittools.models.autoencoder import Autoencoder
 from edittools.models.systems.base import Conditions, System
 from edittools.models.tokens import to_pixels, to_tokens
-from edittools.models.transformers import flux_flops, start_at_zero
-from edittools.models.weights import stored_dtype
+from edittools.models.transformers import flux_flops, new_or_stored
 
 PATCH = 2  # latents per token side
 
@@ -84,22 +84,8 @@ class FluxSystem(System):
         return flux_flops(self.network.transformer.config, image_tokens, target_tokens, text_tokens)
 
 
-def make_transformer(folder: Any, config: dict[str, Any], seed: int, loading: dict[str, Any] | None = None) -> Any:
-    """`FluxTransformer2DModel`: with random weights where a configuration is given, else a folder's `transformer`.
-
-    loading   arguments of its from_pretrained(); without, the precision that it is stored in
-    """
+def make_transformer(folder: Path, config: dict[str, Any], seed: int, loading: dict[str, Any] | None = None) -> Any:
+    """`FluxTransformer2DModel`, see new_or_stored()."""
     from diffusers import FluxTransformer2DModel
 
-    if not config:
-        return FluxTransformer2DModel.from_pretrained(
-            folder / "transformer",
-            use_safetensors=True,
-            local_files_only=True,
-            **(loading or {"dtype": stored_dtype(folder / "transformer")}),
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        transformer = FluxTransformer2DModel(**config)
-    start_at_zero(transformer)
-    return transformer
+    return new_or_stored(FluxTransformer2DModel, folder, config, seed, loading)

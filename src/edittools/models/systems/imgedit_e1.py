@@ -12,7 +12,6 @@ it begins from FLUX.1, also `clip/` (FLUX.1's CLIP with its tokenizer) and `redu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from edittools.errors import EditError, UsageError
-from edittools.models.describe import describe_model
+from edittools.errors import EditError, UsageError, describe
 from edittools.models.qwen_states import PICTURE, QwenStates
-from edittools.models.systems.base import Conditions, Part, pad_states
+from edittools.models.systems.base import Conditions, Part, describe_encoders, pad_states
 from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
 from edittools.models.weights import load_strictly, read_config, read_tensors
 
@@ -94,6 +92,8 @@ def load(
     """Raises EditError that names what is missing."""
     if settings.stage not in STAGES:
         raise UsageError(f"recipe: no `stage` {settings.stage!r}", hint=", ".join(map(repr, STAGES)))
+    if settings.max_pixels <= 0:
+        raise UsageError("recipe: `max_pixels` must be positive")
     if settings.insert not in ("after_vision_end", "append"):
         raise UsageError('recipe: `insert` must be "after_vision_end" or "append"')
     folder = Path(settings.weights)
@@ -104,7 +104,10 @@ def load(
         transformer = make_transformer(folder, settings.transformer, seed, loading)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            projectors = Projectors(**(settings.projectors or read_config(folder / "projectors")))
+            try:
+                projectors = Projectors(**(settings.projectors or read_config(folder / "projectors")))
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise UsageError(f"recipe: `model.projectors`: no settings of projectors: {describe(error)}") from error
         if not settings.projectors:
             load_strictly(projectors, read_tensors(folder / "projectors"), folder / "projectors")
         elif (folder / "redux").is_dir():
@@ -260,11 +263,8 @@ class E1(FluxSystem):
         return {"states": states, "features": features, "order": torch.arange(len(states) + len(features))}
 
     def encoding(self) -> dict[str, str]:
-        encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "image_encoder")]
-        return {
-            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
-            "conditions": f"{', '.join(encoders)}, {self.settings.insert}, transformers {version('transformers')}",
-        }
+        chosen = self.settings
+        return describe_encoders(self.folder, "imgedit_e1", chosen.insert, f"{chosen.max_pixels} pixels")
 
     def parts(self) -> dict[str, Part]:
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edittools.models.describe import describe_model
 from edittools.models.diffusers_pipeline import locate_pipeline, open_pipeline, pipeline_parts
 from edittools.models.lora import add_lora
-from edittools.models.systems.base import Conditions, Part
+from edittools.models.systems.base import Conditions, Part, describe_encoders
 from edittools.models.systems.flux import FluxNetwork, FluxSystem, make_transformer
 
 PIPELINES = ("FluxKontextPipeline",)
@@ -77,11 +75,7 @@ class Kontext(FluxSystem):
         return {"states": states, "pooled": states.new_zeros(config.pooled_projection_dim)}
 
     def encoding(self) -> dict[str, str]:
-        encoders = [describe_model(str(self.folder / name)) for name in ("text_encoder", "text_encoder_2")]
-        return {
-            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
-            "conditions": f"{', '.join(encoders)}, transformers {version('transformers')}",
-        }
+        return describe_encoders(self.folder, "kontext", f"{TEXT_TOKENS} tokens")
 
     def parts(self) -> dict[str, Part]:
         return {"transformer": Part("transformer.", dict(self.network.transformer.config))}

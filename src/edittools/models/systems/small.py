@@ -25,19 +25,19 @@ from edittools.models.edit_dit import (
     output_channels,
 )
 from edittools.models.systems.base import Conditions, Part, System
-from edittools.models.transformers import freeze_unused_qwen, qwen_flops, start_at_zero
+from edittools.models.transformers import freeze_unused_qwen, new_or_stored, qwen_flops, start_at_zero
 
 
 @dataclass(frozen=True)
 class Settings:
     patch: int  # pixels per token side
-    layers: int
-    heads: int
+    layers: int  # blocks of the network
+    heads: int  # of its attention
     head_dim: int  # the network's width is heads * head_dim
     rope: list[int]  # of head_dim: how much turns with frame, row, column
-    text_width: int
-    text_heads: int
-    text_layers: int
+    text_width: int  # of the text encoder
+    text_heads: int  # of its attention
+    text_layers: int  # its blocks
     max_words: int  # longer instructions are cut
     clean_references: bool = False  # references get time 0 and the noisy target its t [SPEC T1c]; else both get t
     predicts: str = "x0"  # "x0" or "v"
@@ -74,9 +74,7 @@ def load(
     """The network with random weights, a function of the seed and the texts' words; or of a run folder."""
     if settings.weights:
         folder = Path(settings.weights)
-        transformer = QwenImageTransformer2DModel.from_pretrained(
-            folder / "transformer", use_safetensors=True, local_files_only=True, **(loading or {})
-        )
+        transformer = new_or_stored(QwenImageTransformer2DModel, folder, {}, seed, loading)
         return Small(settings, EditDiT(transformer, TextEncoder.load(folder / "text_encoder"),
                                        patch=settings.patch, residual=settings.residual))  # fmt: skip
     vocabulary = Vocabulary.build(texts() if texts else [])

@@ -10,7 +10,6 @@ A model's folder: `edit.json` {"system": "step1x", "version": ...}, `transformer
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from torch import Tensor, nn
 from edittools.errors import EditError, RowError, UsageError
 from edittools.models.connector import Connector, ConnectorConfig
 from edittools.models.connector import settings as connector_settings
-from edittools.models.describe import describe_model
 from edittools.models.qwen_states import PICTURE, Encoded, QwenStates
 from edittools.models.step1x_weights import missing_encoders
-from edittools.models.systems.base import Conditions, Part, pad_states
+from edittools.models.systems.base import Conditions, Part, describe_encoders, pad_states
 from edittools.models.systems.flux import PATCH, FluxNetwork, FluxSystem, make_transformer
 from edittools.models.tokens import to_pixels, to_tokens
 from edittools.models.weights import read_config
@@ -99,6 +97,8 @@ def load(
     loading: dict[str, Any] | None = None, **_: Any,
 ) -> Step1X:  # fmt: skip
     """Raises EditError that names what is missing."""
+    if settings.dropped < 0 or not 0 <= settings.damped_above <= 1:
+        raise UsageError("recipe: `dropped` must not be negative, and `damped_above` must lie in [0, 1]")
     folder = Path(settings.weights)
     if not folder.is_dir():
         raise EditError(
@@ -238,11 +238,7 @@ class Step1X(FluxSystem):
         return {"states": states, "embeddings": states, "quoted": torch.zeros(length), "ids": torch.zeros(length, 3)}
 
     def encoding(self) -> dict[str, str]:
-        states = f"Step1X-Edit {self.number}, transformers {version('transformers')}"
-        return {
-            "latents": f"{describe_model(str(self.folder / 'vae'))}, mode",
-            "conditions": f"{describe_model(str(self.folder / 'text_encoder'))}, {states}",
-        }
+        return describe_encoders(self.folder, f"Step1X-Edit {self.number}", f"{self.settings.dropped} dropped")
 
     def blocks(self) -> list[nn.Module]:
         return [*super().blocks(), *self.network.connector.blocks]
