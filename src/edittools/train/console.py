@@ -22,6 +22,7 @@ from edittools.train.folder import (
     Data,
     check_branch,
     check_run,
+    flat_settings,
     kept_words,
     open_run,
     refuse_own_input,

@@ -160,8 +160,8 @@ def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Tables within tables as TABLE.KEY."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        inner = flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-        found |= inner
+        full = f"{prefix}{name}"
+        found |= flat_settings(value, f"{full}.") if isinstance(value, dict) and value else {full: value}
     return found
 
 
