@@ -164,6 +164,8 @@ def test_what_cannot_be_calibrated(edit: Runner, tmp_path: Path, study: Any) -> 
         (["--ocr"], "changes nothing beside --calibrate"),
     ):
         assert says in edit("judge", judged, "--calibrate", ratings, *extra, check=2).stderr, extra
+    task = edit("judge", judged, "--calibrate", ratings, "-o", tmp_path / "y", "--task", "0/1", check=2).stderr
+    assert "without --task" in task
     assert "needs --calibrate" in edit("judge", judged, "--folds", 3, check=2).stderr
     assert "cannot be read as ratings" in edit("judge", judged, "--calibrate", tmp_path / "no", check=1).stderr
 

@@ -34,6 +34,7 @@ class CalibrationStage:
     name = "judge"
     version = 1
     first_step: tuple[str, ...] | None = None
+    whole_hint = "run it without --task: it decodes no picture"
 
     def __init__(
         self, ratings: Sequence[Rating], *, folds: int = 5, rubric: str | None = None, judge: str | None = None

@@ -449,9 +449,9 @@ def _gather_on_ray(
 def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progress) -> tuple[Source, str | None]:
     """Let a two-pass stage see every row, and return a source that can be read again."""
     if options.task is not None:
+        hint = "make the verdict first (--step), then give it to every task with --verdict"
         raise UsageError(
-            "a task of an array cannot decide from its own part",
-            hint="make the verdict first (--step), then give it to every task with --verdict",
+            "a task of an array cannot decide from its own part", hint=getattr(stage, "whole_hint", hint)
         )
     reading = Progress(f"{progress.command}, first pass", source.rows, shown=progress.shown)
     if source.rewindable:
