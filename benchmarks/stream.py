@@ -18,11 +18,13 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -51,6 +53,7 @@ EDIT = str(Path(sys.executable).with_name("edit"))
 PICTURE_BYTES = (98_000, 394_000)
 SHARD_ROWS = 1000
 PIPE_SHARDS, PIPE_SHARD_ROWS = 100, 10_000
+STORE_BYTES = 96_000_000
 
 
 @dataclass
@@ -519,6 +522,92 @@ def starting(report: Report, folder: Path, repeats: int) -> None:
         report.add(f"{name}: CPU", sum(found["cpu"]), 0.2, "s", least=False)
 
 
+# ---------------------------------------------------------------- 5: what comes from a store
+
+
+class Proxy:
+    """A TCP proxy that counts what the server behind it sends."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.behind, self.sent = (host, port), 0
+        self.lock = threading.Lock()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self.behind)
+            for source, target, counted in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._copy, args=(source, target, counted), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if counted:
+                    with self.lock:
+                        self.sent += len(data)
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def noise_tar(path: Path, size: int) -> None:
+    """A tar that others wrote: noise as PNG, with a caption each."""
+    generator = np.random.default_rng(0)
+    with tarfile.open(path, "w") as tar:
+        while tar.offset < size:
+            buffer = io.BytesIO()
+            noise = generator.integers(0, 256, (400, 400, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(buffer, "PNG", compress_level=0)
+            key = f"{tar.offset:012d}"
+            for ending, data in (("png", buffer.getvalue()), ("txt", b"noise")):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def store(report: Report, folder: Path) -> None:
+    """How many bytes commands move of a tar on S3 (moto's server), all answers of the server counted."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    proxy = Proxy(*server.get_host_and_port())
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {**os.environ, **keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}", "no_proxy": "127.0.0.1"}
+    noise_tar(folder / "a.tar", STORE_BYTES)
+    size = (folder / "a.tar").stat().st_size
+    client = boto3.client(
+        "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], aws_access_key_id="x", aws_secret_access_key="x",
+        region_name="us-east-1",
+    )  # fmt: skip
+    client.create_bucket(Bucket="data")
+    client.upload_file(str(folder / "a.tar"), "data", "a.tar")
+    asked: list[tuple[str, list[str], float]] = [
+        (f"{words[0]} -j {jobs}", [*words, "-j", str(jobs), "-o", str(folder / f"{words[0]}{jobs}/")], 110 / 96 * size)
+        for words in (["filter", "--sharpness", ".."], ["dedup"])
+        for jobs in (1, 4)
+    ]
+    asked.append(("cat --limit 1", ["cat", "--limit", "1", "-f", "jsonl", "-o", str(folder / "one.jsonl")], 2e6))
+    for name, words, bar in asked:
+        before = proxy.sent
+        command = [EDIT, words[0], "s3://data/a.tar", *words[1:], "-q"]
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        moved = proxy.sent - before
+        report.numbers[f"store, {name}"] = {"size": size, "moved": moved}
+        what = f"{name} of a tar of {size / 1e6:.0f} MB on S3: moved"
+        report.add(what, moved / 1e6, bar / 1e6, "MB", least=False)
+    proxy.listening.close()
+    server.stop()
+
+
 # ---------------------------------------------------------------- the run
 
 
@@ -527,7 +616,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
-    parser.add_argument("--only", nargs="*", choices=["bytes", "pipes", "start"], help="a part of the benchmark")
+    parts_of = ["bytes", "pipes", "start", "store"]
+    parser.add_argument("--only", nargs="*", choices=parts_of, help="a part of the benchmark")
     parser.add_argument("--tmp", type=Path, help="where to make the temporary folder")
     given = parser.parse_args()
     if given.photos is not None and not given.photos.is_dir():
@@ -538,6 +628,7 @@ def main() -> None:
         "start": functools.partial(starting, report, repeats=given.repeats),
         "bytes": functools.partial(bytes_in_and_out, report, photos=given.photos, repeats=given.repeats),
         "pipes": functools.partial(pipes, report, repeats=given.repeats),
+        "store": functools.partial(store, report),
     }
     for name, part in parts.items():
         if not given.only or name in given.only:

@@ -7,11 +7,14 @@ import struct
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import Runner, encode, pixels, rows_of
 from PIL import Image, ImageCms
 
+from edittools.errors import EditError
 from edittools.stream import colour, images
+from edittools.stream.history import History
 from edittools.stream.images import Raster, decode, probe
 
 # Colorants in the profile connection space (D50): of the standards, adapted by Bradford's matrix.
@@ -250,3 +253,25 @@ def test_made_pictures_are_srgb_and_say_so(edit: Runner, tmp_path: Any) -> None:
     truth = by_formula(array, DISPLAY_P3, None)
     assert min(np.abs(target - flipped).mean() for flipped in (truth[:, ::-1], truth[::-1])) < 2
     assert row["source"] == [(tmp_path / "in" / "p3.jpg").read_bytes()], "the bytes that came in stay as they are"
+
+
+def test_what_an_older_release_made_of_pixels_is_not_taken_for_current(
+    edit: Runner, shards: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished shard says by which version of the pixels it was made: without its colours it is refused."""
+    from edittools.filters import Bounds, filters
+    from edittools.filters.stage import FilterStage
+    from edittools.stream.run import RunOptions, open_input, run
+
+    stage = FilterStage([(filters()["brightness"], Bounds(low=0.0))])
+    options = RunOptions(output=f"{tmp_path}/out/", quiet=True)
+    monkeypatch.setattr(FilterStage, "version", 1)
+    run("filter", open_input([str(shards)], RunOptions()), [stage], {}, options)
+    run("filter", open_input([str(shards)], RunOptions()), [stage], {}, options)  # nothing is left to do
+    monkeypatch.setattr(FilterStage, "version", images.VERSION)
+    with pytest.raises(EditError, match="made from other input or with other settings"):
+        run("filter", open_input([str(shards)], RunOptions()), [stage], {}, options)
+    edit("synth", shards, "--kinds", "flip", "-o", tmp_path / "pairs")
+    notes = pq.read_schema(tmp_path / "pairs" / "00000.parquet").metadata
+    versions = {node["command"]: node["version"] for node in History.from_json(notes[b"edit.history"]).nodes}
+    assert versions["synth"] == images.VERSION == 2
