@@ -608,6 +608,38 @@ def store(report: Report, folder: Path) -> None:
     server.stop()
 
 
+# ---------------------------------------------------------------- 6: colours
+
+
+def colours(report: Report) -> None:
+    """Pictures with the profiles of the tests, decoded by us and converted by littleCMS on its own: mean error."""
+    from PIL import ImageCms
+
+    from edittools.stream import images
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import test_colour as made
+
+    rgb = next(sources(None))
+    inks = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    press = Image.fromarray(inks, "CMYK").resize((512, 512), Image.Resampling.BICUBIC)
+    kinds = [("Display P3", rgb, made.P3), ("Adobe RGB", rgb, made.ADOBE), ("ProPhoto RGB", rgb, made.WIDE)]
+    kinds += [("grey, gamma 1.8", rgb.convert("L"), made.of_grey(1.8)), ("CMYK", press, made.PRESS)]
+    for name, picture, profile in kinds:
+        for kind in ("TIFF", "JPEG"):
+            buffer = io.BytesIO()
+            options = {"quality": 95} if kind == "JPEG" else {}
+            picture.save(buffer, kind, icc_profile=profile, **options)
+            with Image.open(buffer) as stored:
+                stored.load()
+                truth = ImageCms.profileToProfile(
+                    stored, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
+                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB",
+                )  # fmt: skip
+            error = np.abs(images.decode(buffer.getvalue()).astype(float) - np.asarray(truth)).mean()
+            report.add(f"{name}, {kind}: mean error against littleCMS", float(error), 1, "levels", least=False)
+
+
 # ---------------------------------------------------------------- the run
 
 
@@ -616,7 +648,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
-    parts_of = ["bytes", "pipes", "start", "store"]
+    parts_of = ["bytes", "colours", "pipes", "start", "store"]
     parser.add_argument("--only", nargs="*", choices=parts_of, help="a part of the benchmark")
     parser.add_argument("--tmp", type=Path, help="where to make the temporary folder")
     given = parser.parse_args()
@@ -629,6 +661,7 @@ def main() -> None:
         "bytes": functools.partial(bytes_in_and_out, report, photos=given.photos, repeats=given.repeats),
         "pipes": functools.partial(pipes, report, repeats=given.repeats),
         "store": functools.partial(store, report),
+        "colours": lambda folder: colours(report),
     }
     for name, part in parts.items():
         if not given.only or name in given.only:

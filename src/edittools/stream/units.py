@@ -48,7 +48,7 @@ from edittools.stream.tar import (
 from edittools.stream.wire import arrow_errors, check_names
 
 Part = tuple[pa.RecordBatch, list[Reject]]
-IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif"}
+IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl"}
 _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 _PICTURE_FIELDS = frozenset(_IMAGE_FIELDS)
 _STUB = {"member", "width", "height", "format"}  # a picture in the JSON of our own tars
