@@ -16,6 +16,7 @@ from test_public_eval import ANYWAY, VIE, answer, sampled
 from test_vlm_judge import Judge, batches, row, stage, three
 from test_writers import Server, chat, response
 
+from edittools.bench.checkpoints import score_columns
 from edittools.errors import UsageError
 from edittools.judges.judgements import judge_names, passes_of, score_dimensions, score_name
 from edittools.judges.rubrics import load_rubric, rubric_names
@@ -54,6 +55,8 @@ def test_score_columns_of_judges_cannot_be_confused() -> None:
               (None, "qwen", "low")}  # fmt: skip
     others = ["visible", "judge_gedit_sc_low", "judge_gedit_sc_low__qwen", "judge_gedit_sc_calibrated"]
     assert score_dimensions([*wanted, *others], rubrics) == wanted
+    summary = {"checkpoints": [{"scores": dict.fromkeys([*wanted, *others])}]}  # a table has the scores alone
+    assert score_columns(summary) == sorted(wanted)
 
 
 def test_a_named_judge_stands_beside_the_one_without_a_name() -> None:

@@ -20,6 +20,8 @@ from edittools.bench.markup import text
 from edittools.bench.report import fill
 from edittools.bench.terminal import Listing
 from edittools.errors import EditError
+from edittools.judges.judgements import score_dimensions
+from edittools.judges.rubrics import load_rubric, rubric_names
 from edittools.rounding import rounded
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
@@ -132,9 +134,8 @@ def _loss(line: dict[str, Any] | None) -> dict[str, Any]:
 def score_columns(summary: dict[str, Any]) -> list[str]:
     """The scores that the table shows: measured ones, then judges' own; what stands beside a score is left out."""
     names = {name for entry in summary["checkpoints"] for name in entry["scores"]}
-    beside = ("_low", "_high", "_soft", "_calibrated")
-    judges = sorted(name for name in names if name.startswith("judge_") and not name.endswith(beside))
-    return [name for name in MEASURED if name in names] + judges
+    rubrics = {name: [one.name for one in load_rubric(name).dimensions] for name in rubric_names()}
+    return [name for name in MEASURED if name in names] + sorted(score_dimensions(names, rubrics))
 
 
 def listing(summary: dict[str, Any]) -> Listing:
