@@ -4,17 +4,20 @@ import itertools
 import json
 import multiprocessing
 import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from training import TARGET, MemoryRows, edit_row, tiny
+from training import TARGET, MemoryRows, edit_row, pairs, tiny
 
 from edittools.errors import EditError
-from edittools.models.pictures import crop_box
+from edittools.models.pictures import crop_box, to_tensor
 from edittools.models.systems import load_system
 from edittools.train.data import Loader
-from edittools.train.features import Encoder, Keys, Shown, Store, Stored, Writer, precompute
+from edittools.train.features import Encoder, Keys, Shown, Store, Stored, Writer, precompute, shows
 from edittools.train.plan import Plan, Sample
 
 ENCODING = {"latents": "vae 1", "conditions": "vlm 1"}
@@ -423,3 +426,42 @@ def test_keys_name_everything_that_decides_a_feature(tmp_path):
     rows = one_target_two_sources()
     halves = [Keys(ENCODING, rows, {}, dtype).all(sample(0)) for dtype in ("float32", "bfloat16")]
     assert not {*halves[0]} & {*halves[1]}
+
+
+def test_threads_read_pictures_at_once_and_encode_one_after_the_other():
+    """Encoders keep state while they work; what a thread finds is what one thread alone would."""
+    rows = MemoryRows(pairs(16))
+    busy, most = [], [0]
+    together = threading.Barrier(4, timeout=20)  # of threads that have read a picture and not encoded it
+
+    class Slow:
+        """An encoder that notices whether it is called while it works."""
+
+        def latents(self, pictures):
+            busy.append(1)
+            most[0] = max(most[0], len(busy))
+            time.sleep(0.002)
+            busy.pop()
+            return pictures * 2
+
+        def conditions(self, sources, text):
+            return {"mean": self.latents(torch.tensor(float(sources[0].mean())))}
+
+    plan = Plan(tiny(), rows, 8, 8)
+    encoder = Encoder(Slow(), rows)
+    cut, first = encoder._cut, set()
+
+    def watched(row, shown):
+        made = cut(row, shown)
+        if threading.get_ident() not in first:
+            first.add(threading.get_ident())
+            together.wait()
+        return made
+
+    encoder._cut = watched
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(encoder, plan.samples))
+    assert most[0] == 1 and len(first) == 4
+    for sample, each in zip(plan.samples, found):
+        picture = cut(sample.row, shows(rows[sample.row], sample)[0])
+        assert torch.equal(each.target, 2 * to_tensor(picture))

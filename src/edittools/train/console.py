@@ -38,6 +38,7 @@ from edittools.train.plan import Plan, text_shares
 from edittools.train.rejects import Rejects
 from edittools.train.rows import CAPTIONS, ShardRows, check_kinds, wording_column
 
+LOADERS = 4  # threads that read pictures, or stored features
 _LINE_EVERY = 60.0  # seconds between lines where standard error is not a terminal
 
 
@@ -164,7 +165,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
             branch=branch,
             rejects=rows.rejects,
             parallel=parallel,
-            loaders=1 if options.cache is None else 4,
+            loaders=LOADERS,
             trackers=list(options.track),
             heldout=heldout,
             on_step=tell,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,14 @@ def picture_size(row: Row, which: int) -> tuple[int, int]:
     return row.target if which == TARGET else row.sources[which]
 
 
+ENCODING = threading.Lock()  # encoders hold what they are at while they work
+
+
 class Encoder:
-    """Computes features from a row's pictures and text; keeps them while they fit into 1 GiB."""
+    """Computes features from a row's pictures and text; keeps them while they fit into 1 GiB.
+
+    Several threads may ask: they read and cut pictures at once, and encode one after the other.
+    """
 
     def __init__(self, system: System, rows: Rows) -> None:
         self.system, self.rows = system, rows
@@ -84,7 +91,9 @@ class Encoder:
 
     def latents(self, row: int, shown: Shown) -> Tensor:
         def compute() -> Conditions:
-            return {"latents": self.system.latents(to_tensor(self._cut(row, shown))[None])[0]}
+            picture = to_tensor(self._cut(row, shown))[None]
+            with ENCODING:
+                return {"latents": self.system.latents(picture)[0]}
 
         return self._once((row, shown), compute)["latents"]
 
@@ -98,7 +107,8 @@ class Encoder:
         def compute() -> Conditions:
             cut = [self._cut(sample.row, shown) for shown in shows(self.rows[sample.row], sample)[1:]]
             try:
-                return self.system.conditions(cut, sample.text)
+                with ENCODING:
+                    return self.system.conditions(cut, sample.text)
             except RowError as error:
                 raise Unusable(self.rows[sample.row].id, error) from error
 
