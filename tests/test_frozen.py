@@ -156,6 +156,8 @@ def test_wrong_settings_are_said(tmp_path, kontext):
         quantize_frozen(system.blocks(), "int8", torch.device("cpu"))
     with pytest.raises(UsageError, match="5, and the network has 2 blocks"):
         trained(tmp_path / "run", kontext, block_swap=5)
+    with pytest.raises(UsageError, match="for adapters"):  # a model could not be written with such layers
+        load_recipe("imgedit-e1-stage1", {"model.weights": "x", "quantize": "int8"})
     for wrong in ({"quantize": "int4"}, {"block_swap": -1}, {"block_swap": 1, "checkpointing": "none"}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             load_recipe("lora", {"model.weights": "x", **wrong})

@@ -12,7 +12,7 @@ from edittools.errors import UsageError
 
 @options.command(
     "train",
-    cost="Keeps a few hundred bytes per row, and encoded pictures up to 1 GiB; the recipe says the number of steps.",
+    cost="Keeps some 2 KB per row and process, and encoded pictures up to 1 GiB; the recipe says the number of steps.",
     examples=(
         ("edit train pairs/ --recipe demo -o run/", "a small model from scratch; run it again to resume"),
         ("edit train pairs/ --recipe demo --set steps=2000 -o run/", "with more steps; also when it is finished"),

@@ -147,6 +147,7 @@ class Recipe:
         need(self.dtype in ("float32", "bfloat16"), '`dtype` must be "float32" or "bfloat16"')
         need(self.checkpointing in ("none", "selective", "full"), '`checkpointing`: "none", "selective" or "full"')
         need(self.quantize in ("", "int8", "fp8", "nf4"), '`quantize`: "int8", "fp8" or "nf4"; empty: none')
+        need(not self.quantize or bool(self.model.get("lora")), "`quantize` is for adapters: set model.lora.rank")
         need(self.block_swap >= 0, "`block_swap` must not be negative")
         need(
             not self.block_swap or self.checkpointing != "none",

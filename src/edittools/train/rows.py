@@ -94,7 +94,7 @@ class Rows(Protocol):
 class ShardRows:
     """The rows of a source that have a target and a text: edits, and text-to-image rows without sources.
 
-    References and texts are kept, a few hundred bytes a row.
+    References and texts are kept, some 2 KB a row.
     """
 
     def __init__(
