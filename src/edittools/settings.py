@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 import types
@@ -67,8 +68,10 @@ def read_value(value: Any, kind: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {name: item if inner[1] is Any else read_value(item, inner[1], where) for name, item in value.items()}
     if type(value) is kind:
-        if isinstance(value, (int, float)) and not abs(value) < 2**63:  # nan too
+        if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{where} must be a finite number, not {value!r}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UsageError(f"{where} must have 64 bits at most, not {value!r}")
         return value
     name = kind.__name__ if isinstance(kind, type) and origin is None else str(kind)
     raise UsageError(f"{where} must be {name}, not {value!r}")

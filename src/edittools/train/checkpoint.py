@@ -23,9 +23,12 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 import xxhash
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from edittools.errors import EditError, describe
 from edittools.train.parallel import Parallel
+
+FAILURES = (Exception, CheckpointException)  # torch's own is no Exception
 
 
 class NotWritten(EditError):
@@ -109,7 +112,7 @@ def temporary_folder(folder: Path, parallel: Parallel, what: str) -> Iterator[Pa
         parallel.on_main(begin)
         yield temporary
         parallel.on_main(finish)
-    except Exception as error:
+    except FAILURES as error:
         if parallel.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, EditError):
@@ -187,7 +190,7 @@ def load(folder: Path, tensors: dict[str, Tensor], parallel: Parallel) -> None:
                 storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
                 no_dist=parallel.world == 1,
             )
-    except Exception as error:  # missing or damaged files: torch wraps whatever happened
+    except FAILURES as error:  # missing or damaged files: torch wraps whatever happened
         raise unreadable(folder, first_cause(error)) from error
 
 
