@@ -17,7 +17,7 @@ from tiny_models import stir
 from tiny_systems import save_firered
 from training import MemoryRows, pairs, run
 
-from edittools.errors import EditError, UsageError
+from edittools.errors import EditError, RowError, UsageError
 from edittools.models import convert
 from edittools.models.embedders import arcface, load_embedder
 from edittools.train import consistency, load_recipe
@@ -202,11 +202,11 @@ def test_regions_are_placed_within_what_is_shown():
 
 def test_landmarks_of_rows():
     flat = [number for point in FACE for number in point]
-    assert landmarks("a", [{"landmarks": [list(p) for p in FACE]}, flat]) == [FACE, FACE]
-    assert landmarks("a", None) == landmarks("a", []) == []
+    assert landmarks([{"landmarks": [list(p) for p in FACE]}, flat]) == [FACE, FACE]
+    assert landmarks(None) == landmarks([]) == []
     for bad in ([[1, 2]], [{"landmarks": [120.0] * 10}], [{"landmarks": None}], [["x"] * 10], [[[0.1, 0.2], [0.3]]]):
-        with pytest.raises(EditError, match="row a: a face has five landmarks"):
-            landmarks("a", bad)
+        with pytest.raises(RowError, match="a face has five landmarks"):
+            landmarks(bad)
 
 
 def test_training_with_faces(tmp_path: Path):

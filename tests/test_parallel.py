@@ -147,7 +147,7 @@ def test_two_processes_train_what_one_does(tmp_path, launch, alone, mode, optimi
     losses, trained, held = alone(optimizer)
     got = launch(mode, 2, tmp_path / "run", optimizer)
     assert got == pytest.approx(losses, rel=2e-4)
-    assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3) and len(held) == 8 + 2 * 15
+    assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3) and len(held) == 9 + 2 * 17
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
 

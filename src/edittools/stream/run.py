@@ -418,7 +418,8 @@ def _kept_verdict(
     if not isinstance(sink, ShardSetSink) or source.shards is None:
         return None
     version = str(_version(stages))
-    made = digest(source.history.hash, version, canonical_json(settings), *(shard.digest for shard in source.shards))
+    shards = source.digests if isinstance(source, FileSource) else [shard.digest for shard in source.shards]
+    made = digest(source.history.hash, version, canonical_json(settings), *shards)
     folder = files.join(sink.folder, VERDICT)
     files.make_dirs(folder)
     return files.join(folder, f"{command}-{made[:16]}")

@@ -114,6 +114,7 @@ class FileSource:
         self.shards: list[Shard] | None = [
             Shard(k, self.count, self._digest(item)) for k, item in enumerate(self.every) if item is not None
         ]
+        self.digests = [shard.digest for shard in self.shards]  # of the shards of all tasks
 
     @staticmethod
     def _digest(item: list[Slice]) -> str:
@@ -160,7 +161,9 @@ class FileSource:
         The columns are those of its own inputs; readers of the finished set bring the shards together.
         """
         items = [item if k % task[1] == task[0] else None for k, item in enumerate(self.every)]
-        return FileSource([*self.units], items, self.history)
+        made = FileSource([*self.units], items, self.history)
+        made.digests = self.digests
+        return made
 
     def batches(self, select: Select) -> Iterator[Batch]:
         assert self.shards is not None
