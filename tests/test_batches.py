@@ -253,13 +253,31 @@ def test_max_cost_bounds_what_is_submitted(service, store):
         submit(service, store, requests(100)[len(sent) :], prices=PRICES, max_cost=0.0)
 
 
+def test_batches_of_another_run_wait_for_it(service, store):
+    one, two = requests(3), requests(3, 100)
+    submit(service, store, one)
+    submit(service, store, two)
+    assert {reply.state for reply in collect(service, store, one)} == {"ok"}
+    assert {reply.state for reply in collect(service, store, two)} == {"ok"}
+    assert submit(service, store, [*one, *two]).stored == 6 and posts(service, "batches") == 2
+
+
+def test_failures_in_front_take_no_paid_reply_away(service, store):
+    bad = (400, {"error": {"message": "no picture"}})
+    service.answer = lambda body: bad if int(body["messages"][0]["content"][0]["text"][9:]) < 12 else (200, chat())
+    submit(service, store, requests(20))
+    tally = Tally()
+    replies = collect(service, store, requests(20), prices=PRICES, tally=tally)
+    assert [reply.state for reply in replies] == ["failed"] * 12 + ["ok"] * 8
+    assert tally.prompt_tokens == 8 * 11, "what was turned away costs nothing"
+
+
 def test_declined_parameters_are_left_out_of_the_next_submission(service, store):
     wrong = {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}}
     service.answer = lambda body: (400, wrong) if "max_tokens" in body else (200, chat())
     wanted = requests(12)
     submit(service, store, wanted)
-    with pytest.raises(EditError, match="failed alike: HTTP 400: the request has to be sent otherwise"):
-        collect(service, store, wanted)
+    assert all("has to be sent otherwise" in reply.error for reply in collect(service, store, wanted))
     assert submit(service, store, wanted).requests == 12
     assert all(line["body"]["max_completion_tokens"] == 50 for line in service.batches["batch_1"]["lines"])
     assert {reply.state for reply in collect(service, store, wanted)} == {"ok"}
@@ -289,7 +307,11 @@ def test_the_command_submits_and_collects(service, edit, tmp_path):
     service.slow = 2
     assert "at work" in edit(*words, "--batch", "collect", check=4).stderr
     service.slow = 0
-    done = edit(*words, "--batch", "collect")
+    good, service.answer = service.answer, lambda body: None if "it 1" in json.dumps(body) else good(body)
+    assert "batch_expired" in edit(*words, "--batch", "collect", check=3).stderr
+    service.answer = good
+    assert "1 requests submitted" in edit(*words, "--batch", "submit").stderr
+    edit(*words, "--batch", "collect")  # finished shards that lack a reply are made anew
     rows = [json.loads(line) for line in edit("cat", tmp_path / "j", "-f", "jsonl").stdout.splitlines()]
     assert [row["scores"]["judge_dimensions_compliance"] for row in rows] == [5.0] * 3
     assert not any("chat/completions" in path for path in service.log)

@@ -245,8 +245,12 @@ def test_bodies_come_in_many_wrappings(serve):  # noqa: F811
             "ok", "fine", None, "snapshot-2026-01-01", 11, 3
         )
     cut = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks[:3])
-    with pytest.raises(TransientError, match="stream ended early"):
-        once(serve(lambda *_: [response(200, cut.encode())]))
+    failed = cut + 'data: {"error": {"message": "engine died", "code": 500}}\n\ndata: [DONE]\n\n'
+    for text in (cut, failed):
+        with pytest.raises(TransientError, match="stream ended early"):
+            once(serve(lambda *_, text=text: [response(200, text.encode())]))
+    odd = "data: " + json.dumps(chat("a\u2028b"), ensure_ascii=False) + "\n\ndata: [DONE]\n\n"
+    assert once(serve(lambda *_: [response(200, odd.encode())])).text == "a\u2028b"
 
 
 @pytest.mark.parametrize(

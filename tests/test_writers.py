@@ -878,6 +878,10 @@ def test_redo_asks_again_for_replies_of_these_states_and_for_no_others(store, tm
             assert {tag for tag, reply in replies.items() if reply.text == "after"} == set(expected)
         with contextlib.closing(Store(str(copy))) as rerun:  # and the new ones are what every later run finds
             assert dict(ask_all(requests, EchoWriter("later"), rerun, redo=set())) == replies
+            # and a call that fails takes none of them away
+            if expected == "abcd":
+                list(ask_all(requests, EchoWriter(lambda request: Reply("failed", error="down")), rerun, redo=redo))
+                assert dict(ask_all(requests, EchoWriter("later"), rerun, redo=set())) == replies
 
 
 def test_calls_that_give_no_reply_are_paid_for_too(serve, store):

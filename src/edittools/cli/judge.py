@@ -281,9 +281,11 @@ def _run_judge(stage: Any, asking: Asking, source: Any, run_options: Any) -> Non
     from edittools.stream.source import open_source
 
     sink = open_sink(run_options)
-    if asking.redo and isinstance(sink, ShardSetSink):
+    # What was collected before may lack rows that a later batch has answered.
+    again = asking.redo | (frozenset({"failed", "unparsed"}) if asking.given["batch"] == "collect" else frozenset())
+    if again and isinstance(sink, ShardSetSink):
         if run_options.ray is None:
-            sink.again = lambda path: stage.has_state(path, asking.redo)
+            sink.again = lambda path: stage.has_state(path, again)
         else:  # its tasks look for themselves, and all have to be started
             run_options = dataclasses.replace(run_options, overwrite=True)
     progress = open_progress("judge", source, run_options, sink, asking.said)

@@ -214,6 +214,7 @@ class _Run:
         self.flying = 0
         self.reached = False  # a call has had some answer, if only an error
         self.held_back = HeldBack(writer.name)
+        self.held_back.works = not getattr(writer, "asks", True)  # then nothing is spared by giving up
         self.to_store: list[tuple[Row, asyncio.Future[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         if prices is not None and tally.cost is None:

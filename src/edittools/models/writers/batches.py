@@ -20,7 +20,7 @@ from typing import Any
 from edittools.errors import EditError, IncompleteError
 from edittools.models.writers import Begin, Reply, Request, TransientError
 from edittools.models.writers.asking import AGAIN
-from edittools.models.writers.endpoint import EndpointWriter
+from edittools.models.writers.endpoint import UNPAID, EndpointWriter
 from edittools.models.writers.prices import Prices, estimate_tokens
 from edittools.models.writers.store import Store
 
@@ -225,9 +225,13 @@ class Batches:
     def taken(self) -> None:
         """The replies that `collect` fetched are in the store now, and what got none may be submitted again."""
         for place, part in self.parts.items():
-            if not part.taken:
+            read = os.path.exists(f"{place}.replies.jsonl")
+            if not part.taken and read and all(self._is_stored(key) for key in self._expected(place, part)):
                 part.taken = True
                 self._save(place, part)
+
+    def _is_stored(self, key: str) -> bool:
+        return self.store.get(key, self.writer.name) is not None
 
     # ---------------------------------------------------------------- state
 
@@ -263,6 +267,8 @@ class _Lines:
 class BatchWriter:
     """Answers out of files of replies, and asks nobody. A later file's reply takes an earlier one's place."""
 
+    asks = False
+
     def __init__(self, writer: EndpointWriter, paths: list[str], declined: str) -> None:
         """`declined` is the file that keeps what these replies say of parameters, for the next submission. Raises
         EditError for a file that cannot be read.
@@ -292,7 +298,7 @@ class BatchWriter:
     async def ask(self, request: Request, begin: Begin) -> Reply:
         await begin()
         if request.key not in self.places:
-            return Reply("failed", error=_NO_REPLY)
+            return Reply("failed", error=_NO_REPLY, **UNPAID)
         path, start, length = self.places[request.key]
         with open(path, "rb") as file:
             file.seek(start)
@@ -300,11 +306,12 @@ class BatchWriter:
         status = _status(line)
         if status is None:
             said = line.get("error") if isinstance(line.get("error"), dict) else {}
-            return Reply("failed", error=self.writer.clean(f"{said.get('code')}: {said.get('message')}"))
+            return Reply("failed", error=self.writer.clean(f"{said.get('code')}: {said.get('message')}"), **UNPAID)
         try:
             return self.writer.read(status, json.dumps(line["response"].get("body")).encode(), request, self.manner)
         except TransientError as error:
-            return Reply("failed", error=f"{error}: --batch submit asks again")
+            tokens = (error.paid.prompt_tokens, error.paid.completion_tokens) if error.paid is not None else (0, 0)
+            return Reply("failed", None, f"{error}: --batch submit asks again", None, *tokens)
 
     async def close(self) -> None:
         if self.writer.instead:

@@ -305,12 +305,12 @@ class EndpointWriter:
         message = self.clean(f"HTTP {status}: {refusal.words}")
         self._adapt(refusal, message, request, manner)
         if refusal.kind == "filtered":
-            return Reply("filtered", error=message, **_UNPAID)
+            return Reply("filtered", error=message, **UNPAID)
         if refusal.kind == "transient":
             paid = _paid(said) if said is not None and said.paid else None
             raise TransientError(message, after(headers, refusal.error), paid=paid)
         advice = self._advice(status) if refusal.kind == "run" else None
-        return Reply("failed", error=message, everywhere=advice, **_UNPAID)
+        return Reply("failed", error=message, everywhere=advice, **UNPAID)
 
     def _advice(self, status: int) -> str:
         """What to look at where an endpoint refuses everything."""
@@ -366,7 +366,7 @@ class EndpointWriter:
 
 
 # Nobody is billed for a request that was turned away; where no tokens are told, they would be estimated.
-_UNPAID: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
+UNPAID: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
 
 
 def _refusal(status: int, data: bytes) -> Refusal:

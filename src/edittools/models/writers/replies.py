@@ -64,7 +64,7 @@ def read_json(data: bytes) -> Any:
 
 def _events(text: str) -> Iterator[str]:
     """The data of server-sent events, or the lines of JSON lines; `[DONE]` becomes a chunk that says so."""
-    for line in text.splitlines():
+    for line in re.split(r"\r\n|\r|\n", text):  # other ends of lines may stand in a JSON string
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             yield '{"done": true}'
@@ -93,7 +93,7 @@ def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
             message[name] = old + value if joins else old if value is None else value
         finish = choice.get("finish_reason") or finish
         logprobs += _list(_dict(choice.get("logprobs")).get("content"))
-    if finish is None and not body.get("done"):
+    if finish is None and (not body.get("done") or body.get("error")):
         finish = "stream ended early"
     if begun:
         body["choices"] = [{"message": message, "finish_reason": finish, "logprobs": {"content": logprobs}}]

@@ -47,6 +47,14 @@ CREATE TABLE IF NOT EXISTS replies (
     PRIMARY KEY (key, writer)
 )"""
 _PATIENCE = 30.0  # seconds to wait for another process that has a log for itself
+# A call that fails takes no reply away that was paid for before.
+_PUT = f"""
+INSERT INTO replies VALUES ({", ".join("?" * 15)}) ON CONFLICT (key, writer) DO UPDATE SET
+    time = excluded.time, asked = excluded.asked, model = excluded.model, prompt_sha256 = excluded.prompt_sha256,
+    images = excluded.images, parameters = excluded.parameters, attempt = excluded.attempt, state = excluded.state,
+    text = excluded.text, error = excluded.error, prompt_tokens = excluded.prompt_tokens,
+    completion_tokens = excluded.completion_tokens, logprobs = excluded.logprobs
+WHERE excluded.state != 'failed' OR replies.state = 'failed'"""
 Row = tuple[Any, ...]
 _REPLY = "state, text, error, model, prompt_tokens, completion_tokens, logprobs, writer"
 
@@ -127,7 +135,7 @@ class Store:
         with contextlib.closing(self.writer.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                cursor.executemany(f"INSERT OR REPLACE INTO replies VALUES ({', '.join('?' * 15)})", rows)
+                cursor.executemany(_PUT, rows)
                 cursor.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
