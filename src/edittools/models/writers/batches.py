@@ -23,6 +23,7 @@ from edittools.models.writers.asking import AGAIN
 from edittools.models.writers.endpoint import UNPAID, EndpointWriter
 from edittools.models.writers.prices import Prices, estimate_tokens
 from edittools.models.writers.store import Store
+from edittools.stream import files
 
 REQUESTS = 50_000  # in a file at most
 BYTES = 190 << 20  # the service's limit is 200 MB
@@ -240,7 +241,7 @@ class Batches:
             return Part(**json.load(file))
 
     def _save(self, place: str, part: Part) -> None:
-        _replace(f"{place}.json", json.dumps(asdict(part)))
+        files.write_bytes(f"{place}.json", json.dumps(asdict(part)).encode())
 
 
 class _Lines:
@@ -315,7 +316,7 @@ class BatchWriter:
 
     async def close(self) -> None:
         if self.writer.instead:
-            _replace(self.declined, json.dumps(self.writer.instead))
+            files.write_bytes(self.declined, json.dumps(self.writer.instead).encode())
 
 
 def _status(line: dict[str, Any]) -> int | None:
@@ -323,12 +324,3 @@ def _status(line: dict[str, Any]) -> int | None:
     response = line.get("response")
     status = response.get("status_code") if isinstance(response, dict) else None
     return status if isinstance(status, int) else None
-
-
-def _replace(path: str, text: str) -> None:
-    """Write a small file whole or not at all."""
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
