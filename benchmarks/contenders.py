@@ -1,9 +1,9 @@
-"""One library at work on a list of pictures, in a process of its own: a helper of curate.py.
+"""One library at work on a list of images, in a process of its own: a helper of curate.py.
 
     python benchmarks/contenders.py NAME LIST.json
 
 LIST.json is a list of paths. Every line on standard input is a request to go through them once; the answer is a line
-of JSON: {"cpu": user and system seconds of this process and its children, "found": what was made of the pictures}.
+of JSON: {"cpu": user and system seconds of this process and its children, "found": what was made of the images}.
 The first line out, before any request, says that the library could be loaded. It runs with the Python of whichever
 environment has the library, and imports nothing else.
 """
@@ -29,15 +29,15 @@ def edittools_phash() -> Work:
     """Bytes to signatures in all eight orientations, as `edit dedup` makes them; hexadecimal, the plain one first."""
     import numpy as np
 
-    from edittools.dedup import phash
-    from edittools.stream import images
+    from edittools.dedup.signatures import phash
+    from edittools.stream import codec
     from edittools.stream.rows import CHUNK_ROWS
 
     def work(paths: list[str]) -> list[list[str]]:
         found = []
         for start in range(0, len(paths), CHUNK_ROWS):
             chunk = paths[start : start + CHUNK_ROWS]
-            made = phash.signatures_of(np.stack([images.decode(read(path), phash.RASTER) for path in chunk]))
+            made = phash.signatures_of(np.stack([codec.decode(read(path), phash.RASTER) for path in chunk]))
             found += [[] if words is None else [f"{word:016x}" for word in words.tolist()] for words in made]
         return found
 

@@ -5,9 +5,9 @@ usage: content.py --photos DIR [--only NAME,...] [--limit N] [--json FILE]
 
 The photographs under DIR are split into a tuning half and a test half; no photograph is in both. Each half gives
 positives (one per photograph: the kind, size, place, contrast and font vary, and JPEG comes after planting) and clean
-pictures (each photograph whole, and a crop of it). About a third is enlarged twice first. The table is of the test
+images (each photograph whole, and a crop of it). About a third is enlarged twice first. The table is of the test
 half at the bound that the filter's help names; `best` is the bound with the highest F1 on the tuning half. Precision
-is that of a set with one positive to two clean pictures; the false alarm rate says what any other mix would give.
+is that of a set with one positive to two clean images; the false alarm rate says what any other mix would give.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from edittools.filters import filters
-from edittools.stream import images
+from edittools.filter import all_filters
+from edittools.stream import codec
 
-Picture = Image.Image
+ImageArray = Image.Image
 FACES = (
     "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Italic.ttf", "DejaVuSansMono.ttf",
     "DejaVuSansCondensed-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSans-Oblique.ttf",
@@ -50,7 +50,7 @@ def font(rng: random.Random, size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(rng.choice(FACES), max(9, round(size)))
 
 
-def lettering(words: str, face: ImageFont.FreeTypeFont, outline: int = 0) -> Picture:
+def lettering(words: str, face: ImageFont.FreeTypeFont, outline: int = 0) -> ImageArray:
     """The words as a mask, cut to their box."""
     box = face.getbbox(words, stroke_width=outline)
     mask = Image.new("L", (math.ceil(box[2] - box[0]) + 2, math.ceil(box[3] - box[1]) + 2))
@@ -58,21 +58,21 @@ def lettering(words: str, face: ImageFont.FreeTypeFont, outline: int = 0) -> Pic
     return mask
 
 
-def blend(picture: Picture, mask: Picture, at: tuple[int, int], colour: tuple[int, int, int], alpha: float) -> None:
-    picture.paste(colour, at, mask.point(lambda v: round(v * alpha)))
+def blend(image: ImageArray, mask: ImageArray, at: tuple[int, int], colour: tuple[int, int, int], alpha: float) -> None:
+    image.paste(colour, at, mask.point(lambda v: round(v * alpha)))
 
 
-def contrasting(picture: Picture, box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int, int]:
+def contrasting(image: ImageArray, box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int, int]:
     """White on dark and black on light, at times tinted: people choose a colour that can be read."""
     x0, y0, x1, y1 = box
-    part = picture.crop((max(0, x0), max(0, y0), min(picture.width, x1), min(picture.height, y1)))
+    part = image.crop((max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1)))
     dark = np.asarray(part.convert("L")).mean() < 140
     tint = rng.choice([0, 0, 0, 40])
     base = (255, 255, 255 - tint) if dark else (tint, 0, 0)
     return base
 
 
-def code(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def code(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """A QR code or barcode: pasted with a quiet zone, at times turned, soft, or of low contrast."""
     import zxingcpp
 
@@ -84,7 +84,7 @@ def code(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture
     made = zxingcpp.create_barcode(content, zxingcpp.barcode_format_from_str(kind))
     matrix = Image.fromarray(np.array(made.to_image(scale=4)))
     share = rng.uniform(0.18, 0.5) if kind in ("QRCode", "Aztec", "DataMatrix") else rng.uniform(0.3, 0.6)
-    width = round(min(picture.size) * share)
+    width = round(min(image.size) * share)
     matrix = matrix.resize((width, max(8, round(width * matrix.height / matrix.width))), Image.Resampling.LANCZOS)
     ink, paper = rng.choice([(0, 255), (0, 255), (40, 220), (70, 200)])
     matrix = matrix.point(lambda v: ink + (paper - ink) * v // 255)
@@ -96,55 +96,55 @@ def code(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture
     card, mask = (item.rotate(angle, Image.Resampling.BICUBIC, expand=True) for item in (card, mask))
     if rng.random() < 0.3:
         card = card.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))
-    at = place(picture, card.size, rng)
-    picture.paste(card.convert("RGB"), at, mask)
-    return picture
+    at = place(image, card.size, rng)
+    image.paste(card.convert("RGB"), at, mask)
+    return image
 
 
-def place(picture: Picture, size: tuple[int, int], rng: random.Random) -> tuple[int, int]:
-    return tuple(rng.randint(0, max(0, side - own)) for side, own in zip(picture.size, size))  # type: ignore[return-value]
+def place(image: ImageArray, size: tuple[int, int], rng: random.Random) -> tuple[int, int]:
+    return tuple(rng.randint(0, max(0, side - own)) for side, own in zip(image.size, size))  # type: ignore[return-value]
 
 
-def overlay_text(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def overlay_text(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """A headline, caption or banner of one to three lines; plain, outlined, or on a bar."""
-    height = min(picture.size) * rng.uniform(0.05, 0.13)
+    height = min(image.size) * rng.uniform(0.05, 0.13)
     style = rng.choice(["plain", "outline", "bar"])
     lines = rng.randint(1, 3)
-    y = rng.uniform(0.04, 0.96 - 1.5 * lines * height / picture.height) * picture.height
+    y = rng.uniform(0.04, 0.96 - 1.5 * lines * height / image.height) * image.height
     for _ in range(lines):
         face = font(rng, height)
         words = text(rng, 2, 5)
-        while face.getlength(words) > picture.width * 0.95 and " " in words:
+        while face.getlength(words) > image.width * 0.95 and " " in words:
             words = words.rsplit(" ", 1)[0]
         mask = lettering(words, face)
-        x = rng.choice([round(picture.width * 0.03), (picture.width - mask.width) // 2])
-        x, line = max(0, x), min(round(y), picture.height - mask.height)
+        x = rng.choice([round(image.width * 0.03), (image.width - mask.width) // 2])
+        x, line = max(0, x), min(round(y), image.height - mask.height)
         box = (x, line, x + mask.width, line + mask.height)
         if style == "bar":
             dark = rng.random() < 0.5
             shade = (20, 20, 20) if dark else (240, 240, 240)
-            bar = Image.new("L", (picture.width, mask.height + round(height * 0.7)), 255)
-            blend(picture, bar, (0, line - round(height * 0.35)), shade, rng.uniform(0.6, 1))
-            blend(picture, mask, (x, line), (255, 255, 255) if dark else (0, 0, 0), 1)
+            bar = Image.new("L", (image.width, mask.height + round(height * 0.7)), 255)
+            blend(image, bar, (0, line - round(height * 0.35)), shade, rng.uniform(0.6, 1))
+            blend(image, mask, (x, line), (255, 255, 255) if dark else (0, 0, 0), 1)
         else:
-            colour = contrasting(picture, box, rng)
+            colour = contrasting(image, box, rng)
             if style == "outline":
                 around = lettering(words, face, outline=max(1, round(height / 12)))
-                blend(picture, around, (x, line), tuple(255 - v for v in colour), 1)  # type: ignore[arg-type]
-            blend(picture, mask, (x, line), colour, rng.uniform(0.8, 1))
+                blend(image, around, (x, line), tuple(255 - v for v in colour), 1)  # type: ignore[arg-type]
+            blend(image, mask, (x, line), colour, rng.uniform(0.8, 1))
         y += height * 1.5
-    return picture
+    return image
 
 
-def tiled_mark(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
-    """Half-transparent words or a logo, repeated over the whole picture, often slanted."""
-    unit = min(picture.size)
+def tiled_mark(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
+    """Half-transparent words or a logo, repeated over the whole image, often slanted."""
+    unit = min(image.size)
     if rng.random() < 0.75:
         mask = lettering(text(rng, 1, 2), font(rng, unit * rng.uniform(0.04, 0.09)))
     else:
         mask = logo(rng, round(unit * rng.uniform(0.1, 0.2)))
     gap_x, gap_y = (round(unit * rng.uniform(0.04, 0.15)) for _ in range(2))
-    side = math.ceil(math.hypot(*picture.size)) + 2
+    side = math.ceil(math.hypot(*image.size)) + 2
     layer = Image.new("L", (side, side))
     staggered = rng.random() < 0.5
     for row, y in enumerate(range(0, side, mask.height + gap_y)):
@@ -152,14 +152,14 @@ def tiled_mark(picture: Picture, rng: random.Random, others: list[Picture]) -> P
         for x in range(-shift, side, mask.width + gap_x):
             layer.paste(mask, (x, y))
     layer = layer.rotate(rng.choice([0, 0, 30, 45, -30, rng.uniform(-45, 45)]), Image.Resampling.BICUBIC)
-    left, top = (side - picture.width) // 2, (side - picture.height) // 2
-    layer = layer.crop((left, top, left + picture.width, top + picture.height))
+    left, top = (side - image.width) // 2, (side - image.height) // 2
+    layer = layer.crop((left, top, left + image.width, top + image.height))
     colour = rng.choice([(255, 255, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128)])
-    blend(picture, layer, (0, 0), colour, rng.uniform(0.15, 0.45))
-    return picture
+    blend(image, layer, (0, 0), colour, rng.uniform(0.15, 0.45))
+    return image
 
 
-def logo(rng: random.Random, size: int) -> Picture:
+def logo(rng: random.Random, size: int) -> ImageArray:
     """A made-up sign: a ring, a badge or a diamond with letters."""
     size = max(16, size)
     mask = Image.new("L", (size, size))
@@ -178,9 +178,9 @@ def logo(rng: random.Random, size: int) -> Picture:
     return mask
 
 
-def corner_mark(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def corner_mark(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """A signature, address or date in a corner, or a logo with a word beside it."""
-    unit = min(picture.size)
+    unit = min(image.size)
     height = unit * rng.uniform(0.03, 0.06)
     words = rng.choice(
         [
@@ -201,20 +201,20 @@ def corner_mark(picture: Picture, rng: random.Random, others: list[Picture]) -> 
         joined.paste(mask, (sign.width + 6, (joined.height - mask.height) // 2))
         mask = joined
     margin = round(unit * rng.uniform(0.015, 0.05))
-    x = rng.choice([margin, picture.width - margin - mask.width])
-    y = rng.choice([margin, picture.height - margin - mask.height])
-    colour = contrasting(picture, (x, y, x + mask.width, y + mask.height), rng)
-    blend(picture, mask, (x, y), colour, rng.uniform(0.35, 0.95))
-    return picture
+    x = rng.choice([margin, image.width - margin - mask.width])
+    y = rng.choice([margin, image.height - margin - mask.height])
+    colour = contrasting(image, (x, y, x + mask.width, y + mask.height), rng)
+    blend(image, mask, (x, y), colour, rng.uniform(0.35, 0.95))
+    return image
 
 
-def region(picture: Picture, rng: random.Random, low: float = 0.12, high: float = 0.45) -> tuple[int, int, int, int]:
-    width, height = (round(side * rng.uniform(low, high)) for side in picture.size)
-    x, y = place(picture, (width, height), rng)
+def region(image: ImageArray, rng: random.Random, low: float = 0.12, high: float = 0.45) -> tuple[int, int, int, int]:
+    width, height = (round(side * rng.uniform(low, high)) for side in image.size)
+    x, y = place(image, (width, height), rng)
     return x, y, x + width, y + height
 
 
-def shape(size: tuple[int, int], rng: random.Random) -> Picture:
+def shape(size: tuple[int, int], rng: random.Random) -> ImageArray:
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
     box = (0, 0, size[0] - 1, size[1] - 1)
@@ -222,42 +222,42 @@ def shape(size: tuple[int, int], rng: random.Random) -> Picture:
     return mask
 
 
-def pixelate(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
-    """One to three regions, or now and then the whole picture, of squares of one colour."""
+def pixelate(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
+    """One to three regions, or now and then the whole image, of squares of one colour."""
     count = rng.choice([1, 1, 1, 2, 3])
     whole = rng.random() < 0.1
     for _ in range(count):
-        x0, y0, x1, y1 = (0, 0, *picture.size) if whole else region(picture, rng)
-        part = picture.crop((x0, y0, x1, y1))
-        block = max(5, round(min(picture.size) * rng.uniform(0.018, 0.06)))
+        x0, y0, x1, y1 = (0, 0, *image.size) if whole else region(image, rng)
+        part = image.crop((x0, y0, x1, y1))
+        block = max(5, round(min(image.size) * rng.uniform(0.018, 0.06)))
         small = (max(2, part.width // block), max(2, part.height // block))
         blocky = part.resize(small, Image.Resampling.BOX)
         blocky = blocky.resize((small[0] * block, small[1] * block), Image.Resampling.NEAREST)
         mask = Image.new("L", blocky.size, 255) if whole or rng.random() < 0.65 else shape(blocky.size, rng)
-        picture.paste(blocky, (x0, y0), mask)
-    return picture
+        image.paste(blocky, (x0, y0), mask)
+    return image
 
 
-def masked(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def masked(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """One to three regions made unreadable: filled with a colour, or blurred."""
     solid = rng.random() < 0.5
     for _ in range(rng.choice([1, 1, 2, 3])):
-        x0, y0, x1, y1 = region(picture, rng, 0.08, 0.4)
+        x0, y0, x1, y1 = region(image, rng, 0.08, 0.4)
         mask = shape((x1 - x0, y1 - y0), rng)
         if solid:
             shade = rng.choice([(0, 0, 0), (0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 30, 30), (20, 60, 160)])
-            picture.paste(shade, (x0, y0), mask)
+            image.paste(shade, (x0, y0), mask)
         else:
-            radius = min(picture.size) * rng.uniform(0.015, 0.05)
-            picture.paste(picture.filter(ImageFilter.GaussianBlur(radius)).crop((x0, y0, x1, y1)), (x0, y0), mask)
-    return picture
+            radius = min(image.size) * rng.uniform(0.015, 0.05)
+            image.paste(image.filter(ImageFilter.GaussianBlur(radius)).crop((x0, y0, x1, y1)), (x0, y0), mask)
+    return image
 
 
-def collage(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def collage(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """Two to six panels of different photographs, with or without gutters and a frame."""
-    width, height = picture.size
-    gap = rng.choice([0, 0, 2, 4, round(min(picture.size) * rng.uniform(0.01, 0.04))])
-    sheet = Image.new("RGB", picture.size, rng.choice([(255, 255, 255), (255, 255, 255), (0, 0, 0), (230, 220, 200)]))
+    width, height = image.size
+    gap = rng.choice([0, 0, 2, 4, round(min(image.size) * rng.uniform(0.01, 0.04))])
+    sheet = Image.new("RGB", image.size, rng.choice([(255, 255, 255), (255, 255, 255), (0, 0, 0), (230, 220, 200)]))
     layout = rng.choice(["row", "row", "column", "grid", "one_two", "strip"])
     cut = rng.uniform(0.35, 0.65)
     if layout == "row":
@@ -276,25 +276,25 @@ def collage(picture: Picture, rng: random.Random, others: list[Picture]) -> Pict
         top = round(y0 * height) + (frame if y0 == 0 else gap // 2)
         right = round(x1 * width) - (frame if x1 == 1 else gap - gap // 2)
         bottom = round(y1 * height) - (frame if y1 == 1 else gap - gap // 2)
-        sheet.paste(fill([picture, *others][k % (len(others) + 1)], right - left, bottom - top), (left, top))
+        sheet.paste(fill([image, *others][k % (len(others) + 1)], right - left, bottom - top), (left, top))
     return sheet
 
 
-def fill(picture: Picture, width: int, height: int) -> Picture:
-    """The middle of the picture, scaled to cover width x height."""
-    scale = max(width / picture.width, height / picture.height)
-    size = math.ceil(picture.width * scale), math.ceil(picture.height * scale)
-    big = picture.resize(size, Image.Resampling.LANCZOS)
+def fill(image: ImageArray, width: int, height: int) -> ImageArray:
+    """The middle of the image, scaled to cover width x height."""
+    scale = max(width / image.width, height / image.height)
+    size = math.ceil(image.width * scale), math.ceil(image.height * scale)
+    big = image.resize(size, Image.Resampling.LANCZOS)
     left, top = (big.width - width) // 2, (big.height - height) // 2
     return big.crop((left, top, left + width, top + height))
 
 
-def bordered(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def bordered(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """Bars above and below, bars beside, a frame, or a bar on one side."""
     shade = rng.choice(
         [(0, 0, 0), (0, 0, 0), (255, 255, 255), (255, 255, 255), (18, 18, 18), (90, 120, 160), (200, 180, 150)]
     )
-    thick = [round(side * rng.uniform(0.02, 0.2)) for side in picture.size]
+    thick = [round(side * rng.uniform(0.02, 0.2)) for side in image.size]
     kind = rng.choice(["letterbox", "pillarbox", "frame", "polaroid", "one"])
     left = right = thick[0] if kind in ("pillarbox", "frame", "polaroid") else 0
     top = bottom = thick[1] if kind in ("letterbox", "frame") else 0
@@ -304,28 +304,28 @@ def bordered(picture: Picture, rng: random.Random, others: list[Picture]) -> Pic
         left, right, top, bottom = rng.choice(
             [(thick[0], 0, 0, 0), (0, thick[0], 0, 0), (0, 0, thick[1], 0), (0, 0, 0, thick[1])]
         )
-    sheet = Image.new("RGB", (picture.width + left + right, picture.height + top + bottom), shade)
-    sheet.paste(picture, (left, top))
+    sheet = Image.new("RGB", (image.width + left + right, image.height + top + bottom), shade)
+    sheet.paste(image, (left, top))
     return sheet
 
 
-def tilted(picture: Picture, rng: random.Random, others: list[Picture]) -> Picture:
+def tilted(image: ImageArray, rng: random.Random, others: list[ImageArray]) -> ImageArray:
     """Turned by 4 to 14 degrees and cut to the largest upright part."""
-    return turned_by(picture, rng.choice([-1, 1]) * rng.uniform(4, 14))
+    return turned_by(image, rng.choice([-1, 1]) * rng.uniform(4, 14))
 
 
-def turned_by(picture: Picture, angle: float) -> Picture:
+def turned_by(image: ImageArray, angle: float) -> ImageArray:
     """Turned counter-clockwise and cut."""
-    turned = picture.rotate(angle, Image.Resampling.BICUBIC, expand=False)
+    turned = image.rotate(angle, Image.Resampling.BICUBIC, expand=False)
     sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
-    width, height = picture.size
-    # The largest crop of the same aspect that lies inside the turned picture.
+    width, height = image.size
+    # The largest crop of the same aspect that lies inside the turned image.
     share = 1 / max(cosine + sine * height / width, cosine + sine * width / height)
     cut_x, cut_y = round(width * (1 - share) / 2) + 1, round(height * (1 - share) / 2) + 1
     return turned.crop((cut_x, cut_y, width - cut_x, height - cut_y))
 
 
-Plant = Callable[[Picture, random.Random, list[Picture]], Picture]
+Plant = Callable[[ImageArray, random.Random, list[ImageArray]], ImageArray]
 PLANTS: dict[str, Plant] = {
     "qr": code,
     "text_overlay": overlay_text,
@@ -342,17 +342,17 @@ PLANTS: dict[str, Plant] = {
 # ---------------------------------------------------------------- the sets
 
 
-def prepared(path: Path, rng: random.Random) -> Picture:
+def prepared(path: Path, rng: random.Random) -> ImageArray:
     """The photograph; one in three enlarged twice, so that sizes differ."""
-    picture = Image.open(path).convert("RGB")
+    image = Image.open(path).convert("RGB")
     if rng.random() < 1 / 3:
-        picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS)
-    return picture
+        image = image.resize((image.width * 2, image.height * 2), Image.Resampling.LANCZOS)
+    return image
 
 
-def encoded(picture: Picture, rng: random.Random) -> bytes:
+def encoded(image: ImageArray, rng: random.Random) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=rng.randint(60, 95), subsampling=rng.choice([0, 2]))
+    image.save(buffer, "JPEG", quality=rng.randint(60, 95), subsampling=rng.choice([0, 2]))
     return buffer.getvalue()
 
 
@@ -360,9 +360,9 @@ def positives(name: str, paths: list[Path]) -> list[bytes]:
     made = []
     for k, path in enumerate(paths):
         rng = random.Random(f"{name} {path.name}")
-        picture = prepared(path, rng)
+        image = prepared(path, rng)
         others = [Image.open(paths[(k + step) % len(paths)]).convert("RGB") for step in (7, 31, 64)]
-        made.append(encoded(PLANTS[name](picture, rng, others), rng))
+        made.append(encoded(PLANTS[name](image, rng, others), rng))
     return made
 
 
@@ -370,33 +370,33 @@ def clean(paths: list[Path]) -> list[bytes]:
     made = []
     for path in paths:
         rng = random.Random(f"clean {path.name}")
-        picture = prepared(path, rng)
-        made.append(encoded(picture, rng))
+        image = prepared(path, rng)
+        made.append(encoded(image, rng))
         share = rng.uniform(0.6, 0.85)
-        width, height = round(picture.width * share), round(picture.height * share)
-        x, y = place(picture, (width, height), rng)
-        made.append(encoded(picture.crop((x, y, x + width, y + height)), rng))
+        width, height = round(image.width * share), round(image.height * share)
+        x, y = place(image, (width, height), rng)
+        made.append(encoded(image.crop((x, y, x + width, y + height)), rng))
     return made
 
 
 # ---------------------------------------------------------------- the figures
 
 
-def values(name: str, pictures: list[bytes]) -> tuple[np.ndarray, float]:
-    """The measure of every picture, and its CPU milliseconds per picture without decoding."""
-    item = filters()[name]
+def values(name: str, images: list[bytes]) -> tuple[np.ndarray, float]:
+    """The measure of every image, and its CPU milliseconds per image without decoding."""
+    item = all_filters()[name]
     assert item.measure is not None and item.raster is not None
     found, spent = [], 0.0
-    for data in pictures:
-        pixels = images.decode(data, item.raster)
+    for data in images:
+        pixels = codec.decode(data, item.raster)
         start = time.process_time()
         found.append(item.measure(pixels))
         spent += time.process_time() - start
-    return np.array(found), 1000 * spent / max(1, len(pictures))
+    return np.array(found), 1000 * spent / max(1, len(images))
 
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
-    """The chance that a positive scores higher than a clean picture; ties count half."""
+    """The chance that a positive scores higher than a clean image; ties count half."""
     order = np.sort(negative)
     below, upto = np.searchsorted(order, positive, "left"), np.searchsorted(order, positive, "right")
     return float((below + upto).mean() / 2 / len(negative))
@@ -422,7 +422,7 @@ def best_bound(positive: np.ndarray, negative: np.ndarray) -> float:
 def bound_of(name: str) -> float:
     import importlib
 
-    return float(importlib.import_module(f"edittools.filters.{name}").BOUND)
+    return float(importlib.import_module(f"edittools.filter.filters.{name}").BOUND)
 
 
 def main() -> None:

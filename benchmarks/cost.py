@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What every filter of `edit filter` costs: CPU milliseconds for one JPEG of 1.5 megapixels, on one core.
 
-usage: cost.py --photos DIR [--only NAME,...] [--pictures N]
+usage: cost.py --photos DIR [--only NAME,...] [--images N]
 
 Four photographs under DIR, side by side at 768x512 each, make one of 1536x1024 (JPEG, quality 90), with as much detail
 per pixel as they have. A filter's cost is the decode at its raster and the measure; filters of one raster share the
-decode, which stands beside it. The median over N pictures is printed beside what the filter says of itself (`cost`,
+decode, which stands beside it. The median over N images is printed beside what the filter says of itself (`cost`,
 which the manual shows). Filters that read the header, or ask a model, have none.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from edittools.filters import Filter, filters, flow
-from edittools.stream import images
+from edittools.filter import Filter, all_filters, flow
+from edittools.stream import codec
 
 
 def joined(paths: list[Path]) -> bytes:
@@ -35,18 +35,20 @@ def joined(paths: list[Path]) -> bytes:
 
 
 def milliseconds(item: Filter, data: bytes, other: bytes) -> tuple[float, float]:
-    """CPU time of decoding one picture (of a pair both) at the filter's raster, and of both steps."""
+    """CPU time of decoding one image (of a pair both) at the filter's raster, and of both steps."""
     assert item.raster is not None
     start = time.process_time()
-    pixels = images.decode(data, item.raster)
+    pixels = codec.decode(data, item.raster)
     if item.measure is not None:
         decoded = time.process_time()
         item.measure(pixels)
     else:
-        assert item.measure_flow is not None
-        target = images.decode(other, item.raster)
+        target = codec.decode(other, item.raster)
         decoded = time.process_time()
-        item.measure_flow(flow.per_cent(flow.dis(pixels, target)), pixels > 127)
+        if item.measure_pair is not None:
+            item.measure_pair(pixels, target)
+        if item.measure_flow is not None:
+            item.measure_flow(flow.per_cent(flow.dis(pixels, target)), pixels > 127)
     return 1000 * (decoded - start), 1000 * (time.process_time() - start)
 
 
@@ -54,14 +56,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--only", default="", help="names, with commas")
-    parser.add_argument("--pictures", type=int, default=24)
+    parser.add_argument("--images", type=int, default=24)
     args = parser.parse_args()
 
     photos = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     rng = random.Random(0)
-    made = [joined(rng.sample(photos, 4)) for _ in range(args.pictures)]
+    made = [joined(rng.sample(photos, 4)) for _ in range(args.images)]
     print(f"{'filter':18}{'decode':>9}{'in all':>9}{'stated':>9}   milliseconds of one core")
-    for name, item in filters().items():
+    for name, item in all_filters().items():
         if item.raster is None or (args.only and name not in args.only.split(",")):
             continue
         milliseconds(item, made[0], made[1])  # what is loaded once is not counted

@@ -6,7 +6,7 @@ Parts: hash, dedup, sizes, photometric, cores, recall, fault. The photographs ar
 in a temporary folder. PYTHON is the interpreter of an environment with the peers (see peers.txt); without it, or
 where a peer cannot be loaded, its rows say so and are not met.
 
-Ratios are of pictures per CPU second (user and system, with children) on one core; the contenders take turns, and
+Ratios are of images per CPU second (user and system, with children) on one core; the contenders take turns, and
 every figure is a median over the rounds. Exit status 0 only if every bar is met.
 """
 
@@ -34,7 +34,7 @@ from stream import Report, run_pipe, sources
 from edittools.dedup.hamming import distance
 
 EDIT = [sys.executable, "-m", "edittools"]
-SIZES = {"0.15": 4, "1.5": 2, "12": 0.08}  # megapixels: pictures, as a multiple of --images
+SIZES = {"0.15": 4, "1.5": 2, "12": 0.08}  # megapixels: images, as a multiple of --images
 DISTANCE = 8  # bits
 FIVE = ("brightness", "saturation", "entropy", "sharpness", "texture")
 PHOTOMETRIC = [word for name in FIVE for word in (f"--{name}", "..")]
@@ -55,11 +55,11 @@ class Bench:
     rows: int
     made: dict[str, list[str]] = field(default_factory=dict)
 
-    def pictures(self, megapixels: str) -> list[str]:
+    def crawl(self, megapixels: str) -> list[str]:
         """JPEG files of a size, made when first asked for."""
         if megapixels not in self.made:
             count = max(2, round(self.images * SIZES[megapixels]))
-            self.made[megapixels] = make_pictures(self.photos, self.folder / megapixels, float(megapixels), count)
+            self.made[megapixels] = make_images(self.photos, self.folder / megapixels, float(megapixels), count)
         return self.made[megapixels]
 
     def peer(self, name: str, paths: list[str]) -> Worker:
@@ -111,7 +111,7 @@ class Worker:
         return lines[-1][:160] if lines else "it ended at once"
 
     def go(self) -> None:
-        """Once over the pictures."""
+        """Once over the images."""
         if self.missing:
             return
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -127,7 +127,7 @@ class Worker:
 
     @property
     def rate(self) -> float | None:
-        """Pictures per CPU second."""
+        """Images per CPU second."""
         return None if self.missing else self.count / statistics.median(self.spent)
 
     def close(self) -> None:
@@ -140,15 +140,15 @@ class Worker:
 # ---------------------------------------------------------------- data
 
 
-def make_pictures(photos: Path | None, folder: Path, megapixels: float, count: int) -> list[str]:
+def make_images(photos: Path | None, folder: Path, megapixels: float, count: int) -> list[str]:
     """JPEG files of a size in pixels. What is enlarged gets grain, so that bytes per pixel are those of a camera."""
     folder.mkdir()
     pick, grain = random.Random(0), np.random.default_rng(0)
     paths = []
-    for k, (picture, _) in enumerate(zip(sources(photos), range(count))):
-        scale = (megapixels * 1e6 / (picture.width * picture.height)) ** 0.5
-        sides = round(picture.width * scale), round(picture.height * scale)
-        pixels = np.asarray(picture.resize(sides, Image.Resampling.LANCZOS)).astype(np.int16)
+    for k, (image, _) in enumerate(zip(sources(photos), range(count))):
+        scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+        sides = round(image.width * scale), round(image.height * scale)
+        pixels = np.asarray(image.resize(sides, Image.Resampling.LANCZOS)).astype(np.int16)
         if scale > 1:
             pixels += grain.normal(0, 3, (*pixels.shape[:2], 1)).round().astype(np.int16)
         path = folder / f"{k:05d}.jpg"
@@ -159,29 +159,29 @@ def make_pictures(photos: Path | None, folder: Path, megapixels: float, count: i
 
 
 def linked(paths: list[str], folder: Path, count: int) -> str:
-    """A folder of `count` files: the pictures again and again, under other names."""
+    """A folder of `count` files: the images again and again, under other names."""
     folder.mkdir()
     for k in range(count):
         os.link(paths[k % len(paths)], folder / f"{k:06d}.jpg")
     return str(folder)
 
 
-def versions(picture: Image.Image) -> Iterator[tuple[str, Image.Image, int]]:
-    """The picture and its copies: kind, pixels, JPEG quality."""
-    width, height = picture.size
-    captioned = picture.copy()
+def versions(image: Image.Image) -> Iterator[tuple[str, Image.Image, int]]:
+    """The image and its copies: kind, pixels, JPEG quality."""
+    width, height = image.size
+    captioned = image.copy()
     draw = ImageDraw.Draw(captioned)
     draw.rectangle((0, int(height * 0.82), width, height), fill="white")
-    draw.text((10, int(height * 0.86)), "a caption laid over the picture", fill="black")
-    yield "original", picture, 92
-    yield "resize50", picture.resize((width // 2, height // 2), Image.Resampling.LANCZOS), 92
-    yield "q20", picture, 20
-    yield "bright", picture.point(lambda v: min(255, int(v * 1.3 + 10))), 92
-    yield "flip", ImageOps.mirror(picture), 92
-    yield "rot90", picture.rotate(90, expand=True), 92
+    draw.text((10, int(height * 0.86)), "a caption laid over the image", fill="black")
+    yield "original", image, 92
+    yield "resize50", image.resize((width // 2, height // 2), Image.Resampling.LANCZOS), 92
+    yield "q20", image, 20
+    yield "bright", image.point(lambda v: min(255, int(v * 1.3 + 10))), 92
+    yield "flip", ImageOps.mirror(image), 92
+    yield "rot90", image.rotate(90, expand=True), 92
     yield "caption", captioned, 92
-    yield "crop10", picture.crop((width // 20, height // 20, width - width // 20, height - height // 20)), 92
-    yield "crop25", picture.crop((width // 8, height // 8, width - width // 8, height - height // 8)), 92
+    yield "crop10", image.crop((width // 20, height // 20, width - width // 20, height - height // 20)), 92
+    yield "crop25", image.crop((width // 8, height // 8, width - width // 8, height - height // 8)), 92
 
 
 # ---------------------------------------------------------------- the parts
@@ -197,7 +197,7 @@ def hashes(bench: Bench) -> None:
     """Reading, decoding and hashing, function against function."""
     bars = {"0.15": (3.5, 4), "1.5": (4.5, 7), "12": (5, None)}
     for megapixels, (imagededup_bar, data_juicer_bar) in bars.items():
-        paths = bench.pictures(megapixels)
+        paths = bench.crawl(megapixels)
         own = Worker(sys.executable, "edittools_phash", paths)
         peers = {"imagededup": bench.peer("imagededup_phash", paths)}
         if data_juicer_bar:
@@ -207,13 +207,13 @@ def hashes(bench: Bench) -> None:
         for (name, peer), bar in zip(peers.items(), (imagededup_bar, data_juicer_bar)):
             bench.ratio(f"perceptual hash, {megapixels} MP: x {name}", own.rate, peer.rate, bar, peer.missing)
         found = {"edittools": own.rate, **{name: peer.rate for name, peer in peers.items()}}
-        bench.report.numbers[f"hash {megapixels} MP"] = {"pictures": len(paths), "per_cpu_s": found}
+        bench.report.numbers[f"hash {megapixels} MP"] = {"images": len(paths), "per_cpu_s": found}
         for worker in (own, *peers.values()):
             worker.close()
 
 
 class DataJuicer:
-    """`dj-process` on a list of pictures, on one core."""
+    """`dj-process` on a list of images, on one core."""
 
     def __init__(self, bench: Bench, name: str, process: list[Any], paths: list[str]) -> None:
         self.bench, self.spent, self.missing = bench, [], ""
@@ -260,7 +260,7 @@ class DataJuicer:
 def whole_dedup(bench: Bench) -> None:
     """Commands from start to end, with references written as JSON lines: what dj-process writes."""
     for megapixels, bar in (("0.15", 6), ("1.5", 7)):
-        paths = bench.pictures(megapixels)
+        paths = bench.crawl(megapixels)
         out = ["-o", str(bench.folder / "unique.jsonl"), "--overwrite"]
         own = [*EDIT, "dedup", str(Path(paths[0]).parent), "-j", "1", "--quiet", *out]
         bench.command(own)
@@ -270,7 +270,7 @@ def whole_dedup(bench: Bench) -> None:
         rate = len(paths) / statistics.median(spent)
         other = None if peer.cpu is None else len(paths) / peer.cpu
         bench.ratio(f"whole edit dedup, {megapixels} MP: x dj-process", rate, other, bar, peer.missing)
-        found = {"pictures": len(paths), "edit_cpu_s": spent, "dj_process_cpu_s": peer.spent}
+        found = {"images": len(paths), "edit_cpu_s": spent, "dj_process_cpu_s": peer.spent}
         bench.report.numbers[f"dedup {megapixels} MP"] = found
 
 
@@ -283,7 +283,7 @@ def beyond_start(bench: Bench, words: list[str], folder: str, few: str, rows: in
 
 
 def header_sizes(bench: Bench) -> None:
-    paths = bench.pictures("1.5")
+    paths = bench.crawl("1.5")
     folder, few = linked(paths, bench.folder / "many", bench.rows), linked(paths, bench.folder / "one", 1)
     words = ["--min-side", "64", "--max-aspect", "3"]
     peer = bench.peer("data_juicer_sizes", paths)
@@ -299,7 +299,7 @@ def header_sizes(bench: Bench) -> None:
 
 
 def photometric(bench: Bench) -> None:
-    paths = bench.pictures("1.5")
+    paths = bench.crawl("1.5")
     few = linked(paths, bench.folder / "first", 1)
     own: list[tuple[float, float]] = []
     libjpeg = Worker(sys.executable, "libjpeg_turbo", paths)
@@ -314,14 +314,14 @@ def photometric(bench: Bench) -> None:
     what = "five photometric filters, 1.5 MP: x cleanvision's nine checks"
     bench.ratio(what, rate, peer.rate, 12, peer.missing)
     found = {"edittools": rate, "libjpeg-turbo": libjpeg.rate, "cleanvision": peer.rate}
-    bench.report.numbers["photometric"] = {"pictures": len(paths), "per_cpu_s": found, "of_whole_cpu_s": own}
+    bench.report.numbers["photometric"] = {"images": len(paths), "per_cpu_s": found, "of_whole_cpu_s": own}
     libjpeg.close()
     peer.close()
 
 
 def two_cores(bench: Bench) -> None:
     """One run with -j 2 against two runs with -j 1 beside each other, each over half of the rows: wall time."""
-    paths = bench.pictures("1.5")
+    paths = bench.crawl("1.5")
     rows = 3 * len(paths) // 2 * 2
     folders = [linked(paths, bench.folder / name, count) for name, count in (("all", rows), ("half", rows // 2))]
     for name, words in (("dedup", ["dedup"]), ("filter", ["filter", *PHOTOMETRIC])):
@@ -358,9 +358,9 @@ def recall(bench: Bench) -> None:
         chosen = random.Random(0).sample(found, min(count, len(found)))
         originals: Iterator[Image.Image] = (Image.open(path).convert("RGB") for path in chosen)
     else:
-        originals = (picture for picture, _ in zip(sources(None), range(count)))
-    for k, picture in enumerate(originals):
-        for kind, copy, quality in versions(picture):
+        originals = (image for image, _ in zip(sources(None), range(count)))
+    for k, image in enumerate(originals):
+        for kind, copy, quality in versions(image):
             path = folder / f"{k:03d}_{kind}.jpg"
             copy.save(path, quality=quality)
             paths.append(str(path))
@@ -425,7 +425,7 @@ def near(plain: np.ndarray, turned: np.ndarray) -> np.ndarray:
 
 
 def fault(bench: Bench) -> None:
-    """1,500 good pictures and a page of HTML with a picture's name: what is left of them?"""
+    """1,500 good images and a page of HTML with an image's name: what is left of them?"""
     folder = bench.folder / "crawl"
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -471,7 +471,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--only", nargs="*", choices=PARTS, help="a part of the benchmark")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (default 5)")
-    parser.add_argument("--images", type=int, default=150, help="half the pictures of 1.5 MP (default 150)")
+    parser.add_argument("--images", type=int, default=150, help="half the images of 1.5 MP (default 150)")
     parser.add_argument("--rows", type=int, default=6000, help="loose files of the sizes part (default 6000)")
     parser.add_argument("--tmp", type=Path, help="where to make the temporary folder")
     given = parser.parse_args()

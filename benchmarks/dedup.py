@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How long the verdict over many fingerprints takes, what memory it needs, and whether it finds what it should.
+"""How long the decisions over many fingerprints takes, what memory it needs, and whether it finds what it should.
 
 usage: dedup.py [--rows 1000000] [--distance 8] [--rotations] [--sample 20000] [--jobs 2] [--json FILE]
        dedup.py --vectors [--rows 1000000] [--dim 512] [--cosine 0.75] [--queries 1000] [--jobs 2] [--json FILE]
 
 Signatures: 90% random, 10% copies of others with up to 8 bits changed; the pairs of a sample are checked against all
-comparisons first. Then the verdict end to end: fingerprints to clusters to the verdict's table.
+comparisons first. Then the decisions end to end: fingerprints to clusters to the decisions's table.
 
 Vectors: 90% evenly spread over the sphere, which is the hardest case for an index, 10% copies of others at a cosine
 between 0.7 and 1, as float16 in a file. Recall is measured on all of the planted pairs, and against an exact search
@@ -30,8 +30,8 @@ from edittools.dedup import kmeans
 from edittools.dedup.cosine import cosine, near_cosine
 from edittools.dedup.decide import decide
 from edittools.dedup.fingerprint import FINGERPRINT
+from edittools.dedup.fingerprint_table import FingerprintTable
 from edittools.dedup.hamming import distance, near_pairs
-from edittools.dedup.prints import Prints
 from edittools.dedup.rule import Rule
 
 BLOCK = 1 << 16
@@ -58,10 +58,10 @@ def brute_force(values: np.ndarray, limit: int) -> set[tuple[int, int]]:
     return pairs
 
 
-def fingerprints(values: np.ndarray, seed: int) -> Prints:
+def fingerprints(values: np.ndarray, seed: int) -> FingerprintTable:
     """The values as fingerprints of rows of one image; the other seven orientations are random."""
     rng = np.random.default_rng(seed)
-    prints = Prints()
+    table = FingerprintTable()
     for start in range(0, len(values), BLOCK):
         part = values[start : start + BLOCK]
         count = len(part)
@@ -85,8 +85,8 @@ def fingerprints(values: np.ndarray, seed: int) -> Prints:
             "detail": pa.array(rng.random(count)),
         }
         made = [columns.get(field.name, pa.nulls(count, field.type)) for field in FINGERPRINT]
-        prints.add(pa.record_batch(made, schema=FINGERPRINT))
-    return prints
+        table.add(pa.record_batch(made, schema=FINGERPRINT))
+    return table
 
 
 def measure_signatures(args: argparse.Namespace) -> dict[str, object]:
@@ -99,12 +99,12 @@ def measure_signatures(args: argparse.Namespace) -> dict[str, object]:
     if found != expected:
         raise SystemExit(1)
     values = signatures(args.rows, 2)
-    prints = fingerprints(values, 3)
+    table = fingerprints(values, 3)
     del values
     clock = Clock()
-    verdict = decide(prints, Rule(limit=args.distance, rotations=args.rotations), args.jobs).table()
+    verdict = decide(table, Rule(limit=args.distance, rotations=args.rotations), args.jobs).table()
     dropped = len(verdict) - verdict.column("duplicate_of").null_count
-    return {"rows": prints.rows, "distance": args.distance, "rotations": args.rotations, "dropped": dropped,
+    return {"rows": table.rows, "distance": args.distance, "rotations": args.rotations, "dropped": dropped,
             **clock.read(), "exact_on_sample": True}  # fmt: skip
 
 

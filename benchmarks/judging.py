@@ -2,7 +2,7 @@
 
     python benchmarks/judging.py [--cases N] [--side N] [--format png|jpeg] [--seconds S] [--photos DIR] [--json FILE]
 
-Two calls per case, 64 in flight; every case has pictures of its own, two of `--side` pixels. The share of the ideal
+Two calls per case, 64 in flight; every case has images of its own, two of `--side` pixels. The share of the ideal
 is taken at the server, from the first call to the last answer; start-up is told beside it.
 """
 
@@ -23,28 +23,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from asking import loopback, noise
 from PIL import Image
+from vlm_requests import loopback, noise
 
 IN_FLIGHT = 64
 TASKS = ("background_change", "color_alter", "subject-add", "style_change")
 PROMPTS = """_context_no_delimit = "You judge."
-_prompts_0shot_two_image_edit_rule = "Two pictures."
+_prompts_0shot_two_image_edit_rule = "Two images."
 _prompts_0shot_tie_rule_SC = "Semantics of <instruction>"
 _prompts_0shot_rule_PQ = "Quality"
 """
 
 
-def pictures(count: int, side: int, photos: str | None) -> list[Image.Image]:
+def images(count: int, side: int, photos: str | None) -> list[Image.Image]:
     """Squares of photographs, or of coarse noise with fine noise over it."""
     rng = np.random.default_rng(0)
     found = []
     if photos:
         files = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))[:count]
         for file in files:
-            picture = Image.open(file).convert("RGB")
-            edge = min(picture.size)
-            found.append(picture.crop((0, 0, edge, edge)).resize((side, side)))
+            image = Image.open(file).convert("RGB")
+            edge = min(image.size)
+            found.append(image.crop((0, 0, edge, edge)).resize((side, side)))
     while not found or (not photos and len(found) < min(count, 64)):
         found.append(Image.fromarray(noise(rng, side)))
     return found
@@ -52,15 +52,15 @@ def pictures(count: int, side: int, photos: str | None) -> list[Image.Image]:
 
 def write_cases(path: str, count: int, side: int, kind: str, photos: str | None) -> None:
     """A benchmark's Parquet file with a result beside every source; no two cases are alike."""
-    shown = pictures(count, side, photos)
+    shown = images(count, side, photos)
     rows = []
     for k in range(count):
         source = shown[k % len(shown)].copy()
         source.putpixel((k % side, k // side % side), (255, 0, 255))
         made = []
-        for picture in (source, source.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
+        for image in (source, source.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
             buffer = io.BytesIO()
-            picture.save(buffer, kind, quality=90)
+            image.save(buffer, kind, quality=90)
             made.append({"bytes": buffer.getvalue(), "path": None})
         words = {"en": f"Change it, number {k}.", "zh": None}
         task = TASKS[k % len(TASKS)]
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--format", choices=["png", "jpeg"], default="png")
     parser.add_argument("--seconds", type=float, default=0.2, help="until the server answers")
-    parser.add_argument("--photos", help="photographs to cut the pictures from")
+    parser.add_argument("--photos", help="photographs to cut the images from")
     parser.add_argument("--json", help="write the numbers here")
     options = parser.parse_args()
 
@@ -90,7 +90,7 @@ def main() -> int:
         done = subprocess.run([*edit, *words], check=True, stderr=subprocess.PIPE, text=True)
         ended, after = time.perf_counter(), os.times()
         seen = ask()
-    waited = re.search(r"waited for pictures (\d+)%", done.stderr)
+    waited = re.search(r"waited for images (\d+)%", done.stderr)
     span = seen.last - seen.first
     numbers: dict[str, Any] = {
         "calls": seen.calls,
@@ -98,7 +98,7 @@ def main() -> int:
         "seconds of the command": round(ended - started, 2),
         "of these before the first call": round(seen.first - started, 2),
         "CPU milliseconds per case": round(1000 * (sum(after[2:4]) - sum(before[2:4])) / options.cases, 2),
-        "the command says it waited for pictures": f"{waited[1]}%" if waited else "no",
+        "the command says it waited for images": f"{waited[1]}%" if waited else "no",
     }
     for name, value in numbers.items():
         print(f"{name:48} {value}")

@@ -3,7 +3,7 @@
     echo '[["edit", "cat", "in/"], ["edit", "cat", "-f", "arrows"]]' | python benchmarks/pipe.py
 
 A program of its own, and a small one: on Linux the peak memory of a process counts that of the process it was
-forked from, which must not be a benchmark full of pictures. The last command writes to /dev/null.
+forked from, which must not be a benchmark full of images. The last command writes to /dev/null.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ usage: rotation.py --photos DIR [--limit N] [--json FILE]
 
 Every photograph under DIR is taken upright, twice (whole, and a crop of it), and turned by four angles; about a third
 is enlarged twice first. Photographs are supposed to be upright as they come: those that are not count as errors. The
-pages are made here: lines of words in a few fonts. `worse` counts pictures that are more crooked after than before.
+pages are made here: lines of words in a few fonts. `worse` counts images that are more crooked after than before.
 The table is of one half of the photographs; --half tuning is of the other. Bounds were chosen with both in sight, so
 that neither is unseen.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from content import WORDS, encoded, font, place, prepared, turned_by
 from PIL import Image, ImageDraw
 
-from edittools.filters.straighten import crooked
+from edittools.filter.straighten import crooked
 
 RANGES = {"upright": (0, 0), "1 to 3 degrees": (1, 3), "3 to 10 degrees": (3, 10), "10 to 15 degrees": (10, 15)}
 
@@ -47,7 +47,7 @@ def page(rng: random.Random) -> Image.Image:
     return sheet
 
 
-def pictures(photos: list[Path], kind: str, ends: tuple[float, float]) -> Iterator[tuple[bytes, float]]:
+def images(photos: list[Path], kind: str, ends: tuple[float, float]) -> Iterator[tuple[bytes, float]]:
     """JPEG files and the degrees by which they are turned clockwise."""
     for path in photos:
         for crop in (False, True):
@@ -74,12 +74,12 @@ def main() -> None:
     random.Random(0).shuffle(photos)
     photos = photos[args.half == "test" :: 2][: args.limit]
     report = {}
-    heads = f"{'pictures':>9}{'turned':>8}{'share':>8}{'median error':>14}{'90%':>7}{'worse':>7}{'ms':>7}"
+    heads = f"{'images':>9}{'turned':>8}{'share':>8}{'median error':>14}{'90%':>7}{'worse':>7}{'ms':>7}"
     print(f"{'':12}{'planted':18}{heads}")
     for kind in ("photographs", "pages"):
         for name, ends in RANGES.items():
             found, planted, spent = [], [], 0.0
-            for data, angle in pictures(photos if kind == "photographs" else photos[::5], kind, ends):
+            for data, angle in images(photos if kind == "photographs" else photos[::5], kind, ends):
                 start = time.process_time()
                 found.append(crooked(data))
                 spent += time.process_time() - start
@@ -87,19 +87,19 @@ def main() -> None:
             turn, truth = np.array(found), np.array(planted)
             error = np.abs(turn - truth)[turn != 0]
             row = {
-                "pictures": len(turn),
+                "images": len(turn),
                 "turned": len(error),
                 "share": len(error) / len(turn),
                 "median_error": float(np.median(error)) if len(error) else None,
                 "error_of_90_percent": float(np.quantile(error, 0.9)) if len(error) else None,
                 "worse": int((error >= np.abs(truth[turn != 0])).sum()),
-                "ms_per_picture": 1000 * spent / len(turn),
+                "ms_per_image": 1000 * spent / len(turn),
             }
             report[f"{kind}, {name}"] = row
             middle, most = (f"{v:.2f}" if v is not None else "-" for v in list(row.values())[3:5])
             print(
-                f"{kind:12}{name:18}{row['pictures']:9}{row['turned']:8}{row['share']:8.1%}{middle:>14}{most:>7}"
-                f"{row['worse']:7}{row['ms_per_picture']:7.1f}",
+                f"{kind:12}{name:18}{row['images']:9}{row['turned']:8}{row['share']:8.1%}{middle:>14}{most:>7}"
+                f"{row['worse']:7}{row['ms_per_image']:7.1f}",
                 flush=True,
             )
     if args.json:

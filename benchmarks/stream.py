@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib
 import io
 import json
+import math
 import os
 import platform
 import resource
@@ -39,18 +41,18 @@ from PIL import Image
 
 from edittools.record import COLUMNS
 from edittools.stream.batch import Batch, Shard
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.files import RangeReader, etag
 from edittools.stream.history import History, digest
+from edittools.stream.ipc import BATCH_ROWS as IPC_ROWS
+from edittools.stream.ipc import Counts
+from edittools.stream.opening import open_source
 from edittools.stream.shards import read_footer, write_parquet
-from edittools.stream.sink import ShardSetSink
-from edittools.stream.source import open_source
 from edittools.stream.tar import TarReader, samples
-from edittools.stream.wire import BATCH_ROWS as WIRE_ROWS
-from edittools.stream.wire import Counts
+from edittools.stream.writers.shards import ShardSetSink
 
 EDIT = str(Path(sys.executable).with_name("edit"))
-PICTURE_BYTES = (98_000, 394_000)
+IMAGE_BYTES = (98_000, 394_000)
 SHARD_ROWS = 1000
 PIPE_SHARDS, PIPE_SHARD_ROWS = 100, 10_000
 STORE_BYTES = 96_000_000
@@ -78,6 +80,8 @@ class Line:
 class Report:
     lines: list[Line] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
+    deadline: float = math.inf  # of time.monotonic(): what has not begun by then is left out
+    owed: list[str] = field(default_factory=list)  # what was left out or failed, and why
 
     def add(
         self, what: str, value: float | None, bar: float | None, unit: str, least: bool = True, note: str = ""
@@ -86,6 +90,17 @@ class Report:
         self.lines.append(line)
         print(_row(line), flush=True)
 
+    def late(self, what: str) -> bool:
+        """Is it too late to begin? Then it is said, and owed."""
+        if time.monotonic() < self.deadline:
+            return False
+        self.owe(what, "the time is up")
+        return True
+
+    def owe(self, what: str, why: str) -> None:
+        self.owed.append(f"{what}: {why}")
+        self.add(what, None, None, "", note=why)
+
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
         """What fails here is a line that says why, and ends nothing else."""
@@ -93,7 +108,7 @@ class Report:
             yield
         except Exception as error:
             traceback.print_exc()
-            self.add(what, None, None, "", note=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+            self.owe(what, f"{type(error).__name__}: {error}".splitlines()[0][:200])
 
     def write(self, path: Path | None) -> None:
         """All numbers so far, where there is a path."""
@@ -101,7 +116,8 @@ class Report:
             return
         machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
         lines = [{**asdict(line), "met": line.met} for line in self.lines]
-        record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": self.numbers}
+        record = {"machine": machine, "python": platform.python_version(), "lines": lines, "numbers": self.numbers,
+                  "owed": self.owed}  # fmt: skip
         path.write_text(json.dumps(record, indent=1) + "\n")
 
     def end(self, path: Path | None) -> int:
@@ -109,6 +125,8 @@ class Report:
         self.write(path)
         barred = [line for line in self.lines if line.bar is not None]
         met, unmeasured = sum(line.met for line in barred), sum(line.value is None for line in barred)
+        for what in self.owed:
+            print(f"owed: {what}")
         print(f"{met} of {len(barred)} bars met" + (f", {unmeasured} not measured" if unmeasured else ""))
         return 0 if met == len(barred) else 1
 
@@ -185,7 +203,7 @@ def pipes_in_turns(pipes: list[list[list[str]]], folder: Path, repeats: int) -> 
 
 
 @dataclass
-class Picture:
+class ImageArray:
     data: bytes
     width: int
     height: int
@@ -197,8 +215,8 @@ def sources(photos: Path | None) -> Iterator[Image.Image]:
     generator = np.random.default_rng(0)
     while True:
         for path in paths:
-            with Image.open(path) as picture:
-                yield picture.convert("RGB")
+            with Image.open(path) as image:
+                yield image.convert("RGB")
         if not paths:
             layers = [
                 np.asarray(
@@ -209,26 +227,26 @@ def sources(photos: Path | None) -> Iterator[Image.Image]:
             yield Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
 
 
-def make_pictures(photos: Path | None, size: int, count: int) -> list[Picture]:
-    """JPEG files of about `size` bytes: pictures enlarged until their encoding is that long."""
+def make_images(photos: Path | None, size: int, count: int) -> list[ImageArray]:
+    """JPEG files of about `size` bytes: images enlarged until their encoding is that long."""
     made = []
-    for picture, _ in zip(sources(photos), range(count)):
+    for image, _ in zip(sources(photos), range(count)):
         scale = 1.0
         data = b""
         for _ in range(4):
-            sides = [max(16, round(side * scale)) for side in picture.size]
+            sides = [max(16, round(side * scale)) for side in image.size]
             buffer = io.BytesIO()
-            picture.resize((sides[0], sides[1])).save(buffer, "JPEG", quality=90)
+            image.resize((sides[0], sides[1])).save(buffer, "JPEG", quality=90)
             data = buffer.getvalue()
             if abs(len(data) / size - 1) < 0.05:
                 break
             scale *= (size / len(data)) ** 0.5
-        made.append(Picture(data, *sides))
+        made.append(ImageArray(data, *sides))
     return made
 
 
 def make_facts(count: int) -> list[dict[str, Any]]:
-    """A small JSON object per row: what a captioned crawl says about a picture."""
+    """A small JSON object per row: what a captioned crawl says about an image."""
     return [
         {
             "id": f"{k:08d}",
@@ -240,17 +258,17 @@ def make_facts(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def make_batch(facts: list[dict[str, Any]], pictures: list[Picture], files: list[str] | None) -> pa.RecordBatch:
-    """Rows with their picture inline, or as a reference to a loose file."""
+def make_batch(facts: list[dict[str, Any]], images: list[ImageArray], files: list[str] | None) -> pa.RecordBatch:
+    """Rows with their image inline, or as a reference to a loose file."""
     targets = []
     for k, _ in enumerate(facts):
-        picture = pictures[k % len(pictures)]
-        value: dict[str, Any] = {"width": picture.width, "height": picture.height, "format": "jpeg"}
+        image = images[k % len(images)]
+        value: dict[str, Any] = {"width": image.width, "height": image.height, "format": "jpeg"}
         if files is None:
-            value["bytes"] = picture.data
+            value["bytes"] = image.data
         else:
             path = files[k % len(files)]
-            value.update(file=path, offset=0, length=len(picture.data), etag=etag(path))
+            value.update(file=path, offset=0, length=len(image.data), etag=etag(path))
         targets.append(value)
     names = ("id", "task", "target", "caption", "provenance")
     schema = pa.schema([(name, COLUMNS[name]) for name in names])
@@ -273,139 +291,150 @@ def write_set(folder: str, batches: list[pa.RecordBatch]) -> None:
 
 
 def bytes_in_and_out(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
+    for size in IMAGE_BYTES:
+        count = 2000 if size < 200_000 else 800
+        images = make_images(photos, size, 64)
+        shifted = [images[k % len(images)] for k in range(count)]
+        label = f"{size // 1000} KB"
+        bytes_in(report, folder, shifted, label, repeats)
+        bytes_out(report, folder, shifted, label, repeats)
+        for name in ("loose", "webdataset", "set"):
+            shutil.rmtree(folder / name)
+
+
+def bytes_in(report: Report, folder: Path, shifted: list[ImageArray], label: str, repeats: int) -> None:
+    """Leaves the same rows behind as FOLDER/set, FOLDER/webdataset and FOLDER/raw."""
     import webdataset
 
-    for size in PICTURE_BYTES:
-        count = 2000 if size < 200_000 else 800
-        pictures = make_pictures(photos, size, 64)
-        facts = make_facts(count)
-        total = sum(len(pictures[k % len(pictures)].data) for k in range(count))
-        loose = folder / "loose"
-        loose.mkdir()
-        paths = []
-        for k in range(count):
-            path = loose / f"{k:08d}.jpg"
-            path.write_bytes(pictures[k % len(pictures)].data)
-            paths.append(str(path))
-        pieces = [slice(k, k + WIRE_ROWS) for k in range(0, count, WIRE_ROWS)]
-        shifted = [pictures[k % len(pictures)] for k in range(count)]
-        inline = [make_batch(facts[piece], shifted[piece], None) for piece in pieces]
-        referring = [make_batch(facts[piece], shifted[piece], paths[piece]) for piece in pieces]
+    count, total = len(shifted), sum(len(image.data) for image in shifted)
+    facts = make_facts(count)
+    loose = folder / "loose"
+    loose.mkdir()
+    paths = []
+    for k in range(count):
+        path = loose / f"{k:08d}.jpg"
+        path.write_bytes(shifted[k].data)
+        paths.append(str(path))
+    pieces = [slice(k, k + IPC_ROWS) for k in range(0, count, IPC_ROWS)]
+    inline = [make_batch(facts[piece], shifted[piece], None) for piece in pieces]
+    referring = [make_batch(facts[piece], shifted[piece], paths[piece]) for piece in pieces]
 
-        webdataset_folder = folder / "webdataset"
-        webdataset_folder.mkdir()
+    webdataset_folder = folder / "webdataset"
+    webdataset_folder.mkdir()
 
-        def peer(load: Callable[[int], bytes], facts: list = facts, place: Path = webdataset_folder) -> None:
-            with webdataset.ShardWriter(str(place / "%05d.tar"), maxcount=SHARD_ROWS, verbose=0) as writer:
-                for k, fact in enumerate(facts):
-                    writer.write({"__key__": fact["id"], "target.jpg": load(k), "json": fact})
+    def peer(load: Callable[[int], bytes]) -> None:
+        with webdataset.ShardWriter(str(webdataset_folder / "%05d.tar"), maxcount=SHARD_ROWS, verbose=0) as writer:
+            for k, fact in enumerate(facts):
+                writer.write({"__key__": fact["id"], "target.jpg": load(k), "json": fact})
 
-        def product(batches: list[pa.RecordBatch], place: Path = folder) -> None:
-            shutil.rmtree(place / "set", ignore_errors=True)
-            write_set(str(place / "set"), batches)
+    def product(batches: list[pa.RecordBatch]) -> None:
+        shutil.rmtree(folder / "set", ignore_errors=True)
+        write_set(str(folder / "set"), batches)
 
-        def tarfile_write(shifted: list[Picture] = shifted, facts: list = facts, place: Path = folder) -> None:
-            with tarfile.open(place / "tarfile.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-                for picture, fact in zip(shifted, facts):
-                    for ending, data in ((".target.jpg", picture.data), (".json", json.dumps(fact).encode())):
-                        member = tarfile.TarInfo(fact["id"] + ending)
-                        member.size = len(data)
-                        tar.addfile(member, io.BytesIO(data))
+    def tarfile_write() -> None:
+        with tarfile.open(folder / "tarfile.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for image, fact in zip(shifted, facts):
+                for ending, data in ((".target.jpg", image.data), (".json", json.dumps(fact).encode())):
+                    member = tarfile.TarInfo(fact["id"] + ending)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
 
-        def raw_write(shifted: list[Picture] = shifted, place: Path = folder) -> None:
-            with open(place / "raw", "wb", buffering=0) as file:
-                for picture in shifted:
-                    file.write(picture.data)
+    def raw_write() -> None:
+        with open(folder / "raw", "wb", buffering=0) as file:
+            for image in shifted:
+                file.write(image.data)
 
-        def memory(k: int, shifted: list[Picture] = shifted) -> bytes:
-            return shifted[k].data
+    def memory(k: int) -> bytes:
+        return shifted[k].data
 
-        def disk(k: int, paths: list[str] = paths) -> bytes:
-            with open(paths[k], "rb") as file:
-                return file.read()
+    def disk(k: int) -> bytes:
+        with open(paths[k], "rb") as file:
+            return file.read()
 
-        written = take_turns(
-            {
-                "raw": raw_write,
-                "webdataset": functools.partial(peer, memory),
-                "edittools": functools.partial(product, inline),
-                "webdataset, loose files": functools.partial(peer, disk),
-                "edittools, loose files": functools.partial(product, referring),
-                "tarfile": tarfile_write,
-            },
-            repeats,
-        )
-        label = f"{size // 1000} KB"
-        write = rates(written, count)
-        report.numbers[f"write {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": write, "times": written}
-        for way, name in (("", "inline"), (", loose files", "from loose files")):
-            ratio = write["edittools" + way] / write["webdataset" + way]
-            report.add(f"write {label} {name}: x webdataset ShardWriter", ratio, 1.5, "x")
+    written = take_turns(
+        {
+            "raw": raw_write,
+            "webdataset": functools.partial(peer, memory),
+            "edittools": functools.partial(product, inline),
+            "webdataset, loose files": functools.partial(peer, disk),
+            "edittools, loose files": functools.partial(product, referring),
+            "tarfile": tarfile_write,
+        },
+        repeats,
+    )
+    write = rates(written, count)
+    report.numbers[f"write {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": write, "times": written}
+    for way, name in (("", "inline"), (", loose files", "from loose files")):
+        ratio = write["edittools" + way] / write["webdataset" + way]
+        report.add(f"write {label} {name}: x webdataset ShardWriter", ratio, 1.5, "x")
+    product(inline)
 
-        tars = sorted(str(path) for path in webdataset_folder.glob("*.tar"))
-        expected = total
 
-        def read_webdataset(tars: list[str] = tars, expected: int = expected) -> None:
-            data = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
-            assert sum(len(sample["target.jpg"]) for sample in data) == expected
+def bytes_out(report: Report, folder: Path, shifted: list[ImageArray], label: str, repeats: int) -> None:
+    import webdataset
 
-        def read_tarfile(tars: list[str] = tars, expected: int = expected) -> None:
-            found = 0
-            for path in tars:
-                with tarfile.open(path, "r|") as tar:
-                    for member in tar:
-                        stream = tar.extractfile(member)
-                        assert stream is not None
-                        data = stream.read()
-                        found += len(data) if member.name.endswith("jpg") else 0
-            assert found == expected
+    count, total = len(shifted), sum(len(image.data) for image in shifted)
+    tars = sorted(str(path) for path in (folder / "webdataset").glob("*.tar"))
 
-        def read_references(place: str = str(folder / "set"), expected: int = expected) -> None:
-            fetcher = Fetcher()
-            found = 0
-            for batch in open_source([place]).batches(lambda shard: True):
-                for reference in leaf_references(batch.rows.column("target")):
-                    assert reference is not None
-                    found += len(fetcher.get(reference))
-            assert found == expected
+    def read_webdataset() -> None:
+        data = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+        assert sum(len(sample["target.jpg"]) for sample in data) == total
 
-        def read_tar(place: str = str(folder / "set" / "00000.tar"), expected: int = expected) -> None:
-            reader = RangeReader(place)
-            found = 0
-            for _, group in samples(TarReader(reader.read, place).members()):
-                for ending, member in group:
-                    data = reader.read(member.offset, member.size)
-                    if ending == "json":
-                        json.loads(data)
-                    else:
-                        found += len(data)
-            reader.close()
-            assert found == expected
+    def read_tarfile() -> None:
+        found = 0
+        for path in tars:
+            with tarfile.open(path, "r|") as tar:
+                for member in tar:
+                    stream = tar.extractfile(member)
+                    assert stream is not None
+                    data = stream.read()
+                    found += len(data) if member.name.endswith("jpg") else 0
+        assert found == total
 
-        def raw_read(path: Path = folder / "raw", shifted: list[Picture] = shifted) -> None:
-            descriptor = os.open(path, os.O_RDONLY)
-            offset = 0
-            for picture in shifted:
-                offset += len(os.pread(descriptor, len(picture.data), offset))
-            os.close(descriptor)
+    def read_references() -> None:
+        fetcher = Fetcher()
+        found = 0
+        for batch in open_source([str(folder / "set")]).batches(lambda shard: True):
+            for reference in image_references(batch.rows.column("target")):
+                assert reference is not None
+                found += len(fetcher.get(reference))
+        assert found == total
 
-        product(inline)
-        readings = take_turns(
-            {
-                "raw": raw_read,
-                "webdataset": read_webdataset,
-                "edittools": read_references,
-                "edittools, tar only": read_tar,
-                "tarfile": read_tarfile,
-            },
-            repeats,
-        )
-        read = rates(readings, count)
-        report.numbers[f"read {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": read, "times": readings}
-        for way, name in (("", "by reference"), (", tar only", "from the tar alone")):
-            report.add(f"read {label} {name}: x webdataset", read["edittools" + way] / read["webdataset"], 1, "x")
-        for path in (loose, webdataset_folder, folder / "set"):
-            shutil.rmtree(path)
+    def read_tar() -> None:
+        place = str(folder / "set" / "00000.tar")
+        reader = RangeReader(place)
+        found = 0
+        for _, group in samples(TarReader(reader.read, place).members()):
+            for ending, member in group:
+                data = reader.read(member.offset, member.size)
+                if ending == "json":
+                    json.loads(data)
+                else:
+                    found += len(data)
+        reader.close()
+        assert found == total
+
+    def raw_read() -> None:
+        descriptor = os.open(folder / "raw", os.O_RDONLY)
+        offset = 0
+        for image in shifted:
+            offset += len(os.pread(descriptor, len(image.data), offset))
+        os.close(descriptor)
+
+    readings = take_turns(
+        {
+            "raw": raw_read,
+            "webdataset": read_webdataset,
+            "edittools": read_references,
+            "edittools, tar only": read_tar,
+            "tarfile": read_tarfile,
+        },
+        repeats,
+    )
+    read = rates(readings, count)
+    report.numbers[f"read {label}"] = {"rows": count, "bytes": total, "rows_per_cpu_s": read, "times": readings}
+    for way, name in (("", "by reference"), (", tar only", "from the tar alone")):
+        report.add(f"read {label} {name}: x webdataset", read["edittools" + way] / read["webdataset"], 1, "x")
 
 
 # ---------------------------------------------------------------- 3 and 5: a million rows without pixels
@@ -418,16 +447,16 @@ CAPTIONED = [*SHARDED, "caption", "scores"]
 
 
 def make_large_set(folder: Path, columns: list[str]) -> str:
-    """A valid set of a million rows with tiny pictures: one shard is written, the others are copies of it."""
+    """A valid set of a million rows with tiny images: one shard is written, the others are copies of it."""
     place = folder / f"million-{len(columns)}"
     tiny = io.BytesIO()
     Image.new("RGB", (640, 480)).save(tiny, "JPEG", quality=1)
-    pictures = [Picture(tiny.getvalue(), 640, 480)]
+    images = [ImageArray(tiny.getvalue(), 640, 480)]
     generator = np.random.default_rng(0)
     batches = []
     facts = make_facts(PIPE_SHARD_ROWS)
-    for start in range(0, PIPE_SHARD_ROWS, WIRE_ROWS):
-        rows = make_batch(facts[start : start + WIRE_ROWS], pictures, None)
+    for start in range(0, PIPE_SHARD_ROWS, IPC_ROWS):
+        rows = make_batch(facts[start : start + IPC_ROWS], images, None)
         values = generator.uniform(1, 1000, rows.num_rows).round(3)
         scores = pa.StructArray.from_arrays([pa.array(values)], names=["sharpness"])
         batches.append(rows.append_column("scores", scores))
@@ -464,8 +493,8 @@ BARE_READ = f"""{_BARE}
 for path in sorted(glob.glob(sys.argv[1] + "/*.parquet")):
     for batch in pq.ParquetFile(path).iter_batches(4096):
         writer = writer or pa.ipc.new_stream(out, batch.schema)
-        for start in range(0, batch.num_rows, {WIRE_ROWS}):
-            writer.write_batch(batch.slice(start, {WIRE_ROWS}))
+        for start in range(0, batch.num_rows, {IPC_ROWS}):
+            writer.write_batch(batch.slice(start, {IPC_ROWS}))
 writer.close()
 out.close()
 """
@@ -612,32 +641,56 @@ def store(report: Report, folder: Path) -> None:
 
 
 def colours(report: Report) -> None:
-    """Pictures with the profiles of the tests, decoded by us and converted by littleCMS on its own: mean error."""
+    """Images with the profiles of the tests, decoded by us and converted by littleCMS on its own: mean error."""
     from PIL import ImageCms
 
-    from edittools.stream import images
+    from edittools.stream import codec
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import test_colour as made
+    made, deep = _of_tests("test_colour"), _of_tests("test_depth")
 
     rgb = next(sources(None))
     inks = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
     press = Image.fromarray(inks, "CMYK").resize((512, 512), Image.Resampling.BICUBIC)
     kinds = [("Display P3", rgb, made.P3), ("Adobe RGB", rgb, made.ADOBE), ("ProPhoto RGB", rgb, made.WIDE)]
     kinds += [("grey, gamma 1.8", rgb.convert("L"), made.of_grey(1.8)), ("CMYK", press, made.PRESS)]
-    for name, picture, profile in kinds:
+    for name, image, profile in kinds:
         for kind in ("TIFF", "JPEG"):
             buffer = io.BytesIO()
             options = {"quality": 95} if kind == "JPEG" else {}
-            picture.save(buffer, kind, icc_profile=profile, **options)
+            image.save(buffer, kind, icc_profile=profile, **options)
             with Image.open(buffer) as stored:
                 stored.load()
                 truth = ImageCms.profileToProfile(
                     stored, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
                     renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB",
                 )  # fmt: skip
-            error = np.abs(images.decode(buffer.getvalue()).astype(float) - np.asarray(truth)).mean()
+            error = np.abs(codec.decode(buffer.getvalue()).astype(float) - np.asarray(truth)).mean()
             report.add(f"{name}, {kind}: mean error against littleCMS", float(error), 1, "levels", least=False)
+    for name, profile in deep.PROFILES.items():
+        array = deep.samples(grey=profile[16:20] == b"GRAY")
+        error = np.abs(codec.decode(deep.png(array, profile)) - deep.converted(array, profile)).max()
+        report.add(f"{name}, 16 bits: largest error against littleCMS", float(error), 1, "levels", least=False)
+
+
+def walk(report: Report, folder: Path) -> None:
+    """How often `edit shard` opens the images of a crawl, and the sidecars beside them."""
+    crawl = folder / "crawl"
+    made = _of_tests("conftest").make_crawl(crawl, 120)
+    for inside in list(made)[::4]:
+        (crawl / inside).with_suffix(".json").write_text('{"number": 1}')
+    times = _of_tests("test_opened_once").opened(folder, crawl, "shard", crawl, "-o", folder / "out")
+    for what, names in (("an image", set(made)), ("a sidecar", set(times) - set(made))):
+        opens = statistics.mean(times[name] for name in names)
+        report.add(f"edit shard of a crawl: opens of {what}", opens, 1, "times", least=False, note="0.1.0: 2")
+
+
+def _of_tests(name: str) -> Any:
+    """A module of the tests, which makes what is measured here, too."""
+    tests = Path(__file__).parents[1] / "tests"
+    for place in (tests, tests / "stream"):
+        if str(place) not in sys.path:
+            sys.path.insert(0, str(place))
+    return importlib.import_module(name)
 
 
 # ---------------------------------------------------------------- the run
@@ -645,10 +698,10 @@ def colours(report: Report) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
+    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the images from")
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
-    parts_of = ["bytes", "colours", "pipes", "start", "store"]
+    parts_of = ["bytes", "colours", "pipes", "start", "store", "walk"]
     parser.add_argument("--only", nargs="*", choices=parts_of, help="a part of the benchmark")
     parser.add_argument("--tmp", type=Path, help="where to make the temporary folder")
     given = parser.parse_args()
@@ -662,6 +715,7 @@ def main() -> None:
         "pipes": functools.partial(pipes, report, repeats=given.repeats),
         "store": functools.partial(store, report),
         "colours": lambda folder: colours(report),
+        "walk": functools.partial(walk, report),
     }
     for name, part in parts.items():
         if not given.only or name in given.only:

@@ -2,8 +2,8 @@
 
     python benchmarks/train.py [--json FILE] [--only NAME ...] [--repeats N] [--photos DIR]
 
-`buckets` plans a log-normal mix of sizes and ratios with one to three references; `loader` reads pictures and stored
-features; `overfit` lets tiny models of the three systems learn eight pairs by heart. Times are CPU seconds (see
+`buckets` plans a log-normal mix of sizes and ratios with one to three references; `loader` reads images and stored
+features; `overfit` lets tiny models of the three architectures learn eight pairs by heart. Times are CPU seconds (see
 stream.py); everything is made in a temporary folder and removed again.
 """
 
@@ -22,17 +22,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from stream import Report, make_batch, make_facts, make_pictures, rates, take_turns, write_set
+from stream import Report, make_batch, make_facts, make_images, rates, take_turns, write_set
 
-from edittools.models.pictures import fit, fit_box, to_tensor
-from edittools.stream.images import MAX_PIXELS
-from edittools.stream.source import open_source
+from edittools.nets.images import fit, fit_box, to_tensor
+from edittools.stream.codec import MAX_PIXELS
+from edittools.stream.opening import open_source
 from edittools.train import load_recipe
-from edittools.train.features import Keys, Store, Stored, Writer
-from edittools.train.plan import Plan, Sample
-from edittools.train.rows import TARGET, Row, ShardRows
+from edittools.train.bucket_sampler import BucketSampler, TrainSample
+from edittools.train.features import FeatureStore, FeatureWriter, Keys, Stored
+from edittools.train.rows import TARGET, ShardRows, TrainRow
 
-RATIOS = ["2:1", "16:9", "3:2", "4:3", "1:1"]  # SPEC T3
+RATIOS = ["2:1", "16:9", "3:2", "4:3", "1:1"]  # FireRed 3.2
 SIDE, MULTIPLE, BUDGET = 512, 16, 12288
 
 
@@ -44,13 +44,13 @@ class SizedRows:
 
     data_id = "sizes"
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[TrainRow]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> TrainRow:
         return self.rows[index]
 
 
@@ -65,7 +65,7 @@ def log_normal_mix(count: int) -> SizedRows:
     references = random.integers(1, 4, count).tolist()
     return SizedRows(
         [
-            Row(
+            TrainRow(
                 f"{k:08d}",
                 "edit",
                 "edit",
@@ -79,15 +79,15 @@ def log_normal_mix(count: int) -> SizedRows:
 
 
 def buckets(report: Report, folder: Path) -> None:
-    overrides = {"sides": [SIDE, SIDE], "ratios": RATIOS, "batch_tokens": BUDGET}
+    overrides = {"resolution": [SIDE, SIDE], "ratios": RATIOS, "batch_tokens": BUDGET}
     recipe = load_recipe("demo", overrides)
     for count in (20_000, 100_000, 1_000_000):
         rows = log_normal_mix(count)
         cpu, wall = time.process_time(), time.perf_counter()
-        plan = Plan(recipe, rows, MULTIPLE, MULTIPLE)  # type: ignore[arg-type]  # no pictures
+        sampler = BucketSampler(recipe, rows, MULTIPLE, MULTIPLE)  # type: ignore[arg-type]  # no images
         planned, waited = time.process_time() - cpu, time.perf_counter() - wall
         cpu = time.process_time()
-        use = plan.use()
+        use = sampler.use()
         numbers = {
             **dataclasses.asdict(use),
             "plan_cpu_s": planned,
@@ -105,19 +105,19 @@ def buckets(report: Report, folder: Path) -> None:
 # ---------------------------------------------------------------- loader
 
 
-def with_pillow(picture: Image.Image) -> np.ndarray:
+def with_pillow(image: Image.Image) -> np.ndarray:
     """Scaled and cut as fit() does it, by Pillow."""
-    box = fit_box(picture.height, picture.width, SIDE, SIDE)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))
+    box = fit_box(image.height, image.width, SIDE, SIDE)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))
 
 
 def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> None:
-    """Rows of one picture, cut to 512 x 512, from one shard set; of two sizes."""
+    """Rows of one image, cut to 512 x 512, from one shard set; of two sizes."""
     import webdataset
 
     count = 200
     for size in (150_000, 400_000):  # bytes of a JPEG: about 650 x 650 and 1300 x 1300
-        made = make_pictures(photos, size, 50)
+        made = make_images(photos, size, 50)
         name = f"set-{size}"
         write_set(str(folder / name), [make_batch(make_facts(count), made * (count // 50), None)])
 
@@ -125,7 +125,7 @@ def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> N
             rows = ShardRows(open_source([str(folder / name)]), {"original": "caption"}, ("en",), "", MAX_PIXELS)
             assert len(rows) == count
             for k in range(count):
-                to_tensor(fit(rows.picture(k, TARGET, (SIDE, SIDE)), SIDE, SIDE))
+                to_tensor(fit(rows.image(k, TARGET, (SIDE, SIDE)), SIDE, SIDE))
 
         def theirs(name: str = name) -> None:
             tar, found = str(folder / name / "00000.tar"), 0
@@ -138,9 +138,9 @@ def pixels(report: Report, folder: Path, photos: Path | None, repeats: int) -> N
         found = rates(times, count)
         sizes = [(p.width, p.height, len(p.data)) for p in made]
         side = int(np.mean([(w * h) ** 0.5 for w, h, _ in sizes]))
-        report.numbers[f"pixels {size}"] = {"rows_per_cpu_s": found, "times": times, "pictures": sizes}
+        report.numbers[f"pixels {size}"] = {"rows_per_cpu_s": found, "times": times, "images": sizes}
         ratio = found["ours"] / found["webdataset"]
-        report.add(f"pictures of {side}² cut to 512²: x webdataset with Pillow", ratio, 2, "x")
+        report.add(f"images of {side}² cut to 512²: x webdataset with Pillow", ratio, 2, "x")
 
 
 def cached(report: Report, folder: Path, repeats: int) -> None:
@@ -150,19 +150,19 @@ def cached(report: Report, folder: Path, repeats: int) -> None:
     target, reference = torch.randn(2, 16, 64, 64, generator=random)
     states = torch.randn(300, 3584, generator=random)
     texts = {("instruction", "en"): "change it"}
-    rows = SizedRows([Row(f"{k:08d}", "edit", "edit", texts, [(SIDE, SIDE)], (SIDE, SIDE)) for k in range(count)])
+    rows = SizedRows([TrainRow(f"{k:08d}", "edit", "edit", texts, [(SIDE, SIDE)], (SIDE, SIDE)) for k in range(count)])
     rows.place = lambda index, which: f"{index} {which}"  # type: ignore[attr-defined]
     rows.content = rows.place  # type: ignore[attr-defined]
     keys = Keys({"latents": "vae", "conditions": "vlm"}, rows, {})  # type: ignore[arg-type]
-    samples = [Sample(k, "change it", (0,), ((SIDE, SIDE), (SIDE, SIDE))) for k in range(count)]
-    writer = Writer(folder / "features", torch.bfloat16)
+    samples = [TrainSample(k, "change it", (0,), ((SIDE, SIDE), (SIDE, SIDE))) for k in range(count)]
+    writer = FeatureWriter(folder / "features", torch.bfloat16)
     for sample in samples:
         made, source, goal = keys.all(sample)[0], *keys.all(sample)[:0:-1]
         writer.add(made, {"states": states})
         writer.add(source, {"latents": reference})
         writer.add(goal, {"latents": target})
     writer.flush()
-    store = Store(folder / "features")
+    store = FeatureStore(folder / "features")
     stored = Stored(store, keys)
     paths = sorted((folder / "features").glob("*.safetensors"))
     total = sum(path.stat().st_size for path in paths)
@@ -173,7 +173,7 @@ def cached(report: Report, folder: Path, repeats: int) -> None:
             found = [stored(samples[k]) for k in order[start : start + batch]]
             torch.stack([each.target for each in found])
             torch.stack([each.references[0] for each in found])
-            torch.stack([each.conditions["states"] for each in found])
+            torch.stack([each.conditioning["states"] for each in found])
 
     buffer = bytearray(total // count * batch)
 
@@ -200,26 +200,26 @@ def loader(report: Report, folder: Path, photos: Path | None, repeats: int) -> N
 
 
 def overfit(report: Report, folder: Path, steps: int) -> None:
-    """Tiny models of the three systems learn eight pairs by heart: results against decode(encode(target)).
+    """Tiny models of the three architectures learn eight pairs by heart: results against decode(encode(target)).
 
-    The autoencoders have learnt the pictures first: a random one decodes everything to nearly the same, and any result
+    The autoencoders have learnt the images first: a random one decodes everything to nearly the same, and any result
     would look right. What another row's target scores stands beside, to show that they do not.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from tiny_architectures import E1_NEW, FIRERED_NEW, STEP1X_NEW, save_e1, save_firered, save_step1x
     from tiny_autoencoders import save_taught
-    from tiny_systems import E1_NEW, FIRERED_NEW, STEP1X_NEW, save_e1, save_firered, save_step1x
     from training import MemoryRows, pairs, run
 
-    from edittools.models.editors import EditRequest
-    from edittools.models.run_folder import load as load_run
+    from edittools.nets.editor import EditRequest
+    from edittools.nets.run_folder import load as load_run
 
     rows = MemoryRows(pairs(8, side=32))
-    pictures = [picture for _, each in rows.rows for picture in each]
+    images = [image for _, each in rows.rows for image in each]
     save_firered(folder / "firered")
     save_e1(folder / "imgedit_e1")
     _, dropped = save_step1x(folder / "step1x", "1.1")
     for name in ("firered", "step1x", "imgedit_e1"):
-        save_taught(folder / name / "vae", pictures)
+        save_taught(folder / name / "vae", images)
     models = {
         "firered": {"weights": str(folder / "firered"), "transformer": FIRERED_NEW},
         "step1x": {"weights": str(folder / "step1x"), "dropped": dropped, **STEP1X_NEW},
@@ -230,28 +230,48 @@ def overfit(report: Report, folder: Path, steps: int) -> None:
         # each of its steps has hundreds of tokens of text, and takes five times as long
         taken = steps // 3 if name == "step1x" else steps
         recipe = dataclasses.replace(
-            load_recipe("firered-small", {
-                "system": name, "sides": [32, 32], "ratios": ["1:1"], "batch_tokens": 8 * tokens, "batches": 1,
-                "drop_text": 0.0, "variants": 1, "steps": taken, "lr": 1.5e-3, "warmup": 20,
-                "decay_from": 0.1, "dtype": "float32", "compile": False, "checkpoint_every": 10**6, "sample_every": 0,
-                "sample_steps": 20, "sample_guidance": 1.0, "ema": 0.99, "shift_by_tokens": [], "shift": 2.0,
-                "spike": 0.0, "log_every": 50,
-            }),
+            load_recipe(
+                "firered-small",
+                {
+                    "system": name,
+                    "resolution": [32, 32],
+                    "ratios": ["1:1"],
+                    "batch_tokens": 8 * tokens,
+                    "microbatches": 1,
+                    "caption_dropout": 0.0,
+                    "variants": 1,
+                    "steps": taken,
+                    "lr": 1.5e-3,
+                    "warmup": 20,
+                    "decay_from": 0.1,
+                    "dtype": "float32",
+                    "compile": False,
+                    "checkpoint_every": 10**6,
+                    "sample_every": 0,
+                    "sample_steps": 20,
+                    "sample_guidance": 1.0,
+                    "ema": 0.99,
+                    "shift_by_tokens": [],
+                    "shift": 2.0,
+                    "loss_spike_factor": 0.0,
+                    "log_every": 50,
+                },
+            ),
             model=model,
-        )  # fmt: skip
+        )
         began = time.process_time()
         run(recipe, rows, folder / f"run-{name}")
         seconds = time.process_time() - began
         editor = load_run(folder / f"run-{name}", "cpu", "float32")
         results = editor.edit(
             [
-                EditRequest(pictures[:-1], row.texts["instruction", "en"], seed=k)
-                for k, (row, pictures) in enumerate(rows.rows)
+                EditRequest(images[:-1], row.texts["instruction", "en"], seed=k)
+                for k, (row, images) in enumerate(rows.rows)
             ]
         )
         with torch.no_grad():
             targets = torch.stack([to_tensor(each[-1]) for _, each in rows.rows])
-            truths = editor.system.pictures(editor.system.latents(targets)).cpu()
+            truths = editor.edit_model.images(editor.edit_model.latents(targets)).cpu()
         scores = [psnr(to_tensor(a), b) for a, b in zip(results, truths)]
         others = [psnr(a, b) for a, b in zip(truths.roll(1, 0), truths)]
         report.numbers[f"overfit {name}"] = {"psnr": scores, "another target": others, "cpu_s": seconds}
@@ -260,7 +280,7 @@ def overfit(report: Report, folder: Path, steps: int) -> None:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of pictures in [-1, 1], in dB."""
+    """Of images in [-1, 1], in dB."""
     return -10 * math.log10((a - b).square().mean().item() / 4)
 
 
@@ -269,7 +289,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the pictures from")
+    parser.add_argument("--photos", type=Path, help="folder of real photographs to make the images from")
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--steps", type=int, default=1400, help="of `overfit` (default 1400); step1x takes a third")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")

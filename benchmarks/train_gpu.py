@@ -5,13 +5,16 @@
 
 `speed` trains a FireRed-style transformer of 1.7 B parameters (five layers of Qwen-Image's width) from stored features
 at 512² and 1024² with one reference, beside a loop as the training scripts of diffusers have it: not compiled, every
-text padded and masked. `options` takes the wins away one by one. `profile` says where the time goes in both loops.
-`precision` compares one step of each system in bfloat16 under FSDP2 with float32. `learn` trains a small model from
-scratch on edits synthesised from photographs, by the commands, and compares held-out pictures with copying.
+text padded and masked. `options` takes the wins away one by one. `adapters` trains LoRA beside smaller weights.
+`profile` says where the time goes in both loops. `references` trains FLUX.2 and Qwen-Image-2.1 of 1.6 and 1.3 B
+parameters (`--model` one of them) on rows of two and of three references together, beside one row at a time, as loops
+have it that share references over a batch.
+`precision` compares one step of each architecture in bfloat16 under FSDP2 with float32. `learn` trains a small model
+from scratch on edits synthesised from photographs, by the commands, and compares held-out images with copying.
 
 Weights are random, but nowhere zero: a processor multiplies zeros faster. `--size small` is for a CPU, where the script
-is only tried. All times are wall time. The first three parts and `precision` take about five minutes together; `learn`
-is a run of its own.
+is only tried. All times are wall time. After `--minutes` no further part, and no further row of one, begins, so that
+with the default all ends within ten; what was not measured is listed at the end. `learn` is a run of its own.
 """
 
 from __future__ import annotations
@@ -36,18 +39,19 @@ import numpy as np
 import torch
 from stream import EDIT, Report
 
-from edittools.models.systems import load_system
-from edittools.models.systems.base import System, pad_states
-from edittools.models.tokens import to_tokens
+from edittools.nets import load_edit_model
+from edittools.nets.base import EditModel, pad_states
+from edittools.nets.tokens import patchify
 from edittools.train import load_recipe
+from edittools.train.bucket_sampler import BucketSampler
 from edittools.train.config import Recipe
-from edittools.train.features import Keys, Store, Stored, Writer, shows
+from edittools.train.features import FeatureStore, FeatureWriter, Keys, Stored, shows
 from edittools.train.folder import open_run
 from edittools.train.log import StepReport, peak_tflops
 from edittools.train.loop import train
 from edittools.train.parallel import Parallel, start
-from edittools.train.plan import Plan
-from edittools.train.rows import Row
+from edittools.train.rows import TrainRow
+from edittools.weights.quiet import disable_progress_bars
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -111,14 +115,15 @@ class StoredRows:
 
     data_id = "features"
 
-    def __init__(self, count: int, side: int) -> None:
+    def __init__(self, count: int, side: int, references: tuple[int, ...] = (1,)) -> None:
         texts = [{("instruction", "en"): f"edit {k}"} for k in range(count)]
-        self.rows = [Row(f"{k:06d}", "edit", "edit", texts[k], [(side, side)], (side, side)) for k in range(count)]
+        sources = [[(side, side)] * references[k % len(references)] for k in range(count)]
+        self.rows = [TrainRow(f"{k:06d}", "edit", "edit", texts[k], sources[k], (side, side)) for k in range(count)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> TrainRow:
         return self.rows[index]
 
     def content(self, row: int, which: int) -> str:
@@ -130,52 +135,67 @@ class StoredRows:
 
 @dataclass
 class Data:
-    """Stored features of one picture size, and what a run of ours needs beside them."""
+    """Stored features of one image size, and what a run of ours needs beside them."""
 
     recipe: Recipe
-    system: System
-    plan: Plan
+    edit_model: EditModel
+    sampler: BucketSampler
     stored: Stored
 
 
 def make_data(given: Given, side: int, **overrides: Any) -> Data:
     """A new network, and random features of the shapes that a real encoder's have, in a store on disk."""
-    from tiny_systems import save_firered
+    from tiny_architectures import save_firered
 
     weights = given.folder / "firered"
     if not weights.exists():
         save_firered(weights)
     size = given.size
     recipe = dataclasses.replace(
-        load_recipe("firered-small", {
-            "sides": [side, side], "ratios": ["1:1"], "batch_tokens": given.batch_tokens(side), "batches": 1,
-            "drop_text": 0.0, "variants": 1, "steps": 1000, "ema": 0.0, "dtype": given.dtype(), "compile": given.full,
-            "checkpoint_every": 10**6, "log_every": 10**6, "sample_every": 0, **overrides,
-        }),
-        model={"weights": str(weights), "transformer": transformer_settings(size)},
-    )  # fmt: skip
-    system = load_system("firered", recipe.model, encoders=False, seed=0)
-    fill_zeros(system.network)
+        load_recipe(
+            "firered-small",
+            {
+                "resolution": [side, side],
+                "ratios": ["1:1"],
+                "batch_tokens": given.batch_tokens(side),
+                "microbatches": 1,
+                "caption_dropout": 0.0,
+                "variants": 1,
+                "steps": 1000,
+                "ema": 0.0,
+                "dtype": given.dtype(),
+                "compile": given.full,
+                "checkpoint_every": 10**6,
+                "log_every": 10**6,
+                "sample_every": 0,
+                **overrides,
+            },
+        ),
+        model={"weights": str(weights), "transformer": transformer_settings(size)}
+        | ({"lora": {"rank": 16, "alpha": 16}} if "model.lora.rank" in overrides else {}),
+    )
+    edit_model = load_edit_model("firered", recipe.model, encoders=False, seed=0)
+    fill_zeros(edit_model.network)
     rows = StoredRows(size.rows, side)
-    plan = Plan(recipe, rows, system.patch, system.multiple)  # type: ignore[arg-type]
+    sampler = BucketSampler(recipe, rows, edit_model.patch, edit_model.multiple)  # type: ignore[arg-type]
     keys = Keys({"latents": "random", "conditions": "random"}, rows, {})  # type: ignore[arg-type]
     folder = given.folder / f"features-{side}"
     if not folder.exists():
-        random, writer = torch.Generator().manual_seed(0), Writer(folder, torch.bfloat16)
+        random, writer = torch.Generator().manual_seed(0), FeatureWriter(folder, torch.bfloat16)
         shape = (CHANNELS, side // 8, side // 8)
-        for number, sample in enumerate(plan.samples):
+        for number, sample in enumerate(sampler.samples):
             for shown in shows(rows[sample.row], sample):
                 key = keys.latents(sample.row, shown)
                 writer.add(key, {"latents": torch.randn(shape, generator=random)})
             # 24 to 48 tokens of instruction; few lengths, so that each fills batches as in a large data set
             length = SEEN + 24 + 8 * (number % 4)
             states = torch.randn((length, size.states), generator=random)
-            writer.add(keys.conditions(sample), {"states": states})
+            writer.add(keys.conditioning(sample), {"states": states})
         writer.flush()
-    stored = Stored(Store(folder), keys)
-    stored.check(plan.samples)
-    plan.lengths = stored.lengths(plan.samples)
-    return Data(recipe, system, plan, stored)
+    stored = Stored(FeatureStore(folder), keys)
+    stored.check(sampler.samples)
+    sampler.lengths = stored.lengths(sampler.samples)
+    return Data(recipe, edit_model, sampler, stored)
 
 
 def transformer_settings(size: Size) -> dict[str, Any]:
@@ -235,7 +255,7 @@ def ours(given: Given, data: Data, profiler: Any = None) -> Speed:
         open_run(out + "/run", data.recipe)
         with contextlib.suppress(EnoughError):
             train(
-                data.recipe, data.plan, data.system, data.stored, out + "/run",
+                data.recipe, data.sampler, data.edit_model, data.stored, out + "/run",
                 parallel=Parallel("single", 0, 1, given.device), loaders=4, on_step=on_step,
             )  # fmt: skip
         memory = peak_memory(given.device)
@@ -248,8 +268,7 @@ def ours(given: Given, data: Data, profiler: Any = None) -> Speed:
 
 
 def rows_per_step(data: Data) -> int:
-    height, width = data.plan.samples[0].shapes[0]
-    return data.recipe.batch_tokens // (2 * height * width // data.system.patch**2)
+    return sum(map(len, next(data.sampler.steps(0))))
 
 
 class FeatureSet(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -257,15 +276,15 @@ class FeatureSet(torch.utils.data.Dataset):  # type: ignore[type-arg]
         self.data = data
 
     def __len__(self) -> int:
-        return len(self.data.plan.samples)
+        return len(self.data.sampler.samples)
 
     def __getitem__(self, index: int) -> Any:
-        return self.data.stored(self.data.plan.samples[index])
+        return self.data.stored(self.data.sampler.samples[index])
 
 
 def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
     """Texts are padded to the longest of the batch, with a mask where that is so."""
-    padded = pad_states([row.conditions["states"] for row in rows])
+    padded = pad_states([row.conditioning["states"] for row in rows])
     return {
         "target": torch.stack([row.target for row in rows]),
         "reference": torch.stack([row.references[0] for row in rows]),
@@ -288,11 +307,12 @@ def plain(given: Given, data: Data, profiler: Any = None) -> Speed:
             mixed_precision="bf16" if given.device.type == "cuda" else "no", cpu=given.device.type == "cpu"
         )
         model = QwenImageTransformer2DModel(**data.recipe.model["transformer"])
-        model.load_state_dict(data.system.network.transformer.state_dict())  # type: ignore[union-attr,operator]
+        model.set_attention_backend("native")  # what was chosen for a model before holds for all of a process
+        model.load_state_dict(data.edit_model.network.transformer.state_dict())  # type: ignore[union-attr,operator]
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         loader = torch.utils.data.DataLoader(
             FeatureSet(data), batch, shuffle=True, drop_last=True, collate_fn=collate,
-            num_workers=2 if given.full else 0,
+            num_workers=2 if given.full else 0, timeout=60 if given.full else 0,
         )  # fmt: skip
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         marks, waited, step = [], 0.0, 0
@@ -310,17 +330,17 @@ def plain(given: Given, data: Data, profiler: Any = None) -> Speed:
                     noise = torch.randn_like(x0)
                     t = torch.randn(len(x0), device=x0.device).sigmoid()
                     x_t = (1 - t[:, None, None, None]) * x0 + t[:, None, None, None] * noise
-                    tokens = to_tokens(x_t, 2)
+                    tokens = patchify(x_t, 2)
                     shape = (1, x0.shape[-2] // 2, x0.shape[-1] // 2)
                     output = model(
-                        hidden_states=torch.cat([tokens, to_tokens(reference, 2)], 1),
+                        hidden_states=torch.cat([tokens, patchify(reference, 2)], 1),
                         encoder_hidden_states=found["states"].to(x0.dtype),
                         encoder_hidden_states_mask=found.get("mask"),
                         timestep=t,
                         img_shapes=[[shape, shape]] * len(x0),
                         return_dict=False,
                     )[0][:, : tokens.shape[1]]
-                    loss = (output.float() - to_tokens(noise - x0, 2)).square().mean()
+                    loss = (output.float() - patchify(noise - x0, 2)).square().mean()
                     accelerator.backward(loss)
                     accelerator.clip_grad_norm_(model.parameters(), 1.0)
                     optimizer.step()
@@ -336,10 +356,10 @@ def plain(given: Given, data: Data, profiler: Any = None) -> Speed:
         accelerator.free_memory()
     (began, waited_before), (ended, waited_after) = marks[size.warmup - 1], marks[-1]
     seconds, steps = ended - began, len(marks) - size.warmup
-    height, width = data.plan.samples[0].shapes[0]
-    tokens = height * width // data.system.patch**2
-    assert data.plan.lengths is not None
-    flops = 3 * batch * data.system.flops(2 * tokens, tokens, int(data.plan.lengths.mean()))
+    height, width = data.sampler.samples[0].shapes[0]
+    tokens = height * width // data.edit_model.patch**2
+    assert data.sampler.lengths is not None
+    flops = 3 * batch * data.edit_model.flops(2 * tokens, tokens, int(data.sampler.lengths.mean()))
     return Speed(
         steps * batch / seconds, steps * flops / seconds / 1e12, (waited_after - waited_before) / seconds, memory
     )
@@ -377,10 +397,13 @@ def tell(given: Given, name: str, speed: Speed) -> None:
         name, speed.samples_per_s, None, "rows/s",
         note=f"{speed.tflops:.3g} TFLOP/s{share}, data-wait {speed.wait_share:.2%}, {speed.memory / 2**30:.1f} GiB",
     )  # fmt: skip
+    given.report.write(given.arguments.json)
 
 
 def speed(given: Given) -> None:
     for side in given.size.sides:
+        if given.report.late(f"speed, {side}²"):
+            continue
         beside = found = None
         with given.report.attempt(f"plain loop, {side}²"):
             beside = plain(given, make_data(given, side, compile=False))
@@ -402,18 +425,40 @@ def options(given: Given) -> None:
     tried: dict[str, dict[str, Any]] = {
         "all of it": {},
         "not compiled": {"compile": False},
-        "torch's own choice of attention": {"attention": ""},
+        "torch's own choice of attention": {"attention": "native"},
         "texts of a batch as they come, with masks": {"lengths": False},
         "selective checkpointing": {"checkpointing": "selective"},
         "full checkpointing": {"checkpointing": "full"},
     }
     for name, changes in tried.items():
+        if given.report.late(f"{name}, {side}²"):
+            continue
         with given.report.attempt(f"{name}, {side}²"):
             lengths = changes.pop("lengths", True)
             data = make_data(given, side, **{"attention": best, **changes})
             if not lengths:
-                data.plan.lengths = None
+                data.sampler.lengths = None
             tell(given, f"{name}, {side}²", ours(given, data))
+
+
+def adapters(given: Given) -> None:
+    """LoRA beside weights as they are stored, in few bits, and with blocks that wait in the main memory."""
+    side = given.size.sides[-1]
+    tried: dict[str, dict[str, Any]] = {
+        "as stored": {}, "int8": {"quantize": "int8"}, "fp8": {"quantize": "fp8"}, "nf4": {"quantize": "nf4"},
+        "a block waits": {"block_swap": 1}, "int8, a block waits": {"quantize": "int8", "block_swap": 1},
+    }  # fmt: skip
+    for name, changes in tried.items():
+        what = f"adapters, weights {name}, {side}²"
+        if given.report.late(what):
+            continue
+        with given.report.attempt(what):
+            settings = {"attention": best_attention(given), "checkpointing": "full", "model.lora.rank": 16, **changes}
+            data = make_data(given, side, **settings)
+            for parameter in data.edit_model.network.parameters():
+                if not parameter.requires_grad:  # as they are published
+                    parameter.data = parameter.data.to(getattr(torch, given.dtype()))
+            tell(given, what, ours(given, data))
 
 
 def profile(given: Given) -> None:
@@ -421,7 +466,10 @@ def profile(given: Given) -> None:
 
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if given.device.type == "cuda" else [])
     key = "self_cuda_time_total" if given.device.type == "cuda" else "self_cpu_time_total"
-    for name, loop, changes in (("plain loop", plain, {"compile": False}), ("edit train", ours, {})):
+    best = {"attention": best_attention(given)}
+    for name, loop, changes in (("plain loop", plain, {"compile": False}), ("edit train", ours, best)):
+        if given.report.late(f"profile of {name}"):
+            continue
         with given.report.attempt(f"profile of {name}"):
             found = profile(activities=activities)
             loop(given, make_data(given, given.size.sides[-1], **changes), found)
@@ -437,9 +485,87 @@ def profile(given: Given) -> None:
                 )
 
 
+WIDE: dict[str, dict[str, Any]] = {  # the published widths, fewer layers
+    "flux2": {
+        "in_channels": 128, "num_layers": 2, "num_single_layers": 8, "num_attention_heads": 24,
+        "joint_attention_dim": 7680, "guidance_embeds": False,
+    },
+    "qwen21": {"num_layers": 6},
+}  # fmt: skip
+NARROW: dict[str, dict[str, Any]] = {
+    "flux2": {
+        "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16,
+        "joint_attention_dim": 24, "axes_dims_rope": [4, 4, 4, 4], "guidance_embeds": False,
+    },
+    "qwen21": {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16,
+        "context_in_dim": 16, "axes_dims_rope": [4, 6, 6],
+    },
+}  # fmt: skip
+
+
+def several_references(given: Given, name: str, side: int, batch_tokens: int) -> Data:
+    """A new network, and random features of rows of two and of three references in a store on disk."""
+    import tiny_architectures
+
+    weights = given.folder / name
+    if not weights.exists():
+        getattr(tiny_architectures, f"save_{name}")(weights)
+    network = (WIDE if given.full else NARROW)[name]
+    recipe = dataclasses.replace(
+        load_recipe(
+            name,
+            {
+                "resolution": [side, side], "ratios": ["1:1"], "batch_tokens": batch_tokens, "microbatches": 1,
+                "caption_dropout": 0.0, "drop_references": 0.0, "variants": 1, "steps": 1000, "dtype": given.dtype(),
+                "compile": given.full, "checkpoint_every": 10**6, "log_every": 10**6,
+                "attention": best_attention(given),
+            },
+        ),
+        model={"weights": str(weights), "transformer": network},
+    )  # fmt: skip
+    edit_model = load_edit_model(name, recipe.model, encoders=False, seed=0)
+    fill_zeros(edit_model.network)
+    rows: Any = StoredRows(given.size.rows, side, (2, 3))
+    sampler = BucketSampler(recipe, rows, edit_model.patch, edit_model.multiple)
+    keys = Keys({"latents": "random", "conditions": "random"}, rows, {})
+    folder = given.folder / f"features-{name}-{side}"
+    if not folder.exists():
+        random, writer = torch.Generator().manual_seed(0), FeatureWriter(folder, torch.bfloat16)
+        for sample in sampler.samples:
+            for shown in shows(rows[sample.row], sample):
+                made = torch.randn(edit_model.latent_shape(side, side), generator=random)
+                writer.add(keys.latents(sample.row, shown), {"latents": made})
+            said = edit_model.example(len(sample.references))["states"]
+            found = {"states": torch.randn(said.shape, generator=random)}
+            if name == "qwen21":  # as its template has it
+                found["places"] = torch.tensor([6 + 6 * k for k in range(len(sample.references))] + [len(said)])
+            writer.add(keys.conditioning(sample), found)
+        writer.flush()
+    stored = Stored(FeatureStore(folder), keys)
+    stored.check(sampler.samples)
+    return Data(recipe, edit_model, sampler, stored)
+
+
+def references(given: Given) -> None:
+    side = given.size.sides[0]
+    for name in [given.arguments.model] if given.arguments.model else WIDE:
+        row = 4 * (side // 16) ** 2
+        together = alone = None
+        for what, tokens in (("one row at a time", row), ("rows together", max(4 * row, given.batch_tokens(side)))):
+            if given.report.late(f"{name}, {what}"):
+                continue
+            with given.report.attempt(f"{name}, 2 and 3 references, {what}, {side}²"):
+                found = ours(given, several_references(given, name, side, tokens))
+                tell(given, f"{name}, 2 and 3 references, {what}, {side}²", found)
+                together, alone = found, together
+        ratio = together.samples_per_s / alone.samples_per_s if together and alone else None
+        given.report.add(f"{name}: rows/s together of one at a time", ratio, None, "×")
+
+
 def precision(given: Given) -> None:
     """Loss and gradient norm of a first step: bfloat16 under FSDP2 against float32 on one device."""
-    from tiny_systems import WIDTH, save_e1, save_firered, save_step1x
+    from tiny_architectures import WIDTH, save_e1, save_firered, save_step1x
     from training import MemoryRows, pairs
 
     from edittools.train.features import Encoder
@@ -477,6 +603,8 @@ def precision(given: Given) -> None:
         sharded = start("fsdp", given.device.type)
         try:
             for name, model in models.items():
+                if given.report.late(f"{name}: bfloat16, FSDP2"):
+                    continue
                 with given.report.attempt(f"{name}: bfloat16, FSDP2"):
                     results = {}
                     for dtype, parallel in (
@@ -484,19 +612,32 @@ def precision(given: Given) -> None:
                         ("bfloat16", sharded),
                     ):
                         recipe = dataclasses.replace(
-                            load_recipe("firered-small", {
-                                "system": name, "sides": [size.pairs_side] * 2, "ratios": ["1:1"], "drop_text": 0.0,
-                                "batch_tokens": 8 * (size.pairs_side // 16) ** 2, "batches": 1, "variants": 1,
-                                "steps": 9,
-                                "dtype": dtype, "compile": False, "ema": 0.0, "sample_every": 0,
-                            }),
+                            load_recipe(
+                                "firered-small",
+                                {
+                                    "system": name,
+                                    "resolution": [size.pairs_side] * 2,
+                                    "ratios": ["1:1"],
+                                    "caption_dropout": 0.0,
+                                    "batch_tokens": 8 * (size.pairs_side // 16) ** 2,
+                                    "microbatches": 1,
+                                    "variants": 1,
+                                    "steps": 9,
+                                    "dtype": dtype,
+                                    "compile": False,
+                                    "ema": 0.0,
+                                    "sample_every": 0,
+                                },
+                            ),
                             model=model,
-                        )  # fmt: skip
+                        )
                         with fresh_memory(given.device), tempfile.TemporaryDirectory(dir=given.folder) as out:
-                            system = load_system(name, model, seed=0, device=str(given.device), dtype="float32")
-                            fill_zeros(system.network)
-                            parameters = sum(p.numel() for p in system.network.parameters())
-                            plan = Plan(recipe, rows, system.patch, system.multiple, system.one_row)
+                            edit_model = load_edit_model(name, model, seed=0, device=str(given.device), dtype="float32")
+                            fill_zeros(edit_model.network)
+                            parameters = sum(p.numel() for p in edit_model.network.parameters())
+                            sampler = BucketSampler(
+                                recipe, rows, edit_model.patch, edit_model.multiple, edit_model.one_row
+                            )
                             open_run(out + "/run", recipe)
                             seen: list[StepReport] = []
 
@@ -505,10 +646,17 @@ def precision(given: Given) -> None:
                                 raise EnoughError
 
                             with contextlib.suppress(EnoughError):
-                                train(recipe, plan, system, Encoder(system, rows), out + "/run", parallel=parallel,
-                                      on_step=on_step)  # fmt: skip
+                                train(
+                                    recipe,
+                                    sampler,
+                                    edit_model,
+                                    Encoder(edit_model, rows),
+                                    out + "/run",
+                                    parallel=parallel,
+                                    on_step=on_step,
+                                )
                             results[dtype] = seen[0]
-                            del system
+                            del edit_model
                     exact, rounded = results["float32"], results["bfloat16"]
                     given.report.numbers[f"precision {name}"] = {
                         "parameters": parameters,
@@ -519,6 +667,7 @@ def precision(given: Given) -> None:
                     norm = abs(rounded.grad_norm / exact.grad_norm - 1)
                     given.report.add(f"{name}: loss in bfloat16, FSDP2", loss, 0.01, "off", least=False, note=note)
                     given.report.add(f"{name}: gradient norm, likewise", norm, 0.03, "off", least=False)
+                    given.report.write(given.arguments.json)
         finally:
             sharded.close()
             if torch.distributed.is_initialized():
@@ -551,7 +700,7 @@ def learn(given: Given) -> None:
     """From photographs to a report, by the commands; figures beside copying the source."""
     photos = given.arguments.photos
     if photos is None:
-        given.report.add("learn: held-out PSNR over copying", None, given.bar(6), "dB", note="--photos is not given")
+        given.report.owe("learn: held-out PSNR over copying", "--photos is not given")
         return
     work = given.arguments.out or given.folder / "learn"
     work.mkdir(parents=True, exist_ok=True)
@@ -571,15 +720,15 @@ def learn(given: Given) -> None:
     edit("dedup", "raw/", "-o", "unique/", "--max-errors", "10%")
     edit("filter", "unique/", "--min-side", min_side, "-o", "clean/", "--max-errors", "50%")
     per_row = str(given.arguments.per_row)
-    edit("synth", "clean/", "--size", str(side), "--kinds", KINDS, "--per-row", per_row, "-o", "edits/")
+    edit("synth", "clean/", "--crop", str(side), "--templates", KINDS, "--per-row", per_row, "-o", "edits/")
     edit("caption", "edits/", "-o", "train/")
     edit("shard", "heldout/", "-o", "held/", "--max-errors", "10%")
-    edit("synth", "held/", "--size", str(side), "--kinds", KINDS, "--per-row", "14", "--seed", "1", "-o", "truth/")
+    edit("synth", "held/", "--crop", str(side), "--templates", KINDS, "--per-row", "14", "--seed", "1", "-o", "truth/")
     network = {} if not given.full else {
         "model.layers": 8, "model.heads": 8, "model.head_dim": 64, "model.rope": [8, 28, 28], "model.patch": 8,
-        "batch_tokens": 512 * 64, "batches": 1, "dtype": given.dtype(), "compile": True, "lr": 1e-3,
+        "batch_tokens": 512 * 64, "microbatches": 1, "dtype": given.dtype(), "compile": True, "lr": 1e-3,
     }  # fmt: skip
-    settings: dict[str, Any] = {"sides": [side, side], "log_every": 20, "checkpoint_every": 10**6, **network}
+    settings: dict[str, Any] = {"resolution": [side, side], "log_every": 20, "checkpoint_every": 10**6, **network}
     chosen = [word for name, value in settings.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     place = ["--device", given.device.type, "--quiet"]
     if given.arguments.learn_steps:
@@ -588,22 +737,23 @@ def learn(given: Given) -> None:
         edit("train", "train/", "--recipe", "demo", *chosen, "--set", "steps=60", "-o", "tried/", *place)
         lines = [json.loads(line) for line in (work / "tried" / "log.jsonl").open()]
         recipe = json.loads((work / "tried" / "config.json").read_text())["recipe"]
-        rows = recipe["batches"] * (recipe["batch_tokens"] // (2 * (side // recipe["model"]["patch"]) ** 2))
-        steps = int(0.9 * 60 * given.arguments.minutes * lines[-1]["samples_per_s"] / rows)
+        rows = recipe["microbatches"] * (recipe["batch_tokens"] // (2 * (side // recipe["model"]["patch"]) ** 2))
+        steps = int(0.9 * 60 * 0.8 * given.arguments.minutes * lines[-1]["samples_per_s"] / rows)
     began = time.perf_counter()
     edit("train", "train/", "--recipe", "demo", *chosen, "--set", f"steps={steps}", "-o", "run/", *place)
     minutes = (time.perf_counter() - began) / 60
     sample = ["--model", "run/", "--device", given.device.type]
     edit("sample", "truth/", *sample, "-o", "sampled/")
     edit("sample", "sampled/", *sample, "--shuffle", "--column", "result_shuffled", "-o", "shuffled/")
-    edit("judge", "shuffled/", "-o", "judged/")
-    edit("eval", "heldout", "judged/", "--run", "run/", "--data", "train/", "-o", "report.html", "--overwrite")
+    edit("score", "shuffled/", "-o", "judged/")
+    shown = ("--run", "run/", "--data", "train/", "-o", "report.html", "--overwrite")
+    edit("eval", "report", "heldout", "judged/", *shown)
     found = json.loads((work / "report.json").read_text())
     given.report.numbers["learn"] = found
     for kind, scores in found["kinds"].items():
         print(f"  {kind:<14} {scores['edit']:6.2f} dB, copying {scores['copy']:6.2f} dB")
     mean = found["mean"]
-    note = f"{steps} steps in {minutes:.1f} min at {side}²; pictures: {work / 'report.html'}"
+    note = f"{steps} steps in {minutes:.1f} min at {side}²; images: {work / 'report.html'}"
     given.report.add(
         "learn: held-out PSNR over copying", mean["edit"] - mean["copy"], given.bar(6), "dB", note=note
     )  # fmt: skip
@@ -612,29 +762,35 @@ def learn(given: Given) -> None:
 
 def main() -> None:
     parts: dict[str, Callable[[Given], None]] = {
-        "speed": speed, "options": options, "profile": profile, "precision": precision, "learn": learn,
+        "speed": speed, "options": options, "adapters": adapters, "profile": profile, "references": references,
+        "precision": precision, "learn": learn,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", choices=SIZES, help="default: full on a GPU, small elsewhere")
     parser.add_argument("--only", nargs="*", choices=parts, help="parts; default: all but `learn`")
+    parser.add_argument("--model", choices=WIDE, help="of `references`; default: both")
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--photos", type=Path, help="folder of photographs for `learn`")
     parser.add_argument("--out", type=Path, help="where `learn` leaves its run and its report")
-    parser.add_argument("--minutes", type=float, default=8, help="that `learn` trains (default 8)")
+    parser.add_argument("--minutes", type=float, default=8,
+                        help="after which nothing further begins; `learn` trains 0.8 of them (default 8)")  # fmt: skip
     parser.add_argument("--learn-steps", type=int, help="of `learn`, instead of minutes")
     parser.add_argument("--per-row", type=int, default=28, help="edits of each photograph in `learn` (default 28)")
     given = parser.parse_args()
     size = given.size or ("full" if given.device.startswith("cuda") else "small")
     torch.manual_seed(0)
     np.random.seed(0)
-    report = Report()
+    disable_progress_bars("transformers", "diffusers")
+    report = Report(deadline=time.monotonic() + 60 * given.minutes)
     report.numbers["device"] = torch.cuda.get_device_name() if given.device.startswith("cuda") else "cpu"
     report.numbers["torch"] = torch.__version__
     print(f"{report.numbers['device']}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="edittools-benchmark-") as folder:
         shared = Given(SIZES[size], size == "full", torch.device(given.device), Path(folder), report, given)
         for name in given.only or [name for name in parts if name != "learn"]:
+            if report.late(name):
+                continue
             with report.attempt(name):  # one that fails ends no other
                 parts[name](shared)
             report.numbers["profiles"] = shared.tables

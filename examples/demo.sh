@@ -19,4 +19,5 @@ elif [ "$(cat "$DEMO/crawl.from" 2> /dev/null)" != "$photos" ]; then
 fi
 cd "$DEMO"
 sh "$here/quickstart.sh"
-echo "the report: $DEMO/report.html"
+python "$here/strip.py" judged/ strip.png
+echo "the report: $DEMO/report.html, three of its edits: $DEMO/strip.png"

@@ -4,7 +4,7 @@
 usage: make_crawl.py OUT [--photos FOLDER] [--crops N] [--heldout N] [--seed S]
 
 OUT/crawl    crops of training photographs, with what a real crawl has: copies (exact, resized, mirrored,
-             recompressed), truncated and empty files, pages of HTML named .jpg, rotated and tiny pictures
+             recompressed), truncated and empty files, pages of HTML named .jpg, rotated and tiny images
 OUT/heldout  crops of photographs that no training crop comes from
 
 Without --photos, the photographs are those that scikit-image and scikit-learn bring along; of a FOLDER, every
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# Name and weight: pictures without texture or with too much of it teach less.
+# Name and weight: images without texture or with too much of it teach less.
 TRAINING = {
     "astronaut.png": 4,
     "flower.jpg": 4,
@@ -98,9 +98,9 @@ def crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     return photo.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def recoloured(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture with its channels in another order (half the time) and other gains."""
-    pixels = np.asarray(picture).astype(np.float64)
+def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The image with its channels in another order (half the time) and other gains."""
+    pixels = np.asarray(image).astype(np.float64)
     if rng.random() < 0.5:
         pixels = pixels[:, :, rng.permutation(3)]
     if rng.random() < 0.5:
@@ -109,20 +109,20 @@ def recoloured(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels * gains, 0, 255).astype(np.uint8))
 
 
-def jpeg(picture: Image.Image, quality: int = 92, **extra: object) -> bytes:
+def jpeg(image: Image.Image, quality: int = 92, **extra: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, **extra)
+    image.save(buffer, "JPEG", quality=quality, **extra)
     return buffer.getvalue()
 
 
 def plant(folder: Path, files: list[Path], rng: np.random.Generator) -> None:
-    """What a crawl has besides good pictures."""
+    """What a crawl has besides good images."""
     chosen = [files[k] for k in rng.choice(len(files), 40, replace=False)]
     for k, path in enumerate(chosen[:10]):
         (folder / f"copy-{k}.jpg").write_bytes(path.read_bytes())
     for k, path in enumerate(chosen[10:20]):
-        picture = Image.open(path)
-        (folder / f"small-copy-{k}.jpg").write_bytes(jpeg(picture.resize((66, 66), Image.Resampling.LANCZOS), 80))
+        image = Image.open(path)
+        (folder / f"small-copy-{k}.jpg").write_bytes(jpeg(image.resize((66, 66), Image.Resampling.LANCZOS), 80))
     for k, path in enumerate(chosen[20:26]):
         (folder / f"mirrored-{k}.jpg").write_bytes(jpeg(ImageOps.mirror(Image.open(path)), 70))
     for k, path in enumerate(chosen[26:30]):
@@ -163,9 +163,9 @@ def main() -> None:
             if not training:
                 raise SystemExit(f"{args.photos}: no photograph is left to train on")
             continue
-        picture = crop(photo, rng)
+        image = crop(photo, rng)
         path = args.out / "crawl" / f"{k:05d}.jpg"
-        path.write_bytes(jpeg(picture if args.photos else recoloured(picture, rng)))
+        path.write_bytes(jpeg(image if args.photos else recoloured(image, rng)))
         files.append(path)
     plant(args.out / "crawl", files, rng)
     for k in range(args.heldout):

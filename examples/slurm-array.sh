@@ -15,12 +15,12 @@
 #
 # EDITTOOLS_TASKS says how the work was cut: Slurm itself would count two tasks.
 #
-# Deduplication needs a verdict over everything, so it is three jobs, the second a single one:
+# Deduplication needs decisions over everything, so it is three jobs, the second a single one:
 #
 #   fingerprint=$(STEP=fingerprint sbatch --parsable examples/slurm-array.sh)
-#   verdict=$(sbatch --parsable --dependency=afterok:$fingerprint --wrap \
-#       'edit dedup prints/ --step verdict -o verdict.parquet')
-#   STEP=apply sbatch --dependency=afterok:$verdict examples/slurm-array.sh
+#   decisions=$(sbatch --parsable --dependency=afterok:$fingerprint --wrap \
+#       'edit dedup prints/ --phase decide -o decisions.parquet')
+#   STEP=apply sbatch --dependency=afterok:$decisions examples/slurm-array.sh
 set -euo pipefail
 
 export EDITTOOLS_TASKS=${EDITTOOLS_TASKS:-${SLURM_ARRAY_TASK_COUNT:-1}}
@@ -29,10 +29,10 @@ raw=${RAW:-raw/}
 
 case ${STEP:-apply} in
 fingerprint)
-    edit dedup "$raw" --step fingerprint --task auto -j "$jobs" -o prints/
+    edit dedup "$raw" --phase fingerprint --task auto -j "$jobs" -o prints/
     ;;
 apply)
-    edit dedup "$raw" --verdict verdict.parquet --task auto -j "$jobs" |
+    edit dedup "$raw" --decisions decisions.parquet --task auto -j "$jobs" |
         edit filter --min-side "${SIDE:-512}" -j "$jobs" -o clean/
     ;;
 *)

@@ -38,5 +38,5 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$nodes" --nproc-per-node "$gpus" \
     --rdzv-backend c10d --rdzv-endpoint "$head:${PORT:-29500}" --rdzv-id "$SLURM_JOB_ID" \
-    -m edittools train "$data" --recipe "$recipe" --cache "$features" \
+    -m edittools train "$data" --recipe "$recipe" --feature-dir "$features" \
     --device "$device" --parallel hsdp --processes "$((nodes * gpus))" -o "$run"

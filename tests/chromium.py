@@ -20,7 +20,8 @@ from typing import Any
 
 PATIENCE = 60  # seconds, for a machine that is busy with other things
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-KEYS = {"Enter": 13, "Backspace": 8, "PageDown": 34, "ArrowLeft": 37, "ArrowRight": 39, " ": 32}
+KEYS = {"Enter": 13, "Backspace": 8, "PageDown": 34, "ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38}
+KEYS |= {"ArrowDown": 40, " ": 32, "Tab": 9, "Escape": 27}
 
 
 def find() -> str | None:
@@ -58,7 +59,7 @@ class Chromium:
         self.count = 0
         self.requests: list[str] = []
         try:
-            port = wait(lambda: port_file.exists() and port_file.read_text().partition("\n")[0])
+            port = self.port = wait(lambda: port_file.exists() and port_file.read_text().partition("\n")[0])
             target = wait(lambda: self._target(port))
             self.socket = create_connection(target, timeout=PATIENCE)
             self.call("Network.enable")
@@ -75,6 +76,17 @@ class Chromium:
                 pages = [target for target in json.load(answer) if target["type"] == "page"]
             return pages[0]["webSocketDebuggerUrl"] if pages else None
         return None
+
+    def tab(self) -> Chromium:
+        """A second page of the same browser, which ends with it."""
+        from websocket import create_connection
+
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        made = object.__new__(Chromium)
+        made.process, made.count, made.requests, made.port = self.process, 0, [], self.port
+        made.socket = create_connection(f"ws://127.0.0.1:{self.port}/devtools/page/{target}", timeout=PATIENCE)
+        made.call("Page.enable")
+        return made
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.count += 1
@@ -93,9 +105,11 @@ class Chromium:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def open(self, page: Path) -> None:
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        wait(lambda: self.run("document.readyState === 'complete' && location.protocol === 'file:'"))
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
+        wait(lambda: self.run(f"document.readyState === 'complete' && location.protocol === {url.partition('/')[0]!r}"))
 
     def reload(self) -> None:
         self.run("window.before = true")

@@ -1,4 +1,4 @@
-"""What the tests share: a `--long` option, small pictures and data sets made on the spot, and ways to run `edit`."""
+"""What the tests share: a `--long` option, small images and data sets made on the spot, and ways to run `edit`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import contextlib
+import hashlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -24,9 +26,24 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-sys.path.insert(0, os.path.dirname(__file__))
+# Tests of one room use helpers of another.
+sys.path.extend(str(folder) for folder in sorted({file.parent for file in Path(__file__).parent.rglob("*.py")}))
 from forge import Child, Forge
 
+# A shell ignores Ctrl-C for what it starts in the background, and tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+# Files whose tests start processes of their own, or train: `make test-fast` leaves them out.
+SLOW = {
+    "test_benchmarks.py", "test_budget.py", "test_consistency.py", "test_embedders.py", "test_examples.py",
+    "test_extension.py", "test_frozen.py", "test_fuzz.py", "test_gpu.py", "test_heldout.py",
+    "test_help_examples.py", "test_lora_files.py", "test_parallel.py", "test_previews.py", "test_ray.py",
+    "test_registration.py", "test_remote.py", "test_run_folder.py", "test_saving.py", "test_several.py",
+    "test_step1x_sampler.py", "test_step1x_weights.py", "test_survival.py", "test_architectures.py", "test_train.py",
+    "test_trained_models.py",
+}  # fmt: skip
 EDIT = os.path.join(os.path.dirname(sys.executable), "edit")
 
 
@@ -35,18 +52,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
     for item in items:
-        if "long" in item.keywords:
+        if "long" in item.keywords and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="needs --long"))
+        processes = {"edit", "model_edit", "forge", "model_forge"} & set(getattr(item, "fixturenames", ()))
+        if processes or "slow" in item.keywords or item.path.name in SLOW:
+            item.add_marker(pytest.mark.fleet)
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 def pixels(seed: int, height: int = 32, width: int = 40) -> np.ndarray:
-    """A smooth colourful picture with some grain, so that JPEG keeps it roughly as it is."""
+    """A smooth colourful image with some grain, so that JPEG keeps it roughly as it is."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -59,17 +77,24 @@ def encode(array: np.ndarray, kind: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def picture(seed: int, kind: str = "JPEG", height: int = 32, width: int = 40) -> bytes:
+def image(seed: int, kind: str = "JPEG", height: int = 32, width: int = 40) -> bytes:
     return encode(pixels(seed, height, width), kind)
 
 
+def put(path: Path, data: bytes | str) -> Path:
+    """A file, with the folders that it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
 def make_crawl(folder: Path, count: int = 24) -> dict[str, bytes]:
-    """A folder of pictures, every third with a caption beside it: {path inside: bytes} of the pictures."""
+    """A folder of images, every third with a caption beside it: {path inside: bytes} of the images."""
     made = {}
     for k in range(count):
         kind, ending = (("JPEG", "jpg"), ("PNG", "png"))[k % 4 == 3]
         inside = f"{'ab'[k % 2]}/p{k:03d}.{ending}"
-        made[inside] = picture(k, kind)
+        made[inside] = image(k, kind)
         path = folder / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made[inside])
@@ -130,7 +155,13 @@ class Runner:
         return self.folder / f"{self.number}"
 
     def start(
-        self, *arguments: Any, stdin: int, stdout: int, stderr: int, cwd: Any = None, env: Any = None,
+        self,
+        *arguments: Any,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        cwd: Any = None,
+        env: Any = None,
         group: int | None = None,
     ) -> Child:
         return self.forge.start(
@@ -138,8 +169,15 @@ class Runner:
         )
 
     def __call__(
-        self, *arguments: Any, stdin: Any = None, cwd: Any = None, check: int | None = 0, env: Any = None,
-        pipe: bool = True, stdout: Any = None, timeout: float = 120,
+        self,
+        *arguments: Any,
+        stdin: Any = None,
+        cwd: Any = None,
+        check: int | None = 0,
+        env: Any = None,
+        pipe: bool = True,
+        stdout: Any = None,
+        timeout: float = 120,
     ) -> Result:
         """With `pipe` standard output is a pipe, otherwise a regular file; `stdout` is a descriptor to use instead."""
         log = self._log()
@@ -153,9 +191,7 @@ class Runner:
                 target = collector.stdin.fileno()
             else:
                 target = file.fileno()
-            child = self.start(
-                *arguments, stdin=source, stdout=target, stderr=errors.fileno(), cwd=cwd, env=env
-            )
+            child = self.start(*arguments, stdin=source, stdout=target, stderr=errors.fileno(), cwd=cwd, env=env)
             if collector is not None:
                 collector.stdin.close()  # type: ignore[union-attr]
             code = child.wait(timeout)
@@ -172,7 +208,12 @@ class Runner:
             assert result.code == check, f"{arguments}: exit {result.code}\n{result.stderr}"
 
     def pipe(
-        self, *commands: list[Any], stdin: Any = None, cwd: Any = None, check: list[int | None] | None = None
+        self,
+        *commands: list[Any],
+        stdin: Any = None,
+        cwd: Any = None,
+        check: list[int | None] | None = None,
+        env: Any = None,
     ) -> list[Result]:
         """`a | b | c`; what the last one writes is in its Result."""
         log = self._log()
@@ -183,16 +224,14 @@ class Runner:
                 errors = stack.enter_context(open(f"{log}-{k}.err", "wb"))
                 if k == len(commands) - 1:
                     file = stack.enter_context(open(f"{log}.out", "wb"))
-                    collector = stack.enter_context(
-                        subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
-                    )
+                    collector = stack.enter_context(subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file))
                     assert collector.stdin is not None
                     reader, writer = -1, os.dup(collector.stdin.fileno())
                     collector.stdin.close()
                 else:
                     reader, writer = os.pipe()
                 children.append(
-                    self.start(*command, stdin=before, stdout=writer, stderr=errors.fileno(), cwd=cwd)
+                    self.start(*command, stdin=before, stdout=writer, stderr=errors.fileno(), cwd=cwd, env=env)
                 )
                 os.close(writer)
                 if k:
@@ -209,6 +248,13 @@ class Runner:
         return results
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A command that ran in this process may have set torch's threads, and with them the last bits of every sum."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def forge() -> Iterator[Forge]:
     made = Forge()
@@ -219,9 +265,9 @@ def forge() -> Iterator[Forge]:
 # What training, sampling and the filters with models import: ten seconds of processor time.
 _MODELS = (
     "torch", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "edittools.train.console",
-    "edittools.models.run_folder", "edittools.models.diffusers_pipeline", "edittools.models.system_editor",
-    "edittools.models.systems.small", "edittools.models.stage", "edittools.models.embedders.clip",
-    "edittools.models.embedders.dinov2", "edittools.models.classifier", "edittools.filters.regions",
+    "edittools.nets.run_folder", "edittools.nets.pipeline_editor", "edittools.nets.architecture_editor",
+    "edittools.nets.small", "edittools.sample.stage", "edittools.encoders.embedders.clip",
+    "edittools.encoders.embedders.dinov2", "edittools.encoders.classifier", "edittools.filter.regions",
     "transformers.models.auto.modeling_auto", "transformers.models.clip.modeling_clip",
     "transformers.models.clip.image_processing_pil_clip", "transformers.models.clip.tokenization_clip",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
@@ -257,7 +303,7 @@ def edit(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="session")
 def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 loose pictures, some with captions."""
+    """24 loose images, some with captions."""
     folder = tmp_path_factory.mktemp("data") / "crawl"
     make_crawl(folder)
     return folder
@@ -271,16 +317,41 @@ def shards(session_edit: Runner, crawl: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def wheel() -> None:
+    """The weights of mediapipe's wheel, fetched once; where they cannot be had, the test is skipped."""
+    pytest.importorskip("ai_edge_litert")
+    from edittools.errors import EditError
+    from edittools.weights.wheels import fetch, present
+
+    try:
+        if present("mediapipe") is None:
+            fetch("mediapipe")
+    except EditError as error:
+        pytest.skip(f"the wheel of mediapipe cannot be had here: {error}")
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """A photograph of a person, 512 x 512."""
+    return np.asarray(pytest.importorskip("skimage.data").astronaut())
+
+
 # ---------------------------------------------------------------- looking at what was written
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder with its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def digest(data: bytes) -> str:
+    """What two equal contents have in common, short enough for a failed comparison to be read."""
+    return f"{len(data)} bytes, {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def tree(folder: Path, pattern: str = "**/*") -> dict[str, str]:
+    """Every file of a folder with a digest of its bytes."""
+    return {str(p.relative_to(folder)): digest(p.read_bytes()) for p in sorted(folder.glob(pattern)) if p.is_file()}
 
 
 def rows_of(folder: Path) -> list[dict]:
-    """The rows of a shard set by pyarrow alone, their pictures replaced by the bytes in the tar."""
+    """The rows of a shard set by pyarrow alone, their images replaced by the bytes in the tar."""
     rows = []
     for path in sorted(folder.glob("*.parquet")):
         data = path.with_suffix(".tar").read_bytes()
@@ -310,5 +381,3 @@ def tar_bytes(members: list[tuple[str, bytes]]) -> bytes:
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
-
-

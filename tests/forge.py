@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _LIMIT = 1 << 20  # bytes of one request
 
@@ -49,12 +49,13 @@ class Child:
 class Forge:
     """The client's side: one server per test session. `also` are further modules that it imports beforehand."""
 
-    def __init__(self, *also: str) -> None:
+    def __init__(self, *also: str, env: dict[str, str] | None = None) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="edit-forge-")
         self.path = os.path.join(self.folder.name, "socket")
         self.server = subprocess.Popen(
-            [sys.executable, __file__, self.path, *also], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
+            [sys.executable, __file__, self.path, *also], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
         assert self.server.stdout is not None
         assert self.server.stdout.readline() == b"ready\n"
 
@@ -81,15 +82,27 @@ class Forge:
             "script": str(script) if script else None,
         }  # fmt: skip
         fds = array.array("i", [stdin, stdout, stderr])
-        connection.sendmsg(
-            [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())]
-        )
+        connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
         return Child(connection, int(connection.recv(64)))
 
     def close(self) -> None:
         self.server.kill()
         self.server.wait()
         self.folder.cleanup()
+
+
+def stand_in(path: str, arguments: list[str]) -> NoReturn:
+    """As a process of its own, be `edit` to whoever started it: its descriptors, its signals, its end."""
+    forge = Forge.__new__(Forge)
+    forge.path = path
+    child = forge.start(arguments, stdin=0, stdout=1, stderr=2, env=dict(os.environ))
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda signum, frame: child.kill(signum))  # type: ignore[arg-type]
+    code = child.wait(600)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 def _command(request: dict[str, Any], fds: list[int]) -> None:
@@ -104,9 +117,14 @@ def _command(request: dict[str, Any], fds: list[int]) -> None:
         open(k, mode, buffering=1, closefd=False) for k, mode in enumerate(("r", "w", "w"))
     )
     if request["script"]:
-        runpy.run_path(request["script"], run_name="__main__")
+        sys.path.insert(0, os.path.dirname(request["script"]))  # as Python itself does
+        code: Any = 0
+        try:
+            runpy.run_path(request["script"], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(code if isinstance(code, int) else int(code is not None))
     from edittools.cli.main import main
 
     main(request["arguments"])
@@ -151,8 +169,8 @@ def serve(path: str, also: list[str]) -> None:
     import pyarrow.parquet
     import simplejpeg
 
+    import edittools.ingest.stage
     import edittools.stream.check
-    import edittools.stream.ingest
     import edittools.stream.run  # noqa: F401
 
     PIL.Image.init()

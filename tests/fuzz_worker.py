@@ -81,11 +81,11 @@ def prepare(seeds: Path, work: Path, rng: np.random.Generator) -> tuple[Path, st
     if source.is_dir():
         path = work / "set"
         shutil.copytree(source, path)
-        if name == "pictures":
+        if name == "images":
             victim = path / str(rng.choice(sorted(p.name for p in path.iterdir())))
             broken, what = mutate(victim.read_bytes(), rng)
             victim.write_bytes(broken)
-            # A sidecar belongs to its picture, so that it is no row of its own.
+            # A sidecar belongs to its image, so that it is no row of its own.
             return path, f"{name}/{victim.name} {what}", sum(p.suffix != ".json" for p in path.iterdir())
         victim = path / str(rng.choice(["_end.json", "00000.parquet", "00001.tar", "00001.parquet"]))
         broken, what = mutate(victim.read_bytes(), rng)

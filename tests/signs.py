@@ -12,7 +12,7 @@ from pathlib import Path
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-import edittools.synth
+import edittools
 from edittools.synth.core import Tools
 from edittools.synth.fonts import Fonts, find_fonts
 
@@ -36,7 +36,7 @@ def _glyph(code: int) -> object:
 @lru_cache(maxsize=1)
 def made_font() -> str:
     """Every Chinese sign that the synthesis can write, and ASCII."""
-    folder = Path(edittools.synth.__file__).parent
+    folder = Path(edittools.__file__).parent
     text = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
     signs = sorted({s for s in text if "\u4e00" <= s <= "\u9fff"} | set("永国春") | set(map(chr, range(33, 127))))
     names = {sign: f"u{ord(sign):04x}" for sign in signs}

@@ -1,6 +1,6 @@
 """Step1X-Edit's published equations over a dict of tensors under their official names, with plain tensor operations.
 
-The tests' independent truth for `edittools.models.connector` and for the names in `edittools.models.step1x_weights`:
+The tests' independent truth for `edittools.nets.step1x.connector` and for the names in `edittools.nets.step1x.weights`:
 nothing here comes from either, nor from diffusers. Everything is computed in float64, but for the sinusoids of the
 time, whose angles the model is trained with in float32.
 """

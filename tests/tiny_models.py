@@ -154,7 +154,7 @@ def released_sscd(network: TorchvisionResNet) -> dict[str, torch.Tensor]:
 
 
 def save_sscd(folder: Path, seed: int = 3) -> Path:
-    from edittools.models.embedders import sscd
+    from edittools.encoders.embedders import sscd
 
     sscd.save_released(released_sscd(torchvision_sscd(seed=seed)), folder, "tiny", TINY_RESNET)
     return folder
@@ -172,14 +172,14 @@ def released_aesthetic(dim: int = 24, seed: int = 4) -> dict[str, torch.Tensor]:
 
 
 def save_aesthetic(folder: Path, dim: int = 24, seed: int = 4) -> Path:
-    from edittools.models import aesthetic
+    from edittools.encoders import aesthetic
 
     aesthetic.save_released(released_aesthetic(dim, seed), folder, "tiny")
     return folder
 
 
 def photo(seed: int, height: int = 48, width: int = 60) -> np.ndarray:
-    """A smooth picture with some noise, uint8."""
+    """A smooth image with some noise, uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     from PIL import Image
@@ -204,7 +204,7 @@ def save_segmenter(folder: Path, seed: int = 0, labels: tuple[str, ...] = ("back
 
 def released_raft(seed: int = 0) -> dict[str, torch.Tensor]:
     """A state dict under the names of the authors' release, with random weights."""
-    from edittools.models.raft import Raft
+    from edittools.encoders.raft import Raft
 
     torch.manual_seed(seed)
     tensors = stir(Raft(), seed, 0.01).state_dict()

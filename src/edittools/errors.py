@@ -1,4 +1,4 @@
-"""Errors that a user meets, each with the exit status it leads to (DESIGN 4)."""
+"""Errors that a user meets, each with the exit status it leads to."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class IncompleteError(EditError):
     """The input ended before its end record: a writer died, or a shard is missing."""
 
     status = INCOMPLETE
+
+
+class DamagedError(EditError):
+    """A file's bytes are not what they are said to be."""
 
 
 class TooManyFailed(EditError):

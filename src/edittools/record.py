@@ -1,7 +1,7 @@
-"""The record: the columns of a row, the canonical tasks, and what others call them (SPEC R1-R4).
+"""The record: the columns of a row, and the canonical tasks.
 
 One row is a text-to-image sample (a target and captions), an edit sample (sources, instruction, target)
-or a dialogue (turns). A picture of a crawl that nobody has edited yet is the `target` of a row of task
+or a dialogue (turns). An image of a crawl that nobody has edited yet is the `target` of a row of task
 `t2i`; `edit synth` turns it into the source of an edit.
 """
 
@@ -9,48 +9,53 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-# A picture in the stream: either its `bytes`, or a reference. A reference names `length` bytes at `offset`
-# of `file` (a loose file has offset 0), or, inside a foreign Parquet file, one `row` of one `column`.
-# `etag` is `SIZE-MTIME_NS` of a local file and the store's own tag of an object.
+# The comments behind the fields are their descriptions in docs/DATA-MODEL.md.
+
+# An image in the stream: either its bytes, or a reference to them.
 IMAGE = pa.struct(
     [
-        ("bytes", pa.binary()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("row", pa.int64()),
-        ("column", pa.string()),
-        ("etag", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
+        ("bytes", pa.binary()),  # the encoded image, of new images; null where the rest is a reference
+        ("file", pa.string()),  # path or URL of the file that holds the image
+        ("offset", pa.int64()),  # first byte in the file; 0 of a loose file
+        ("length", pa.int64()),  # number of bytes
+        ("row", pa.int64()),  # inside a foreign Parquet file: the row, in place of offset and length
+        ("column", pa.string()),  # inside a foreign Parquet file: the column
+        ("etag", pa.string()),  # state of the file: SIZE-MTIME_NS, or the store's own tag; a changed file is an error
+        ("width", pa.int32()),  # pixels, as the image is shown (EXIF orientation applied)
+        ("height", pa.int32()),  # pixels, likewise
+        ("format", pa.string()),  # jpeg, png, webp ...
     ]
 )
-# The same picture in a shard's Parquet file; the tar beside it is the file that is meant.
+# The same image in a shard's Parquet file; the tar beside it is the file that is meant.
 STORED_IMAGE = pa.struct(
     [
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
+        ("offset", pa.int64()),  # first byte in the tar
+        ("length", pa.int64()),  # number of bytes
+        ("width", pa.int32()),  # pixels, as the image is shown
+        ("height", pa.int32()),  # pixels, likewise
+        ("format", pa.string()),  # jpeg, png, webp ...
     ]
 )
-# The Hugging Face convention for a picture inside a Parquet file.
+# The Hugging Face convention for an image inside a Parquet file.
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
-TEXT = pa.struct([("en", pa.string()), ("zh", pa.string())])
+TEXT = pa.struct(
+    [
+        ("en", pa.string()),  # the English text
+        ("zh", pa.string()),  # the Chinese text
+    ]
+)
 
 TURN = pa.struct(
     [
-        ("parent", pa.int32()),  # the turn it edits; -1 is the source picture
-        ("kind", pa.string()),  # one of DIALOGUE_KINDS
-        ("task", pa.string()),
-        ("template", pa.string()),
-        ("instruction", TEXT),
-        ("slots", pa.string()),
-        ("target", IMAGE),
-        ("mask", IMAGE),
+        ("parent", pa.int32()),  # number of the turn that this one edits, from 0; -1 is the source image
+        ("kind", pa.string()),  # content_memory, content_understanding or version_backtracking (ImgEdit 3.1)
+        ("task", pa.string()),  # as the column `task`
+        ("template", pa.string()),  # template of `edit synth` that made it
+        ("instruction", TEXT),  # what is asked for in this turn
+        ("slots", pa.string()),  # JSON: the values that the template drew
+        ("target", IMAGE),  # the image after this turn
+        ("mask", IMAGE),  # white where this turn changed the image
     ]
 )
 
@@ -59,36 +64,37 @@ PROVENANCE = pa.struct(
         ("origin", pa.string()),  # the data set or crawl, as the user names it
         ("path", pa.string()),  # the file's path inside the crawl
         ("sha256", pa.string()),  # of the original bytes
-        ("license", pa.string()),
-        ("native_task", pa.string()),  # what the source of the row calls its task
-        ("model", pa.string()),
-        ("template", pa.string()),
-        ("slots", pa.string()),  # JSON: the values a template drew
-        ("seed", pa.int64()),
-        ("parents", pa.list_(pa.string())),
+        ("license", pa.string()),  # as the data set states it
+        ("native_task", pa.string()),  # what the data set itself calls the task
+        ("model", pa.string()),  # the model that made the row
+        ("template", pa.string()),  # the template of `edit synth` that made the row
+        ("slots", pa.string()),  # JSON: the values that the template drew
+        ("seed", pa.int64()),  # the seed that the row was made with
+        ("parents", pa.list_(pa.string())),  # ids of the rows that this one was made from
     ]
 )
 
 OBJECT = pa.struct(
     [
-        ("name", pa.string()),
+        ("name", pa.string()),  # what it is
         ("box", pa.list_(pa.float64())),  # x0, y0, x1, y1 as shares of width and height
-        ("score", pa.float64()),
-        ("mask", IMAGE),
+        ("score", pa.float64()),  # the detector's confidence
+        ("mask", IMAGE),  # white on the object
     ]
 )
 
 COLUMNS: dict[str, pa.DataType] = {
-    "id": pa.string(),
-    "task": pa.string(),
-    "source": pa.list_(IMAGE),
-    "target": IMAGE,
-    "mask": IMAGE,
-    "instruction": TEXT,
-    "caption": TEXT,
-    "turns": pa.list_(TURN),
-    "objects": pa.list_(OBJECT),
-    "provenance": PROVENANCE,
+    "id": pa.string(),  # unique name of the row, without a dot
+    "task": pa.string(),  # one of the canonical tasks; `t2i`: one image and a caption
+    "source": pa.list_(IMAGE),  # the images before the edit, "Figure 1" first; empty in a `t2i` row
+    "target": IMAGE,  # the image after the edit: the ground truth; of a `t2i` row its only image
+    "rejected": IMAGE,  # of a preference pair: the image that was judged worse than `target`
+    "mask": IMAGE,  # white where the edit changed the image
+    "instruction": TEXT,  # what is to be done
+    "caption": TEXT,  # what the target shows
+    "turns": pa.list_(TURN),  # a dialogue: several edits, one after the other
+    "objects": pa.list_(OBJECT),  # what can be seen in the image, and where
+    "provenance": PROVENANCE,  # where the row comes from
 }
 
 TASKS = (
@@ -99,87 +105,14 @@ TASKS = (
 DIALOGUE_KINDS = ("content_memory", "content_understanding", "version_backtracking")
 MAX_TURNS = 3
 
-# What benchmarks and published data sets call a task. Several native names may mean one canonical task, so
-# the native name stays in `provenance.native_task`. FireRed's data report groups edits as semantic, stylistic
-# and structural (FR 2): that grouping is a setting of a mix, not a name.
-NATIVE_TASKS: dict[str, dict[str, str]] = {
-    "gedit": {  # GEdit-Bench, 11 tasks, in the benchmark's own order
-        "background_change": "background",
-        "color_alter": "color",
-        "material_alter": "material",
-        "motion_change": "motion",
-        "ps_human": "portrait",
-        "style_change": "style",
-        "subject-add": "add",
-        "subject-remove": "remove",
-        "subject-replace": "replace",
-        "text_change": "text",
-        "tone_transfer": "tone",
-    },
-    "imgedit": {  # ImgEdit: ten single-turn types, nine of them scored in the basic suite; three dialogue kinds
-        "add": "add",
-        "remove": "remove",
-        "replace": "replace",
-        "adjust": "adjust",
-        "alter": "adjust",  # the data set and a fork of the benchmark use this name
-        "background": "background",
-        "style": "style",
-        "extract": "extract",
-        "action": "motion",
-        "compose": "hybrid",
-        "hybrid": "hybrid",
-        "visual": "visual",
-        "content_memory": "hybrid",
-        "content_understanding": "hybrid",
-        "version_backtracking": "hybrid",
-    },
-    "rededit": {  # REDEdit-Bench, 15 tasks
-        "add": "add",
-        "adjust": "adjust",
-        "background": "background",
-        "beauty": "beauty",
-        "color": "color",
-        "compose": "hybrid",
-        "extract": "extract",
-        "lowlevel": "lowlevel",
-        "motion": "motion",
-        "portrait": "portrait",
-        "remove": "remove",
-        "replace": "replace",
-        "stylize": "style",
-        "text": "text",
-        "viewpoint": "viewpoint",
-    },
-}
-
-
-def canonical_task(name: str, benchmark: str | None = None) -> str:
-    """The canonical task for `name`, which a benchmark may spell its own way.
-
-    Raises ValueError for a name that neither the canonical list nor the benchmark knows.
-    """
-    if benchmark is not None:
-        if benchmark not in NATIVE_TASKS:
-            raise ValueError(f"no task names for `{benchmark}`; known: {', '.join(NATIVE_TASKS)}")
-        if name in NATIVE_TASKS[benchmark]:
-            return NATIVE_TASKS[benchmark][name]
-    if name in TASKS:
-        return name
-    raise ValueError(f"unknown task `{name}`" + (f" of {benchmark}" if benchmark else ""))
-
-
-def native_tasks(task: str, benchmark: str) -> list[str]:
-    """Every name that a benchmark uses for a canonical task, in the benchmark's order; may be empty."""
-    return [name for name, canonical in NATIVE_TASKS[benchmark].items() if canonical == task]
+# What benchmarks call a task stands in `suites/`. Several native names may mean one canonical task, so the native name
+# stays in `provenance.native_task`. FireRed's data report groups edits as semantic, stylistic and structural (2.1):
+# that grouping is a setting of a mix, not a name.
 
 
 def is_image(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds one picture as the stream writes it."""
+    """Whether a column of this type holds one image as the stream writes it."""
     return kind == IMAGE
-
-
-def is_stored_image(kind: pa.DataType) -> bool:
-    return kind == STORED_IMAGE
 
 
 def is_hf_image(kind: pa.DataType) -> bool:

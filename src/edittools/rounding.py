@@ -1,8 +1,10 @@
-"""How scores are rounded before they are stored or compared: the same on every machine (DESIGN 3)."""
+"""How scores are rounded before they are stored or compared: the same on every machine."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 
 def significant(value: float) -> float:
@@ -10,10 +12,13 @@ def significant(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: T) -> T:
     """The decimals inside dictionaries and lists rounded, everything else as it is."""
+    inside: Any = value
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return significant(value) if isinstance(value, float) else value
+        inside = {key: rounded(item) for key, item in value.items()}
+    elif isinstance(value, list):
+        inside = [rounded(item) for item in value]
+    elif isinstance(value, float):
+        inside = significant(value)
+    return cast(T, inside)

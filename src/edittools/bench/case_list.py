@@ -4,78 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 
-from edittools.bench.scores import count_tasks
 from edittools.errors import EditError, RowError, UsageError
-from edittools.record import COLUMNS, IMAGE, canonical_task
-from edittools.stream import files, images
+from edittools.record import COLUMNS, IMAGE
+from edittools.stream import codec, files
 from edittools.stream.batch import Batch, Shard
-from edittools.stream.fetch import Fetcher, leaf_references
+from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History, digest
-from edittools.stream.pictures import list_references, row_pictures
+from edittools.stream.row_images import list_references, row_images
 from edittools.stream.source import Source
-from edittools.stream.units import reference
+from edittools.suites import load_benchmark
+from edittools.suites.shared.images import loose_image
+from edittools.suites.shared.scores import count_tasks
+from edittools.suites.shared.types import Case
 
-# What a row keeps of its case. `result_path` and `source_path` are places inside a folder of results; `facts` is
-# JSON: what a judge is told besides the instruction.
+# What a row keeps of its case.
 CASE = pa.struct(
     [
-        ("benchmark", pa.string()),
-        ("suite", pa.string()),
-        ("key", pa.string()),
-        ("task", pa.string()),
-        ("language", pa.string()),
-        ("subset", pa.bool_()),
-        ("result_path", pa.string()),
-        ("source_path", pa.string()),
-        ("facts", pa.string()),
+        ("benchmark", pa.string()),  # the benchmark's name, as in `edit eval`
+        ("suite", pa.string()),  # the suite of the benchmark
+        ("key", pa.string()),  # what the benchmark calls the case
+        ("task", pa.string()),  # what the benchmark calls the task
+        ("language", pa.string()),  # of the instruction, as the benchmark spells it
+        ("subset", pa.bool_()),  # whether the case belongs to the benchmark's own subset
+        ("result_path", pa.string()),  # where the official layout has the result, below a folder of results
+        ("source_path", pa.string()),  # where it has a copy of the source
+        ("facts", pa.string()),  # JSON: what a judge is told besides the instruction
     ]
 )
 _ROWS = 256
 _RESULT_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case of a benchmark. `sources` are IMAGE values; `language` is the benchmark's own word for it."""
-
-    key: str
-    task: str
-    instruction: str
-    language: str
-    sources: list[dict[str, Any]]
-    result_path: str
-    source_path: str | None = None
-    subset: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
-    turns: tuple[str, ...] = ()  # of a dialogue: its instructions, the first one included; each edits the last result
-
-    @property
-    def id(self) -> str:
-        """Unique in a benchmark."""
-        return case_id(self.task, self.language, self.key)
-
-
-def case_id(task: str, language: str, key: str) -> str:
-    """Task, language and key, without the signs that an id cannot hold."""
-    return re.sub(r"[^0-9A-Za-z_-]", "_", "_".join(filter(None, (task, language, key))))
-
-
-def loose_picture(path: Path) -> dict[str, Any]:
-    """A reference to a picture file; a missing one is found out when it is read, and its row is rejected then."""
-    try:
-        size, tag = path.stat().st_size, files.etag(str(path))
-    except OSError:
-        size, tag = 0, files.MISSING
-    return reference(file=str(path.resolve()), offset=0, length=size, etag=tag)
 
 
 def _place(folder: Path, name: Any) -> Path:
@@ -94,7 +58,7 @@ _TOPS = ("fullset", "images")
 
 
 def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
-    """The picture at a case's place, of whatever kind; None where there is none."""
+    """The image at a case's place, of whatever kind; None where there is none."""
     places = [_place(folder, case.result_path)]
     top, *below = PurePath(case.result_path).parts
     if below and top in _TOPS:
@@ -103,12 +67,12 @@ def _found_result(folder: Path, case: Case) -> dict[str, Any] | None:
         bare = place.with_suffix("") if place.suffix.lower() in _RESULT_ENDINGS else place
         for path in (place, *(bare.with_name(bare.name + ending) for ending in _RESULT_ENDINGS)):
             if path.is_file():
-                return loose_picture(path)
+                return loose_image(path)
     return None
 
 
 def _found_turns(folder: Path, case: Case) -> list[dict[str, Any] | None]:
-    """The picture of each turn of a dialogue, ID.turn.1.png and so on."""
+    """The image of each turn of a dialogue, ID.turn.1.png and so on."""
     places = [dataclasses.replace(case, result_path=f"{case.id}.turn.{n}.png") for n in range(1, len(case.turns) + 1)]
     return [_found_result(folder, place) for place in places]
 
@@ -116,10 +80,10 @@ def _found_turns(folder: Path, case: Case) -> list[dict[str, Any] | None]:
 class CaseSource:
     """The cases of a benchmark as a source of rows: one shard, in the benchmark's own order."""
 
-    rewindable = True
+    replayable = True
 
     def __init__(self, benchmark: str, suite: str, cases: list[Case], results: Path | None = None) -> None:
-        """`results` is a folder of pictures in the official layout, which become the column `result`: null where it
+        """`results` is a folder of images in the official layout, which become the column `result`: null where it
         has none. Raises EditError where it has none at all.
         """
         self.benchmark, self.suite, self.cases = benchmark, suite, cases
@@ -131,7 +95,7 @@ class CaseSource:
             names = (*names, "turns")
         columns = [*((name, COLUMNS[name]) for name in names), ("case", CASE)]
         self.results: list[dict[str, Any] | None] | None = None
-        self.spoken: list[list[dict[str, Any] | None]] = []  # pictures of the turns of dialogues
+        self.spoken: list[list[dict[str, Any] | None]] = []  # images of the turns of dialogues
         if results is not None:
             if (results / _BAGEL).is_dir():
                 results = results / _BAGEL
@@ -146,7 +110,7 @@ class CaseSource:
         self.schema = pa.schema(columns)
         self.history = History()
         self.rows: int | None = len(cases)
-        tags = [str(picture and picture["etag"]) for picture in self.results or ()]
+        tags = [str(image and image["etag"]) for image in self.results or ()]
         made = digest("cases", benchmark, suite, *(f"{case.id}\0{case.instruction}" for case in cases), *tags)
         self.shards: list[Shard] | None = [Shard(0, 1, made)]
 
@@ -158,19 +122,16 @@ class CaseSource:
         for start in range(0, len(self.cases), _ROWS):
             part = self.cases[start : start + _ROWS]
             made = [self._row(case) for case in part]
-            for row, picture in zip(made, (self.results or [])[start:]):
-                row["result"] = picture
-            for row, pictures in zip(made, self.spoken[start:]):
-                row["result_turns"] = pictures
+            for row, image in zip(made, (self.results or [])[start:]):
+                row["result"] = image
+            for row, images in zip(made, self.spoken[start:]):
+                row["result_turns"] = images
             rows = pa.RecordBatch.from_pylist(made, schema=self.schema)
             yield Batch(rows, shard, False, len(part))
         yield Batch(pa.RecordBatch.from_pylist([], schema=self.schema), shard, last=True)
 
     def _row(self, case: Case) -> dict[str, Any]:
-        try:
-            task = canonical_task(case.task, self.benchmark)
-        except ValueError:
-            task = "visual"  # a benchmark of reasoning has no canonical tasks
+        task = load_benchmark(self.benchmark).canonical[case.task]
         return {
             "id": case.id,
             "task": task,
@@ -202,7 +163,7 @@ def expected_counts(cases: list[Case]) -> dict[str, dict[str, int]]:
 
 
 def listed_counts(history: Iterable[Mapping[str, Any]], benchmark: str) -> dict[str, dict[str, int]] | None:
-    """expected_counts of the cases that a set of rows began with, as its history has them (`edit eval --cases`).
+    """expected_counts of the cases that a set of rows began with, as its history has them (`edit eval cases`).
 
     Several lists, such as one per language, add up. None where the history tells of none.
     """
@@ -218,33 +179,33 @@ def listed_counts(history: Iterable[Mapping[str, Any]], benchmark: str) -> dict[
 def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, list[str]]:
     """Write the results of cases into the official layout, so that the released judge script finds them.
 
-    Pictures become PNG, where they are not already; sources go beside the results where the layout has them. Of a
-    dialogue there is a picture per turn, ID.turn.1.png, ID.turn.2.png, ..., as `edit eval study` reads them.
+    Images become PNG, where they are not already; sources go beside the results where the layout has them. Of a
+    dialogue there is an image per turn, ID.turn.1.png, ID.turn.2.png, ..., as `edit eval study` reads them.
     Returns how many were written and the ids of the rows without a readable result.
     """
     for name in ("case", "result"):
         if name not in source.schema.names:
-            raise UsageError(f"the input has no `{name}` column", hint="edit eval BENCH --cases ... | edit sample ...")
+            raise UsageError(f"the input has no `{name}` column", hint="edit eval cases BENCH ... | edit sample ...")
     fetcher = Fetcher()
     written, missing = 0, []
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
         facts = rows.column("case").to_pylist()
-        results = leaf_references(row_pictures(rows, "result"))
-        first = leaf_references(row_pictures(rows, "source"))
+        results = image_references(row_images(rows, "result"))
+        first = image_references(row_images(rows, "source"))
         dialogues = list_references(rows, "result_turns")
         ids = rows.column("id").to_pylist()
-        for identity, case, result, turns, source_picture in zip(ids, facts, results, dialogues, first):
+        for identity, case, result, turns, source_image in zip(ids, facts, results, dialogues, first):
             try:
                 if result is None:
                     raise RowError("no result")
-                for number, picture in enumerate(turns, 1):
+                for number, image in enumerate(turns, 1):
                     name = f"{identity}.turn.{number}.png" if len(turns) > 1 else f"{identity}.png"
-                    _write(_place(folder, name), _as_png(fetcher.get(picture)), overwrite)
+                    _write(_place(folder, name), _as_png(fetcher.get(image)), overwrite)
                 if not turns:
                     _write(_place(folder, case["result_path"]), _as_png(fetcher.get(result)), overwrite)
-                if case["source_path"] and source_picture is not None:
-                    _write(_place(folder, case["source_path"]), _as_png(fetcher.get(source_picture)), overwrite)
+                if case["source_path"] and source_image is not None:
+                    _write(_place(folder, case["source_path"]), _as_png(fetcher.get(source_image)), overwrite)
                 written += 1
             except RowError:
                 missing.append(identity)
@@ -252,7 +213,7 @@ def export_results(source: Source, folder: Path, overwrite: bool) -> tuple[int, 
 
 
 def _as_png(data: bytes | memoryview) -> bytes:
-    return bytes(data) if images.sniff(data) == "png" else images.encode_png(images.decode(data))
+    return bytes(data) if codec.sniff(data) == "png" else codec.encode_png(codec.decode(data))
 
 
 def _write(path: Path, data: bytes, overwrite: bool) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 
 @dataclass
-class Case:
-    """One held-out row with its pictures: uint8 RGB, (height, width, 3), not necessarily of one size."""
+class CaseRow:
+    """One held-out row with its images: uint8 RGB, (height, width, 3), not necessarily of one size."""
 
     id: str
     task: str

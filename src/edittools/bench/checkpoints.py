@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from edittools.bench import plots, statistics
-from edittools.bench.markup import text
 from edittools.bench.report import fill
-from edittools.bench.terminal import Listing
+from edittools.bench.terminal import ReportListing
 from edittools.errors import EditError
-from edittools.judges.judgements import score_dimensions
-from edittools.judges.rubrics import load_rubric, rubric_names
+from edittools.judge.judgements import score_dimensions
+from edittools.judge.rubrics import load_rubric, rubric_names
+from edittools.metrics import intervals
+from edittools.report import digits as table
+from edittools.report import plots
+from edittools.report.markup import text
 from edittools.rounding import rounded
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
@@ -42,13 +44,13 @@ def kept_models(run: Path) -> dict[int, Path]:
 
     Raises EditError where there is no model.
     """
-    found = {int(path.name[1:]): path for path in run.glob("@*") if path.name[1:].isdecimal() and path.is_dir()}
+    models = {int(path.name[1:]): path for path in run.glob("@*") if path.name[1:].isdecimal() and path.is_dir()}
     if (run / "_end.json").is_file():
-        found.setdefault(int(_json(run / "_end.json")["steps"]), run)
-    if not found:
+        models.setdefault(int(_json(run / "_end.json")["steps"]), run)
+    if not models:
         hint = "`keep_every` of a recipe keeps some; a run leaves its last"
         raise EditError(f"{run}: no model to evaluate", hint=hint)
-    return dict(sorted(found.items()))
+    return dict(sorted(models.items()))
 
 
 def heldout_rows(run: Path) -> list[str]:
@@ -77,7 +79,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def row_scores(source: Source) -> dict[str, dict[str, float]]:
     """The numbers in `scores` of every row by its id, and the gain."""
-    found = {}
+    by_id = {}
     for batch in source.batches(lambda shard: True):
         for identity, scores in zip(column_values(batch.rows, "id"), column_values(batch.rows, "scores")):
             numbers = {
@@ -87,8 +89,8 @@ def row_scores(source: Source) -> dict[str, dict[str, float]]:
             }
             if {"psnr", "copy_psnr"} <= numbers.keys():
                 numbers["gain"] = numbers["psnr"] - numbers["copy_psnr"]
-            found[str(identity)] = numbers
-    return found
+            by_id[str(identity)] = numbers
+    return by_id
 
 
 def summarize(run: Path, judged: Mapping[int, Iterable[Source]]) -> dict[str, Any]:
@@ -104,31 +106,31 @@ def summarize(run: Path, judged: Mapping[int, Iterable[Source]]) -> dict[str, An
         for numbers in rows.values():
             for name, value in numbers.items():
                 values[name].append(value)
-        scores = {name: _mean(np.array(found)) for name, found in sorted(values.items())}
+        scores = {name: _mean(np.array(each)) for name, each in sorted(values.items())}
         name = folder.name if folder != run else "the run's last"
         entries.append({"step": step, "model": name, "loss": _loss(losses.get(step)), "scores": scores})
     return {"run": run.name, "checkpoints": entries}
 
 
 def _mean(values: np.ndarray) -> dict[str, Any]:
-    limits = statistics.student_limits(values)
-    found = {"n": len(values), "mean": float(values.mean()), "interval": statistics.interval(limits, len(values))}
-    return rounded(found)
+    limits = intervals.student_limits(values)
+    entry = {"n": len(values), "mean": float(values.mean()), "interval": intervals.interval(limits, len(values))}
+    return rounded(entry)
 
 
 def _loss(line: dict[str, Any] | None) -> dict[str, Any]:
     """The losses of a step, with Student's intervals of their means over rows."""
     if line is None:
         return {}
-    found = {}
+    losses = {}
     for name, mean in line["loss"].items():
         count, deviation = line["rows"], line.get("deviation", {}).get(name)
-        limits = statistics.NO_LIMITS
+        limits = intervals.NO_LIMITS
         if deviation is not None and count > 1:
-            half = statistics.student_half(deviation, count)
+            half = intervals.student_half(deviation, count)
             limits = (mean - half, mean + half)
-        found[name] = rounded({"n": count, "mean": mean, "interval": statistics.interval(limits, count)})
-    return found
+        losses[name] = rounded({"n": count, "mean": mean, "interval": intervals.interval(limits, count)})
+    return losses
 
 
 def score_columns(summary: dict[str, Any]) -> list[str]:
@@ -138,34 +140,38 @@ def score_columns(summary: dict[str, Any]) -> list[str]:
     return [name for name in MEASURED if name in names] + sorted(score_dimensions(names, rubrics))
 
 
-def listing(summary: dict[str, Any]) -> Listing:
+def listing(summary: dict[str, Any]) -> ReportListing:
     """The one table."""
     losses = [name for name in LOSSES if any(name in entry["loss"] for entry in summary["checkpoints"])]
     scores = score_columns(summary)
     columns = ["step", "model", *(LOSSES[name] for name in losses), *scores]
     rows = [
         [str(entry["step"]), entry["model"], *(_cell(entry["loss"].get(name), 4) for name in losses),
-         *(_cell(entry["scores"].get(name), 2) for name in scores)]
+         *(_cell(entry["scores"].get(name), 1) for name in scores)]
         for entry in summary["checkpoints"]
     ]  # fmt: skip
-    return Listing(f"Checkpoints of {summary['run']}", columns, rows, [LEGEND])
+    return ReportListing(f"Checkpoints of {summary['run']}", columns, rows, [LEGEND])
 
 
 def _cell(entry: dict[str, Any] | None, digits: int) -> str:
+    """A mean and its interval with the digits that it allows; `digits` of a mean without one."""
     if entry is None:
         return "–"
-    shown = f"{entry['mean']:.{digits}f}"
-    low_high = entry["interval"]
-    return shown if low_high is None else f"{shown} [{low_high[0]:.{digits}f}, {low_high[1]:.{digits}f}]"
+    mean, bounds = entry["mean"], entry["interval"]
+    if bounds is not None:
+        mean_text, low, high = (table.with_digits(value, bounds, most=6) for value in (mean, *bounds))
+        return f"{mean_text} [{low}, {high}]"
+    few = f" [{intervals.TOO_FEW}]" if entry["n"] < intervals.MIN_CASES else ""
+    return f"{mean:.{digits}f}".replace("-", "−") + few
 
 
 def render(summary: dict[str, Any], run: Path, title: str) -> str:
     """The table and the curves as one page."""
-    shown = listing(summary)
-    head = "".join(f'<th scope="col"><button type="button">{text(column)}</button></th>' for column in shown.columns)
+    printed = listing(summary)
+    head = "".join(f'<th scope="col"><button type="button">{text(column)}</button></th>' for column in printed.columns)
     body = "".join(
         "<tr>" + "".join(f'<td data-value="{text(_key(cell))}">{text(cell)}</td>' for cell in row) + "</tr>"
-        for row in shown.rows
+        for row in printed.rows
     )
     curves = training_curves(run)
     for name in score_columns(summary):
@@ -181,7 +187,7 @@ def render(summary: dict[str, Any], run: Path, title: str) -> str:
 
 
 def _key(cell: str) -> str:
-    first = cell.split(" ")[0].lstrip("@")
+    first = cell.split(" ")[0].lstrip("@").replace("−", "-")
     return first if first != "–" else ""
 
 
@@ -204,12 +210,12 @@ def training_curves(run: Path) -> Curves:
 
 def _lines(held: list[dict[str, Any]], part: str, of: str | None) -> list[tuple[str, list[tuple[int, float]]]]:
     """The lines of a table of heldout.jsonl; of one kind of weights where `of` names it."""
-    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in held:
         values = line[part] if of is None else line[part].get(of, {})
         for name, value in values.items():
-            found[name].append((line["step"], value))
-    return list(found.items())
+            lines[name].append((line["step"], value))
+    return list(lines.items())
 
 
 def curve_panels(curves: Curves) -> str:
@@ -221,5 +227,3 @@ def curve_panels(curves: Curves) -> str:
             plot = plots.loss_curve(finite[0][1]) if heading == TRAINING else plots.curves(finite, heading)
             panels.append(f'<div class="panel"><h3>{text(heading)}</h3>{plot}</div>')
     return "".join(panels)
-
-

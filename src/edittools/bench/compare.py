@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edittools.bench import statistics
-from edittools.bench.scores import Score
 from edittools.errors import EditError
+from edittools.metrics import intervals
+from edittools.suites.shared.scores import Score
 
 
 def compare(models: dict[str, list[Score]], metric: str, scale: tuple[float, float], seed: int) -> dict[str, Any]:
@@ -41,14 +41,14 @@ def compare(models: dict[str, list[Score]], metric: str, scale: tuple[float, flo
 
     def against(first: int, second: int) -> dict[str, Any]:
         samples = [
-            statistics.Sample(rows[:, [second]] - rows[:, [first]], [seed, zlib.crc32(task.encode())])
+            intervals.BootstrapSample(rows[:, [second]] - rows[:, [first]], [seed, zlib.crc32(task.encode())])
             for task, rows in by_task.items()
         ]
-        limits = statistics.bounded_limits(samples, [1] * len(samples), [(-span, span)], seed)[0]
+        limits = intervals.bounded_limits(samples, [1] * len(samples), [(-span, span)], seed)[0]
         ahead = everything[:, second] - everything[:, first]
         return {
             "difference": float(np.mean([sample.means[0] for sample in samples])),
-            "interval": statistics.interval(limits, len(common)),
+            "interval": intervals.interval(limits, len(common)),
             "won": float((ahead > 0).mean()),
             "lost": float((ahead < 0).mean()),
         }

@@ -1,4 +1,4 @@
-"""What a data set consists of, in the terms of ImgEdit's table 1 [E7]."""
+"""What a data set consists of, in the terms of ImgEdit's table 1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from edittools.judges.truth import TINY_RATIO
+from edittools.metrics.reference import TINY_RATIO
 from edittools.rounding import significant
 
 DETECTED = 0.5
-"""From this probability on a classifier has detected its class: the share of edited pictures taken for generated ones
-is ImgEdit's fake score [E6]."""
+"""From this probability on a classifier has detected its class: the share of edited images taken for generated ones
+is ImgEdit's fake score."""
 
 MEGAPIXELS = (0, 0.01, 0.0625, 0.25, 0.5, 1, 2, 4, 8, 16)
 """Lower edges of the size histogram; 0.0625 is 250 x 250 and 0.25 is 500 x 500. The last bin is open."""
@@ -23,7 +23,7 @@ CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003
 
 
 def is_probability(score: str) -> bool:
-    """Of a class, by `edit filter --classifier`?"""
+    """Whether a score is a class's probability by `edit filter --classifier`."""
     return "probability" in score
 
 
@@ -79,7 +79,7 @@ class DatasetStatistics:
 
     def _add_images(self, part: Mapping[str, Any]) -> None:
         source = part.get("source") or []
-        for image in [*(source if isinstance(source, list) else [source]), part.get("target")]:
+        for image in [*(source if isinstance(source, list) else [source]), part.get("target"), part.get("rejected")]:
             if not image:
                 continue
             self._images += 1

@@ -10,27 +10,37 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edittools.bench.cases import Case, pick_cases
+from edittools.bench.cases import CaseRow, pick_cases
 from edittools.bench.checkpoints import TRAINING, curve_panels, training_curves
 from edittools.bench.dataset import DatasetStatistics
-from edittools.bench.heldout import kind_of, summarize
+from edittools.bench.heldout import Counts, kind_of, summarize
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.report import render_report
 from edittools.errors import EditError, RowError, UsageError
 from edittools.record import IMAGE
-from edittools.stream import images
-from edittools.stream.batch import map_batch_images
-from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
-from edittools.stream.pictures import source_references
+from edittools.stream import codec
+from edittools.stream.batch import Reject, map_batch_images
+from edittools.stream.fetch import Fetcher, image_references, kept_reference
+from edittools.stream.row_images import source_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
 _FACTS = pa.struct([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
-_NEEDED = ("id", "task", "source", "target", "result", "instruction", "scores", "provenance")
+UNKNOWN = "unknown"  # kind of a row that fell out before anybody wrote it down
+
+
+def _wanted(source: Source) -> tuple[dict[str, str], list[Reject]]:
+    """The kind of each row that was to be edited, by id, and what had fallen out of them before."""
+    kinds, rejects = {}, stored_rejects(source)
+    for batch in source.batches(lambda shard: True):
+        names = [name for name in ("id", "task", "provenance", "template") if name in batch.rows.schema.names]
+        kinds.update({row["id"]: kind_of(row) for row in batch.rows.select(names).to_pylist()})
+        rejects += batch.rejects
+    return kinds, rejects
 
 
 def dataset_statistics(source: Source) -> dict[str, Any]:
-    """What a data set consists of (SPEC E7)."""
+    """What a data set consists of, as in ImgEdit's table 1."""
     statistics = DatasetStatistics()
     for batch in source.batches(lambda shard: True):
         for row in _plain_rows(batch.rows):
@@ -39,7 +49,7 @@ def dataset_statistics(source: Source) -> dict[str, Any]:
 
 
 def _plain_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows as dictionaries, pictures as width, height and format."""
+    """Rows as dictionaries, images as width, height and format."""
 
     def facts(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         known = dict(zip([field.name for field in values.type], values.flatten()))
@@ -52,46 +62,59 @@ def _plain_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
 class Heldout:
     """Judged rows with ground truth: their summary, and the cases that a report shows."""
 
-    def __init__(self, source: Source, data: Source | None) -> None:
+    def __init__(self, source: Source, data: Source | None, wanted: Source | None = None) -> None:
+        """`data` are the rows whose statistics the report shows, the judged ones unless given; `wanted` those that were
+        to be edited: of an earlier set what fell out on the way is there, and not in the judged one."""
         for name in ("scores", "result", "target", "source"):
             if name not in source.schema.names:
-                hint = "edit sample ROWS --model RUN | edit judge -o JUDGED/"
+                hint = "edit sample ROWS --model RUN | edit score -o JUDGED/"
                 raise UsageError(f"the input has no `{name}` column", hint=hint)
         self.history = source.history.nodes
-        self.rejects = Counter(reject.reason for reject in stored_rejects(source))
+        rejects = stored_rejects(source)
         self.fetcher = Fetcher()
         self.rows: list[dict[str, Any]] = []
-        self.pictures: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, dict[str, Any]] = {}
         statistics = DatasetStatistics()
         for batch in source.batches(lambda shard: True):
             for row in _plain_rows(batch.rows):
                 statistics.add(row)
                 self.rows.append({name: row.get(name) for name in ("id", "task", "scores", "provenance")})
-                self.pictures[row["id"]] = {"instruction": row.get("instruction") or {}}
-            self._keep_pictures(batch.rows)
-            for reject in batch.rejects:
-                self.rejects[reject.reason] += 1
+                self.images[row["id"]] = {"instruction": row.get("instruction") or {}}
+            self._keep_images(batch.rows)
+            rejects += batch.rejects
         dataset = statistics.result() if data is None else dataset_statistics(data)
+        kinds, earlier = ({}, []) if wanted is None else _wanted(wanted)
+        lost = {reject.id: reject for reject in (*earlier, *rejects) if reject.id not in self.images}
+        self.rejects = Counter(reject.reason for reject in lost.values())
+        expected: Counts | None = None
+        failed: Counts = len(lost)
+        if wanted is not None:
+            every = (
+                kinds
+                | {row["id"]: kind_of(row) for row in self.rows}
+                | {name: kinds.get(name, UNKNOWN) for name in lost}
+            )
+            expected, failed = Counter(every.values()), Counter(every[name] for name in lost)
         try:
-            self.summary = summarize(self.rows, failed=sum(self.rejects.values()), dataset=dataset)
+            self.summary = summarize(self.rows, expected=expected, failed=failed, dataset=dataset)
         except ValueError as error:
-            raise EditError(f"nothing to report: {error}", hint="`edit judge` writes the scores") from error
+            raise EditError(f"nothing to report: {error}", hint="`edit score` writes the scores") from error
 
-    def _keep_pictures(self, rows: pa.RecordBatch) -> None:
+    def _keep_images(self, rows: pa.RecordBatch) -> None:
         ids = column_values(rows, "id")
-        found = {name: list(leaf_references(rows.column(name))) for name in ("target", "result")}
+        found = {name: list(image_references(rows.column(name))) for name in ("target", "result")}
         for k, sources in enumerate(source_references(rows)):
-            known = self.pictures[ids[k]]
+            known = self.images[ids[k]]
             for name, reference in (("source", sources[0] if sources else None), *((n, found[n][k]) for n in found)):
                 known[name] = kept_reference(reference)
 
     def _decode(self, identity: str, name: str) -> np.ndarray:
-        reference = self.pictures[identity][name]
+        reference = self.images[identity][name]
         if reference is None:
             raise RowError(f"no {name} picture")
-        return images.decode(self.fetcher.get(reference))
+        return codec.decode(self.fetcher.get(reference))
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[CaseRow]:
         """The worst and the best cases; only these are decoded."""
         by_id = {row["id"]: row for row in self.rows}
         scored = [
@@ -103,12 +126,14 @@ class Heldout:
         for identity in pick_cases(scored, worst=6, best=6, per_kind=1):
             row = by_id[identity]
             try:
-                pictures = [self._decode(identity, name) for name in ("source", "result", "target")]
+                images = [self._decode(identity, name) for name in ("source", "result", "target")]
             except RowError:
                 continue
-            source, result, truth = pictures
-            instruction = self.pictures[identity]["instruction"]
-            found.append(Case(identity, row["task"], kind_of(row), instruction, source, result, truth, row["scores"]))
+            source, result, truth = images
+            instruction = self.images[identity]["instruction"]
+            found.append(
+                CaseRow(identity, row["task"], kind_of(row), instruction, source, result, truth, row["scores"])
+            )
         return found
 
     def html(self, title: str, run: str | None) -> str:

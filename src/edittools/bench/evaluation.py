@@ -10,19 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edittools.bench.case_list import Case, case_id, expected_counts, listed_counts
+from edittools.bench.case_list import expected_counts, listed_counts
 from edittools.bench.compare import compare
 from edittools.bench.dataset import DETECTED
-from edittools.bench.judged import JudgedRow, judge_facts, judge_note, read_judged, score_row, shown_case
+from edittools.bench.judged import judge_facts, judge_note, read_judged, score_row, shown_case
 from edittools.bench.panel import between_judges, mean_row
-from edittools.bench.public import LANGUAGES, Benchmark, Rescored, known_task
 from edittools.bench.rescoring import summary as scored_summary
-from edittools.bench.score_report import JudgedCase
-from edittools.bench.scores import Score, State, plain, summarize
 from edittools.errors import EditError
+from edittools.judge.judgements import ENSEMBLE
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher
 from edittools.stream.source import Source
+from edittools.suites.shared.scores import Score, State, plain, summarize
+from edittools.suites.shared.types import (
+    LANGUAGES,
+    Benchmark,
+    Case,
+    JudgedCase,
+    JudgedRow,
+    Rescored,
+    case_id,
+    known_task,
+)
 
 
 class JudgedBenchmark:
@@ -41,16 +50,18 @@ class JudgedBenchmark:
         limited: bool = False,
         judge: str | None = None,
         otherwise: str | None = None,
+        calibrated: bool = False,
     ) -> None:
         """`cases` are all that the benchmark wants. Without them it is what the rows' history says was listed, unless
         the rows are `limited` to some of those; without that, the number of cases is unknown.
 
         Rows in another language than `language`, where that is given, do not count. Rows that fell out on the way are
-        cases without a score. `judge` and `otherwise` are read_judged's.
+        cases without a score. `judge`, `otherwise` and `calibrated` are read_judged's. Raises EditError where
+        calibrated scores lie outside the benchmark's scale.
         """
-        self.benchmark, self.name, self.judge = benchmark, name, judge
+        self.benchmark, self.name, self.judge, self.calibrated = benchmark, name, judge, calibrated
         self.history = source.history.nodes
-        by_judge, rejects = read_judged(source, benchmark.name, judge, otherwise)
+        by_judge, rejects = read_judged(source, benchmark.name, judge, otherwise, calibrated)
         every = next(iter(by_judge.values()))
         foreign = {row.case["benchmark"] for row in every} - {benchmark.name}
         if foreign:
@@ -87,9 +98,32 @@ class JudgedBenchmark:
         self.facts = judge_facts([one for row in judged for said in row.passes for one in said.values()])
         if self.judge is not None:  # also where it is called `plain`, for there are others
             self.facts["judge name"] = ", ".join(by_judge)
+        if self.calibrated:
+            self.facts["scores"] = "calibrated to people's ratings: " + "; ".join(
+                ", ".join(rows[0].calibrated) + (f" of {judge}" if self.panel else "")
+                for judge, rows in by_judge.items()
+                if rows
+            )
+            self._check_scale()
+
+    def _check_scale(self) -> None:
+        """Raises EditError: an interval is made of the benchmark's scale, and a mean compared with others on it."""
+        for score in self.scores:
+            for name, value in score.values.items():
+                low, high = self.benchmark.metrics[name]
+                if not low <= value <= high:
+                    raise EditError(
+                        f"--calibrated: {name} {value:g} of {score.key} is outside {low:g} to {high:g}",
+                        hint="people have rated on another scale than the benchmark's",
+                    )
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether the scores are one judge's replies: only of these are there official numbers."""
+        return not self.panel and not self.calibrated and list(self.by_judge) != [ENSEMBLE]
 
     def _side_by_side(self) -> list[dict[str, JudgedRow]]:
-        """Of every case each judge's row."""
+        """Rows by case, then by judge."""
         return [dict(zip(self.by_judge, rows)) for rows in zip(*self.by_judge.values())]
 
     def _of_one(self, judge: str) -> JudgedBenchmark:
@@ -104,11 +138,11 @@ class JudgedBenchmark:
         spoken = Counter(row.case["language"] for row in self.rows)
         usual = language or spoken.most_common(1)[0][0]
         for reject in rejects:
-            place = known.get(reject.id) or self._place(reject.id) or ("unknown", usual, reject.id)
-            if language in (None, place[1]):
+            location = known.get(reject.id) or self._place(reject.id) or ("unknown", usual, reject.id)
+            if language in (None, location[1]):
                 state: State = "failed" if reject.failed and reject.stage != "sample" else "missing"
                 why = f"rejected by {reject.stage}: {reject.reason}"
-                self.lost.append((place[1], Score(place[2], place[0], {}, state, why)))
+                self.lost.append((location[1], Score(location[2], location[0], {}, state, why)))
 
     def _add_absent(self, cases: list[Case], language: str | None) -> None:
         """Listed cases without a row, one by one: rows of other cases, and two of one, would hide them in a count."""
@@ -131,15 +165,23 @@ class JudgedBenchmark:
 
     def write(self, folder: Path) -> Rescored:
         """The official output files, and what the released scripts make of them beside our scores."""
-        return self._beside(self.benchmark.rescore(self.benchmark.write(self.rows, folder, self.name)))
+        return self._beside(self._rescored(self.rows, folder))
 
-    def _beside(self, found: Rescored) -> Rescored:
+    def _rescored(self, rows: list[JudgedRow], folder: Path) -> Rescored:
+        """What the released script makes of its files; without a script, our scores alone."""
+        if self.benchmark.write is not None and self.benchmark.rescore is not None:
+            return self.benchmark.rescore(self.benchmark.write(rows, folder, self.name))
+        spoken = {row.case["language"] for row in rows}
+        scores: dict[str, list[Score]] = {language: [] for language in (spoken if len(spoken) > 1 else {""})}
+        return Rescored(official={}, official_means={}, scores=scores, expected={}, notes=[])
+
+    def _beside(self, rescored: Rescored) -> Rescored:
         scored = [*((row.case["language"], score) for row, score in zip(self.rows, self.scores)), *self.lost]
         listed = self.expected
         scores: dict[str, list[Score]] = {"": [score for _, score in scored]}
         expected: dict[str, Mapping[str, int | None] | None] = {}
-        official, means, clean = found.official, found.official_means, found.without_failed
-        if found.scores.keys() == {""}:
+        official, means, clean = rescored.official, rescored.official_means, rescored.without_failed
+        if rescored.scores.keys() == {""}:
             expected[""] = None if listed is None else sum(map(Counter, listed.values()), Counter())
         else:
             spoken = list(dict.fromkeys([*(listed or ()), *(language for language, _ in scored)]))
@@ -152,66 +194,74 @@ class JudgedBenchmark:
         for language, mine in scores.items():
             expected[language] = expected[language] or self.benchmark.wanted(mine) or None
         return dataclasses.replace(
-            found,
+            rescored,
             official=official,
             official_means=means,
             without_failed=clean,
             scores=scores,
             expected=expected,
-            notes=[*found.notes, *self.notes],
+            notes=[*rescored.notes, *self.notes],
         )
 
     def summary(self, outputs: Path | None, seed: int) -> dict[str, Any]:
         """As rescoring.summary; the official files stay in `outputs`, where that is given."""
         if self.panel:
             return self._panel_summary(seed)
-        with tempfile.TemporaryDirectory() as folder:
-            made = scored_summary(self.benchmark, self.write(outputs or Path(folder)), seed)
-        made["notes"].append(judge_note(self.facts))
+        if self.by_itself:
+            with tempfile.TemporaryDirectory() as folder:
+                report = scored_summary(self.benchmark, self.write(outputs or Path(folder)), seed)
+        else:
+            report = scored_summary(self.benchmark, self._without_official(), seed)
+            report["notes"].append("of replies alone, and so not of these scores, there are official numbers")
+        report["notes"].append(judge_note(self.facts))
         detected = self._detected(seed)
-        return {**made, "judge": self.facts, **({"detected": detected} if detected else {})}
+        return {**report, "judge": self.facts, **({"detected": detected} if detected else {})}
 
     def _detected(self, seed: int) -> dict[str, Any]:
         """How often a classifier takes a result for its class, per task and in the mean: where that is "made by a
         model", ImgEdit's fake score."""
-        found = {}
+        detected = {}
         for name in sorted({name for row in self.rows for name in row.detected}):
             scores = [
                 Score(row.id, row.case["task"], {"share": float(value >= DETECTED), "probability": value})
                 for row in self.rows
                 if (value := row.detected.get(name)) is not None
             ]
-            made = summarize(scores, None, {"share": (0, 1), "probability": (0, 1)}, seed)
-            found[name] = {part: made[part] for part in ("tasks", "macro", "micro")}
-        return found
+            figures = summarize(scores, None, {"share": (0, 1), "probability": (0, 1)}, seed)
+            detected[name] = {part: figures[part] for part in ("tasks", "macro", "micro")}
+        return detected
+
+    def _without_official(self) -> Rescored:
+        """Our scores alone, by language where the benchmark has several."""
+        rows = next(iter(self.by_judge.values()))  # replies are one judge's
+        with tempfile.TemporaryDirectory() as folder:
+            languages = self._rescored(rows, Path(folder)).scores
+        return self._beside(Rescored(official={}, official_means={}, scores=languages, expected={}, notes=[]))
 
     def _panel_summary(self, seed: int) -> dict[str, Any]:
         """The mean over the judges; each by itself in `judges`, with its official numbers, of which a mean has none;
         and in `between_judges` how far they agree."""
         alone = {judge: self._of_one(judge).summary(None, seed) for judge in self.by_judge}
-        with tempfile.TemporaryDirectory() as folder:
-            first = self._of_one(next(iter(alone))).write(Path(folder))
-        bare = Rescored(official={}, official_means={}, scores=first.scores, expected={}, notes=[])
-        made = scored_summary(self.benchmark, self._beside(bare), seed)
-        made["notes"] += [
+        report = scored_summary(self.benchmark, self._without_official(), seed)
+        report["notes"] += [
             judge_note(self.facts),
             "a case counts where every judge has given a score; the official numbers are each judge's own",
         ]
         values = {judge: [row.values() for row in rows] for judge, rows in self.by_judge.items()}
         between = plain(between_judges(values))
-        return {**made, "judge": self.facts, "judges": alone, "between_judges": between}
+        return {**report, "judge": self.facts, "judges": alone, "between_judges": between}
 
     def judged_scores(self) -> dict[tuple[str, str], float | None]:
         """(row id, dimension) -> score over the passes; None where the judge gave none."""
-        found: dict[tuple[str, str], float | None] = {}
+        scores: dict[tuple[str, str], float | None] = {}
         for row in self.rows:
             values = row.values()
             names = {name for one in row.passes for name in one}
-            found.update({(row.id, name): values.get(name) for name in names})
-        return found
+            scores.update({(row.id, name): values.get(name) for name in names})
+        return scores
 
     def shown(self, metric: str) -> list[JudgedCase]:
-        """Every case for the gallery, with its pictures."""
+        """Every case for the gallery, with its images."""
         fetcher = Fetcher()
         return [shown_case(rows, score, metric, fetcher) for rows, score in zip(self._side_by_side(), self.scores)]
 

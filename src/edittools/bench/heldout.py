@@ -12,19 +12,21 @@ source is so far from the truth (about 4 dB) that almost any answer gains 10 dB,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from edittools.bench import statistics
-from edittools.bench.scores import MUCH
+from edittools.metrics import intervals
 from edittools.rounding import rounded
+from edittools.suites.shared.scores import MUCH
 
 PAIRS = {name: name for name in ("ssim", "l1", "clip", "dino")} | {"inside": "psnr_inside", "outside": "psnr_outside"}
-"""Further entries {"edit", "copy", "n"} and the score each is the mean of; n is how many rows have it."""
+"""Further entries {"edit", "copy", "edit_interval", "copy_interval", "n"} and the score each is the mean of; n is how
+many rows have it."""
 
 Row = Mapping[str, Any]
 Scores = Mapping[str, Any]
@@ -100,19 +102,14 @@ def histogram(values: list[float]) -> dict[str, list[float]]:
 
 
 def _entry(rows: list[Scores]) -> dict[str, Any]:
-    """What the report says about a group of judged rows."""
-    entry: dict[str, Any] = {
-        "n": len(rows),
-        "edit": statistics.mean(row["psnr"] for row in rows),
-        "copy": statistics.mean(row["copy_psnr"] for row in rows),
-        "gain": statistics.mean(row["psnr"] - row["copy_psnr"] for row in rows),
-        "shuffled": statistics.mean(_score(row, "shuffled_psnr") for row in rows),
-    }
+    """Entry of the report for a group of judged rows."""
+    entry: dict[str, Any] = {"n": len(rows), **{name: intervals.mean(value(row) for row in rows)
+                                                for name, value in _MAIN.items()}}  # fmt: skip
     for name, score in PAIRS.items():
         present = [row for row in rows if _score(row, score) is not None]
         entry[name] = {
-            "edit": statistics.mean(_score(row, score) for row in present),
-            "copy": statistics.mean(_score(row, "copy_" + score) for row in present),
+            "edit": intervals.mean(_score(row, score) for row in present),
+            "copy": intervals.mean(_score(row, "copy_" + score) for row in present),
             "n": len(present),
         }
     return _finish(entry, _limits(rows))
@@ -122,31 +119,55 @@ def _mean_of_kinds(names: list[str], entries: dict[str, dict[str, Any]], limits:
     """The same entry, each value the mean over the kinds that have it."""
     chosen = [entries[name] for name in names]
     entry: dict[str, Any] = {"n": sum(item["n"] for item in chosen)}
-    for name in ("edit", "copy", "gain", "shuffled"):
-        entry[name] = statistics.mean(item[name] for item in chosen)
+    for name in _MAIN:
+        entry[name] = intervals.mean(item[name] for item in chosen)
     for name in PAIRS:
-        means = {side: statistics.mean(item[name][side] for item in chosen) for side in ("edit", "copy")}
+        means = {side: intervals.mean(item[name][side] for item in chosen) for side in ("edit", "copy")}
         entry[name] = {**means, "n": sum(item[name]["n"] for item in chosen)}
-    edit, gain = (statistics.combined([limits[name][k] for name in names]) for k in (0, 1))
-    return _finish(entry, (edit, gain))
+    found: _Limits = {}
+    for key in dict.fromkeys(key for name in names for key in limits[name]):
+        every = [limits[name][key] for name in names if key in limits[name]]
+        found[key] = intervals.combined([bounds for bounds, _ in every]), sum(count for _, count in every)
+    return _finish(entry, found)
 
 
-_Limits = tuple[statistics.Limits, statistics.Limits]
-"""Of the mean PSNR of the edits, and of the mean gain."""
+_MAIN: dict[str, Callable[[Scores], float | None]] = {
+    "edit": lambda row: row["psnr"],
+    "copy": lambda row: row["copy_psnr"],
+    "gain": lambda row: row["psnr"] - row["copy_psnr"],
+    "shuffled": lambda row: _score(row, "shuffled_psnr"),
+}
+
+_Limits = dict[tuple[str, str], tuple[intervals.Limits, int]]
+"""Of the means of a group, those that any row has, with how many have it: (entry, "") of _MAIN's, (entry, side) of
+PAIRS'."""
+
+
+def _limits(rows: list[Scores]) -> _Limits:
+    measures = {(name, ""): value for name, value in _MAIN.items()}
+    for name, score in PAIRS.items():
+        for side, column in (("edit", score), ("copy", "copy_" + score)):
+            measures[name, side] = functools.partial(_score, name=column)
+    found = {}
+    for key, value in measures.items():
+        values = [number for row in rows if (number := value(row)) is not None]
+        if values:
+            found[key] = intervals.student_limits(np.array(values, np.float64)), len(values)
+    return found
 
 
 def _finish(entry: dict[str, Any], limits: _Limits) -> dict[str, Any]:
     """Adds the 95% intervals (null for too few rows) and the verdict they allow."""
-    entry["interval"], entry["gain_interval"] = (statistics.interval(bounds, entry["n"]) for bounds in limits)
-    low, high = entry["gain_interval"] or statistics.NO_LIMITS
+    none = (intervals.NO_LIMITS, 0)
+    for name in _MAIN:
+        known = intervals.interval(*limits.get((name, ""), none))
+        entry["interval" if name == "edit" else f"{name}_interval"] = known
+    for name in PAIRS:
+        for side in ("edit", "copy"):
+            entry[name][f"{side}_interval"] = intervals.interval(*limits.get((name, side), none))
+    low, high = entry["gain_interval"] or intervals.NO_LIMITS
     entry["verdict"] = "better" if low > 0 else "worse" if high < 0 else "unclear"
     return rounded(entry)
-
-
-def _limits(rows: list[Scores]) -> _Limits:
-    edits = np.array([row["psnr"] for row in rows], np.float64)
-    copies = np.array([row["copy_psnr"] for row in rows], np.float64)
-    return statistics.student_limits(edits), statistics.student_limits(edits - copies)
 
 
 def _score(scores: Scores, name: str) -> float | None:

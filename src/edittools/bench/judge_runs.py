@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edittools.bench.agreement import krippendorff_alpha, share_within, spearman
 from edittools.bench.evaluation import JudgedBenchmark, compare_models
+from edittools.metrics.agreement import krippendorff_alpha, share_within, spearman
 
 SHOWN = 200
 """Cases that moved, the farthest first, that are listed one by one."""

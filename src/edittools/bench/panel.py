@@ -8,39 +8,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
-from edittools.bench import agreement, statistics
-from edittools.bench.judged import NOT_ASKED, NOT_JUDGED, JudgedRow
+from edittools.judge.ensemble import mean_judgement
+from edittools.metrics import agreement, intervals
+from edittools.suites.shared.types import JudgedRow
 
 STEP = 1.0
 """Scores that differ by no more are called near: one point of every rubric's scale."""
 
 
 def mean_row(rows: Mapping[str, JudgedRow]) -> JudgedRow:
-    """What judge -> its row of a case come to: of each dimension the mean over the judges.
-
-    Every judge counts once, however many passes it made. Where one of them gave no score there is none: a mean over
-    some of the judges would move with who is left.
-    """
+    """What judge -> its row of a case come to: of each dimension the mean over the judges (mean_judgement)."""
     dimensions = dict.fromkeys(name for row in rows.values() for one in row.passes for name in one)
     values = {judge: row.values() for judge, row in rows.items()}
-    said: dict[str, Mapping[str, Any]] = {name: _mean(name, rows, values) for name in dimensions}
-    return dataclasses.replace(next(iter(rows.values())), passes=[said] if said else [], replies={})
-
-
-def _mean(dimension: str, rows: Mapping[str, JudgedRow], values: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    without = [judge for judge in rows if dimension not in values[judge]]
-    made: dict[str, Any] = {"score": None, "state": "ok", "error": None, "reply": None}
-    if not without:
-        return {**made, "score": fmean(values[judge][dimension] for judge in rows)}
-    said = {judge: [one[dimension] for one in rows[judge].passes if dimension in one] for judge in without}
-    if len(without) == len(rows) and all(one["error"] == NOT_ASKED for found in said.values() for one in found):
-        return {**made, "state": "missing", "error": NOT_ASKED}
-    judge = without[0]
-    first = said[judge][0] if said[judge] else {"state": "failed", "error": NOT_JUDGED}
-    return {**made, "state": first["state"], "error": f"{judge}: {first['error'] or first['state']}"}
+    said: dict[str, Mapping[str, Any]] = {}
+    for name in dimensions:
+        scores = {judge: found.get(name) for judge, found in values.items()}
+        judgements = {judge: [one[name] for one in row.passes if name in one] for judge, row in rows.items()}
+        said[name] = {**mean_judgement(scores, judgements), "reply": None}
+    return dataclasses.replace(next(iter(rows.values())), passes=[said] if said else [], replies={}, calibrated={})
 
 
 def between_judges(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Any]]:
@@ -58,8 +45,8 @@ def between_judges(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[
         result[name] = {
             "cases": len(common),
             "alpha": agreement.krippendorff_alpha(table, "ordinal"),
-            "within_one": statistics.mean(agreement.share_within(a, b, STEP) for a, b in pairs),
-            "spearman": statistics.mean(agreement.spearman(a, b) for a, b in pairs),
-            "means": {judge: statistics.mean(column[k] for column in common) for k, judge in enumerate(scores)},
+            "within_one": intervals.mean(agreement.share_within(a, b, STEP) for a, b in pairs),
+            "spearman": intervals.mean(agreement.spearman(a, b) for a, b in pairs),
+            "means": {judge: intervals.mean(column[k] for column in common) for k, judge in enumerate(scores)},
         }
     return result

@@ -1,6 +1,7 @@
-"""The published result tables of the three papers, as they are printed (SPEC E4).
+"""Published result tables, as they are printed.
 
-One TOML file per table in the folder `published/`; the file name is the table's name. Numbers are those of the
+One TOML file per table: those of the three papers in the folder `published/`, those of another benchmark beside its
+module, as NAME.toml or NAME-*.toml. The file name is the table's name. Numbers are those of the
 papers to the last digit, mistakes included: `notes` and `exceptions` say which are known. What the papers only
 draw (scores by task of Step1X-Edit's figures 6 and 9, ImgEdit's figure 5 with its multi-turn and
 understanding-grounding-editing suites, FireRed's human evaluation in figures 1 and 10) is not here. Signs for yes and
@@ -12,19 +13,20 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib import resources
+from pathlib import Path
 
 from edittools.errors import UsageError
+from edittools.suites import SUITES
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     model: str  # or whatever else a row is about
     scores: dict[str, Decimal | str]  # by column; a Decimal keeps the digits that are printed: 3.60, not 3.6
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     name: str
     title: str
     paper: str
@@ -40,43 +42,53 @@ class Table:
     tolerance: float | None  # how far it may be from that mean: half of the last digit, or all of it where it was cut
     notes: list[str]
     exceptions: dict[str, str]  # model -> why its `overall` is not that mean
-    rows: list[Row]
+    rows: list[PublishedRow]
 
-    def row(self, model: str) -> Row:
+    def row(self, model: str) -> PublishedRow:
         for row in self.rows:
             if row.model == model:
                 return row
         raise KeyError(model)
 
-    def mean(self, row: Row) -> float:
+    def mean(self, row: PublishedRow) -> float:
         """The mean of the columns that `overall` should be the mean of."""
         parts = [float(score) for column, score in row.scores.items() if column != self.overall]
         return sum(parts) / len(parts)
 
 
+def _files() -> dict[str, Path]:
+    """The files of the tables by name."""
+    own = Path(__file__).parent.joinpath("published").glob("*.toml")
+    beside = (
+        file
+        for name in SUITES.names
+        for pattern in (f"{name}.toml", f"{name}-*.toml")
+        for file in SUITES.path(name).parent.glob(pattern)
+    )
+    return {file.stem: file for file in sorted([*own, *beside], key=lambda file: file.stem)}
+
+
 def names() -> list[str]:
     """The names of the tables, sorted."""
-    files = resources.files("edittools.bench").joinpath("published").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return list(_files())
 
 
 def _cell(value: Decimal | int | str) -> Decimal | str:
     return value if isinstance(value, str) else Decimal(value)
 
 
-def load(name: str) -> Table:
+def load(name: str) -> PublishedTable:
     """The table of this name. Raises UsageError if there is none."""
-    known = names()
+    known = _files()
     if name not in known:
         raise UsageError(f"`{name}`: no such published table", hint=f"tables: {', '.join(known)}")
-    file = resources.files("edittools.bench").joinpath("published", f"{name}.toml")
-    data = tomllib.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
+    data = tomllib.loads(known[name].read_text(encoding="utf-8"), parse_float=Decimal)
     columns = data["columns"]
     rows = [
-        Row(model, {column: _cell(cell) for column, cell in zip(columns, cells, strict=True)})
+        PublishedRow(model, {column: _cell(cell) for column, cell in zip(columns, cells, strict=True)})
         for model, *cells in data["rows"]
     ]
-    return Table(
+    return PublishedTable(
         name=name,
         title=data["title"],
         paper=data["paper"],

@@ -15,14 +15,15 @@ from string import Template
 from typing import Any
 
 from edittools import __version__
-from edittools.bench import plots, table, thumbnails
-from edittools.bench.cases import Case
-from edittools.bench.markup import text
+from edittools.bench.cases import CaseRow
+from edittools.metrics import intervals
+from edittools.report import digits, plots, thumbnails
+from edittools.report.markup import text
 
 
 def render_report(
     summary: dict[str, Any],
-    cases: list[Case],
+    cases: list[CaseRow],
     *,
     title: str,
     loss: list[tuple[int, float]] | None,
@@ -44,8 +45,8 @@ def render_report(
         warnings="".join(f'<p class="warning"><b>Warning:</b> {text(said)}.</p>' for said in summary["warnings"]),
         summary=_paragraph(summary),
         figures=_figures(summary),
-        table=_table(summary["kinds"], table.mean_entries(summary)),
-        legend=table.LEGEND,
+        table=_table(summary["kinds"], digits.mean_entries(summary)),
+        legend=digits.LEGEND,
         tasks="" if tasks.keys() == summary["kinds"].keys() else _details("By task", _table(tasks, {})),
         plots=_plots(summary, loss) + curves,
         gallery=_gallery(cases),
@@ -84,12 +85,11 @@ def _paragraph(summary: dict[str, Any]) -> str:
     wins = sum(entry["verdict"] == "better" for entry in kinds.values())
     losses = sum(entry["verdict"] == "worse" for entry in kinds.values())
     ranked = sorted(kinds, key=lambda name: kinds[name]["gain"])
-    doubt = f" (95% interval {table.interval(mean['interval'])})" if mean["interval"] else ""
+    doubt = f"95% interval {digits.bounds(mean['interval'], 1)}" if mean["interval"] else intervals.TOO_FEW
     parts = [
         f"Over {coverage['judged']:,} held-out rows of {_plural(len(kinds), 'kind')} of edit, the results "
-        f"reach {table.decibels(mean['edit'])} dB PSNR against the truth{doubt}, where handing back the "
-        f"unedited source reaches {table.decibels(mean['copy'])} dB: "
-        f"a mean gain of {table.signed(mean['gain'])} dB.",
+        f"reach {_of(mean, 'edit', 'interval')} dB PSNR against the truth ({doubt}), where handing back the "
+        f"unedited source reaches {_of(mean, 'copy')} dB: a mean gain of {_gain(mean)} dB.",
         f"The gain is clearly above zero in {wins} of {len(kinds)} kinds"
         + (f", and clearly below in {losses}." if losses else "."),
     ]
@@ -97,34 +97,42 @@ def _paragraph(summary: dict[str, Any]) -> str:
         largest, smallest = (_named_gain(name, kinds) for name in (ranked[-1], ranked[0]))
         parts.append(f"It is largest for {largest} and smallest for {smallest}.")
     if mean["shuffled"] is not None:
-        shuffled = table.decibels(mean["shuffled"])
-        parts.append(f"Given another row's instruction, the model scores {shuffled} dB.")
+        parts.append(f"Given another row's instruction, the model scores {_of(mean, 'shuffled')} dB.")
     absent = coverage["failed"] + coverage["missing"] + coverage["generated"] - coverage["judged"]
     if absent:
         parts.append(f"{_plural(absent, 'row')} of {coverage['expected']:,} could not be judged.")
     return " ".join(parts)
 
 
+def _of(entry: dict[str, Any], name: str, interval: str | None = None) -> str:
+    """A mean with the digits that its interval allows."""
+    return digits.with_digits(entry[name], entry[interval or f"{name}_interval"])
+
+
+def _gain(entry: dict[str, Any]) -> str:
+    return digits.with_digits(entry["gain"], entry["gain_interval"], "+")
+
+
 def _named_gain(kind: str, kinds: dict[str, Any]) -> str:
-    return f"<b>{text(kind)}</b> ({table.signed(kinds[kind]['gain'])} dB)"
+    return f"<b>{text(kind)}</b> ({_gain(kinds[kind])} dB)"
 
 
 def _figures(summary: dict[str, Any]) -> str:
     mean, kinds = summary["mean"], summary["kinds"]
     wins = sum(entry["verdict"] == "better" for entry in kinds.values())
     figures = [
-        (f"{table.decibels(mean['edit'])} dB", "PSNR of the edits, mean of kinds"),
-        (f"{table.decibels(mean['copy'])} dB", "PSNR of the unedited source"),
-        (f"{table.signed(mean['gain'])} dB", "gain"),
+        (f"{_of(mean, 'edit', 'interval')} dB", "PSNR of the edits, mean of kinds"),
+        (f"{_of(mean, 'copy')} dB", "PSNR of the unedited source"),
+        (f"{_gain(mean)} dB", "gain"),
         (f"{wins} of {len(kinds)}", "kinds clearly won"),
     ]
     if mean["shuffled"] is not None:
-        figures.append((f"{table.decibels(mean['shuffled'])} dB", "with the wrong instruction"))
+        figures.append((f"{_of(mean, 'shuffled')} dB", "with the wrong instruction"))
     return "".join(f'<div class="figure"><b>{value}</b><span>{name}</span></div>' for value, name in figures)
 
 
 def _table(entries: dict[str, Any], means: dict[str, Any]) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{column or "±"}</button></th>' for column in table.COLUMNS)
+    head = "".join(f'<th scope="col"><button type="button">{column or "±"}</button></th>' for column in digits.COLUMNS)
     body = "".join(_table_row(name, entry) for name, entry in entries.items())
     foot = "".join(_table_row(name, entry) for name, entry in means.items())
     return (
@@ -143,7 +151,7 @@ def _table_row(name: str, entry: dict[str, Any]) -> str:
         entry["ssim"]["edit"], entry["ssim"]["copy"],
     ]  # fmt: skip
     cells = []
-    for column, cell, key in zip(table.COLUMNS, table.cells(name, entry), keys):
+    for column, cell, key in zip(digits.COLUMNS, digits.cells(name, entry), keys):
         verdict = entry["verdict"]
         style = f' class="{verdict}" title="{verdict}"' if column in ("", "gain, dB") else ""
         cells.append(f'<td{style} data-value="{"" if key is None else text(key)}">{text(cell)}</td>')
@@ -163,7 +171,7 @@ def _plots(summary: dict[str, Any], loss: list[tuple[int, float]] | None) -> str
     return "".join(panels)
 
 
-def _gallery(cases: list[Case]) -> str:
+def _gallery(cases: list[CaseRow]) -> str:
     if not cases:
         return '<p class="note">No cases were given to this report.</p>'
     shown = sorted(cases, key=lambda case: (case.gain, case.id))
@@ -181,7 +189,7 @@ def _gallery(cases: list[Case]) -> str:
     )
 
 
-def _case(case: Case) -> str:
+def _case(case: CaseRow) -> str:
     scores = case.scores
     verdict = "better" if case.gain > 0 else "worse" if case.gain < 0 else "unclear"
     said = "".join(
@@ -190,23 +198,23 @@ def _case(case: Case) -> str:
         if words
     )
     inside = scores.get("psnr_inside")
-    difference = "difference" + ("" if inside is None else f", inside {table.decibels(inside)} dB")
+    difference = "difference" + ("" if inside is None else f", inside {digits.decibels(inside)} dB")
     return (
         f'<article class="case" data-kind="{text(case.kind)}">'
-        + _picture(case.source, "source", f"source, {table.decibels(scores['copy_psnr'])} dB")
+        + _image(case.source, "source", f"source, {digits.decibels(scores['copy_psnr'])} dB")
         + '<div class="about"><div class="tag">'
         + f"<b>{text(case.kind)}</b>{'' if case.task == case.kind else f' · {text(case.task)}'}</div>"
         + f'<div class="said">{said}</div>'
-        + f'<div class="gain {verdict}">{table.SIGNS[verdict]} {table.signed(case.gain)} dB</div>'
+        + f'<div class="gain {verdict}">{digits.SIGNS[verdict]} {digits.with_digits(case.gain, None, "+")} dB</div>'
         + f'<div class="id mono">{text(case.id)}</div></div>'
-        + _picture(case.result, "result", f"result, {table.decibels(scores['psnr'])} dB")
-        + _picture(case.truth, "truth", "truth")
-        + _picture(thumbnails.heat_map(case.result, case.truth), "difference", difference)
+        + _image(case.result, "result", f"result, {digits.decibels(scores['psnr'])} dB")
+        + _image(case.truth, "truth", "truth")
+        + _image(thumbnails.heat_map(case.result, case.truth), "difference", difference)
         + "</article>"
     )
 
 
-def _picture(image, alternative: str, caption: str) -> str:
+def _image(image, alternative: str, caption: str) -> str:
     style = ' class="tiny"' if thumbnails.is_tiny(image) else ""
     return (
         f'<figure><img{style} alt="{alternative}" src="{thumbnails.data_uri(image)}">'

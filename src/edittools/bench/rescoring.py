@@ -1,20 +1,26 @@
-"""`edit eval BENCH --rescore`: the official numbers, and ours beside them."""
+"""`edit eval rescore`: the official numbers, and ours beside them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from edittools.bench.public import Benchmark, Outputs, Rescored
-from edittools.bench.scores import MUCH, by_ability, plain, summarize
+from edittools.errors import UsageError
+from edittools.suites.shared.scores import MUCH, by_ability, plain, summarize
+from edittools.suites.shared.types import Benchmark, Outputs, Rescored
 
 
 def rescore(benchmark: Benchmark, outputs: Outputs, seed: int) -> dict[str, Any]:
-    """The released scripts' outputs scored again (see `summary`)."""
+    """The released scripts' outputs scored again (see `summary`). Raises UsageError where there is no script."""
+    if benchmark.rescore is None:
+        raise UsageError(
+            f"{benchmark.title} has no script of its own, whose outputs could be scored",
+            hint=f"edit eval report {benchmark.name} scores judged rows",
+        )
     return summary(benchmark, benchmark.rescore(outputs), seed)
 
 
-def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
+def summary(benchmark: Benchmark, rescored: Rescored, seed: int) -> dict[str, Any]:
     """One JSON object: `official`, and `strict`, `macro`, `micro` and `coverage`, by language where there are several.
 
     `strict` has the means of each task; where a benchmark has a subset of its own, `intersection` repeats it all for
@@ -26,27 +32,30 @@ def summary(benchmark: Benchmark, found: Rescored, seed: int) -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
     abilities: dict[str, dict[str, Any]] = {}
-    for language, scores in found.scores.items():
-        made = summarize(scores, found.expected[language], benchmark.metrics, seed)
-        strict = {"tasks": made["tasks"]}
+    for language, scores in rescored.scores.items():
+        figures = summarize(scores, rescored.expected[language], benchmark.metrics, seed)
+        strict = {"tasks": figures["tasks"]}
         if any(score.subset for score in scores):
             subset = [score for score in scores if score.subset]
             inside = summarize(subset, None, benchmark.metrics, seed)
             strict["intersection"] = {name: inside[name] for name in ("tasks", "macro", "micro", "coverage")}
         strict["reasons"] = dict(Counter(score.reason for score in scores if score.reason).most_common(20))
-        parts[language] = {"strict": strict, **{name: made[name] for name in ("macro", "micro", "coverage")}}
+        parts[language] = {"strict": strict, **{name: figures[name] for name in ("macro", "micro", "coverage")}}
         if found_abilities := by_ability(scores):
             inside = summarize(found_abilities, None, benchmark.metrics, seed)
             abilities[language] = {"tasks": inside["tasks"], "coverage": inside["coverage"]["tasks"]}
-        warnings += coverage_warnings(made["coverage"], language)
-    result: dict[str, Any] = {"benchmark": benchmark.name, "official": found.official}
+        warnings += coverage_warnings(figures["coverage"], language)
+    result: dict[str, Any] = {"benchmark": benchmark.name, "official": rescored.official}
     for name in ("strict", "macro", "micro", "coverage"):
         result[name] = _by_language({language: part[name] for language, part in parts.items()})
-    result["official_means"] = _by_language(found.official_means)
-    result["official_without_failed"] = _by_language(found.without_failed)
+    result["official_means"] = _by_language(rescored.official_means)
+    result["official_without_failed"] = _by_language(rescored.without_failed)
     if abilities:
         result["abilities"] = _by_language(abilities)
-    result["notes"] = [*found.notes, *(f"the released script ends with {name}" for name in raised(found.official))]
+    result["notes"] = [
+        *rescored.notes,
+        *(f"the released script ends with {name}" for name in raised(rescored.official)),
+    ]
     result["warnings"] = warnings
     return plain(result)
 
@@ -60,22 +69,22 @@ def coverage_warnings(coverage: dict[str, Any], language: str = "") -> list[str]
     counts, where = coverage["total"], f"{language}: " if language else ""
     lost = counts["failed"] + (counts["missing"] or 0)
     cases = counts["judged"] + lost
-    found = []
+    warnings = []
     if cases and lost >= MUCH * cases:
         missing = "unknown" if counts["missing"] is None else counts["missing"]
         rest = f"the means speak of the other {counts['judged']} only" if counts["judged"] else "there are no means"
-        found.append(
+        warnings.append(
             f"{where}{lost / cases:.0%} of the cases have no score ({lost} of {cases}; {counts['failed']} failed, "
             f"{missing} missing): {rest}"
         )
     empty = [task for task, one in coverage["tasks"].items() if not one["judged"]]
     if empty and counts["judged"]:
         tasks = len(coverage["tasks"])
-        found.append(
+        warnings.append(
             f"{where}no case of {', '.join(empty)} has a score: the means over tasks are of {tasks - len(empty)} of "
             f"{tasks} tasks"
         )
-    return found
+    return warnings
 
 
 def raised(official: dict[str, Any]) -> list[str]:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from edittools.bench import plots, published, statistics, table
-from edittools.bench.markup import text
-from edittools.bench.public import Benchmark
+from edittools.bench import published
 from edittools.bench.report import fill, history_list
-from edittools.bench.terminal import MEANS, WITHOUT_FAILED, Listing, ScoreTable, official_average
-
-
-@dataclass(frozen=True)
-class JudgedCase:
-    """What the gallery shows of a case. `words` are (dimension, score, what the judge wrote or what went wrong)."""
-
-    id: str
-    task: str
-    instruction: str
-    score: float | None
-    state: str  # ok, failed or missing
-    words: list[tuple[str, float | None, str]]
-    source: str | None  # data: URIs
-    result: str | None
+from edittools.bench.terminal import MEANS, WITHOUT_FAILED, ReportListing, ScoreTable, official_average
+from edittools.metrics import intervals
+from edittools.report import digits, plots
+from edittools.report.markup import text
+from edittools.suites.shared.types import Benchmark, JudgedCase
 
 
 def render_scores(
@@ -52,9 +39,9 @@ def render_scores(
         figures=_figures(tables),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
         further="".join(map(_further, tables.further())),
-        published=published_tables(benchmark.name, tables, name),
-        plots="".join(_bars(benchmark, tables, language) for language in tables.languages),
-        gallery=_gallery(cases),
+        published=published_tables(benchmark.name, benchmark, tables, name),
+        plots=_plots(_bars(benchmark, tables, language) for language in tables.languages),
+        gallery=_gallery(_worst_first(cases)),
         protocol=_protocol(protocol),
         history=history_list(history),
     )
@@ -62,17 +49,19 @@ def render_scores(
 
 def render_text_subset(
     found: dict[str, Any],
-    listings: list[Listing],
+    listings: list[ReportListing],
     cases: list[JudgedCase],
+    task: str,
     scales: dict[str, tuple[int, int]],
     *,
     title: str,
     protocol: dict[str, Any],
     history: Iterable[dict[str, Any]],
 ) -> str:
-    """The report on REDEdit-Bench's text subset as HTML text.
+    """The report on a benchmark's text subset as HTML text.
 
-    `found` is TextSubset.summary's, `listings` the same as tables, and `scales` are the bounds of each metric.
+    `found` is TextSubset.summary's, `listings` the same as tables, `task` says whose cases they are,
+    and `scales` are the bounds of each metric.
     """
     metrics = found["metrics"]
     bars: dict[tuple[int, int], list[tuple[str, float, list[float] | None]]] = {}
@@ -84,24 +73,31 @@ def render_text_subset(
         "scores.html",
         title=title,
         warnings=_warnings(found["warnings"]),
-        summary=f"{len(cases):,} cases of REDEdit-Bench's text task, by {text(', '.join(metrics))}.",
+        summary=f"{len(cases):,} cases of {task}, by {text(', '.join(metrics))}.",
         figures="".join(
-            _figure(table.with_digits(entry["mean"], entry["interval"]), name) for name, entry in metrics.items()
+            _figure(digits.with_digits(entry["mean"], entry["interval"]), name) for name, entry in metrics.items()
         ),
         tables=_further(listings[0]),
         further="".join(map(_further, listings[1:])),
         published="",
-        plots="".join(panels),
-        gallery=_gallery(cases),
+        plots=_plots(panels),
+        gallery=_gallery(_worst_first(cases)),
         protocol=_protocol(protocol),
         history=history_list(history),
     )
 
 
-def render_listings(
-    listings: list[Listing], warnings: Iterable[str], *, title: str, summary: str, history: Iterable[dict[str, Any]]
+def render_pairwise(
+    listings: list[ReportListing],
+    warnings: Iterable[str],
+    cases: list[JudgedCase],
+    *,
+    title: str,
+    summary: str,
+    protocol: dict[str, Any],
+    history: Iterable[dict[str, Any]],
 ) -> str:
-    """Tables as a page of their own, as HTML text."""
+    """The report on models compared two by two as HTML text; the cases in the order in which they are shown."""
     return fill(
         "scores.html",
         title=title,
@@ -112,8 +108,8 @@ def render_listings(
         further="",
         published="",
         plots="",
-        gallery=_gallery([]),
-        protocol=_protocol({}),
+        gallery=_gallery(cases, ("most contested first", "clearest first")),
+        protocol=_protocol(protocol),
         history=history_list(history),
     )
 
@@ -134,8 +130,8 @@ def _summary(benchmark: Benchmark, tables: ScoreTable) -> str:
         if tables.official:
             said = f"{mean:.3f}, {whose}"
         else:
-            said = table.with_digits(mean, bounds)
-            said += f" (95% interval {table.bounds(bounds, 1)})" if bounds else f" ({statistics.TOO_FEW})"
+            said = digits.with_digits(mean, bounds)
+            said += f" (95% interval {digits.bounds(bounds, 1)})" if bounds else f" ({intervals.TOO_FEW})"
             said += f", mean over {tables.part('macro', language)[tables.metrics[-1]]['tasks']} tasks"
         asked = "" if counts["expected"] is None else f" of {counts['expected']:,}"
         missing = "an unknown number" if counts["missing"] is None else f"{counts['missing']:,}"
@@ -156,8 +152,8 @@ def _figures(tables: ScoreTable) -> str:
             cells.append(_figure("–" if mean is None else f"{mean:.3f}", f"{name}, {whose}"))
         else:
             micro = tables.part("micro", language)[metric]
-            cells.append(_figure(table.with_digits(mean, bounds), f"{name}, mean over tasks"))
-            cells.append(_figure(table.with_digits(micro["mean"], micro["interval"]), f"{name}, mean over cases"))
+            cells.append(_figure(digits.with_digits(mean, bounds), f"{name}, mean over tasks"))
+            cells.append(_figure(digits.with_digits(micro["mean"], micro["interval"]), f"{name}, mean over cases"))
         counts = tables.part("coverage", language)["total"]
         missing = "?" if counts["missing"] is None else str(counts["missing"])
         cells.append(_figure(str(counts["failed"]), "cases that failed"))
@@ -167,6 +163,11 @@ def _figures(tables: ScoreTable) -> str:
 
 def _figure(value: str, name: str) -> str:
     return f'<div class="figure"><b>{text(value)}</b><span>{text(name)}</span></div>'
+
+
+def _plots(panels: Iterable[str]) -> str:
+    drawn = "".join(panels)
+    return f'<h2>Mean scores</h2><div class="plots">{drawn}</div>' if drawn else ""
 
 
 def _panel(heading: str, plot: str) -> str:
@@ -188,8 +189,8 @@ def _table(tables: ScoreTable, language: str) -> str:
 
 def _row(cells: list[str]) -> str:
     def key(cell: str) -> str:
-        first = cell.split("–")[0].split("/")[0]
-        return first if first.replace(".", "", 1).isdigit() else ""
+        first = cell.split("–")[0].split("/")[0].replace("−", "-")
+        return first if first.lstrip("-").replace(".", "", 1).isdigit() else ""
 
     named = f'<td data-value="{text(cells[0])}">{text(cells[0])}</td>'
     return f"<tr>{named}{''.join(f'<td data-value={key(c)!r}>{text(c)}</td>' for c in cells[1:])}</tr>"
@@ -216,7 +217,7 @@ def _bars(benchmark: Benchmark, tables: ScoreTable, language: str) -> str:
     return _panel(heading, plots.score_bars(bars, low, high))
 
 
-def _further(made: Listing) -> str:
+def _further(made: ReportListing) -> str:
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in made.columns)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in made.rows)
     return (
@@ -225,16 +226,18 @@ def _further(made: Listing) -> str:
     )
 
 
-def published_tables(benchmark: str, tables: ScoreTable | None = None, name: str = "") -> str:
-    """The papers' own tables of a benchmark; with `tables` the model's row first: its official means, as theirs are,
-    whatever else the report shows. Judge and protocol may differ from the paper's."""
+def published_tables(
+    about: str, benchmark: Benchmark | None = None, tables: ScoreTable | None = None, name: str = ""
+) -> str:
+    """The papers' own tables of a benchmark, or of `dataset`; with `tables` the model's row first: its official
+    means, as theirs are, whatever else the report shows. Judge and protocol may differ from the paper's."""
     parts = []
     for paper in map(published.load, published.names()):
-        if paper.benchmark != benchmark:
+        if paper.benchmark != about:
             continue
         rows = [[row.model, *map(str, row.scores.values())] for row in paper.rows]
-        if tables is not None:
-            rows = _own_rows(tables, paper, name) + rows
+        if benchmark is not None and tables is not None:
+            rows = _own_rows(benchmark, tables, paper, name) + rows
         titles = ["model", *paper.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
         body = "".join(map(_row, rows))
@@ -248,19 +251,14 @@ def published_tables(benchmark: str, tables: ScoreTable | None = None, name: str
     return f"<h2>Published tables</h2>{''.join(parts)}" if parts else ""
 
 
-# What the papers' columns mean here; other columns are tasks. `Q_` is another judge's, so it has no row of ours.
-_OWN_METRICS = {"G_SC": "semantics", "G_PQ": "quality", "G_O": "overall"}
-_OWN_TASKS = {"bg": "background", "low-level": "lowlevel", "hybrid": "compose", "addition": "add"}
-
-
-def _own_rows(tables: ScoreTable, paper: published.Table, name: str) -> list[list[str]]:
+def _own_rows(benchmark: Benchmark, tables: ScoreTable, paper: published.PublishedTable, name: str) -> list[list[str]]:
     """The model's rows for a published table: the official means, and those without what failed where they differ."""
     rows = []
     language = (paper.language or "") if not tables.flat else ""
     for part, whose in (("official_means", "here"), ("official_without_failed", f"here, {WITHOUT_FAILED}")):
         means = tables.part(part, language)
-        mine = [_own_score(means, column, paper) for column in paper.columns]
-        # A mean over other tasks than the table's (ImgEdit's second suite) is no score for it.
+        mine = [_own_score(benchmark, means, column, paper) for column in paper.columns]
+        # A mean over other tasks than the table's (another suite's) is no score for it.
         if any(value is not None for value, column in zip(mine, paper.columns) if column != paper.overall):
             rows.append([f"{name} ({whose})", *map(_official_cell, mine)])
     return rows
@@ -270,26 +268,29 @@ def _official_cell(value: float | str | None) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else value
 
 
-def _own_score(means: dict[str, Any], column: str, paper: published.Table) -> float | str | None:
+def _own_score(
+    benchmark: Benchmark, means: dict[str, Any], column: str, paper: published.PublishedTable
+) -> float | str | None:
     """The official mean for a column of a published table, "nan" where the script gives that; None without one."""
-    if column in _OWN_METRICS:
-        return means.get(paper.subset or "average", {}).get(_OWN_METRICS[column])
+    named = {other: benchmark.columns.get(other, other.lower()) for other in paper.columns}
+    if named[column] in benchmark.metrics:
+        return means.get(paper.subset or "average", {}).get(named[column])
     if column != paper.overall:
-        return means.get(_task(column), {}).get("score")
-    others = [_task(other) for other in paper.columns if other != column]
+        return means.get(named[column], {}).get("score")
+    others = [named[other] for other in paper.columns if other != column]
     whole = "average" in means or all(task in means for task in others)
     return official_average(means, others).get("score") if whole else None
 
 
-def _task(column: str) -> str:
-    return _OWN_TASKS.get(column.lower(), column.lower())
+def _worst_first(cases: list[JudgedCase]) -> list[JudgedCase]:
+    """Sort key: cases without a score first, then the worst."""
+    return sorted(cases, key=lambda case: (case.score is not None, case.score or 0.0, case.id))
 
 
-def _gallery(cases: list[JudgedCase]) -> str:
-    if not cases:
-        return '<p class="note">The scores came without pictures: give the judged rows for a gallery.</p>'
-    # What has no score first, then the worst.
-    shown = sorted(cases, key=lambda case: (case.score is not None, case.score or 0.0, case.id))
+def _gallery(shown: list[JudgedCase], orders: tuple[str, str] = ("worst first", "best first")) -> str:
+    """The cases in this order; `orders` are what it is called, and what it is called the other way round."""
+    if not shown:
+        return '<p class="note">The scores came without images: give the judged rows for a gallery.</p>'
 
     def choices(values: Iterable[str], every: str) -> str:
         return f'<option value="">{every}</option>' + "".join(
@@ -297,36 +298,36 @@ def _gallery(cases: list[JudgedCase]) -> str:
         )
 
     tasks, states = sorted({case.task for case in shown}), sorted({case.state for case in shown})
+    first, other = (f"order: {name}" for name in orders)
     return (
         f'<div class="controls"><label>task <select id="task">{choices(tasks, "all tasks")}</select></label>'
         f'<label>state <select id="state">{choices(states, "all states")}</select></label>'
         '<label>score from <input id="least" type="number" step="any"></label>'
         '<label>to <input id="most" type="number" step="any"></label>'
-        '<button type="button" class="order">order: worst first</button><span id="shown"></span></div>'
+        f'<button type="button" class="order" data-other="{other}">{first}</button><span id="shown"></span></div>'
         f'<div id="cases">{"".join(map(_case, shown))}</div>'
     )
 
 
 def _case(case: JudgedCase) -> str:
-    score = "no score" if case.score is None else f"{case.score:.2f}"
+    score = case.verdict or ("no score" if case.score is None else f"{case.score:.2f}")
     words = "".join(
         f"<p><b>{text(name)}{'' if value is None else f' {value:g}'}</b> {text(said)}</p>"
         for name, value, said in case.words
     )
     return (
-        f'<article class="case judged" data-task="{text(case.task)}" data-state="{text(case.state)}" '
-        f'data-score="{"" if case.score is None else case.score}">'
-        + _picture(case.source, "source")
-        + _picture(case.result, "result")
+        f'<article class="case judged" style="--images: {min(len(case.images), 3)}" data-task="{text(case.task)}" '
+        f'data-state="{text(case.state)}" data-score="{"" if case.score is None else case.score}">'
+        + f'<div class="images">{"".join(_image(uri, caption) for caption, uri in case.images)}</div>'
         + f'<div class="about"><div class="tag"><b>{text(case.task)}</b> · {text(case.state)}</div>'
-        + f'<div class="said"><p dir="auto">{text(case.instruction)}</p></div><div class="score">{score}</div>'
+        + f'<div class="said"><p dir="auto">{text(case.instruction)}</p></div><div class="score">{text(score)}</div>'
         + f'<div class="words">{words}</div><div class="id mono">{text(case.id)}</div></div></article>'
     )
 
 
-def _picture(uri: str | None, name: str) -> str:
-    shown = f'<img alt="{name}" src="{uri}">' if uri else '<p class="note">no picture</p>'
-    return f"<figure>{shown}<figcaption>{name}</figcaption></figure>"
+def _image(uri: str | None, name: str) -> str:
+    shown = f'<img alt="{text(name)}" src="{uri}">' if uri else '<p class="note">no image</p>'
+    return f"<figure>{shown}<figcaption>{text(name)}</figcaption></figure>"
 
 
 def _protocol(facts: dict[str, Any]) -> str:

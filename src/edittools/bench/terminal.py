@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edittools.bench import statistics, table
+from edittools.metrics import intervals
+from edittools.report import digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,38 +19,38 @@ def summary_table(summary: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    printed = Table(caption=table.LEGEND, caption_justify="left")
-    for column in table.COLUMNS:
+    printed = Table(caption=digits.LEGEND, caption_justify="left")
+    for column in digits.COLUMNS:
         printed.add_column(column, justify="left" if column == "kind" else "right", no_wrap=column == "kind")
     # Text and not str: rich would read [brackets] in a template's name as markup.
     for name, entry in summary["kinds"].items():
-        printed.add_row(*map(Text, table.cells(name, entry)))
+        printed.add_row(*map(Text, digits.cells(name, entry)))
     printed.add_section()
-    for name, entry in table.mean_entries(summary).items():
-        printed.add_row(*map(Text, table.cells(name, entry)), style="bold")
+    for name, entry in digits.mean_entries(summary).items():
+        printed.add_row(*map(Text, digits.cells(name, entry)), style="bold")
     return printed
 
 
 def summary_latex(summary: dict[str, Any]) -> str:
-    entries = summary["kinds"] | table.mean_entries(summary)
-    rows = [table.cells(name, entry) for name, entry in entries.items()]
-    notes = [table.LEGEND, _coverage(summary)]
-    return latex([Listing("held-out rows", table.COLUMNS, rows, notes, summary["warnings"])])
+    entries = summary["kinds"] | digits.mean_entries(summary)
+    rows = [digits.cells(name, entry) for name, entry in entries.items()]
+    notes = [digits.LEGEND, _coverage(summary)]
+    return latex([ReportListing("held-out rows", digits.COLUMNS, rows, notes, summary["warnings"])])
 
 
 def summary_markdown(summary: dict[str, Any]) -> str:
     """The same table in GitHub's Markdown, with its legend and the coverage."""
     lines = [
         *(line for said in summary["warnings"] for line in (f"> **WARNING: {said}**", "")),
-        _markdown_row(table.COLUMNS),
-        "|---" + "|---:" * (len(table.COLUMNS) - 1) + "|",
-        *(_markdown_row(table.cells(name, entry)) for name, entry in summary["kinds"].items()),
+        _markdown_row(digits.COLUMNS),
+        "|---" + "|---:" * (len(digits.COLUMNS) - 1) + "|",
+        *(_markdown_row(digits.cells(name, entry)) for name, entry in summary["kinds"].items()),
         *(
-            _markdown_row([f"**{name}**", *table.cells(name, entry)[1:]])
-            for name, entry in table.mean_entries(summary).items()
+            _markdown_row([f"**{name}**", *digits.cells(name, entry)[1:]])
+            for name, entry in digits.mean_entries(summary).items()
         ),
     ]
-    return "\n".join([*lines, "", table.LEGEND, "", _coverage(summary), ""])
+    return "\n".join([*lines, "", digits.LEGEND, "", _coverage(summary), ""])
 
 
 def _coverage(summary: dict[str, Any]) -> str:
@@ -59,7 +60,7 @@ def _coverage(summary: dict[str, Any]) -> str:
     return f"Rows: {coverage}."
 
 
-class Listing(NamedTuple):
+class ReportListing(NamedTuple):
     """One table, however it is printed; the first column names the rows, the others are numbers.
 
     The warnings stand above it: what one must know before one reads a number. The notes stand below.
@@ -95,18 +96,18 @@ class ScoreTable:
     an exception, that stands there, and beside it the official mean without the cases that have failed.
     """
 
-    def __init__(self, found: dict[str, Any], metrics: list[str], scoring: str) -> None:
-        self.found, self.metrics, self.official = found, metrics, scoring == "official"
-        self.flat = "tasks" in found["strict"]
-        self.languages = [""] if self.flat else list(found["strict"])
+    def __init__(self, summary: dict[str, Any], metrics: list[str], scoring: str) -> None:
+        self.summary, self.metrics, self.official = summary, metrics, scoring == "official"
+        self.flat = "tasks" in summary["strict"]
+        self.languages = [""] if self.flat else list(summary["strict"])
         self.mended = any(self.part("official_without_failed", name) for name in self.languages)
         extra = [] if self.official else ["95%", "official", *([WITHOUT_FAILED] if self.mended else [])]
         self.columns = ["task", *metrics, *extra, "judged", "fail", "miss"]
 
     def part(self, name: str, language: str) -> dict[str, Any]:
         """A part of what was found, of one language; empty where that has none."""
-        found = self.found.get(name, {})
-        return found if self.flat else found.get(language, {})
+        part = self.summary.get(name, {})
+        return part if self.flat else part.get(language, {})
 
     def official_means(self, language: str) -> tuple[dict[str, Any], str]:
         """The official means as far as there are any, and what they are: official, or those WITHOUT_FAILED."""
@@ -171,8 +172,8 @@ class ScoreTable:
     ) -> list[str]:
         last = self.metrics[-1]
         entries = [ours.get(metric, {}) for metric in self.metrics]
-        cells = [name, *(table.with_digits(one.get("mean"), one.get("interval")) for one in entries)]
-        cells.append(table.bounds(entries[-1].get("interval"), entries[-1].get("mean") is not None))
+        cells = [name, *(digits.with_digits(one.get("mean"), one.get("interval")) for one in entries)]
+        cells.append(digits.bounds(entries[-1].get("interval"), entries[-1].get("mean") is not None))
         cells.append(_number(official.get(key, {}).get(last)))
         if self.mended:
             cells.append(_number(mended.get(key, {}).get(last)))
@@ -185,48 +186,48 @@ class ScoreTable:
         said = [f"{count:,} {name}" for name, count in counts.items() if count is not None]
         return "Cases: " + ", ".join([*said, f"{'unknown' if missing is None else f'{missing:,}'} missing"]) + "."
 
-    def listings(self) -> list[Listing]:
+    def listings(self) -> list[ReportListing]:
         """One per language, then what else was found; the warnings stand above the first language, the notes below
         the last."""
-        made = []
+        listings = []
         for language in self.languages:
-            title = " ".join(filter(None, (self.found["benchmark"], language)))
+            title = " ".join(filter(None, (self.summary["benchmark"], language)))
             if self.official and (whose := self.official_means(language)[1]) != "official":
                 title += f", {whose}"
-            notes = [self.coverage(language), *(self.found["notes"] if language == self.languages[-1] else [])]
-            if any(statistics.TOO_FEW in row for row in self.rows(language)):
-                notes.insert(1, f"{statistics.TOO_FEW}: no interval below {statistics.MIN_CASES}, or with one per task")
-            warnings = self.found.get("warnings", []) if language == self.languages[0] else []
-            made.append(Listing(title, self.columns, self.rows(language), notes, warnings))
-        return [*made, *self.further()]
+            notes = [self.coverage(language), *(self.summary["notes"] if language == self.languages[-1] else [])]
+            if any(intervals.TOO_FEW in row for row in self.rows(language)):
+                notes.insert(1, f"{intervals.TOO_FEW}: no interval below {intervals.MIN_CASES}, or with one per task")
+            warnings = self.summary.get("warnings", []) if language == self.languages[0] else []
+            listings.append(ReportListing(title, self.columns, self.rows(language), notes, warnings))
+        return [*listings, *self.further()]
 
-    def further(self) -> list[Listing]:
+    def further(self) -> list[ReportListing]:
         """The judges of a panel, the comparison of models, and the judge's agreement with people, where there are
         such."""
-        made = []
-        if "judges" in self.found:
-            made += [self._judges(language) for language in self.languages]
-            made.append(_between_judges(self.found["between_judges"]))
-        if "comparison" in self.found:
-            made += _comparison(self.found["comparison"])
+        listings = []
+        if "judges" in self.summary:
+            listings += [self._judges(language) for language in self.languages]
+            listings.append(_between_judges(self.summary["between_judges"]))
+        if "comparison" in self.summary:
+            listings += _comparison(self.summary["comparison"])
         for language in self.languages:
-            if found := self.part("abilities", language):
-                made.append(self._abilities(found, language))
-        for name, one in self.found.get("detected", {}).items():
-            made.append(_detected(name, one))
-        for name, run in self.found.get("judge_runs", {}).items():
-            made += _judge_run(name, run)
-        if self.found.get("agreement"):
-            found = self.found["agreement"]
-            names = list(dict.fromkeys(name for entry in found.values() for name in entry))
-            rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in found.items()]
-            made.append(Listing("The judge beside people", ["dimension", *names], rows))
-        return made
+            if section := self.part("abilities", language):
+                listings.append(self._abilities(section, language))
+        for name, one in self.summary.get("detected", {}).items():
+            listings.append(_detected(name, one))
+        for name, run in self.summary.get("judge_runs", {}).items():
+            listings += _judge_run(name, run)
+        if self.summary.get("agreement"):
+            section = self.summary["agreement"]
+            names = list(dict.fromkeys(name for entry in section.values() for name in entry))
+            rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in section.items()]
+            listings.append(ReportListing("The judge beside people", ["dimension", *names], rows))
+        return listings
 
-    def _judges(self, language: str) -> Listing:
+    def _judges(self, language: str) -> ReportListing:
         """Each judge of a panel by itself; official is the released script's mean over tasks."""
         last = self.metrics[-1]
-        judges = {name: ScoreTable(found, self.metrics, "strict") for name, found in self.found["judges"].items()}
+        judges = {name: ScoreTable(summary, self.metrics, "strict") for name, summary in self.summary["judges"].items()}
         official = ["official", *([WITHOUT_FAILED] if any(alone.mended for alone in judges.values()) else [])]
         columns = ["judge", "model", "over tasks", "over cases", *official, "judged", "fail", "miss"]
         rows = []
@@ -235,31 +236,33 @@ class ScoreTable:
             tasks = alone.part("strict", language)["tasks"]
             theirs = [_number(official_average(mean, tasks).get(last)) for mean in means][: len(official)]
             ours = [alone.part(which, language)[last] for which in ("macro", "micro")]
-            shown = [table.with_digits(one["mean"], one["interval"]) for one in ours]
+            figures = [digits.with_digits(one["mean"], one["interval"]) for one in ours]
             counts = _counts(alone.part("coverage", language)["total"])
-            rows.append([name, alone.found["judge"].get("judge", ""), *shown, *theirs, *counts])
+            rows.append([name, alone.summary["judge"].get("judge", ""), *figures, *theirs, *counts])
         title = " ".join(filter(None, ("Each judge alone:", last, language)))
-        return Listing(title, columns, rows)
+        return ReportListing(title, columns, rows)
 
-    def _abilities(self, found: dict[str, Any], language: str) -> Listing:
+    def _abilities(self, section: dict[str, Any], language: str) -> ReportListing:
         rows = []
-        for name, entry in found["tasks"].items():
-            cells = [table.with_digits(entry[metric]["mean"], entry[metric]["interval"]) for metric in self.metrics]
-            bounds = table.bounds(entry[self.metrics[-1]]["interval"], entry["n"])
-            rows.append([name, *cells, bounds, *_counts(found["coverage"][name])])
+        for name, entry in section["tasks"].items():
+            cells = [digits.with_digits(entry[metric]["mean"], entry[metric]["interval"]) for metric in self.metrics]
+            bounds = digits.bounds(entry[self.metrics[-1]]["interval"], entry["n"])
+            rows.append([name, *cells, bounds, *_counts(section["coverage"][name])])
         columns = ["ability", *self.metrics, "95%", "judged", "fail", "miss"]
-        return Listing(" ".join(filter(None, ("By ability", language))), columns, rows, ["Ours: means over cases."])
+        return ReportListing(
+            " ".join(filter(None, ("By ability", language))), columns, rows, ["Ours: means over cases."]
+        )
 
 
-def _between_judges(found: dict[str, Any]) -> Listing:
-    any_of: dict[str, Any] = next(iter(found.values()), {"means": {}})
+def _between_judges(agreement: dict[str, Any]) -> ReportListing:
+    any_of: dict[str, Any] = next(iter(agreement.values()), {"means": {}})
     judges, names = list(any_of["means"]), [name for name in any_of if name != "means"]
     rows = [
         [dimension, *(_number(entry[name]) for name in names), *(_number(entry["means"][judge]) for judge in judges)]
-        for dimension, entry in found.items()
+        for dimension, entry in agreement.items()
     ]
     columns = ["dimension", *names, *(f"mean {judge}" for judge in judges)]
-    return Listing("The judges beside each other", columns, rows)
+    return ReportListing("The judges beside each other", columns, rows)
 
 
 def _counts(counts: dict[str, Any]) -> list[str]:
@@ -271,14 +274,14 @@ def _counts(counts: dict[str, Any]) -> list[str]:
     return [judged, str(counts.get("failed", "")), "?" if missing is None else str(missing)]
 
 
-def _comparison(found: dict[str, Any]) -> list[Listing]:
-    cases = found["cases"]
+def _comparison(comparison: dict[str, Any]) -> list[ReportListing]:
+    cases = comparison["cases"]
 
     def against(entry: dict[str, Any]) -> list[str]:
         bounds = entry["interval"]
         return [
-            table.with_digits(entry["difference"], bounds, "+"),
-            table.bounds(bounds, cases, "+"),
+            digits.with_digits(entry["difference"], bounds, "+"),
+            digits.bounds(bounds, cases, "+"),
             f"{entry['won']:.0%}",
             f"{entry['lost']:.0%}",
         ]
@@ -287,35 +290,35 @@ def _comparison(found: dict[str, Any]) -> list[Listing]:
     rows = [
         [name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"])]
         + (against(entry) if "difference" in entry else [""] * len(differences))
-        for name, entry in found["models"].items()
+        for name, entry in comparison["models"].items()
     ]
-    title = f"Models compared: {found['metric']}, over {cases:,} common cases"
+    title = f"Models compared: {comparison['metric']}, over {cases:,} common cases"
     note = "Differences are to the first, of the same cases."
-    made = [Listing(title, ["model", "judged", "over tasks", "over cases", *differences], rows, [note])]
-    if len(found["pairs"]) > 1:
-        rows = [[pair["second"], pair["first"], *against(pair)] for pair in found["pairs"]]
-        made.append(Listing("Every two models", ["model", "against", *differences], rows))
-    return made
+    listings = [ReportListing(title, ["model", "judged", "over tasks", "over cases", *differences], rows, [note])]
+    if len(comparison["pairs"]) > 1:
+        rows = [[pair["second"], pair["first"], *against(pair)] for pair in comparison["pairs"]]
+        listings.append(ReportListing("Every two models", ["model", "against", *differences], rows))
+    return listings
 
 
-def _detected(name: str, found: dict[str, Any]) -> Listing:
-    entries = {**found["tasks"], "mean over tasks": found["macro"], "mean over cases": found["micro"]}
+def _detected(name: str, detected: dict[str, Any]) -> ReportListing:
+    entries = {**detected["tasks"], "mean over tasks": detected["macro"], "mean over cases": detected["micro"]}
     rows = []
     for task, one in entries.items():
         cells = [(one[part]["mean"], one[part]["interval"]) for part in ("share", "probability")]
-        cases = one.get("n", found["micro"]["share"]["n"])
-        share, likely = (table.with_digits(mean, bounds) for mean, bounds in cells)
-        rows.append([task, str(cases), share, table.bounds(cells[0][1], cases), likely])
+        cases = one.get("n", detected["micro"]["share"]["n"])
+        share, likely = (digits.with_digits(mean, bounds) for mean, bounds in cells)
+        rows.append([task, str(cases), share, digits.bounds(cells[0][1], cases), likely])
     note = "The share of results that the classifier takes for its class; where that is `fake`, the fake score."
-    return Listing(f"Detected: {name}", ["task", "cases", "share", "95%", "probability"], rows, [note])
+    return ReportListing(f"Detected: {name}", ["task", "cases", "share", "95%", "probability"], rows, [note])
 
 
-def _judge_run(name: str, run: dict[str, Any]) -> list[Listing]:
+def _judge_run(name: str, run: dict[str, Any]) -> list[ReportListing]:
     first, other = (judge or "unknown" for judge in run["judges"])
     bounds = run["interval"]
     cells = [
-        table.with_digits(run["difference"], bounds, "+"),
-        table.bounds(bounds, run["cases"], "+"),
+        digits.with_digits(run["difference"], bounds, "+"),
+        digits.bounds(bounds, run["cases"], "+"),
         f"{run['same']:.0%}",
         f"{run['within_one']:.0%}",
         _number(run["spearman"]),
@@ -324,16 +327,16 @@ def _judge_run(name: str, run: dict[str, Any]) -> list[Listing]:
     columns = ["judge", "difference", "95%", "same", "within 1", "Spearman", "alpha"]
     alone = f"scored by one of them only: {len(run['only_first'])} and {len(run['only_other'])} cases"
     note = f"To {first}, over {run['cases']:,} cases that both scored; {alone}."
-    made = [Listing(f"Another judge: {name}", columns, [[other, *cells]], [note])]
+    listings = [ReportListing(f"Another judge: {name}", columns, [[other, *cells]], [note])]
     if run["moved"]:
         rows = [[one["id"], one["task"], f"{one['first']:g}", f"{one['other']:g}", f"{one['change']:+g}"]
                 for one in run["moved"][:10]]  # fmt: skip
         title = f"Cases that moved: {run['moves']:,}, the farthest first"
-        made.append(Listing(title, ["case", "task", "first", name, "change"], rows))
-    return made
+        listings.append(ReportListing(title, ["case", "task", "first", name, "change"], rows))
+    return listings
 
 
-def pairwise_listings(found: dict[str, Any]) -> list[Listing]:
+def pairwise_listings(summary: dict[str, Any]) -> list[ReportListing]:
     """pairwise.summarize's result: the models, best first, and every pair that was compared."""
 
     def rate(entry: dict[str, Any]) -> list[str]:
@@ -341,67 +344,75 @@ def pairwise_listings(found: dict[str, Any]) -> list[Listing]:
         bounds = entry["interval"]
         return [
             *counts,
-            table.with_digits(entry["win_rate"], bounds),
-            table.bounds(bounds, entry["comparisons"]),
+            digits.with_digits(entry["win_rate"], bounds),
+            digits.bounds(bounds, entry["comparisons"]),
         ]
 
     columns = ["wins", "ties", "losses", "win rate", "95%"]
     rows = []
-    for name, entry in found["models"].items():
+    for name, entry in summary["models"].items():
         points, bounds = entry["elo"], entry["elo_interval"]
         elo = "–" if points is None else f"{points:.0f}"
-        few = statistics.TOO_FEW if found["cases"] < statistics.MIN_CASES else "unbounded"
+        few = intervals.TOO_FEW if entry["cases"] < intervals.MIN_CASES else "unbounded"
         between = few if bounds is None else f"{bounds[0]:.0f}–{bounds[1]:.0f}"
         rows.append([name, *rate(entry), elo, "" if points is None else between])
-    title = f"Pairwise: {found['comparisons']:,} comparisons of {found['cases']:,} cases, {found['failed']:,} failed"
-    made = [Listing(title, ["model", *columns, "Elo", "95%"], rows, found["notes"], found["warnings"])]
-    rows = [[pair["first"], pair["second"], *rate(pair)] for pair in found["pairs"]]
-    made.append(Listing("Every two models", ["model", "against", *columns], rows))
-    return made + ([_between_judges(found["between_judges"])] if "between_judges" in found else [])
+    title = (
+        f"Pairwise: {summary['comparisons']:,} comparisons of {summary['cases']:,} cases, {summary['failed']:,} failed"
+    )
+    listings = [ReportListing(title, ["model", *columns, "Elo", "95%"], rows, summary["notes"], summary["warnings"])]
+    rows = [[pair["first"], pair["second"], *rate(pair)] for pair in summary["pairs"]]
+    listings.append(ReportListing("Every two models", ["model", "against", *columns], rows))
+    return listings + ([_between_judges(summary["between_judges"])] if "between_judges" in summary else [])
 
 
-def text_listings(found: dict[str, Any]) -> list[Listing]:
+def text_listings(summary: dict[str, Any]) -> list[ReportListing]:
     """text_subset.text_subset's result."""
     columns = ["expected", "generated", "judged", "failed", "missing"]
     rows = []
-    for name, entry in found["metrics"].items():
-        shown = table.with_digits(entry["mean"], entry["interval"]), table.bounds(entry["interval"], entry["n"])
-        counts = found["coverage"][name]
-        rows.append([name, *shown, *(_number(counts[column]) for column in columns)])
+    for name, entry in summary["metrics"].items():
+        means = digits.with_digits(entry["mean"], entry["interval"]), digits.bounds(entry["interval"], entry["n"])
+        counts = summary["coverage"][name]
+        rows.append([name, *means, *(_number(counts[column]) for column in columns)])
     columns = ["metric", "mean", "95%", *columns]
-    made = [Listing("rededit, text subset", columns, rows, found["notes"], found["warnings"])]
-    return made + ([_between_judges(found["between_judges"])] if "between_judges" in found else [])
+    listings = [
+        ReportListing(
+            f"{summary['benchmark']}, {summary['suite']} subset", columns, rows, summary["notes"], summary["warnings"]
+        )
+    ]
+    return listings + ([_between_judges(summary["between_judges"])] if "between_judges" in summary else [])
 
 
-def dataset_listings(found: dict[str, Any]) -> list[Listing]:
+def dataset_listings(summary: dict[str, Any]) -> list[ReportListing]:
     """dataset.DatasetStatistics' result; what no row had is left out."""
-    facts = {name.replace("_", " "): found[name] for name in ("rows", "images", "multi_turn", "words", "characters")}
-    facts["share of tiny edits"] = found["tiny_region_share"]
-    facts |= {f"share detected: {name}": share for name, share in found["detected"].items()}
-    made = [Listing("Data set", ["", "value"], [[name, _number(value)] for name, value in facts.items()])]
+    facts = {name.replace("_", " "): summary[name] for name in ("rows", "images", "multi_turn", "words", "characters")}
+    facts["share of tiny edits"] = summary["tiny_region_share"]
+    facts |= {f"share detected: {name}": share for name, share in summary["detected"].items()}
+    listings = [ReportListing("Data set", ["", "value"], [[name, _number(value)] for name, value in facts.items()])]
     for title, name in (("task", "tasks"), ("format", "formats")):
-        counts = found[name]
+        counts = summary[name]
         total = sum(counts.values())
         rows = [[key, str(count), f"{count / total:.1%}"] for key, count in counts.items()]
-        made.append(Listing(name.capitalize(), [title, "rows" if title == "task" else "images", "share"], rows))
-    sizes = dict(found["size"] or {})
+        listings.append(
+            ReportListing(name.capitalize(), [title, "rows" if title == "task" else "images", "share"], rows)
+        )
+    sizes = dict(summary["size"] or {})
     histogram = sizes.pop("histogram", [])
     extremes = ["min", "median", "max"]
     rows = [[name.replace("_", " "), *(_number(size[key]) for key in extremes)] for name, size in sizes.items()]
-    made.append(Listing("Sizes", ["", *extremes], rows))
+    listings.append(ReportListing("Sizes", ["", *extremes], rows))
     rows = [[f"{bin['from']}–{bin['to'] or ''}", str(bin["count"])] for bin in histogram if bin["count"]]
-    made.append(Listing("Megapixels", ["from–to", "images"], rows))
+    listings.append(ReportListing("Megapixels", ["from–to", "images"], rows))
     columns = ["n", "mean", "min", "max"]
-    rows = [[name, *(_number(entry[key]) for key in columns)] for name, entry in found["scores"].items()]
-    made.append(Listing("Scores", ["score", *columns], rows))
-    return [listing for listing in made if listing.rows]
+    rows = [[name, *(_number(entry[key]) for key in columns)] for name, entry in summary["scores"].items()]
+    listings.append(ReportListing("Scores", ["score", *columns], rows))
+    return [listing for listing in listings if listing.rows]
 
 
-def rich_tables(listings: list[Listing]) -> list[Table]:
+def rich_tables(listings: list[ReportListing]) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
 
-    made = []
+    tables = []
     for title, columns, rows, notes, warnings in listings:
         # No edges: 80 columns hold GEdit-Bench's three metrics.
         above = Text("\n").join([*(Text(f"WARNING: {said}", "bold red") for said in warnings), Text(title)])
@@ -411,11 +422,11 @@ def rich_tables(listings: list[Listing]) -> list[Table]:
             printed.add_column(Text(column), justify="left" if column == columns[0] else "right", no_wrap=True)
         for row in rows:
             printed.add_row(*map(Text, row))
-        made.append(printed)
-    return made
+        tables.append(printed)
+    return tables
 
 
-def markdown(listings: list[Listing]) -> str:
+def markdown(listings: list[ReportListing]) -> str:
     lines = []
     for title, columns, rows, notes, warnings in listings:
         lines += [line for said in warnings for line in (f"> **WARNING: {said}**", "")]
@@ -424,7 +435,7 @@ def markdown(listings: list[Listing]) -> str:
     return "\n".join(lines)
 
 
-def latex(listings: list[Listing]) -> str:
+def latex(listings: list[ReportListing]) -> str:
     """Tabular environments, to be put into a paper's table; titles and notes are comments."""
     lines = []
     for title, columns, rows, notes, warnings in listings:

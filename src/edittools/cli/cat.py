@@ -13,7 +13,7 @@ from edittools.errors import UsageError
     cost="Reads once and streams. --check reads every byte and keeps about 100 bytes per row.",
     examples=(
         ("edit cat clean/", "look at the first rows"),
-        ("edit cat clean/ -o clean.parquet", "one Parquet file whose pictures `datasets` shows"),
+        ("edit cat clean/ -o clean.parquet", "one Parquet file whose images `datasets` shows"),
         ("edit cat --check clean/", "verify sizes, digests, references and ids of a whole set"),
     ),
 )
@@ -22,25 +22,17 @@ from edittools.errors import UsageError
 @options.output_options
 @options.run_options
 @click.pass_context
-def command(ctx: click.Context, input: tuple[str, ...], check: bool, **given: object) -> None:
+def command(ctx: click.Context, /, input: tuple[str, ...], check: bool, **given: object) -> None:
     """Convert, join, look at and check data sets.
 
     Reads everything any command reads, and writes every format. Several inputs are joined, their columns
     aligned. On a terminal it shows the first rows.
     """
-    from edittools.stream.run import open_input, run
-
-    run_options = options.run_settings(ctx)
     if check:
         if given["output"] is not None or given["format"] is not None:
             raise UsageError("--check writes nothing: -o and -f have no meaning with it")
         from edittools.stream.check import check_inputs
 
-        check_inputs(list(input), run_options)
+        check_inputs(list(input), options.run_settings(ctx))
         return
-    source = open_input(list(input), run_options)
-    settings = options.settings(ctx)
-    if run_options.dry_run:
-        options.show_plan(ctx, source, settings)
-        return
-    run("cat", source, [], settings, run_options)
+    options.run_stages(ctx, [])

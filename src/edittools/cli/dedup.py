@@ -2,157 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from typing import Any
 
 import click
 
 from edittools.cli import options
-from edittools.errors import UsageError
-
-_LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone asks for
+from edittools.dedup.config import DedupConfig
+from edittools.dedup.signature import of_bits
+from edittools.errors import EditError, UsageError
 
 
 @options.command(
     "dedup",
-    cost="Two passes: every picture is read and decoded once, at reduced scale; then references are read again. Keeps "
+    cost="Two passes: every image is read and decoded once, at reduced scale; then references are read again. Keeps "
     "about 150 bytes per row, and as much per row of --against; vectors of models lie in TMPDIR (2 bytes a dimension; "
     "--level fine another 24 KiB per row). "
-    "Of a pipe the references are kept in TMPDIR too (about 100 bytes a row; pictures sent --inline are kept as well).",
+    "Of a pipe the references are kept in TMPDIR too (about 100 bytes a row; images sent --inline are kept as well). "
+    "--nearest reads and decodes every public image once, and keeps its vectors (4 bytes a dimension) in memory.",
     examples=(
         ("edit dedup raw/ -o unique/", "drop exact and near copies; _rejects/ says of what"),
         ("edit dedup raw/ --mark duplicate_of -o marked/", "keep every row, and say what it is a copy of"),
-        ("edit dedup raw/ --report sheet.html -o unique/", "with a sheet of pictures to check the threshold by"),
+        ("edit dedup raw/ --report sheet.html -o unique/", "with a sheet of images to check the threshold by"),
         ("edit dedup new/ --against seen/ -o unique/", "also drop copies of what earlier runs kept, and add the rest"),
         ("edit dedup raw/ --method sscd -o unique/", "by a copy-detection model: finds crops and overlays too"),
-        ("edit dedup pairs/ --level fine --method sscd --space clip --space dinov2 -o clean/", "edit pairs"),
-        ("edit dedup raw/ --method clip --semantic 0.05 -o diverse/", "thin out pictures that mean the same"),
+        ("edit dedup pairs/ --level fine --method sscd --pair-model clip --pair-model dinov2 -o clean/", "edit pairs"),
+        ("edit dedup raw/ --method clip --semantic 0.05 -o diverse/", "thin out images that mean the same"),
         ("edit dedup raw/ --method dinov2 --clusters 500 -o unique/", "and put what stays into 500 groups by meaning"),
-        ("edit dedup others/ --method sscd --step fingerprint -o bg/", "pictures that are no copies, for the next"),
+        ("edit dedup others/ --method sscd --phase fingerprint -o bg/", "images that are no copies, for the next"),
         (
-            "edit dedup raw/ --method sscd --background bg/ --whiten all --normalize-scores --cosine X -o unique/",
+            "edit dedup raw/ --method sscd --reference-set bg/ --whiten all --normalize-scores --cosine X -o unique/",
             "by whitened vectors and normalised scores",
         ),
-        ("edit dedup raw/ --step fingerprint --task 3/64 -o prints/", "the first of three steps, as an array task"),
-        ("edit dedup prints/ --step verdict -o verdict.parquet", "the second, once"),
-        ("edit dedup raw/ --verdict verdict.parquet --task 3/64 -o unique/", "the third"),
+        ("edit dedup raw/ --phase fingerprint --task 3/64 -o prints/", "the first of three steps, as an array task"),
+        ("edit dedup prints/ --phase decide -o decisions.parquet", "the second, once"),
+        ("edit dedup raw/ --decisions decisions.parquet --task 3/64 -o unique/", "the third"),
+        (
+            "edit dedup private/ --nearest public/ --method clip --pair-model sscd -o near/",
+            "public images like private ones",
+        ),
+        ("edit dedup near/ --replace choices.jsonl -o benchmark/", "in their place, as people chose"),
+        ("edit dedup benchmark/ --absent private/", "is anything private left?"),
     ),
 )
 @options.input_options
-@options.pixel_option
-@options.option(
-    "--method",
-    default="phash",
-    show_default=True,
-    metavar="NAME",
-    help="exact: the same bytes; pixels: the same decoded pixels; phash: near copies by a 64-bit signature; clip, "
-    "dinov2, sscd, isc21, or any embedding model: near copies by its vectors.",
-)
-@options.option(
-    "--distance",
-    type=click.IntRange(0, 31),
-    default=8,
-    show_default=True,
-    metavar="BITS",
-    help="phash: near copies differ in at most so many of 64 bits.",
-)
-@options.option(
-    "--cosine",
-    type=click.FloatRange(-1, 1),
-    metavar="X",
-    help="Models: near copies have at least this cosine. Default: 0.75 for sscd, 0.604 for isc21, else 0.94; none with "
-    "--whiten or --normalize-scores, which need their own.",
-)
-@options.option(
-    "--background",
-    metavar="DIR",
-    help="Models: what --step fingerprint wrote of pictures of the same kind that are no copies of the searched ones. "
-    "--whiten and --normalize-scores learn from it, of rows with a target from the targets.",
-)
-@options.option(
-    "--whiten",
-    metavar="all|N|centre",
-    help="Models: compare vectors whitened by the --background's principal directions, all or the strongest N; "
-    "centre: only take its mean away. Needs more pictures than directions. Vectors of a --space stay as they are.",
-)
-@options.option(
-    "--normalize-scores",
-    is_flag=True,
-    help="Models: the score of two pictures is their cosine, less the mean cosine of each with the three of the "
-    "--background nearest to it (SSCD, equation 8, averaged over the two). --cosine is then the least score.",
-)
-@options.option(
-    "--rotations/--no-rotations",
-    default=True,
-    show_default=True,
-    help="phash: count rotated and mirrored copies, in rows of one image (never between a source and its target).",
-)
-@options.option(
-    "--level",
-    type=click.Choice(["rows", "pairs", "fine"]),
-    help="rows (the default): an edit row is a copy if all of it repeats. pairs: also drop pairs without a visible "
-    "edit, repeated pairs, repeated source and instruction, and templates. fine: PSNR and SSIM have to agree.",
-)
-@options.option(
-    "--space",
-    multiple=True,
-    metavar="NAME",
-    help="Models in all of which source and target of a pair without a visible edit are alike, such as clip and "
-    "dinov2. May be given several times; templates are looked for in the first.",
-)
-@options.option(
-    "--identity",
-    type=click.FloatRange(-1, 1),
-    metavar="X",
-    help="Cosine from which source and target are alike in a --space. Default: 0.99.",
-)
-@options.option("--psnr", type=float, metavar="DB", help="fine: from which pictures are the same. Default: 34.")
-@options.option(
-    "--ssim", type=click.FloatRange(-1, 1), metavar="X", help="fine: from which pictures are the same. Default: 0.95."
-)
-@options.option(
-    "--max-per-template",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="pairs, fine: keep at most so many edits that change a picture alike in much the same words.",
-)
-@options.option(
-    "--template",
-    type=click.FloatRange(-1, 1),
-    metavar="X",
-    help="Likeness from which edits are of one template: the mean cosine of change and words. Default: 0.9.",
-)
-@options.option(
-    "--semantic",
-    type=click.FloatRange(0, 1),
-    metavar="EPS",
-    help="SemDeDup: of rows of one image also drop those with a cosine above 1 - EPS to another of their cluster.",
-)
-@options.option(
-    "--clusters",
-    type=click.IntRange(min=0),
-    metavar="K",
-    help="Groups of the rows that stay, by k-means: the column `cluster`, by which `edit train` can balance. By a "
-    "model they are of one meaning, by phash of one layout. Default: the square root of the rows, 1,024 at most, and "
-    "a `cluster` that the input has stays; 0: none. Numbers of two runs have nothing in common. Also the clusters of "
-    "SemDeDup: by default one per 1,000 rows.",
-)
-@options.option(
-    "--keep",
-    type=click.Choice(["hard", "easy"]),
-    help="SemDeDup: of alike pictures keep the one far from (hard, the default) or near to its cluster's centre.",
-)
-@options.option(
-    "--of", type=click.Choice(["image", "caption"]), help="SemDeDup: whose vectors are compared. Default: image."
-)
-@options.model_options
-@options.option("--revision", metavar="NAME", group="Model", help="Of a model on the hub.")
-@options.option(
-    "--square",
-    is_flag=True,
-    group="Model",
-    help="sscd: pictures skewed to 320x320, which batches well, not scaled to a short edge of 288.",
-)
+@options.config_options(DedupConfig)
 @options.option(
     "--against",
     metavar="DIR",
@@ -164,210 +58,227 @@ _LEARNT = ("background", "whiten", "normalize_scores")  # what the verdict alone
     "--set-name", metavar="NAME", setting=False, help="What --against calls these rows. Default: the input's name."
 )
 @options.option(
-    "--step",
-    type=click.Choice(["fingerprint", "verdict"]),
+    "--phase",
+    type=click.Choice(["fingerprint", "decide"]),
     group="Run",
-    help="Only this step. fingerprint: -o DIR/; verdict: INPUT is that folder, -o FILE.parquet.",
+    setting=False,
+    help="Only this step. fingerprint: -o DIR/; decide: INPUT is that folder, -o FILE.parquet.",
 )
 @options.option(
-    "--verdict",
+    "--decisions",
     metavar="FILE",
     group="Run",
     setting=False,
-    help="Apply this verdict, of the same rows and by the same rule.",
+    help="Apply these decisions, of the same rows and by the same rule.",
 )
 @options.option(
     "--report",
     metavar="FILE.html",
     group="Output",
     setting=False,
-    help="Write a sheet with the pictures of the largest clusters and of those near the threshold.",
+    help="Write a sheet with the images of the largest clusters and of those near the threshold.",
 )
-@options.mark_option
+@options.option(
+    "--nearest",
+    metavar="PUBLIC",
+    group="De-identification",
+    setting=False,
+    help="Drop nothing: find for the source of every row the images of this set that are most like it, by the mean "
+    "cosine of --method and every --pair-model, or by the signature. The column `nearest`, for `edit eval study build "
+    "--design replace`. Copies of the image itself (--distance) are left out.",
+)
+@options.option(
+    "--neighbours",
+    type=click.IntRange(1, 8),
+    default=6,
+    show_default=True,
+    metavar="N",
+    group="De-identification",
+    help="--nearest: so many.",
+)
+@options.option(
+    "--same-task", is_flag=True, group="De-identification", help="--nearest: of rows of the same task only."
+)
+@options.option(
+    "--replace",
+    metavar="FILE",
+    group="De-identification",
+    setting=False,
+    help="Drop nothing else: put the chosen images of `nearest` in the place of the private ones (JSON lines of `edit "
+    "eval study score --export`); nothing else of a private row goes on but its task and words.",
+)
+@options.option(
+    "--absent",
+    metavar="PRIVATE",
+    group="De-identification",
+    setting=False,
+    help="Write nothing: fail where any image, stretch of a file, id, path or hash of these rows is left in INPUT.",
+)
 @options.output_options
 @options.run_options
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     input: tuple[str, ...],
-    step: str | None,
-    verdict: str | None,
-    mark: str | None,
+    phase: str | None,
+    decisions: str | None,
     report: str | None,
     against: str | None,
     **given: Any,
 ) -> None:
     """Find exact and near duplicates, and keep one of each.
 
-    Rows whose pictures have the same bytes, or a signature within --distance (--cosine for a model), form a cluster
+    Rows whose images have the same bytes, or a signature within --distance (--cosine for a model), form a cluster
     (connected components). The copy with most pixels stays, then the sharpest, then the one with the smallest id.
     For edit rows the unit is the row: a shared source with several edits is legitimate, and a row is a copy only if
-    its source, target and instruction all repeat; --level says what else is superfluous. Flat pictures have no
+    its source, target and instruction all repeat; --level says what else is superfluous. Flat images have no
     perceptual signature and are compared exactly.
     """
-    from edittools.dedup.background import Background
-    from edittools.dedup.fingerprint import Fingerprint
-    from edittools.dedup.rule import load_models, short_name
     from edittools.dedup.sheet import write_sheet
     from edittools.dedup.stage import DedupStage
-    from edittools.dedup.store import Store
-    from edittools.stream.run import open_input, run
+    from edittools.stream.run import open_input, run, settings_of
 
+    if _deidentified(ctx):
+        return
     run_options = options.run_settings(ctx)
-    names = {short_name(model): model for model in (given["method"], *given["space"])}
-    if len(names) < len({given["method"], *given["space"]}):
-        raise UsageError("--method and --space: two models of one name", hint="rename one of the folders")
-    rule = _rule(given)
-    if rule.method != "phash":
-        options.refuse(ctx, ["distance"], "is for --method phash")
-    if not against:
-        options.refuse(ctx, ["set_name"], "is for --against")
-    if step:
-        options.refuse(ctx, ["verdict"], "is for the step after --step verdict, which has no --step")
-    jobs = options.jobs(ctx)
-    if against and rule.eps is not None:
-        raise UsageError("--against with --semantic: its clusters are of one set only")
-    background = Background(given["background"], rule) if rule.background is not None else None
-    if background is not None:
-        rule = replace(rule, background=background.content)  # not where it lies
-    if report:
-        if step or run_options.task or run_options.ray:
-            raise UsageError("--report is for a run over all shards", hint="edit dedup INPUT --verdict FILE --report …")
-        options.refuse_existing(report, run_options.overwrite)
+    config = options.config(ctx, DedupConfig)
+    stage = DedupStage(config, jobs=options.jobs(ctx), against=against, step=phase)
+    _check(ctx, stage, run_options)
     source = open_input(list(input), run_options)
-    # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
-    compared = against.rstrip("/").rsplit("/", 1)[-1] if against else None
-    placed, batch_size = options.device_and_dtype(given), given["batch_size"] or 32
-    models_run = {**placed, "batch_size": batch_size}
-    settings = options.settings(
-        ctx,
-        method=rule.method,
-        space=rule.spaces,
-        against=compared,
-        background=rule.background,
-        whiten=rule.whiten,
-        **(models_run if rule.models else dict.fromkeys(models_run)),
-    )
-    if step == "fingerprint":  # which none of these changes
-        settings = {name: value for name, value in settings.items() if name not in _LEARNT}
+    settings = settings_of([stage], source, run_options.limit)
     if run_options.dry_run:
         options.show_plan(ctx, source, settings)
         return
-
-    def fingerprint() -> Fingerprint:
-        models = load_models(rule, names, **placed, revision=given["revision"])
-        identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
-        if background is not None:
-            background.check_models(identities)
-        return Fingerprint(rule, max_pixels=given["max_pixels"], jobs=jobs, models=models, batch_size=batch_size)
-
-    identities: dict[str, str] = {}
-    if step == "fingerprint":
-        made = fingerprint()  # which fills the identities
-        run("dedup", source, [made], {**settings, **({"models": identities} if identities else {})}, run_options)
+    if phase == "fingerprint":
+        made = stage.fingerprint()
+        run("dedup", source, [made], settings_of([made], source, run_options.limit), run_options)
         return
     name = given["set_name"] or "+".join(path.rstrip("/").rsplit("/", 1)[-1] for path in input) or "-"
-    if step == "verdict":
-        if run_options.output in (None, "-"):
-            raise UsageError("--step verdict writes a file: name it with -o FILE.parquet")
-        options.refuse_existing(run_options.output, run_options.overwrite)
-        identities.update(_check_prints(source.history.nodes, settings))
-        if background is not None:
-            background.check_models(identities)
-            background.check_apart(source)
-        store = Store(against, rule, name, identities) if against else None
-        deduper = DedupStage(rule, jobs=jobs, against=store, background=background)
-        deduper.gather(source.batches(lambda shard: True))
-        deduper.decide()
-        deduper.save_verdict(run_options.output)
+    if phase == "decide":
+        _decide(stage, source, name, settings, run_options)
         return
-    if against and run_options.ray and rule.models:
-        raise UsageError("--against with --ray and a model", hint="run the three steps: --step, then --verdict")
-    if background is not None and run_options.ray and not verdict:
-        raise UsageError("--background with --ray", hint="run the three steps: --step, then --verdict")
-    store = Store(against, rule, name, identities) if against and not verdict and not run_options.task else None
-    if store is not None and store.empty and not run_options.quiet:
-        click.echo(f"edit dedup: {against}: nothing there yet: these rows are its first", err=True)
-    deduper = DedupStage(rule, mark=mark, jobs=jobs, fingerprint=fingerprint, against=store, background=background)
-    if verdict:
-        deduper.load_verdict(verdict)
+    if against and not decisions and not run_options.task:
+        store = stage.open_store(name)
+        if store.empty and not run_options.quiet:
+            click.echo(f"edit dedup: {against}: nothing there yet: these rows are its first", err=True)
+    if decisions:
+        stage.load_decisions(decisions)
         if run_options.limit is not None:  # the last shard is cut
-            deduper.ids = None
-    if report and not source.rewindable:
-        raise UsageError("--report reads the pictures once more: give files as INPUT, not a pipe")
-    run("dedup", source, [deduper], settings, run_options)
+            stage.ids = None
+    if report and not source.replayable:
+        raise UsageError("--report reads the images once more: give files as INPUT, not a pipe")
+    run("dedup", source, [stage], settings, run_options)
     if report:
-        assert deduper.verdict is not None
+        assert stage.decisions is not None
         title = " ".join(input)
-        write_sheet(report, deduper.verdict, rule, source.batches, title=title, max_pixels=given["max_pixels"])
+        write_sheet(report, stage.decisions, stage.rule, source.batches, title=title, max_pixels=config.max_pixels)
 
 
-def _rule(given: dict[str, Any]) -> Any:
-    from edittools.dedup.rule import Rule, default_limit, short_name
+_NEAREST = ("max_pixels", "method", "pair_model", "distance", "revision", "device", "dtype", "batch_size")
+_MODES = {"nearest": (*_NEAREST, "neighbours", "same_task"), "replace": (), "absent": ("max_pixels", "distance")}
 
-    method, level = short_name(given["method"]), given["level"] or "rows"
-    pair_options = ("space", "identity", "psnr", "ssim", "max_per_template", "template")
-    for name in pair_options:
-        if given[name] not in (None, ()) and level == "rows":
-            raise UsageError(f"--{name.replace('_', '-')} is for --level pairs or fine")
-    for name in ("psnr", "ssim"):
-        if given[name] is not None and level != "fine":
-            raise UsageError(f"--{name} is for --level fine")
-    for name in ("keep", "of"):
-        if given[name] is not None and given["semantic"] is None:
-            raise UsageError(f"--{name} is for --semantic")
-    for name in ("identity", "max_per_template", "template"):
-        if given[name] is not None and not given["space"]:
-            raise UsageError(f"--{name.replace('_', '-')} needs a --space")
-    limit = given["distance"] if method == "phash" else default_limit(method)
-    if given["cosine"] is not None:
-        if method in ("exact", "pixels", "phash"):
-            raise UsageError(f"--cosine is for the vectors of a model, not for --method {method}")
-        limit = given["cosine"]
-    chosen = {name: given[name] for name in pair_options[1:] if given[name] is not None}
-    rule = Rule(
-        method=method,
-        limit=limit,
-        rotations=given["rotations"],
-        level=level,
-        spaces=tuple(dict.fromkeys(map(short_name, given["space"]))),
-        eps=given["semantic"],
-        centroids=given["clusters"],
-        keep=given["keep"] or "hard",
-        of=given["of"] or "image",
-        square=given["square"],
-        background=given["background"],
-        whiten=_whiten(given["whiten"]),
-        normalize=given["normalize_scores"],
-        **chosen,
+
+def _deidentified(ctx: click.Context) -> bool:
+    """Do what --nearest, --replace or --absent says; False where none of them is given. Raises UsageError."""
+    mode = next((name for name in _MODES if ctx.params[name] is not None), None)
+    if mode is None:
+        options.refuse(ctx, ("neighbours", "same_task"), "is for --nearest")
+        return False
+    mine = {"against", "set_name", "phase", "decisions", "report", "neighbours", "same_task", *_MODES}
+    mine |= {field.name for field in dataclasses.fields(DedupConfig)}
+    options.refuse(ctx, sorted(mine - {mode, *_MODES[mode]}), f"changes nothing beside --{mode}")
+    config, path = options.config(ctx, DedupConfig), ctx.params[mode]
+    if mode == "absent":
+        _absent(ctx, config, path)
+    elif mode == "replace":
+        from edittools.dedup.replace import ReplaceStage
+
+        options.run_stages(ctx, [ReplaceStage(path)])
+    else:
+        from edittools.dedup.nearest import NearestStage
+        from edittools.stream.run import RunOptions, open_input
+
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        more = {"neighbours": ctx.params["neighbours"], "same_task": ctx.params["same_task"]}
+        public = open_input([path], RunOptions())
+        options.run_stages(ctx, [NearestStage(config, public, name, jobs=options.jobs(ctx), **more)])
+    return True
+
+
+def _absent(ctx: click.Context, config: DedupConfig, path: str) -> None:
+    """Raises EditError where anything is left."""
+    from edittools.dedup.absent import files_below, private_of, remains
+    from edittools.stream.run import RunOptions, open_input
+
+    run_options = options.run_settings(ctx)
+    if run_options.output is not None:
+        raise UsageError("--absent writes nothing: no -o")
+    private = private_of(open_input([path], RunOptions()), config.max_pixels)
+    inputs = list(ctx.params["input"])
+    files = [file for one in inputs if one != "-" and "://" not in one for file in files_below(one)]
+    left = remains(open_input(inputs, run_options), files, private, config.distance, config.max_pixels)
+    for line in left[:20]:
+        click.echo(f"left: {line}", err=True)
+    if left:
+        raise EditError(f"{len(left)} traces of {path} are left")
+    click.echo(
+        f"nothing is left of {len(private.digests)} private images, {len(private.names)} names and "
+        f"{len(private.pieces)} pieces of their files ({len(files)} files searched)",
+        err=True,
     )
-    if rule.background is not None and given["cosine"] is None and rule.eps is None:
-        raise UsageError(
-            "--whiten and --normalize-scores need a --cosine: the models' defaults are for vectors as they come",
-            hint="--report shows the pictures near a threshold",
-        )
-    return rule
 
 
-def _whiten(text: str | None) -> str | int | None:
-    if text in (None, "all", "centre"):
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--whiten {text}: expected all, centre, or a number of dimensions")
-    return int(text)
+def _check(ctx: click.Context, stage: Any, run_options: Any) -> None:
+    """Raises UsageError for options that have nothing to act on, and for what cannot be done together."""
+    given, rule = ctx.params, stage.rule
+    if rule.method not in of_bits():
+        options.refuse(ctx, ["distance"], f"is for --method {' or '.join(of_bits())}")
+    if not given["against"]:
+        options.refuse(ctx, ["set_name"], "is for --against")
+    if given["phase"]:
+        options.refuse(ctx, ["decisions"], "is for the step after --phase decide, which has no --phase")
+    if given["report"]:
+        if given["phase"] or run_options.task or run_options.ray:
+            raise UsageError(
+                "--report is for a run over all shards", hint="edit dedup INPUT --decisions FILE --report …"
+            )
+        options.refuse_existing(given["report"], run_options.overwrite)
+    if run_options.ray and not given["phase"] and not run_options.dry_run:
+        if given["against"] and rule.models:
+            raise UsageError("--against with --ray and a model", hint="run the three steps: --phase, then --decisions")
+        if stage.reference_set is not None and not given["decisions"]:
+            raise UsageError("--reference-set with --ray", hint="run the three steps: --phase, then --decisions")
 
 
-def _check_prints(nodes: tuple[dict, ...], settings: dict[str, Any]) -> dict[str, str]:
+def _decide(stage: Any, source: Any, name: str, settings: dict[str, Any], run_options: Any) -> None:
+    """`--phase decide`: from the fingerprints to a file."""
+    if run_options.output in (None, "-"):
+        raise UsageError("--phase decide writes a file: name it with -o FILE.parquet")
+    options.refuse_existing(run_options.output, run_options.overwrite)
+    stage.identities.update(_check_fingerprints(source.history.nodes, settings))
+    if stage.reference_set is not None:
+        stage.reference_set.check_models(stage.identities)
+        stage.reference_set.check_apart(source)
+    if stage.against:
+        stage.open_store(name)
+    stage.gather(source.batches(lambda shard: True))
+    stage.decide()
+    stage.save_decisions(run_options.output)
+
+
+def _check_fingerprints(nodes: tuple[dict[str, Any], ...], settings: dict[str, Any]) -> dict[str, str]:
     """The models that the fingerprints were made with. Raises UsageError where they are not for these options."""
-    from edittools.dedup.background import made_with
+    from edittools.dedup.reference_set import made_with
 
     made = made_with(nodes)
     if not made:
-        raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
-    for name in ("method", "level", "space", "of", "square"):
+        raise UsageError("--phase decide reads the folder that --phase fingerprint wrote")
+    for name in ("method", "level", "pair_model", "embed", "square"):
         if made.get(name) != settings.get(name):
             raise UsageError(
                 f"--{name}: the fingerprints were made with {made.get(name)}, not {settings.get(name)}",
-                hint="give --step verdict the options that --step fingerprint had",
+                hint="give --phase decide the options that --phase fingerprint had",
             )
-    return made.get("models", {})
+    models: dict[str, str] = made.get("models", {})
+    return models

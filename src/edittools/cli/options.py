@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edittools.errors import UsageError
+from edittools.settings import Config, Setting, checked_seed, flag_of
+from edittools.stream.writers import WRITERS, endings
+
+if TYPE_CHECKING:
+    from edittools.stream.batch import Stage
+
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
+C = TypeVar("C", bound=Config)
 
 GROUPS = ("Input", "Selection", "Model", "Output", "Run")
+
+Examples = tuple[tuple[str, str], ...]
+"""Lines of the help and the manual, each with what it is for; a function where to know them costs imports."""
 
 
 class Option(click.Option):
@@ -21,6 +34,12 @@ class Option(click.Option):
         super().__init__(*args, **kwargs)
         self.group = group
         self.setting = setting
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without click's `[x>=1]`: a value out of its range is told when it is given."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """What changes a result is recorded with it, and so is valid Unicode, whatever bytes the shell passed on."""
@@ -41,13 +60,19 @@ def _valid(value: Any) -> Any:
 class Command(click.Command):
     """A subcommand: grouped options, what it costs, and examples."""
 
-    def __init__(self, *args: Any, cost: str = "", examples: tuple[tuple[str, str], ...] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, cost: str = "", examples: Examples | Callable[[], Examples] = (), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.cost = cost
-        self.examples = examples
+        self._examples = examples
         for parameter in self.params:
             if isinstance(parameter, click.Option) and not isinstance(parameter, Option):
                 raise TypeError(f"{self.name}: option {parameter.opts} was not made by edittools.cli.options.option")
+
+    @property
+    def examples(self) -> Examples:
+        return self._examples() if callable(self._examples) else self._examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["edittools.arguments"] = list(args)  # what `--ray` hands to its tasks
@@ -55,7 +80,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
-        for name in GROUPS:
+        for name in groups_of(self):
             records = [
                 record
                 for option in options
@@ -76,8 +101,15 @@ class Command(click.Command):
                     formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
+def groups_of(command: click.Command) -> list[str]:
+    """The headings of a command's options, in their order: groups of its own stand before Selection."""
+    own = [parameter.group for parameter in command.params if isinstance(parameter, Option)]
+    further = [name for name in dict.fromkeys(own) if name not in GROUPS]
+    return [GROUPS[0], *further, *GROUPS[1:]]
+
+
 def command(
-    name: str, *, cost: str, examples: tuple[tuple[str, str], ...], cls: type[Command] = Command
+    name: str, *, cost: str, examples: Examples | Callable[[], Examples], cls: type[Command] = Command
 ) -> Callable[..., Command]:
     """Declare a subcommand; its docstring is its description."""
 
@@ -94,7 +126,7 @@ def command(
     return wrap
 
 
-def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Callable:
+def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Decorator:
     """An option of one command. `setting=False` for what leaves the result unchanged."""
     if kwargs.get("metavar") in ("PATH", "FILE", "DIR/"):
         kwargs.setdefault("shell_complete", complete_path)
@@ -108,27 +140,80 @@ def complete_path(ctx: click.Context, parameter: click.Parameter, incomplete: st
     return [CompletionItem(incomplete, type="file")]
 
 
-def module_names(*folder: str) -> list[str]:
-    """The modules in a folder of edittools, which are what an option chooses from; none of them is imported."""
-    import os
-    import pkgutil
-
-    import edittools
-
-    return sorted(module.name for module in pkgutil.iter_modules([os.path.join(edittools.__path__[0], *folder)]))
+def config_options(kind: type[Config], without: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> Decorator:
+    """The options that a stage's Config declares, in its order; `without` those that the command declares itself, or
+    `only` some that it takes."""
+    types = typing.get_type_hints(kind)
+    fields = (f for f in dataclasses.fields(kind) if f.name not in without and (only is None or f.name in only))
+    return _chain(*(_from_setting(field, types[field.name]) for field in fields))
 
 
-def _chain(*decorators: Callable) -> Callable:
-    def apply(function: Callable) -> Callable:
-        return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+def _from_setting(field: dataclasses.Field[Any], kind: Any) -> Decorator:
+    said: Setting = field.metadata["setting"]
+    given: dict[str, Any] = {"help": said.help, "metavar": said.metavar}
+    if kind is bool and field.default is False:
+        given["is_flag"] = True
+    elif said.choices is not None:
+        given["type"] = click.Choice(list(said.choices))  # which click lists, unless there is a metavar
+    elif kind in (int, int | None) and said.parse is None:
+        given["type"] = click.INT if said.low is said.high is None else click.IntRange(_int(said.low), _int(said.high))
+    elif kind is int:
+        given["type"] = click.INT
+    elif kind in (float, float | None):
+        given["type"] = click.FLOAT if said.low is said.high is None else click.FloatRange(said.low, said.high)
+    elif field.default == () or (said.parse is None and kind not in (str, str | None, bool)):
+        given["multiple"] = True
+    if field.default is dataclasses.MISSING:
+        given["required"] = True
+    elif field.default is not None and field.default is not False and field.default != ():
+        given |= {"default": field.default, "show_default": True}
+    return option(flag_of(field), field.name, group=said.group, setting=said.recorded, **given)
+
+
+def _int(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
+
+
+def config(ctx: click.Context, kind: type[C]) -> C:
+    """The Config that the options of this command come to. Raises UsageError."""
+    return kind(
+        **{field.name: ctx.params[field.name] for field in dataclasses.fields(kind) if field.name in ctx.params}
+    )
+
+
+def run_stages(ctx: click.Context, stages: list[Stage]) -> None:
+    """What most commands are: open the inputs, show the plan (-n) or send every row through the stages."""
+    from edittools.stream.run import open_input, run, settings_of
+
+    run_options = run_settings(ctx)
+    source = open_input(list(ctx.params["input"]), run_options)
+    recorded = settings_of(stages, source, run_options.limit)
+    if run_options.dry_run:
+        schema = source.schema
+        for stage in stages:  # what the run would refuse is refused
+            schema = stage.schema(schema)
+        show_plan(ctx, source, recorded)
+        return
+    run(str(ctx.command.name), source, stages, recorded, run_options)
+
+
+def _chain(*decorators: Decorator) -> Decorator:
+    def apply(function: Function) -> Function:
+        for decorate in reversed(decorators):
+            function = decorate(function)
+        return function
 
     return apply
 
 
-def input_options(function: Callable) -> Callable:
-    """INPUT..., --partial, --limit, --max-pixels."""
+def input_options(function: Function) -> Function:
+    """INPUT..., --partial, --limit."""
+    return click.argument("input", nargs=-1, metavar="[INPUT]...", shell_complete=complete_path)(read_options(function))
+
+
+def read_options(function: Function) -> Function:
+    """--partial, --limit."""
     return _chain(
-        click.argument("input", nargs=-1, metavar="[INPUT]...", shell_complete=complete_path),
         option(
             "--partial",
             is_flag=True,
@@ -140,40 +225,8 @@ def input_options(function: Callable) -> Callable:
     )(function)
 
 
-def model_options(function: Callable) -> Callable:
-    """--device, --dtype, --batch-size, for commands that may have a model: without one they are not settings."""
-    return _chain(
-        option("--device", metavar="NAME", group="Model", help="cpu, cuda, cuda:1, mps. Default: cpu."),
-        option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            group="Model",
-            help="Precision of the weights. Default: float32.",
-        ),
-        option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            metavar="N",
-            group="Model",
-            help="Rows that a model is asked about together. Default: 32; 8 of a model that writes.",
-        ),
-    )(function)
-
-
-def pixel_option(function: Callable) -> Callable:
-    return option(
-        "--max-pixels",
-        type=click.IntRange(min=1),
-        default=200_000_000,
-        show_default=True,
-        metavar="N",
-        group="Input",
-        help="Reject pictures with more pixels than this before decoding them.",
-    )(function)
-
-
-def output_options(function: Callable) -> Callable:
-    """-o, -f, --overwrite, --inline, --rejects."""
+def write_options(function: Function) -> Function:
+    """-o, -f, --overwrite."""
     return _chain(
         option(
             "-o",
@@ -181,12 +234,12 @@ def output_options(function: Callable) -> Callable:
             metavar="PATH",
             group="Output",
             setting=False,
-            help="DIR/ for a shard set, X.tar, X.parquet, X.arrows, X.jsonl, or - for standard output.",
+            help=f"DIR/ for a shard set, {', '.join(f'X{ending}' for ending in endings())}, or - for standard output.",
         ),
         option(
             "-f",
             "--format",
-            type=click.Choice(["shards", "tar", "parquet", "arrows", "jsonl", "table"]),
+            type=click.Choice(WRITERS.names),
             group="Output",
             setting=False,
             help="Format of the output, where its name does not tell.",
@@ -198,12 +251,19 @@ def output_options(function: Callable) -> Callable:
             setting=False,
             help="Replace output that exists. Without it the same command continues where it stopped.",
         ),
+    )(function)
+
+
+def output_options(function: Function) -> Function:
+    """-o, -f, --overwrite, --inline, --rejects."""
+    return _chain(
+        write_options,
         option(
             "--inline",
             is_flag=True,
             group="Output",
             setting=False,
-            help="Send the bytes of pictures through the pipe, not references (for ssh and containers).",
+            help="Send the bytes of images through the pipe, not references (for ssh and containers).",
         ),
         option(
             "--rejects",
@@ -215,7 +275,7 @@ def output_options(function: Callable) -> Callable:
     )(function)
 
 
-def run_options(function: Callable) -> Callable:
+def run_options(function: Function) -> Function:
     """-j, --task, --ray, --max-errors, --config, -n, --quiet."""
     return _chain(
         option(
@@ -259,7 +319,7 @@ def run_options(function: Callable) -> Callable:
     )(function)
 
 
-def config_option(function: Callable) -> Callable:
+def config_option(function: Function) -> Function:
     return option(
         "--config",
         metavar="FILE",
@@ -272,6 +332,25 @@ def config_option(function: Callable) -> Callable:
     )(function)
 
 
+def preset_option(folder: Path, what: str) -> Decorator:
+    """--preset NAME: a --config file of the package, in `folder`; a --config of the user's wins over it."""
+
+    def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            table = read_defaults(ctx, str(folder / f"{value}.toml"), "--preset")
+            ctx.default_map = {**table, **(ctx.default_map or {})}
+
+    return option(
+        "--preset",
+        type=click.Choice(sorted(path.stem for path in folder.glob("*.toml"))),
+        setting=False,
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        help=f"{what}; options that are given win.",
+    )
+
+
 def refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None = None) -> None:
     """Raises UsageError for an option that was given and would do nothing here; a configuration file may hold it."""
     for name in names:
@@ -279,17 +358,11 @@ def refuse(ctx: click.Context, names: Iterable[str], why: str, hint: str | None 
             raise UsageError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
-def _seed(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
-    if not -(1 << 63) <= value < 1 << 63:
-        raise click.BadParameter(f"{value} has more than 64 bits.")  # which provenance has room for
-    return value
-
-
-def _seed_option(meaning: str) -> Callable:
+def _seed_option(meaning: str) -> Decorator:
     return option(
         "--seed",
         type=int,
-        callback=_seed,
+        callback=lambda ctx, parameter, value: checked_seed(value),
         default=0,
         show_default=True,
         metavar="N",
@@ -301,27 +374,6 @@ def _seed_option(meaning: str) -> Callable:
 seed_option = _seed_option("Combined with each row's id: a row's result depends on nothing else.")
 bootstrap_seed_option = _seed_option("Of the resampling that the intervals come from.")
 study_seed_option = _seed_option("Of the order of cases and models on the page, and of --per-task's draw.")
-
-
-def device_and_dtype(given: Mapping[str, Any]) -> dict[str, str]:
-    """What the options of models come to, for loading one and for the settings."""
-    return {"device": given["device"] or "cpu", "dtype": given["dtype"] or "float32"}
-
-
-def _check_column(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value == "":
-        raise click.BadParameter("a column needs a name", ctx, parameter)
-    return value
-
-
-def mark_option(function: Callable) -> Callable:
-    return option(
-        "--mark",
-        metavar="COLUMN",
-        callback=_check_column,
-        group="Output",
-        help="Keep every row but those that fail, which are rejected; the column says null (kept) or the verdict.",
-    )(function)
 
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -341,43 +393,25 @@ def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{option} {path}: {error}") from error
-    table = tables.get(ctx.command.name or "", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{option} {path}: `{ctx.command.name}` is no table of options")
+    name = (ctx.command.name or "").replace(" ", ".")
+    table = tables
+    for word in name.split("."):  # of `edit eval cases` the table [eval.cases]
+        table = table.get(word, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{option} {path}: `{name}` is no table of options")
     known = {p.name: p for p in ctx.command.params}  # their names in Python have always been read too
     known |= {flag[2:].replace("-", "_"): p for p in ctx.command.params for flag in p.opts if flag.startswith("--")}
     values: dict[str, Any] = {}
-    for name, value in table.items():
-        parameter = known.get(name.replace("-", "_"))
+    for key, value in table.items():
+        parameter = known.get(key.replace("-", "_"))
         if parameter is None or parameter.name is None:
-            raise UsageError(f"{option} {path}: [{ctx.command.name}] has no option `{name}`")
+            raise UsageError(f"{option} {path}: [{name}] has no option `{key}`")
         several = getattr(parameter, "multiple", False) or parameter.nargs != 1
         items = value if several and isinstance(value, list) else [value]
         if any(isinstance(item, (dict, list)) for item in items):
-            raise UsageError(f"{option} {path}: [{ctx.command.name}] `{name}` takes no such value")
+            raise UsageError(f"{option} {path}: [{name}] `{key}` takes no such value")
         values[parameter.name] = items if several else value
     return values
-
-
-def settings(ctx: click.Context, **resolved: Any) -> dict[str, Any]:
-    """What the history records: every option that changes the result, and what it was resolved to.
-
-    Options that were not given and have no value are left out, so that a new option of a later release does not
-    change the hash of what this one made. A 0 is a value, unless it is what stands there anyway.
-    """
-    recorded = {p.name: p for p in ctx.command.params if isinstance(p, Option) and p.setting and p.name in ctx.params}
-    chosen = {name: ctx.params[name] for name, p in recorded.items() if ctx.params[name] != 0 or p.default != 0}
-    chosen.update(resolved)
-    said = {name: value for name, value in chosen.items() if value is not None and value is not False and value != ()}
-    for name, parameter in recorded.items():
-        value = said.get(name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{parameter.opts[0]} {value}: not a finite number")
-    return {name: _plain(value) for name, value in sorted(said.items())}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _pyarrow_without_pandas() -> None:
@@ -409,7 +443,8 @@ def run_settings(ctx: click.Context) -> Any:
     """The common options as RunOptions."""
     _pyarrow_without_pandas()
     from edittools.stream.ray_cluster import RayCluster
-    from edittools.stream.run import RunOptions, parse_task
+    from edittools.stream.run import RunOptions
+    from edittools.stream.tasks import parse_task
 
     given = ctx.params
     output, format = given.get("output"), given.get("format")
@@ -462,7 +497,7 @@ def jobs(ctx: click.Context) -> int:
     """Threads to use."""
     import os
 
-    chosen = ctx.params.get("jobs")
+    chosen: int | None = ctx.params.get("jobs")
     if chosen:
         return chosen
     try:
@@ -488,5 +523,5 @@ def show_plan(ctx: click.Context, source: Any, settings: dict[str, Any], notes: 
 def _check_output(ctx: click.Context, source: Any) -> None:
     from edittools.stream.run import open_sink, refuse_own_input
 
-    if ctx.params.get("step") != "verdict":  # a file of its own kind
+    if ctx.params.get("phase") != "decide":  # a file of its own kind
         refuse_own_input(open_sink(run_settings(ctx)), source)

@@ -2,113 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
+
 import click
 
 from edittools.cli import options
-from edittools.errors import UsageError
+from edittools.synth.config import PaintConfig, SynthConfig
+
+_PAINTING = tuple(
+    field.name for field in fields(PaintConfig) if field.name not in {f.name for f in fields(SynthConfig)}
+)
+_PRESETS = Path(__file__).parents[1] / "synth" / "presets"
+_DRAWING = ("templates", "crop", "fonts")
 
 
 @options.command(
     "synth",
-    cost="Reads once and streams: decodes each picture once, and makes about 400 pairs of 128×128 pixels a second and "
+    cost="Reads once and streams: decodes each image once, and makes about 400 pairs of 128×128 pixels a second and "
     "core.",
     examples=(
-        ("edit synth clean/ --per-row 4 -o pairs/", "four different edits of every picture"),
-        ("edit synth clean/ --kinds add,remove,replace --inverse -o local/", "objects, and each edit backwards too"),
-        ("edit synth --list", "the kinds, and the task of each"),
+        ("edit synth clean/ --per-row 4 -o pairs/", "four different edits of every image"),
+        (
+            "edit synth clean/ --templates add,remove,replace --inverse -o local/",
+            "objects, and each edit backwards too",
+        ),
+        (
+            "edit synth objects/ --painter inpaint --painted remove --inverse -o removed/",
+            "objects that `edit ground` found, painted over, and put back",
+        ),
+        (
+            "edit synth objects/ --painter pipeline --painted remove --check outside,detector,clip --attempts 3 -o p/",
+            "painted until a detector no longer finds the object, three times at most",
+        ),
+        ("edit synth people/ --painter inpaint --painted expression,extract -o faces/", "offline: nothing is painted"),
+        (
+            "edit synth objects/ --painter pipeline=stabilityai/stable-diffusion-xl-base-1.0 --controlnet NAME "
+            "--painted color,style --preset step1x -o looks/",
+            "along the photograph's depth, as Step1X-Edit's data were made",
+        ),
+        (
+            "edit synth objects/ --painter endpoint=gpt-image-1 --painted expert --experts viewpoint -o asked/",
+            "an editing model, asked by the library of experts",
+        ),
+        ("edit synth --list", "the templates, the painted tasks, and the task of each"),
     ),
 )
 @options.input_options
-@options.pixel_option
-@options.option("--kinds", metavar="A,B,...", help="Kinds to make, or `all`; `-NAME` leaves one out. Default: all.")
-@options.option(
-    "--per-row",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Edits of every picture, of different kinds as far as there are.",
-)
-@options.option("--inverse", is_flag=True, help="Add the inverse of every edit that has one.")
-@options.option(
-    "--size",
-    type=click.IntRange(16, 8192),
-    metavar="PIXELS",
-    help="Cut a centred square and resize it to this first. Default: work at the picture's own size.",
-)
-@options.option(
-    "--fonts",
-    metavar="PATH",
-    setting=False,
-    help="A font file, or a folder of them. Default: what fontconfig finds.",
-)
-@options.seed_option
-@options.option("--list", "listing", is_flag=True, group="Run", setting=False, help="List the kinds and stop.")
+@options.config_options(SynthConfig)
+@options.preset_option(_PRESETS, "With --painter: tasks and numbers of a published system")
+@options.config_options(PaintConfig, without=tuple(f.name for f in fields(SynthConfig)))
+@options.option("--list", "listing", is_flag=True, group="Run", setting=False, help="List the templates and stop.")
 @options.output_options
 @options.run_options
 @click.pass_context
-def command(
-    ctx: click.Context,
-    input: tuple[str, ...],
-    kinds: str | None,
-    per_row: int,
-    inverse: bool,
-    size: int | None,
-    fonts: str | None,
-    seed: int,
-    listing: bool,
-    **given: object,
-) -> None:
-    """Make edit pairs from pictures with exact, model-free templates.
+def command(ctx: click.Context, /, templates: str, painter: str | None, listing: bool, **given: object) -> None:
+    """Make edit pairs from images with exact, model-free templates.
 
     Every pair has its target, the mask of what changed, an English and a Chinese instruction that says the edit
     exactly, and the values it was drawn with in `provenance`. `hybrid` joins two edits in one instruction, `dialogue`
-    makes three turns. A row's edits depend on --seed and its id only. What a kind cannot do to a picture (no font for
-    Chinese, too small, nothing would change) is counted in the rejects.
+    makes three turns. A row's edits depend on --seed and its id only. What a template cannot do to an image (no font
+    for Chinese, too small, nothing would change) is counted in the rejects.
+
+    With --painter the objects of the rows (`edit ground`) are painted over instead: an object is removed (and, with
+    --inverse, added: then the target is the photograph), replaced, recoloured, put before another background, and so on
+    (--painted; --list says all). What is asked for is drawn from a lexicon.
+    The painter sees a crop with context at its own size; what it paints is pasted with a feather, and all pixels beyond
+    are the source's, bit for bit. `mask` is where there is any paint. Instructions are English.
+
+    A painted edit has to pass every --check: its numbers are `check_NAME` in `scores`. One that fails is painted again
+    with other noise (--attempts); what failed in the end is a reject with its value, or, with --keep-failed, a row.
     """
-    from edittools.stream.run import open_input, run
-    from edittools.synth import find_fonts, task_of, template_names
-    from edittools.synth.stage import SynthStage
+    from edittools.settings import names_of
+    from edittools.synth.registry import CHECKS, PAINTED
+    from edittools.synth.stage import SynthStage, choose_templates
+    from edittools.synth.synthesis import task_of
 
-    chosen = choose(kinds, template_names())
     if listing:
-        for name in chosen:
+        for name in choose_templates(names_of(templates)):
             click.echo(f"{name:20} {task_of(name)}")
+        said = PAINTED.declared("HELP")
+        for name, task in PAINTED.declared("TASK").items():
+            click.echo(f"{'--painted ' + name:20} {task:10} {said[name]}")
+        least, most = CHECKS.declared("LEAST"), CHECKS.declared("MOST")
+        for name, said in CHECKS.declared("HELP").items():
+            bound = f"at most {most[name]:g}" if least[name] is None else f"at least {least[name]:g}"
+            click.echo(f"{'--check ' + name:20} {bound}: {said}")
         return
-    run_options = options.run_settings(ctx)
-    source = open_input(list(input), run_options)
-    # Which fonts draw the letters changes the pixels, so their names belong to the settings.
-    found = find_fonts(fonts) if fonts else find_fonts()
-    if fonts and not found.names():
-        raise UsageError(f"--fonts {fonts}: no font there", hint="name a font file, or a folder of .ttf, .otf or .ttc")
-    settings = options.settings(ctx, kinds=chosen, fonts=found.names())
-    if run_options.dry_run:
-        options.show_plan(ctx, source, settings)
+    if painter is not None:
+        from edittools.synth.paint_stage import PaintStage
+
+        options.refuse(ctx, _DRAWING, "has no meaning with --painter")
+        options.run_stages(ctx, [PaintStage(options.config(ctx, PaintConfig), jobs=options.jobs(ctx))])
         return
-    stage = SynthStage(
-        kinds=chosen,
-        per_row=per_row,
-        seed=seed,
-        fonts=found,
-        size=size,
-        inverse=inverse,
-        max_pixels=ctx.params["max_pixels"],
-        jobs=options.jobs(ctx),
-    )
-    run("synth", source, [stage], settings, run_options)
-
-
-def choose(text: str | None, known: list[str]) -> list[str]:
-    """The kinds that a list names. Raises UsageError for one that does not exist."""
-    names = [name.strip() for name in ("all" if text is None else text).split(",") if name.strip()]
-    without = [name[1:] for name in names if name.startswith("-")]
-    wanted = [name for name in names if not name.startswith("-")]
-    if "all" in wanted or (without and not wanted):
-        wanted = known
-    for name in (*wanted, *without):
-        if name not in known:
-            raise UsageError(f"--kinds: there is no `{name}`", hint="`edit synth --list` shows them")
-    chosen = [name for name in dict.fromkeys(wanted) if name not in without]
-    if not chosen:
-        raise UsageError("--kinds: nothing is left")
-    return chosen
+    options.refuse(ctx, (name for name in _PAINTING if name != "painter"), "needs --painter")
+    options.run_stages(ctx, [SynthStage(options.config(ctx, SynthConfig), jobs=options.jobs(ctx))])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edittools.cli import options
 from edittools.errors import UsageError
+from edittools.train.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from edittools.train.config import Recipe
 
 
 @options.command(
     "train",
-    cost="Keeps some 2 KB per row and process, and encoded pictures up to 1 GiB; the recipe says the number of steps.",
+    cost="Keeps less than 400 bytes per row and process, some 500 per row and machine in TMPDIR, and encoded images "
+    "up to 1 GiB; the recipe says the number of steps.",
     examples=(
         ("edit train pairs/ --recipe demo -o run/", "a small model from scratch; run it again to resume"),
         ("edit train pairs/ --recipe demo --set steps=2000 -o run/", "with more steps; also when it is finished"),
@@ -29,8 +35,12 @@ from edittools.errors import UsageError
             "the frozen encoders' part beforehand, as a task of an array job",
         ),
         (
+            "edit train pairs/ --recipe firered-sft --precompute --device cuda --processes 8 -o features/",
+            "or on eight GPUs of this machine",
+        ),
+        (
             "torchrun --nproc-per-node 8 -m edittools train pairs/ --recipe firered-sft --device cuda "
-            "--cache features/ -o run/",
+            "--feature-dir features/ -o run/",
             "on eight GPUs",
         ),
         (
@@ -41,83 +51,28 @@ from edittools.errors import UsageError
     ),
 )
 @options.input_options
-@options.pixel_option
-@options.option(
-    "--recipe",
-    default="demo",
-    show_default=True,
-    metavar="NAME|FILE",
-    group="Model",
-    help="A recipe that comes with edittools, or a TOML file of your own.",
-)
-@options.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", group="Model", help="Change a setting of the recipe."
-)
-@options.option("--seed", type=int, metavar="N", group="Model", help="The recipe's `seed`.")
-@options.option(
-    "--language",
-    type=click.Choice(["en", "zh", "both"]),
-    group="Model",
-    help="Of the texts to learn: the recipe's `language`.",
-)
-@options.option(
-    "--lora-format",
-    type=click.Choice(["diffusers", "peft", "kohya", "comfyui", "ai-toolkit"]),
-    group="Output",
-    help="Spelling of the file of adapters, of a recipe that trains adapters: its `model.lora.format`.",
-)
-@options.option("--device", default="cpu", show_default=True, group="Model", help="cpu, cuda, cuda:1, mps.")
-@options.option(
-    "--encoder-dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="bfloat16",
-    show_default=True,
-    group="Model",
-    help="Precision of the frozen encoders and of what --precompute stores; with --cache, what was given there.",
-)
-@options.option(
-    "--parallel",
-    type=click.Choice(["auto", "single", "ddp", "fsdp", "hsdp"]),
-    default="auto",
-    show_default=True,
-    group="Run",
-    setting=False,
-    help="How several processes share a model that torchrun or `accelerate launch` started; auto is fsdp (FSDP2), "
-    "for adapters ddp.",
-)
-@options.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    group="Run",
-    setting=False,
-    help="Fail unless there are so many processes.",
-)
-@options.option(
-    "--replicas",
-    type=click.IntRange(min=1),
-    metavar="N",
-    group="Run",
-    setting=False,
-    help="Copies of the model with hsdp. Default: one per node.",
-)
+@options.config_options(TrainConfig)
 @options.option(
     "--precompute",
     is_flag=True,
     group="Run",
     setting=False,
-    help="Do not train: store latents and language-model states in the folder -o, for --cache.",
+    help="Do not train: store latents and language-model states in the folder -o, for --feature-dir.",
 )
 @options.option(
-    "--heldout", metavar="PATH", group="Input", setting=False,
-    help="Rows to measure the loss of and not to learn from: at the start, every `heldout_every` steps and at the end, "
-    "at fixed times and noise, by task, with the weights and with their average, into heldout.jsonl; of the models "
-    "that `keep_every` keeps, RUN/@best is the one with the least. With --precompute: store their features too.",
-)  # fmt: skip
-@options.option("--cache", metavar="DIR/", group="Input", setting=False,
-                help="What --precompute has stored. Batches then hold texts of one length where possible.")
+    "--precompute-reference",
+    is_flag=True,
+    group="Run",
+    setting=False,
+    help="Do not train: store in the folder -o what the reference of a preference objective says of the pairs of every "
+    "step, for its `objective_settings.reference_values`; the training then holds no second set of weights.",
+)
 @options.option(
-    "--task", metavar="I/N", group="Run", setting=False, help="With --precompute: the I-th of N parts, or `auto`."
+    "--task",
+    metavar="I/N",
+    group="Run",
+    setting=False,
+    help="With --precompute or --precompute-reference: the I-th of N parts, or `auto`.",
 )
 @options.option(
     "--track",
@@ -137,13 +92,6 @@ from edittools.errors import UsageError
     help="Run folder; with --precompute the folder of features.",
 )
 @options.option(
-    "--resume-from",
-    metavar="RUN[/@STEP]",
-    group="Run",
-    setting=False,
-    help="Begin with the checkpoint of another run: its newest, or that of a step that it keeps.",
-)
-@options.option(
     "--overwrite", is_flag=True, group="Output", setting=False, help="Replace a run that was made otherwise."
 )
 @options.option(
@@ -155,11 +103,19 @@ from edittools.errors import UsageError
     setting=False,
     help="Threads to compute with. Default: one per core.",
 )
-@options.option("--max-errors", default="1%", show_default=True, metavar="N|P%", group="Run", setting=False,
-                help="Rows to tolerate that cannot be used: they are skipped and written to rejects.jsonl.")
+@options.option(
+    "--max-errors",
+    default="1%",
+    show_default=True,
+    metavar="N|P%",
+    group="Run",
+    setting=False,
+    help="Rows to tolerate that cannot be used: they are skipped and written to rejects.jsonl.",
+)
 @options.config_option
-@options.option("-n", "--dry-run", is_flag=True, group="Run", setting=False,
-                help="Show every setting, what it is and why.")
+@options.option(
+    "-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show every setting, what it is and why."
+)
 @options.option(
     "--budget",
     is_flag=True,
@@ -169,84 +125,74 @@ from edittools.errors import UsageError
 )
 @options.option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary.")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    input: tuple[str, ...],
-    recipe: str,
-    overrides: tuple[str, ...],
-    seed: int | None,
-    language: str | None,
-    output: str | None,
-    **given: object,
-) -> None:
+def command(ctx: click.Context, /, **given: Any) -> None:
     """Train an editing model from a recipe.
 
     Rows need a target and a text, and sources if they are edits. The run folder holds the weights as safetensors in
     the layout of their library, the recipe and a log. The same command continues a run that stopped, to the same
     weights bit for bit on one process; Ctrl-C finishes the step, saves, and leaves; a second one leaves at once.
-    """
-    import dataclasses
-    import os
 
-    from edittools.train.config import explained, load_recipe
+    With `consistency` and an ArcFace network rows need a column `faces` (`edit ground --detector face`): per row a list
+    of the target's faces, each {"landmarks": [[x, y], ...]} or the five points alone: left eye, right eye, nose, left
+    and right corner of the mouth as one sees them, as shares of width and height. With any other network `objects`
+    with boxes serve, or the whole image.
+
+    SIGUSR1 saves and leaves too, with exit status 138, so that a job is requeued before its time is over. With Slurm:
+    `#SBATCH --signal=B:USR1@120`, and in the script `trap 'kill -USR1 $pid' USR1; edit train ... & pid=$!; wait $pid;
+    wait $pid; [ $? -eq 138 ] && scontrol requeue $SLURM_JOB_ID` (the trap ends the first wait). The grace has to hold
+    a step and a checkpoint.
+    """
+    import os
 
     # On a busy machine OpenMP's waiting threads would spin away the time of the working ones: steps become up to 20
     # times slower. It has to be said before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    values = parse_overrides(overrides)
-    for name, value in (("seed", seed), ("language", language)):
-        if value is not None:
-            values[name] = value
-    made = load_recipe(recipe, values)
-    if given["lora_format"] is not None:
-        if "lora" not in made.model:
-            raise UsageError("--lora-format: this recipe trains no adapters", hint="--recipe lora")
-        made = load_recipe(recipe, values | {"model.lora.format": given["lora_format"]})
-    chosen = ctx.params
-    if chosen["dry_run"]:
-        click.echo("\n".join(explained(made, recipe, values)))
-        if not chosen["budget"]:
-            return
-    elif chosen["budget"]:
-        raise UsageError("--budget is told by -n", hint="edit train -n --budget ...")
-    elif output is None:
-        raise UsageError("name the run folder with -o DIR/")
-    if chosen["task"] is not None and not chosen["precompute"]:
-        raise UsageError("--task is for --precompute; several processes that train are started by torchrun")
-    from edittools.stream.run import RunOptions, open_input, parse_task
-    from edittools.train.console import TrainOptions, precompute_with_progress, tell_budget, train_with_progress
+    from edittools.train.config import explained
 
-    opening = RunOptions(limit=chosen["limit"], partial=chosen["partial"])
-    source = open_input(list(input), opening) if input or not chosen["budget"] else None
-    names = ("device", "encoder_dtype", "parallel", "processes", "replicas", "track", "cache", "overwrite", "quiet",
-             "resume_from", "max_pixels", "max_errors")  # fmt: skip
-    run_options = TrainOptions(
-        output or "", threads=options.jobs(ctx), reads=(*input, recipe), **{name: chosen[name] for name in names}
+    config = options.config(ctx, TrainConfig)
+    recipe = config.load()
+    if given["dry_run"]:
+        click.echo("\n".join(explained(recipe, config.recipe, config.changed())))
+        if not given["budget"]:
+            return
+    elif given["budget"]:
+        raise UsageError("--budget is told by -n", hint="edit train -n --budget ...")
+    elif given["output"] is None:
+        raise UsageError("name the run folder with -o DIR/")
+    stores = given["precompute"] or given["precompute_reference"]
+    if given["task"] is not None and not stores:
+        raise UsageError("--task is for --precompute; several processes that train are started by torchrun")
+    if given["precompute"] and given["precompute_reference"]:
+        raise UsageError("--precompute, --precompute-reference: two commands, one after the other")
+    _carry_out(ctx, config, recipe, given)
+
+
+def _carry_out(ctx: click.Context, config: TrainConfig, recipe: Recipe, given: dict[str, Any]) -> None:
+    """Tell the budget, precompute, or train."""
+    from edittools.stream.run import RunOptions, open_input
+    from edittools.stream.tasks import parse_task
+    from edittools.train.console import TrainOptions, tell_budget, train_with_progress
+
+    input = given["input"]
+    opening = RunOptions(limit=given["limit"], partial=given["partial"])
+    source = open_input(list(input), opening) if input or not given["budget"] else None
+    told = {name: given[name] for name in ("track", "overwrite", "max_errors", "quiet")}
+    asked = TrainOptions(
+        config, given["output"] or "", threads=options.jobs(ctx), reads=(*input, config.recipe), **told
     )
-    if source is None or chosen["budget"]:
-        for line in tell_budget(made, source, run_options):
+    if source is None or given["budget"]:
+        for line in tell_budget(recipe, source, asked):
             click.echo(line)
         return
-    if chosen["heldout"]:
-        held = open_input([chosen["heldout"]], RunOptions())
-        run_options = dataclasses.replace(run_options, heldout=held, heldout_path=chosen["heldout"])
-    if chosen["precompute"]:
-        precompute_with_progress(made, source, run_options, parse_task(chosen["task"]))
+    if config.heldout:
+        asked = dataclasses.replace(asked, heldout=open_input([config.heldout], RunOptions()))
+    if given["precompute"]:
+        from edittools.train.encode import precompute_with_progress
+
+        precompute_with_progress(recipe, source, asked, parse_task(given["task"]))
+    elif given["precompute_reference"]:
+        from edittools.train.encode import precompute_reference_with_progress
+
+        precompute_reference_with_progress(recipe, source, asked, parse_task(given["task"]))
     else:
-        train_with_progress(made, source, run_options)
-
-
-def parse_overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE pairs, values spelled as in TOML. Raises UsageError."""
-    import tomllib
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {pair}: expected KEY=VALUE")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    return values
+        train_with_progress(recipe, source, asked)

@@ -54,32 +54,32 @@ def near_cosine(
         return
     if fresh is not None:  # those that ask first
         rows = rows[np.argsort(~fresh[rows], kind="stable")]
-        asking = int(fresh[rows].sum())
+        queries = int(fresh[rows].sum())
     else:
-        asking = len(rows)
+        queries = len(rows)
     found = _all_pairs if len(rows) <= EXACT else _partitioned
-    for a, b in found(vectors, rows, asking, limit - _MARGIN, jobs):
+    for a, b in found(vectors, rows, queries, limit - _MARGIN, jobs):
         near = cosine(vectors, a, b) >= limit
         if near.any():
             yield a[near], b[near]
 
 
 def _all_pairs(
-    vectors: np.ndarray, rows: np.ndarray, asking: int, limit: float, jobs: int
+    vectors: np.ndarray, rows: np.ndarray, queries: int, limit: float, jobs: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     def compare(start: int, other: int) -> tuple[np.ndarray, np.ndarray]:
-        left, right = rows[start : min(start + _BLOCK, asking)], rows[other : other + _BLOCK]
+        left, right = rows[start : min(start + _BLOCK, queries)], rows[other : other + _BLOCK]
         i, j = _at_least(kmeans.unit(vectors, left) @ kmeans.unit(vectors, right).T, limit)
         later = i + start < j + other
         return left[i[later]], right[j[later]]
 
     with ThreadPoolExecutor(jobs) as pool:
-        for start in range(0, asking, _BLOCK):
+        for start in range(0, queries, _BLOCK):
             yield from pool.map(lambda other, start=start: compare(start, other), range(start, len(rows), _BLOCK))
 
 
 def _partitioned(
-    vectors: np.ndarray, rows: np.ndarray, asking: int, limit: float, jobs: int
+    vectors: np.ndarray, rows: np.ndarray, queries: int, limit: float, jobs: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     count, lists = len(rows), min(len(rows), int(4 * np.sqrt(len(rows))))
     probes = min(PROBES, lists)
@@ -107,7 +107,7 @@ def _partitioned(
                 k: int, first: int = first, visitors: np.ndarray = visitors, starts: np.ndarray = starts
             ) -> list[tuple[np.ndarray, np.ndarray]]:
                 living = residents[bounds[first + k] : bounds[first + k + 1]]
-                return _join(small, visitors[starts[k] : starts[k + 1]], living, asking, limit)
+                return _join(small, visitors[starts[k] : starts[k + 1]], living, queries, limit)
 
             for blocks in pool.map(join, range(min(step, lists - first))):
                 yield from ((rows[a], rows[b]) for a, b in blocks)
@@ -139,7 +139,7 @@ def _visitors(visits: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np
 
 
 def _join(
-    small: np.ndarray, visitors: np.ndarray, living: np.ndarray, asking: int, limit: float
+    small: np.ndarray, visitors: np.ndarray, living: np.ndarray, queries: int, limit: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for start in range(0, len(living), _BLOCK):
@@ -149,7 +149,7 @@ def _join(
             left = visitors[other : other + _BLOCK]
             i, j = _at_least(kmeans.unit(small, left) @ there.T, limit)
             a, b = left[i], right[j]
-            wanted = (a != b) & (np.minimum(a, b) < asking)
+            wanted = (a != b) & (np.minimum(a, b) < queries)
             if wanted.any():
                 a, b = a[wanted], b[wanted]
                 found.append((np.minimum(a, b), np.maximum(a, b)))

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edittools.dedup import exact, phash
 from edittools.dedup.rule import Rule
+from edittools.dedup.signature import DETAIL, ORIENTATIONS, detail, of_bytes
 from edittools.errors import RowError, UsageError
-from edittools.judges import pixels
+from edittools.metrics import pixels
 from edittools.rounding import significant
-from edittools.stream import images
+from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import check_any_pictures, check_columns, source_references, target_references
+from edittools.stream.history import History
+from edittools.stream.row_images import check_any_images, check_columns, source_references, target_references
 from edittools.stream.rows import RowPool, column_values
 
-# What every rule has. `exact` is a digest of all of a row's pictures and its instruction; `pairing` of everything
+# What every rule has. `exact` is a digest of all of a row's images and its instruction; `pairing` of everything
 # that has to be equal before two rows can be near copies (its instruction, and the bytes of further sources).
 # `signatures` are of the target in eight orientations, `source_signature` of the first source: words of 64 bits, or
 # a model's vector as float16.
@@ -44,9 +45,9 @@ FINGERPRINT = pa.schema(
     ]
 )
 READ = ("source", "target", "turns")  # the columns that have to be the record's
-MODEL_RASTER = images.Raster(short_side=512)  # what a model is given; it scales further by itself
+MODEL_RASTER = codec.Raster(short_side=512)  # what a model is given; it scales further by itself
 LOOK_SIDE = 64
-LOOK_RASTER = images.Raster(square=LOOK_SIDE)  # on which pairs are compared with pairs, by PSNR and SSIM
+LOOK_RASTER = codec.Raster(square=LOOK_SIDE)  # on which pairs are compared with pairs, by PSNR and SSIM
 LOOK_BYTES = LOOK_SIDE * LOOK_SIDE * 3
 WORDS = 128  # dimensions of an instruction's vector
 
@@ -62,16 +63,16 @@ def fingerprint_schema(rule: Rule, dims: dict[str, int]) -> pa.Schema:
         return schema
     # `others` is as `pairing` without the instruction, which `text` is a digest of; `cosine` of source and target.
     more = [("others", pa.binary(8)), ("text", pa.binary(8)), ("same", pa.bool_())]
-    more += [(f"cosine_{name}", pa.float64()) for name in rule.spaces]
-    if rule.spaces:
-        more.append(("template", pa.binary(2 * (dims[rule.spaces[0]] + WORDS))))
+    more += [(f"cosine_{name}", pa.float64()) for name in rule.pair_models]
+    if rule.pair_models:
+        more.append(("template", pa.binary(2 * (dims[rule.pair_models[0]] + WORDS))))
     if rule.level == "fine":
         more += [("psnr", pa.float64()), ("ssim", pa.float64())]
         more += [("look", pa.binary(LOOK_BYTES)), ("source_look", pa.binary(LOOK_BYTES))]
     return pa.schema([*schema, *(pa.field(*item) for item in more)])
 
 
-def are_prints(schema: pa.Schema) -> bool:
+def are_fingerprints(schema: pa.Schema) -> bool:
     """Whether these are the columns of fingerprints, of whatever rule."""
     return schema.names[: len(FINGERPRINT)] == FINGERPRINT.names
 
@@ -80,23 +81,36 @@ class Fingerprint:
     """Stage: rows in, fingerprints out."""
 
     name = "dedup"
-    version = images.VERSION
+    VERSION = 1
 
     def __init__(
-        self, rule: Rule, *, max_pixels: int, jobs: int, models: dict[str, Any] | None = None, batch_size: int = 32
+        self,
+        rule: Rule,
+        *,
+        max_pixels: int,
+        jobs: int,
+        models: dict[str, Any] | None = None,
+        batch_size: int = 32,
+        recorded: dict[str, Any] | None = None,
     ) -> None:
+        """`recorded` is what the history says of it."""
+        self.recorded = recorded or {}
         self.rule, self.max_pixels, self.jobs, self.batch_size = rule, max_pixels, jobs, batch_size
         self.models = models or {}
-        if rule.of == "caption" and not hasattr(self.models[rule.method], "texts"):
-            raise UsageError(f"--of caption: {rule.method} has no vectors of texts", hint="clip has")
-        self.made = fingerprint_schema(rule, {name: model.dim for name, model in self.models.items()})
+        if rule.embed == "caption" and not hasattr(self.models[rule.method], "texts"):
+            raise UsageError(f"--embed caption: {rule.method} has no vectors of texts", hint="clip has")
+        self.fields = fingerprint_schema(rule, {name: model.dim for name, model in self.models.items()})
         self.fetcher = Fetcher()
         self.shard, self.position = -1, 0
 
+    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+        """The settings that the history records."""
+        return self.recorded
+
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, *READ)
-        check_any_pictures(schema)
-        return self.made
+        check_any_images(schema)
+        return self.fields
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for _, piece in self.beside(batches):
@@ -110,7 +124,7 @@ class Fingerprint:
             for batch in batches:
                 numbered = self._number(batch)
                 if not self.models:
-                    for piece in pool.run(numbered, self._work, self.made):
+                    for piece in pool.run(numbered, self._work, self.fields):
                         yield batch, piece
                     continue
                 total = batch.rows.num_rows
@@ -131,135 +145,137 @@ class Fingerprint:
         return batch.replace(batch.rows.append_column("edit.row", numbers))
 
     def _work(self, batch: Batch, threads: ThreadPoolExecutor | None = None) -> Batch:
-        """Fingerprints of a few rows. A row whose pictures cannot be read has the reason instead."""
+        """Fingerprints of a few rows. A row whose images cannot be read has the reason instead."""
         rows = batch.rows
-        pictures = list(zip(source_references(rows), target_references(rows), _instructions(rows), _known_hashes(rows)))
+        images = list(zip(source_references(rows), target_references(rows), _instructions(rows), _known_hashes(rows)))
         captions = [_caption(item) for item in column_values(rows, "caption")]
         ids, numbers = column_values(rows, "id"), rows.column("edit.row").to_pylist()
-        looks = list((threads.map if threads else map)(self._row, pictures))
+        looks = list((threads.map if threads else map)(self._row, images))
         self._sign([facts for facts, _ in looks])
-        if self.rule.of == "caption":
+        if self.rule.embed == "caption":
             self._embed_captions(looks, captions)
         elif self.models:
             self._embed(looks)
-        made = [
+        records = [
             {"id": ids[row], "shard": batch.shard.index, "row": number, **facts}
             for row, (number, (facts, _)) in enumerate(zip(numbers, looks))
         ]
-        return batch.replace(pa.RecordBatch.from_pylist(made, schema=self.made))
+        return batch.replace(pa.RecordBatch.from_pylist(records, schema=self.fields))
 
-    def _row(self, given: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """A row's facts, and the pictures of it that the models are to see."""
+    def _row(self, arguments: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """A row's facts, and the images of it that the models are to see."""
         try:
-            return self._facts(*given)
+            return self._facts(*arguments)
         except RowError as error:
             return {"error": error.reason, "error_value": None if error.value is None else str(error.value)}, {}
 
     def _facts(
         self, sources: list[dict[str, Any]], target: dict[str, Any] | None, instruction: str, known: str | None
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        picture = target or (sources[0] if sources else None)
-        if picture is None:
+        image = target or (sources[0] if sources else None)
+        if image is None:
             raise RowError("no picture")
-        # A picture with an instruction and no target yet (a benchmark's row) is an edit row: the same picture with
+        # An image with an instruction and no target yet (a benchmark's row) is an edit row: the same image with
         # another instruction, or with other references, is another row.
         one_image = not sources or (target is None and len(sources) == 1 and not instruction)
         whole = hashlib.sha256(instruction.encode())
         pairing, others = whole.copy(), hashlib.sha256()
         facts: dict[str, Any] = {"one_image": one_image}
-        shown: dict[str, np.ndarray] = {}
+        decoded: dict[str, np.ndarray] = {}
         target_content = first = b""
-        main: images.Buffer = b""
-        before: images.Buffer = b""
+        main: codec.Buffer = b""
+        before: codec.Buffer = b""
         # The hash that `edit shard` recorded saves hashing the bytes again.
-        if self.rule.method == "pixels" or known is None or not (one_image and _is_sha256(known)):
+        if self.rule.signature.digest is not of_bytes or known is None or not (one_image and _is_sha256(known)):
             known = None
-        if known is not None and self.rule.method == "exact":
+        if known is not None and self.rule.limit is None:
             whole.update(bytes.fromhex(known))
-            facts.update(pixels=(picture["width"] or 0) * (picture["height"] or 0), detail=0.0)
+            facts.update(pixels=(image["width"] or 0) * (image["height"] or 0), detail=0.0)
         else:
-            main = self.fetcher.get(picture)
+            main = self.fetcher.get(image)
             target_content = bytes.fromhex(known) if known else self._content(main)
             whole.update(target_content)
-            facts["pixels"] = self._size(main, picture)
-            facts.update(self._look(main, shown))
+            facts["pixels"] = self._size(main, image)
+            facts.update(self._look(main, decoded))
         for k, source in enumerate([] if one_image else sources):
-            data = main if source is picture else self.fetcher.get(source)
+            data = main if source is image else self.fetcher.get(source)
             content = self._content(data)
             whole.update(content)
             if k == 0:
                 before, first = data, content
-                facts.update(self._source_look(data, shown))
+                facts.update(self._source_look(data, decoded))
             if k or self.rule.limit is None:
                 pairing.update(content)
             if k:
                 others.update(content)
         facts.update(exact=whole.digest()[:16], pairing=pairing.digest()[:8])
         if self.rule.level != "rows" and not one_image:
-            # Without a target two instructions for one picture are two rows.
+            # Without a target two instructions for one image are two rows.
             facts["others"] = (pairing if target is None else others).digest()[:8]
             facts["text"] = hashlib.sha256(_plain(instruction)).digest()[:8] if instruction.strip("\0 ") else None
             facts["same"] = target is not None and target_content == first
             if self.rule.limit is None:  # digests take the place of signatures
                 facts.update(signatures=target_content[:8].ljust(64, b"\0"), source_signature=first[:8])
             if target is None:
-                shown.pop("source", None)  # there is no pair to look at
+                decoded.pop("source", None)  # there is no pair to look at
             elif self.rule.level == "fine":
                 facts.update(self._pair(main, before))
-            if self.rule.spaces:
+            if self.rule.pair_models:
                 facts["words"] = word_vector(instruction)
         if one_image and not self.rule.by_vectors:
-            shown = {}
-        return facts, shown
+            decoded = {}
+        return facts, decoded
 
-    def _content(self, data: images.Buffer) -> bytes:
-        if self.rule.method != "pixels":
-            return exact.of_bytes(data)
-        return exact.of_pixels(images.decode(data, images.FULL, self.max_pixels))
+    def _content(self, data: codec.Buffer) -> bytes:
+        return self.rule.signature.digest(data, self.max_pixels)
 
-    def _size(self, data: images.Buffer, picture: dict[str, Any]) -> int:
-        if picture["width"] and picture["height"]:
-            return picture["width"] * picture["height"]
-        return images.probe(data, self.max_pixels).pixels
+    def _size(self, data: codec.Buffer, image: dict[str, Any]) -> int:
+        if image["width"] and image["height"]:
+            return image["width"] * image["height"]
+        return codec.probe(data, self.max_pixels).pixels
 
-    def _look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
-        """What the signatures of a row's main picture are made of; for models, the picture."""
-        if self.models and self.rule.of == "image":
-            shown["target"] = images.decode(data, MODEL_RASTER, self.max_pixels)
+    def _look(self, data: codec.Buffer, decoded: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Decode a row's main image for its signature; when a model embeds it, keep the image in `decoded` too."""
+        if self.models and self.rule.embed == "image":
+            decoded["target"] = codec.decode(data, MODEL_RASTER, self.max_pixels)
         if self.rule.limit is None:
             return {"detail": 0.0}
-        return {"raster": images.decode(data, phash.RASTER, self.max_pixels)}
+        rasters = {"detail_raster": codec.decode(data, DETAIL, self.max_pixels)}
+        if (wanted := self.rule.signature.raster) is not None:
+            known = wanted == DETAIL
+            rasters["raster"] = rasters["detail_raster"] if known else codec.decode(data, wanted, self.max_pixels)
+        return rasters
 
-    def _source_look(self, data: images.Buffer, shown: dict[str, np.ndarray]) -> dict[str, Any]:
-        if self.models and self.rule.of == "image":
-            shown["source"] = images.decode(data, MODEL_RASTER, self.max_pixels)
-        if self.rule.method != "phash":
+    def _source_look(self, data: codec.Buffer, decoded: dict[str, np.ndarray]) -> dict[str, Any]:
+        if self.models and self.rule.embed == "image":
+            decoded["source"] = codec.decode(data, MODEL_RASTER, self.max_pixels)
+        if self.rule.signature.raster is None:
             return {}
-        return {"source_raster": images.decode(data, phash.RASTER, self.max_pixels)}
+        return {"source_raster": codec.decode(data, self.rule.signature.raster, self.max_pixels)}
 
     def _sign(self, rows: list[dict[str, Any]]) -> None:
         """Replace the rasters by what is to be known of them, for all rows at once."""
-        main = [facts for facts in rows if "raster" in facts]
+        main = [facts for facts in rows if "detail_raster" in facts]
         if main:
-            rasters = np.stack([facts.pop("raster") for facts in main])
-            for facts, value in zip(main, phash.detail(rasters).tolist()):
+            sharp = detail(np.stack([facts.pop("detail_raster") for facts in main]))
+            for facts, value in zip(main, sharp.tolist()):
                 facts["detail"] = significant(value)
-            if self.rule.method == "phash":
-                for facts, found in zip(main, phash.signatures_of(rasters)):
-                    facts["signatures"] = None if found is None else found.tobytes()
-        edits = [facts for facts in rows if "source_raster" in facts]
-        if edits:
-            sources = phash.signatures_of(np.stack([facts.pop("source_raster") for facts in edits]))
-            for facts, found in zip(edits, sources):
-                facts["source_signature"] = None if found is None else found[0].tobytes()
+        for raster, name, size in (("raster", "signatures", ORIENTATIONS), ("source_raster", "source_signature", 1)):
+            looked = [facts for facts in rows if raster in facts]
+            if looked:
+                assert self.rule.signature.words is not None
+                words = self.rule.signature.words(np.stack([facts.pop(raster) for facts in looked]))
+                for facts, signature in zip(looked, words):
+                    # Of one orientation: as if the image looked the same in all of them.
+                    facts[name] = None if signature is None else np.resize(signature, ORIENTATIONS)[:size].tobytes()
 
-    def _pair(self, target: images.Buffer, source: images.Buffer) -> dict[str, Any]:
+    def _pair(self, target: codec.Buffer, source: codec.Buffer) -> dict[str, Any]:
         """PSNR and SSIM inside the pair, and the rasters for comparing it with other pairs."""
-        after, before = (images.decode(data, images.FULL, self.max_pixels) for data in (target, source))
+        after, before = (codec.decode(data, codec.FULL, self.max_pixels) for data in (target, source))
         if after.shape != before.shape:
             after = pixels.resize(after, *before.shape[:2])
         noise, alike = pixels.psnr(before, after), pixels.ssim(before, after)
-        look, source_look = (images.decode(data, LOOK_RASTER, self.max_pixels) for data in (target, source))
+        look, source_look = (codec.decode(data, LOOK_RASTER, self.max_pixels) for data in (target, source))
         return {
             "psnr": None if noise is None else significant(noise),
             "ssim": None if alike is None else significant(alike),
@@ -275,25 +291,25 @@ class Fingerprint:
                 looks[row][0]["signatures"] = _half(vector)
 
     def _embed(self, looks: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> None:
-        """Add what the models say about the pictures of all rows."""
-        order = [(row, kind) for row, (_, shown) in enumerate(looks) for kind in shown]
-        found: dict[str, dict[tuple[int, str], np.ndarray]] = {name: {} for name in self.models}
+        """Add what the models say about the images of all rows."""
+        order = [(row, kind) for row, (_, decoded) in enumerate(looks) for kind in decoded]
+        vectors: dict[str, dict[tuple[int, str], np.ndarray]] = {name: {} for name in self.models}
         if order:
             for name, model in self.models.items():
-                found[name] = dict(zip(order, model.images([looks[row][1][kind] for row, kind in order])))
-        for row, (facts, shown) in enumerate(looks):
+                vectors[name] = dict(zip(order, model.images([looks[row][1][kind] for row, kind in order])))
+        for row, (facts, decoded) in enumerate(looks):
             words = facts.pop("words", None)
-            if self.rule.by_vectors and shown:
-                own = found[self.rule.method]
+            if self.rule.by_vectors and decoded:
+                own = vectors[self.rule.method]
                 facts["signatures"] = _half(own[row, "target"])
-                if not facts["one_image"]:  # without a target the main picture is the source
-                    facts["source_signature"] = _half(own[row, "source" if "source" in shown else "target"])
-            if words is None or "source" not in shown:
+                if not facts["one_image"]:  # without a target the main image is the source
+                    facts["source_signature"] = _half(own[row, "source" if "source" in decoded else "target"])
+            if words is None or "source" not in decoded:
                 continue
-            for name in self.rule.spaces:
-                source, target = (found[name][row, kind].astype(np.float64) for kind in ("source", "target"))
+            for name in self.rule.pair_models:
+                source, target = (vectors[name][row, kind].astype(np.float64) for kind in ("source", "target"))
                 facts[f"cosine_{name}"] = significant(float(source @ target))
-            delta = found[self.rule.spaces[0]][row, "target"] - found[self.rule.spaces[0]][row, "source"]
+            delta = vectors[self.rule.pair_models[0]][row, "target"] - vectors[self.rule.pair_models[0]][row, "source"]
             length = float(np.linalg.norm(delta))
             if length > 0:
                 facts["template"] = _half(np.r_[delta / length, words] / np.sqrt(2))
@@ -336,7 +352,7 @@ def _instructions(rows: pa.RecordBatch) -> list[str]:
     index = rows.schema.get_field_index("turns")
     if index >= 0 and rows.column(index).null_count < rows.num_rows:
         column = rows.column(index)
-        said = column.values.field("instruction").to_pylist()  # not the whole turns: they hold pictures
+        said = column.values.field("instruction").to_pylist()  # not the whole turns: they hold images
         bounds = np.asarray(column.offsets).tolist()
         for row in range(rows.num_rows):
             texts[row] += "".join(f"\0turn {_text(item)}" for item in said[bounds[row] : bounds[row + 1]])

@@ -1,4 +1,4 @@
-"""Groups of pictures that are alike without being copies, which training can draw equally often [SPEC T13].
+"""Groups of images that are alike without being copies, which training can draw equally often (FireRed 3.4).
 
 Spherical k-means: over a model's vectors, which groups by meaning; over perceptual signatures, which groups by layout.
 """
@@ -30,16 +30,16 @@ class _Signs:
 
 
 def likeness_groups(
-    picture: Cosine | Hamming, kept: np.ndarray, rows: np.ndarray, count: int | None, jobs: int
+    image: Cosine | Hamming, kept: np.ndarray, rows: np.ndarray, count: int | None, jobs: int
 ) -> np.ndarray:
     """The group of every one of `rows`, int32, -1 of all others and of those without a signature.
 
     kept    the rows that the groups are learnt from
     count   groups; None: the square root of their number, 1,024 at most
     """
-    vectors = picture.vectors if isinstance(picture, Cosine) else _Signs(picture.words[:, 0])
-    kept, rows = kept[picture.valid[kept]], rows[picture.valid[rows]]
-    made = np.full(len(picture.valid), -1, np.int32)
+    vectors = image.vectors if isinstance(image, Cosine) else _Signs(image.words[:, 0])
+    kept, rows = kept[image.valid[kept]], rows[image.valid[rows]]
+    made = np.full(len(image.valid), -1, np.int32)
     if len(kept):
         count = count or min(MOST, math.isqrt(len(kept)))
         found = kmeans.centroids(vectors, kept, count, seed=0, iterations=_ITERATIONS, apart=True, jobs=jobs)

@@ -1,4 +1,4 @@
-"""Which rows a verdict is about: a digest of the ids of every shard."""
+"""The rows that decisions are about: a digest of the ids of every shard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,5 @@ def check_ids(batches: Iterator[Batch], digests: dict[str, str]) -> Iterator[Bat
         other = batch.last and found.digests()[str(index)] != digests.get(str(index), _NO_ROWS)
         if other or (count is not None and count < shards):
             what = f"shard {index} has other rows" if other else f"it has {count} shards, not {shards}"
-            raise EditError(
-                f"the verdict is not about this input: {what}", hint="make the verdict again from the same input"
-            )
+            raise EditError(f"the decisions are not about this input: {what}", hint="decide again, from the same input")
         yield batch

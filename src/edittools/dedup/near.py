@@ -1,4 +1,4 @@
-"""When two pictures are near: equal digests, few different bits, or a large cosine. And pairs of near rows."""
+"""When two images are near: equal digests, few different bits, or a large cosine. And pairs of near rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edittools.dedup import phash
 from edittools.dedup.cosine import cosine, near_cosine
 from edittools.dedup.hamming import distance, near_pairs
+from edittools.dedup.signature import ORIENTATIONS
 
 Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
 _PAIRS_AT_ONCE = 1 << 18
@@ -18,7 +18,7 @@ _SMALL = 32  # in groups of so many rows all pairs are compared
 
 
 class Near(Protocol):
-    """One picture of every row, as a signature; `valid` says which rows have it."""
+    """One image of every row, as a signature; `valid` says which rows have it."""
 
     valid: np.ndarray
 
@@ -93,19 +93,19 @@ class Hamming:
             yield mine.representatives[i], mine.representatives[j]
         for i, j in near_pairs(theirs.values, self.limit, queries=mine.values, jobs=self.jobs):
             yield mine.representatives[i], theirs.representatives[j]
-        for orientation in range(1, phash.ORIENTATIONS if rotations else 1):
-            for asking, found in ((mine, mine), (mine, theirs), (theirs, mine)) if len(old) else ((mine, mine),):
-                turned, groups = _grouped(self.words[asking.rows, orientation])
+        for orientation in range(1, ORIENTATIONS if rotations else 1):
+            for queries, found in ((mine, mine), (mine, theirs), (theirs, mine)) if len(old) else ((mine, mine),):
+                turned, groups = _grouped(self.words[queries.rows, orientation])
                 for i, j in near_pairs(found.values, self.limit, queries=turned, jobs=self.jobs):
                     for a, b in groups.expand(i, j, None):
-                        yield asking.rows[a], found.representatives[b]
+                        yield queries.rows[a], found.representatives[b]
 
 
 class Cosine:
     """A model's vectors: near is a score of at least `limit`.
 
     The score of two is their cosine; with `offsets` (a number per row, SSCD's equation 8) less the mean of their two.
-    SSCD takes the query's offset alone. Among the pictures of one set none is the query: the mean is the same either
+    SSCD takes the query's offset alone. Among the images of one set none is the query: the mean is the same either
     way round.
     """
 
@@ -145,7 +145,7 @@ class Cosine:
                 yield a[near], b[near]
 
     def score(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Of a[k] and b[k], float64 rounded to 6 digits."""
+        """Cosine (less its offsets) of each pair a[k], b[k], float64 rounded to 6 digits."""
         found = cosine(self.vectors, a, b)
         return found if self.offsets is None else np.round(found - (self.offsets[a] + self.offsets[b]) / 2, 6)
 
@@ -159,7 +159,7 @@ class Cosine:
 def near_rows(rows: np.ndarray, groups: np.ndarray, first: Near, second: Near | None, fresh: np.ndarray) -> Blocks:
     """Pairs enough for the components of rows of one group (a number per row) that are near in all that is given.
 
-    Rows that are equal in everything count once, and a group is compared by itself: a thousand edits of one picture
+    Rows that are equal in everything count once, and a group is compared by itself: a thousand edits of one image
     by different instructions are a thousand groups. Groups without a fresh row are left out.
     """
     keep = first.valid[rows] if second is None else first.valid[rows] & second.valid[rows]
@@ -187,7 +187,7 @@ def near_rows(rows: np.ndarray, groups: np.ndarray, first: Near, second: Near | 
             yield a[near], b[near]
     for group in np.flatnonzero(wanted & (sizes > _SMALL)):
         members = representatives[bounds[group] : bounds[group + 1]]
-        # The picture that tells more rows apart leaves fewer candidates.
+        # The image that tells more rows apart leaves fewer candidates.
         lead, other = first, second
         if second is not None and _distinct(second, members) > _distinct(first, members):
             lead, other = second, first

@@ -1,4 +1,4 @@
-"""SemDeDup (Abbas et al. 2023): of pictures that mean the same keep the ones far from (or near to) their centroid.
+"""SemDeDup (Abbas et al. 2023): of images that mean the same keep the ones far from (or near to) their centroid.
 
 Spherical k-means; inside a cluster the rows are put in order, hard ones (far from the centroid) first or last, and a
 row goes if it has a cosine above 1 - eps with one that stands before it.
@@ -21,7 +21,7 @@ _BLOCK = 2048
 def semantic_copies(
     vectors: np.ndarray, rows: np.ndarray, eps: float, *, clusters: int | None, hard: bool, jobs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows go, which earlier row each is most like, and their cosine. Equal for any number of threads."""
+    """Rows that go, the earlier row that each is most like, and their cosine. Equal for any number of threads."""
     empty = np.zeros(0, np.int64)
     if len(rows) < 2:
         return empty, empty, np.zeros(0)

@@ -14,39 +14,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edittools import __version__
-from edittools.bench import thumbnails
-from edittools.bench.markup import text
+from edittools.dedup.decisions import without_groups
 from edittools.dedup.rule import Rule
-from edittools.dedup.verdict import without_groups
+from edittools.dedup.signature import all_signatures, of_bits
 from edittools.errors import RowError
-from edittools.stream import images
+from edittools.report import thumbnails
+from edittools.report.markup import text
+from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import source_references, target_references
+from edittools.stream.row_images import source_references, target_references
 from edittools.stream.rows import column_values, row_paths
 
 LARGEST, NEAREST, ALONE = 40, 40, 40  # clusters, and rows that were dropped for themselves
 SHOWN = 12  # members of a cluster: the one that stays, the farthest, and some between
-_RASTER = images.Raster(short_side=160)
+_RASTER = codec.Raster(short_side=160)
 
 Place = tuple[int, int]
 
 
 @dataclass
-class Shown:
-    """What the sheet shows of a row."""
+class SheetRow:
+    """A row on the sheet."""
 
-    pictures: list[tuple[str, str]]  # what it is, and a data: URI
+    images: list[tuple[str, str]]  # what it is, and a data: URI
     words: str
     path: str
 
 
 class Sheet:
-    """The clusters of a verdict that are worth looking at."""
+    """The clusters that are worth looking at."""
 
-    def __init__(self, verdict: pa.Table, rule: Rule) -> None:
+    def __init__(self, decisions: pa.Table, rule: Rule) -> None:
         self.rule = rule
-        rows = without_groups(verdict)
+        rows = without_groups(decisions)
         self.rows = rows.filter(pc.is_null(rows.column("error")))
         cluster = self.rows.column("cluster").to_numpy(zero_copy_only=False).astype(np.float64)
         far = np.nan_to_num(self.rows.column("distance").to_numpy(zero_copy_only=False).astype(np.float64), nan=0.0)
@@ -67,7 +68,7 @@ class Sheet:
         self.alone = np.flatnonzero(alone)[:ALONE]
         self.alone_count = int(alone.sum())
         self.places = list(zip(self.rows.column("shard").to_pylist(), self.rows.column("row").to_pylist()))
-        self.looks: dict[Place, Shown] = {}
+        self.looks: dict[Place, SheetRow] = {}
 
     def chosen(self, cluster: int) -> np.ndarray:
         """The members to show: the one that stays, then the rest by distance, evenly if there are many."""
@@ -81,7 +82,7 @@ class Sheet:
         return np.r_[first[:1], rest]
 
     def wanted(self) -> dict[int, set[int]]:
-        """The rows whose pictures are needed, by shard."""
+        """The rows whose images are needed, by shard."""
         rows = [self.chosen(cluster) for cluster in {*self.largest.tolist(), *self.nearest.tolist()}]
         places: dict[int, set[int]] = {}
         for row in np.concatenate([*rows, self.alone]).astype(int) if rows or len(self.alone) else []:
@@ -90,7 +91,7 @@ class Sheet:
         return places
 
     def look(self, batches: Iterable[Batch], max_pixels: int) -> None:
-        """Take the pictures from the input, which is read once more."""
+        """Take the images from the input, which is read once more."""
         wanted, fetcher = self.wanted(), Fetcher()
         shard, position = -1, 0
         for batch in batches:
@@ -158,13 +159,13 @@ class Sheet:
 
     def _row(self, row: int) -> str:
         item = self.rows.slice(row, 1).to_pylist()[0]
-        look = self.looks.get(self.places[row], Shown([], "", ""))
+        look = self.looks.get(self.places[row], SheetRow([], "", ""))
         kept = item["reason"] is None
         said = "stays" if kept else f"{item['reason']}: {_far(self.rule, item['metric'], item['distance'])}"
-        pictures = "".join(f'<img alt="{text(name)}" title="{text(name)}" src="{uri}">' for name, uri in look.pictures)
+        images = "".join(f'<img alt="{text(name)}" title="{text(name)}" src="{uri}">' for name, uri in look.images)
         words = f'<p dir="auto">{text(look.words)}</p>' if look.words else ""
         return (
-            f'<figure class="{"kept" if kept else "copy"}"><div class="pictures">{pictures or "no picture"}</div>'
+            f'<figure class="{"kept" if kept else "copy"}"><div class="images">{images or "no picture"}</div>'
             f"<figcaption><b>{text(said)}</b>{words}"
             f'<span class="mono" title="{text(look.path)}">{text(item["id"])}</span></figcaption></figure>'
         )
@@ -174,8 +175,8 @@ def _threshold(rule: Rule) -> str:
     if rule.eps is not None:
         return f"cosine > {1 - rule.eps:g}"
     if rule.limit is None:
-        return "equal " + ("pixels" if rule.method == "pixels" else "bytes")
-    if rule.method == "phash":
+        return all_signatures()[rule.equal].help
+    if not rule.by_vectors:
         return f"≤ {int(rule.limit)} of 64 bits"
     return f"{'normalised score' if rule.normalize else 'cosine'} ≥ {rule.limit:g}"
 
@@ -184,39 +185,39 @@ def _far(rule: Rule, metric: str | None, far: float | None) -> str:
     """A distance as a person knows it."""
     if far is None or metric is None:
         return metric or "unknown"
-    if metric in ("exact", "pixels"):
-        return f"{metric}"
-    if metric == "phash":
+    if metric == rule.equal:
+        return metric
+    if metric in of_bits():
         return f"{int(far)} bits"
     return f"{metric} {1 - far:.3f}"
 
 
-def _looks(rows: pa.RecordBatch, fetcher: Fetcher, max_pixels: int) -> list[Shown]:
+def _looks(rows: pa.RecordBatch, fetcher: Fetcher, max_pixels: int) -> list[SheetRow]:
     texts = column_values(rows, "instruction")
     looks = []
     for sources, target, words, path in zip(source_references(rows), target_references(rows), texts, row_paths(rows)):
-        pictures = []
-        for name, picture in [("source", source) for source in sources[:1]] + [("target", target)]:
-            if picture is None:
+        images = []
+        for name, image in [("source", source) for source in sources[:1]] + [("target", target)]:
+            if image is None:
                 continue
             try:
-                pixels = images.decode(fetcher.get(picture), _RASTER, max_pixels)
-                pictures.append((name, thumbnails.data_uri(pixels)))
+                pixels = codec.decode(fetcher.get(image), _RASTER, max_pixels)
+                images.append((name, thumbnails.data_uri(pixels)))
             except RowError:
                 continue
         said = [item for item in words.values() if item] if isinstance(words, dict) else [words or ""]
-        looks.append(Shown(pictures, " · ".join(map(str, said)), path or ""))
+        looks.append(SheetRow(images, " · ".join(map(str, said)), path or ""))
     return looks
 
 
 def write_sheet(
-    path: str, verdict: pa.Table, rule: Rule, read: Callable[[Callable[[Any], bool]], Iterable[Batch]], *,
+    path: str, decisions: pa.Table, rule: Rule, read: Callable[[Callable[[Any], bool]], Iterable[Batch]], *,
     title: str, max_pixels: int
 ) -> None:  # fmt: skip
     """Write the sheet; `read` gives the batches of the shards that a function chooses."""
     from edittools.stream import files
 
-    sheet = Sheet(verdict, rule)
+    sheet = Sheet(decisions, rule)
     needed = sheet.wanted()
     if needed:
         sheet.look(read(lambda shard: shard.index in needed), max_pixels)

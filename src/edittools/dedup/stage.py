@@ -1,72 +1,114 @@
-"""The stage that applies a verdict, and in one command makes it first."""
+"""The stage that applies decisions, and in one command makes them first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from edittools.dedup.background import Background
+from edittools.dedup.config import OF_REFERENCE_SET, DedupConfig
 from edittools.dedup.decide import decide
-from edittools.dedup.fingerprint import READ, Fingerprint, are_prints
-from edittools.dedup.ids import check_ids
-from edittools.dedup.prints import Prints
-from edittools.dedup.rule import Rule, difference, load_models
-from edittools.dedup.store import Store
-from edittools.dedup.verdict import (
+from edittools.dedup.decisions import (
     decided,
     groups,
     note,
-    read_verdict,
+    read_decisions,
     with_note,
     without_groups,
-    write_verdict,
+    write_decisions,
 )
+from edittools.dedup.fingerprint import READ, Fingerprint, are_fingerprints
+from edittools.dedup.fingerprint_table import FingerprintTable
+from edittools.dedup.ids import check_ids
+from edittools.dedup.reference_set import ReferenceSet
+from edittools.dedup.rule import difference, load_models
+from edittools.dedup.signature import of_bits
+from edittools.dedup.store import SignatureStore
 from edittools.errors import EditError, UsageError
-from edittools.stream import images
 from edittools.stream.batch import Batch, Reject
-from edittools.stream.history import digest
-from edittools.stream.pictures import check_any_pictures, check_columns
+from edittools.stream.history import History, digest
+from edittools.stream.row_images import check_any_images, check_columns
 from edittools.stream.rows import column_values, row_paths
 
-VERSION = 2 + images.VERSION  # changed when the results of the same rule do
 GROUP = "cluster"  # the column of the group by likeness
 
 
 class DedupStage:
     """Drop (or mark) every copy but one. Two passes: fingerprint everything, decide, apply.
 
-    `fingerprint` makes the first step's stage, where it is to be another than the rule's own on the processor.
+    `against` is a folder with what earlier runs kept; `open_store` opens it, before the decisions are made.
     """
 
     name = "dedup"
-    version = VERSION
-    first_step: tuple[str, ...] | None = ("--step", "fingerprint")
+    VERSION = 3
+    first_step: tuple[str, ...] | None = ("--phase", "fingerprint")
 
     def __init__(
-        self,
-        rule: Rule,
-        *,
-        mark: str | None = None,
-        jobs: int = 1,
-        fingerprint: Callable[[], Fingerprint] | None = None,
-        against: Store | None = None,
-        background: Background | None = None,
+        self, config: DedupConfig, *, jobs: int = 1, against: str | None = None, step: str | None = None
     ) -> None:
-        self.rule, self.mark, self.jobs = rule, mark, jobs
-        self.fingerprint, self.against, self.background = fingerprint, against, background
-        self.prints = Prints()
-        self.verdict_digest: str | None = None
-        self.verdict: pa.Table | None = None
+        """`step` is the one of the three that is done alone (`--phase`); None: all, or the last."""
+        self.config, self.jobs, self.against, self.step = config, jobs, against, step
+        self.mark, self.models = config.mark, config.named
+        self.rule = config.rule()
+        if against and self.rule.eps is not None:
+            raise UsageError("--against with --semantic: its clusters are of one set only")
+        self.reference_set = (
+            ReferenceSet(self.rule.reference_set, self.rule) if self.rule.reference_set is not None else None
+        )
+        if self.reference_set is not None:
+            self.rule = replace(self.rule, reference_set=self.reference_set.content)  # not where it lies
+        self.identities: dict[str, str] = {}  # of the models, known when they are loaded
+        self.store: SignatureStore | None = None
+        self.fingerprints = FingerprintTable()
+        self.decisions_digest: str | None = None
+        self.decisions: pa.Table | None = None
         self.clusters = False  # whether the rows get the column
         self.groups: dict[int, np.ndarray] = {}
-        self.ids: dict[str, str] | None = None  # that the rows have to have: of a verdict made before
+        self.ids: dict[str, str] | None = None  # that the rows have to have: of decisions made before
+
+    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+        """The settings that the history records."""
+        return self._recorded(self.step)
+
+    def _recorded(self, step: str | None) -> dict[str, Any]:
+        # A name for what it is compared with, not where that lies: so that -o of another store is not continued.
+        compared = self.against.rstrip("/").rsplit("/", 1)[-1] if self.against else None
+        recorded = self.config.recorded_for(self.rule, compared) | ({"step": step} if step else {})
+        # What the decisions alone ask for changes no fingerprint.
+        return {
+            name: value for name, value in recorded.items() if step != "fingerprint" or name not in OF_REFERENCE_SET
+        }
+
+    def open_store(self, name: str) -> SignatureStore:
+        """Open what earlier runs kept; `name` is what these rows are called there. Raises UsageError."""
+        assert self.against is not None
+        self.store = SignatureStore(self.against, self.rule, name, self.identities)
+        return self.store
+
+    def fingerprint(self) -> Fingerprint:
+        """The stage of the first step, its models loaded."""
+        models = load_models(self.rule, self.models, **self.config.placed, revision=self.config.revision)
+        self.identities.update({name: f"{model.name}@{model.revision}" for name, model in models.items()})
+        if self.reference_set is not None:
+            self.reference_set.check_models(self.identities)
+        recorded = self._recorded("fingerprint")
+        if self.identities:
+            recorded["models"] = dict(self.identities)
+        return Fingerprint(
+            self.rule,
+            max_pixels=self.config.max_pixels,
+            jobs=self.jobs,
+            models=models,
+            batch_size=self.config.batch_size or 32,
+            recorded=recorded,
+        )
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         check_columns(schema, *READ)
-        check_any_pictures(schema)
+        check_any_images(schema)
         # Clusters that an earlier command made stay, unless some are asked for.
         self.clusters = self.rule.groups and (GROUP not in schema.names or self.rule.centroids is not None)
         if self.clusters and GROUP in schema.names:
@@ -82,63 +124,57 @@ class DedupStage:
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on as they are; keep their fingerprints."""
         before: Batch | None = None
-        made = self.fingerprint() if self.fingerprint is not None else self._own_fingerprint()
-        for batch, piece in made.beside(batches):
+        for batch, piece in self.fingerprint().beside(batches):
             if before is not None and batch is not before:
                 yield before
             before = batch
-            self.prints.add(piece.rows)
+            self.fingerprints.add(piece.rows)
         if before is not None:
             yield before
 
-    def _own_fingerprint(self) -> Fingerprint:
-        names = {name: name for name in self.rule.models}
-        models = load_models(self.rule, names, device="cpu", dtype="float32", revision=None)
-        return Fingerprint(self.rule, max_pixels=images.MAX_PIXELS, jobs=self.jobs, models=models)
-
     def gather(self, batches: Iterator[Batch]) -> None:
-        """Take the fingerprints that `--step fingerprint` wrote. Raises UsageError where it did not."""
+        """Take the fingerprints that `--phase fingerprint` wrote. Raises UsageError where it did not."""
         for batch in batches:
-            known = self.prints.schema
-            if not are_prints(batch.rows.schema) or (known is not None and not batch.rows.schema.equals(known)):
-                raise UsageError("--step verdict reads the folder that --step fingerprint wrote")
-            self.prints.add(batch.rows)
+            known = self.fingerprints.schema
+            if not are_fingerprints(batch.rows.schema) or (known is not None and not batch.rows.schema.equals(known)):
+                raise UsageError("--phase decide reads the folder that --phase fingerprint wrote")
+            self.fingerprints.add(batch.rows)
 
     def decide(self) -> None:
-        learnt = self.background.learn() if self.background is not None else None
-        if self.against is not None:
-            self.against.load(self.prints)
-        verdict = decide(self.prints, self.rule, self.jobs, learnt)
-        if self.against is not None:
-            self.against.save(verdict)
-        self._set(with_note(verdict.table(), self.rule.stated(), self.prints.ids.digests()))
-        self.prints = Prints()
+        statistics = self.reference_set.learn() if self.reference_set is not None else None
+        if self.store is not None:
+            self.store.load(self.fingerprints)
+        decisions = decide(self.fingerprints, self.rule, self.jobs, statistics)
+        if self.store is not None:
+            self.store.save(decisions)
+        self._set(with_note(decisions.table(), self.rule.stated(), self.fingerprints.ids.digests()))
+        self.fingerprints = FingerprintTable()
 
-    def _set(self, verdict: pa.Table) -> None:
-        self.verdict = verdict
-        rows = without_groups(verdict)
+    def _set(self, decisions: pa.Table) -> None:
+        self.decisions = decisions
+        rows = without_groups(decisions)
         columns = [rows.column(name) for name in ("shard", "row", "duplicate_of", "reason", "error")]
-        self.groups = groups(verdict)
+        self.groups = groups(decisions)
         pieces = (f"{shard} {digest(values.tobytes().hex())}" for shard, values in self.groups.items())
-        self.verdict_digest = digest(*(str(column.to_pylist()) for column in columns), *pieces)
+        self.decisions_digest = digest(*(str(column.to_pylist()) for column in columns), *pieces)
         self.dropped: dict[int, dict[int, dict[str, Any]]] = {}
-        for item in decided(verdict):
+        for item in decided(decisions):
             self.dropped.setdefault(item["shard"], {})[item["row"]] = item
 
-    def save_verdict(self, path: str) -> None:
-        assert self.verdict is not None
-        write_verdict(self.verdict, path)
+    def save_decisions(self, path: str) -> None:
+        assert self.decisions is not None
+        write_decisions(self.decisions, path)
 
-    def load_verdict(self, path: str) -> None:
+    def load_decisions(self, path: str) -> None:
         """Raises EditError where it was made by another rule."""
-        verdict = read_verdict(path)
-        made = note(verdict)
+        decisions = read_decisions(path)
+        made = note(decisions)
         if made is not None:
             other = difference(made["rule"], self.rule.stated())
             if other is not None:
-                raise EditError(f"{path}: a verdict made with {other}", hint="give the options that --step verdict had")
+                raise EditError(f"{path}: decisions made with {other}", hint="give the options that --phase decide had")
             self.ids = made["ids"]
-        self._set(verdict)
+        self._set(decisions)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         if self.ids is not None:
@@ -151,8 +187,8 @@ class DedupStage:
             position += batch.rows.num_rows
             if batch.last and max(self.dropped.get(shard, {}), default=-1) >= position:
                 raise EditError(
-                    f"the verdict is not about this input: shard {shard} has only {position} rows",
-                    hint="make the verdict again from the same input",
+                    f"the decisions are not about this input: shard {shard} has only {position} rows",
+                    hint="decide again, from the same input",
                 )
 
     def _apply(self, batch: Batch, dropped: dict[int, dict[str, Any]], start: int) -> Batch:
@@ -164,8 +200,8 @@ class DedupStage:
         for k, item in found.items():
             if item["id"] != ids[k]:
                 raise EditError(
-                    f"the verdict is not about this input: it says {item['id']} where {ids[k]} is",
-                    hint="make the verdict again from the same input",
+                    f"the decisions are not about this input: they say {item['id']} where {ids[k]} is",
+                    hint="decide again, from the same input",
                 )
         paths = row_paths(rows)
         failed = {k for k, item in found.items() if item["error"] is not None}
@@ -174,9 +210,9 @@ class DedupStage:
             values = self.groups.get(batch.shard.index, np.zeros(0, np.int32))[start : start + rows.num_rows]
             if len(values) < rows.num_rows:
                 raise EditError(
-                    f"the verdict is not about this input: it has {start + len(values)} rows of shard "
+                    f"the decisions are not about this input: they have {start + len(values)} rows of shard "
                     f"{batch.shard.index}, and there are more",
-                    hint="make the verdict again from the same input",
+                    hint="decide again, from the same input",
                 )
             if GROUP in rows.schema.names:
                 rows = rows.drop_columns([GROUP])
@@ -194,7 +230,7 @@ class DedupStage:
             return Reject(identity, self.name, item["error"], item["error_value"], True, path)
         far = item["distance"]
         value = {"of": item["duplicate_of"], "metric": item["metric"], "distance": far if far != 0 else 0}
-        if item["metric"] == "phash" and far is not None:
+        if item["metric"] in of_bits() and far is not None:
             value["distance"] = int(far)
         if item["set"] is not None:
             value["set"] = item["set"]

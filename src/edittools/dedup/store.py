@@ -15,19 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edittools.dedup.prints import Prints
+from edittools.dedup.decisions import Decisions
+from edittools.dedup.fingerprint_table import FingerprintTable
 from edittools.dedup.rule import Rule, difference
-from edittools.dedup.verdict import Verdict
 from edittools.errors import EditError, UsageError
 from edittools.stream import files
 from edittools.stream.history import canonical_json, digest
-from edittools.stream.wire import arrow_errors
+from edittools.stream.ipc import arrow_errors
 
 _KEY = b"edit.dedup"
 _ROWS_AT_ONCE = 1 << 15
 
 
-class Store:
+class SignatureStore:
     """The folder. `name` is what this run's rows are called in it.
 
     `models` is filled by `load` at the latest: the identity of every model's weights.
@@ -64,11 +64,11 @@ class Store:
                     f"--against {self.folder}: made with {other}", hint="use the same options, or another folder"
                 )
 
-    def load(self, prints: Prints) -> None:
+    def load(self, fingerprints: FingerprintTable) -> None:
         """Put what earlier runs kept behind the fingerprints of this one."""
         self.rule["models"] = self.models  # known by now
         self._check()
-        self.own = digest(canonical_json(self.rule), prints.content)[:16] + ".parquet"
+        self.own = digest(canonical_json(self.rule), fingerprints.content)[:16] + ".parquet"
         names = self._names()
         self.done = self.own in names
         self.before = self._note(self.own)["against"] if self.done else names
@@ -83,11 +83,11 @@ class Store:
             with arrow_errors(name):
                 for rows in file.iter_batches(_ROWS_AT_ONCE):
                     rows = rows.replace_schema_metadata(None)
-                    if prints.schema is not None and not rows.schema.equals(prints.schema):
+                    if fingerprints.schema is not None and not rows.schema.equals(fingerprints.schema):
                         raise EditError(f"{files.join(self.folder, name)}: its columns are not those of this run")
-                    prints.add(rows, pa.array([source] * rows.num_rows, pa.string()))
+                    fingerprints.add(rows, pa.array([source] * rows.num_rows, pa.string()))
 
-    def save(self, verdict: Verdict) -> None:
+    def save(self, decisions: Decisions) -> None:
         """Add the rows that this run keeps."""
         if self.done:
             return
@@ -96,14 +96,14 @@ class Store:
                 f"--against {self.folder}: another run has added to it meanwhile",
                 hint="run this one again; runs that share a folder go one after the other",
             )
-        prints = verdict.prints
-        if prints.schema is None:
+        fingerprints = decisions.fingerprints
+        if fingerprints.schema is None:
             return
         note = {"rule": self.rule, "set": self.name, "against": self.before}
-        schema = prints.schema.with_metadata({_KEY: canonical_json(note)})
-        kept = verdict.kept(np.arange(prints.new))
+        schema = fingerprints.schema.with_metadata({_KEY: canonical_json(note)})
+        kept = decisions.kept(np.arange(fingerprints.new))
         files.make_dirs(self.folder)
         with files.atomic(files.join(self.folder, self.own)) as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for start in range(0, len(kept), _ROWS_AT_ONCE):
-                    writer.write_table(prints.take(kept[start : start + _ROWS_AT_ONCE]).cast(schema))
+                    writer.write_table(fingerprints.take(kept[start : start + _ROWS_AT_ONCE]).cast(schema))

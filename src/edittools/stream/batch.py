@@ -1,11 +1,11 @@
-"""What flows through a stage: a batch of rows of one input shard, and the rows that fell out on the way."""
+"""The batch, which flows through stages: rows of one input shard, and the rejects so far."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ import pyarrow as pa
 from edittools.record import IMAGE
 
 _MOST_PIECES = 64  # that are joined to one batch
+
+if TYPE_CHECKING:
+    from edittools.stream.history import History
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Reject:
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     @classmethod
-    def from_dict(cls, record: dict) -> Reject:
+    def from_dict(cls, record: dict[str, Any]) -> Reject:
         return cls(
             record["id"],
             record["stage"],
@@ -127,12 +130,20 @@ def _join(pieces: list[Batch]) -> Batch:
 class Stage(Protocol):
     """A step of a pipeline. It sees batches only: no paths, ranks, formats, terminals or exits.
 
-    Where its results have changed since the first release it has a `version` of 2 or more.
+    `VERSION` begins at 1 and is raised whenever the results of the same settings change, so that finished shards of
+    before are not taken for current ones.
 
     A shard goes in and comes out as a shard: the batch marked `last` is passed on, with what is left of it.
     """
 
     name: str
+    VERSION: int
+
+    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+        """What the history records, for rows of these columns and this history: all that changes the result, as JSON.
+
+        A finished shard of other settings is not taken for one of these.
+        """
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns that come out when these go in; known before the first row."""
@@ -140,11 +151,11 @@ class Stage(Protocol):
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
 
 
-# ---------------------------------------------------------------- pictures inside columns
+# ---------------------------------------------------------------- images inside columns
 
 
-def image_leaves(schema: pa.Schema, kind: pa.DataType = IMAGE) -> list[tuple[str, ...]]:
-    """Where a schema holds pictures: paths such as ("source", "*") or ("turns", "*", "target")."""
+def image_columns(schema: pa.Schema, kind: pa.DataType = IMAGE) -> list[tuple[str, ...]]:
+    """Where a schema holds images: paths such as ("source", "*") or ("turns", "*", "target")."""
 
     def walk(data_type: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if data_type == kind:
@@ -172,19 +183,19 @@ def map_type(data_type: pa.DataType, old: pa.DataType, new: pa.DataType) -> pa.D
 
 
 def map_schema(schema: pa.Schema, old: pa.DataType, new: pa.DataType) -> pa.Schema:
-    """The schema with every picture of type `old` declared as `new`; metadata is dropped."""
+    """The schema with every image of type `old` declared as `new`; metadata is dropped."""
     return pa.schema([(column.name, map_type(column.type, old, new)) for column in schema])
 
 
 def map_images(array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructArray], pa.StructArray]) -> pa.Array:
-    """Apply `convert` to every flat array of `old` pictures inside `array`, however deep.
+    """Apply `convert` to every flat array of `old` images inside `array`, however deep.
 
-    `convert` sees the values of one leaf in row order (null where there is no picture) and returns as many.
+    `convert` sees the values of one image column in row order (null where there is no image) and returns as many.
     """
     if array.type == old:
         return convert(array)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        if not image_leaves(pa.schema([("column", array.type)]), old):
+        if not image_columns(pa.schema([("column", array.type)]), old):
             return array
         offsets = np.asarray(array.offsets)
         values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
@@ -194,9 +205,9 @@ def map_images(array: pa.Array, old: pa.DataType, convert: Callable[[pa.StructAr
         mask = array.is_null() if array.null_count else None
         return kind.from_arrays(starts, inner, mask=mask)
     if pa.types.is_struct(array.type):
-        if not image_leaves(pa.schema([("column", array.type)]), old):
+        if not image_columns(pa.schema([("column", array.type)]), old):
             return array
-        # flatten() carries the nulls of the struct into its fields, so that no leaf is seen below a null.
+        # flatten() carries the nulls of the struct into its fields, so that no image is seen below a null.
         children = [map_images(child, old, convert) for child in array.flatten()]
         names = [inner.name for inner in array.type]
         mask = array.is_null() if array.null_count else None
@@ -209,10 +220,10 @@ def map_batch_images(
     old: pa.DataType,
     convert: Callable[[tuple[str, ...], pa.StructArray], pa.StructArray],
 ) -> pa.RecordBatch:
-    """Replace the pictures of every column; `convert` also gets the path of the leaf it is given."""
+    """Replace the images of every column; `convert` also gets the path of the image column it is given."""
     columns = []
     for name, column in zip(rows.schema.names, rows.columns):
-        paths = iter(image_leaves(pa.schema([(name, column.type)]), old))
+        paths = iter(image_columns(pa.schema([(name, column.type)]), old))
 
         def convert_next(values: pa.StructArray, paths: Iterator[tuple[str, ...]] = paths) -> pa.StructArray:
             return convert(next(paths), values)
@@ -221,8 +232,8 @@ def map_batch_images(
     return pa.record_batch(columns, names=rows.schema.names)
 
 
-def leaf_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tuple[int, ...] | None]]:
-    """For every leaf of pictures in `array`, where each of its flat values sits: (row, index in list, ...).
+def image_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tuple[int, ...] | None]]:
+    """For every nested image column of `array`, where each of its flat values sits: (row, index in list, ...).
 
     The order is that in which `map_images` visits them; None stands below a null.
     """
@@ -231,7 +242,7 @@ def leaf_positions(array: pa.Array, kind: pa.DataType = IMAGE) -> list[list[tupl
         if values.type == kind:
             yield positions
         elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            if not image_leaves(pa.schema([("column", values.type)]), kind):
+            if not image_columns(pa.schema([("column", values.type)]), kind):
                 return
             lengths = np.diff(np.asarray(values.offsets))
             valid = values.is_valid().to_pylist()

@@ -1,8 +1,8 @@
-"""Pillow's box filter for pictures that lose less than half of their sides: the same pixels in half the time.
+"""Pillow's box filter for images that lose less than half of their sides: the same pixels in half the time.
 
 A JPEG file is decoded at the scale next above its raster, so that a pixel of the raster is a copy of one pixel, or the
 mean of two, rounded up: first along the rows, then along the columns. (Pillow 13 begins with the columns where the
-picture is more than twice as high as wide, or is not scaled alike in both directions: those are not for us.)
+image is more than twice as high as wide, or is not scaled alike in both directions: those are not for us.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SEVEN_BITS = np.uint32(0xFEFEFEFE)  # of each byte, the upper
 
 def fits(pixels: np.ndarray, width: int, height: int) -> bool:
     """Whether `shrink` is for this, if the aspect ratio is kept."""
-    before_height, before_width = pixels.shape[:2]
+    before_height, before_width = map(int, pixels.shape[:2])
     return (
         width < before_width < 2 * width and height < before_height < 2 * height and before_height <= 2 * before_width
     )

@@ -9,13 +9,13 @@ import numpy as np
 import xxhash
 
 from edittools.errors import EditError, RowError
-from edittools.stream import files, images
+from edittools.stream import codec, files
 from edittools.stream.fetch import Fetcher
-from edittools.stream.rows import column_values, visit_pictures
+from edittools.stream.readers.shard import ShardReader
+from edittools.stream.rows import column_values, visit_images
 from edittools.stream.run import RunOptions, open_input
 from edittools.stream.shards import read_footer
 from edittools.stream.source import FileSource
-from edittools.stream.units import ShardUnit
 
 
 def check_inputs(paths: list[str], options: RunOptions) -> None:
@@ -23,26 +23,26 @@ def check_inputs(paths: list[str], options: RunOptions) -> None:
     source = open_input(paths, options)
     tars = 0
     if isinstance(source, FileSource):
-        for unit in source.units:
-            if isinstance(unit, ShardUnit):
-                _check_tar(unit)
+        for reader in source.readers:
+            if isinstance(reader, ShardReader):
+                _check_tar(reader)
                 tars += 1
     fetcher = Fetcher()
     seen: list[np.ndarray] = []
-    rows = pictures = 0
+    rows = images = 0
 
     def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:
-        nonlocal pictures
-        header = images.probe(fetcher.get(reference))
+        nonlocal images
+        header = codec.probe(fetcher.get(reference))
         stated = (reference["width"], reference["height"], reference["format"])
         if None not in stated and stated != (header.width, header.height, header.format):
             raise RowError("header disagrees", f"{stated} stated, {header.width}×{header.height} {header.format}")
-        pictures += 1
+        images += 1
         return reference
 
     for batch in source.batches(lambda shard: True):
         ids = column_values(batch.rows, "id")
-        _, failed = visit_pictures(batch.rows, visit)
+        _, failed = visit_images(batch.rows, visit)
         for number, error in sorted(failed.items()):
             raise EditError(f"row {ids[number]}: {error}")
         for reject in batch.rejects:
@@ -53,17 +53,17 @@ def check_inputs(paths: list[str], options: RunOptions) -> None:
     doubles = int((every[1:] == every[:-1]).sum())
     if doubles:
         raise EditError(f"{doubles} ids occur more than once", hint="`edit dedup` names exact copies")
-    print(f"{rows} rows, {pictures} pictures, {tars} tars verified, ids unique", file=sys.stderr)
+    print(f"{rows} rows, {images} images, {tars} tars verified, ids unique", file=sys.stderr)
 
 
-def _check_tar(unit: ShardUnit) -> None:
+def _check_tar(reader: ShardReader) -> None:
     """Compare a shard's tar with the digest in its Parquet file."""
-    footer = read_footer(unit.name + ".parquet")
+    footer = read_footer(reader.name + ".parquet")
     if not footer.tar_size:
         return
     state = xxhash.xxh3_128()
-    with files.open_read(unit.name + ".tar") as file:
+    with files.open_read(reader.name + ".tar") as file:
         while piece := file.read(1 << 20):
             state.update(piece)
     if state.hexdigest() != footer.tar_digest:
-        raise EditError(f"{unit.name}.tar: its digest is not the one in {unit.name}.parquet: the bytes changed")
+        raise EditError(f"{reader.name}.tar: its digest is not the one in {reader.name}.parquet: the bytes changed")

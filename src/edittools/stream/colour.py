@@ -1,6 +1,6 @@
 """From the colours that an ICC profile defines to sRGB, by littleCMS (through Pillow), relative colorimetric.
 
-| the picture's mode and the profile's colour space | what happens |
+| the image's mode and the profile's colour space | what happens |
 |---|---|
 | RGB, palette, with an RGB profile | converted |
 | grey, with a grey profile | converted |
@@ -26,40 +26,44 @@ import xxhash
 if TYPE_CHECKING:
     from PIL import Image
 
-_MOST = 64  # conversions that are remembered: a scanner or a museum may embed a profile of its own in every picture
+_MOST = 64  # conversions that are remembered: a scanner or a museum may embed a profile of its own in every image
 _SPACES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}
+_UNKNOWN = object()
 _known: dict[tuple[bytes, str], Any] = {}
 
 
 def conversion(profile: bytes | None, mode: str) -> Any:
-    """What converts a picture of mode RGB, L or CMYK with this profile to sRGB; None where nothing has to be done."""
+    """What converts an image of mode RGB, L or CMYK with this profile to sRGB; None where nothing has to be done."""
     if not profile:
         return None
     key = xxhash.xxh3_128_digest(profile), mode
-    if key not in _known:
+    found = _known.get(key, _UNKNOWN)
+    if found is _UNKNOWN:
+        found = _conversion(profile, mode)
         if len(_known) >= _MOST:
-            _known.clear()
-        _known[key] = _conversion(profile, mode)
-    return _known[key]
+            _known.clear()  # other threads may be reading it: nobody asks twice
+        _known[key] = found
+    return found
 
 
-def convert(picture: Image.Image, change: Any) -> Image.Image:
-    """The picture as sRGB (mode RGB), by what `conversion` gave for its mode."""
-    if change.input_mode != picture.mode:
-        picture = picture.convert(change.input_mode)
-    return change.apply(picture)
+def convert(image: Image.Image, change: Any) -> Image.Image:
+    """The image as sRGB (mode RGB), by what `conversion` gave for its mode."""
+    if change.input_mode != image.mode:
+        image = image.convert(change.input_mode)
+    shown: Image.Image = change.apply(image)
+    return shown
 
 
-def to_rgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """A picture of any mode without transparency as sRGB. Modes of more than 8 bits have to be scaled before."""
-    if picture.mode == "LAB":
-        return convert(picture, _of_lab())
-    if picture.mode not in ("RGB", "L", "CMYK"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    change = conversion(profile, picture.mode)
+def to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An image of any mode without transparency as sRGB. Modes of more than 8 bits have to be scaled before."""
+    if image.mode == "LAB":
+        return convert(image, _of_lab())
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    change = conversion(profile, image.mode)
     if change is not None:
-        return convert(picture, change)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return convert(image, change)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _conversion(profile: bytes, mode: str) -> Any:

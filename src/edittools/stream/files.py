@@ -38,7 +38,7 @@ def is_url(path: str) -> bool:
 
 def local(path: str) -> str:
     """A `file://` address as the path it is, so that one place has one name; everything else as it stands."""
-    return path.removeprefix("file://")
+    return path.removeprefix("file://localhost" if path.startswith("file://localhost/") else "file://")
 
 
 def real(path: str) -> str:
@@ -84,7 +84,7 @@ def exists(path: str) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 return bool(system.info(inner))
             return False
-        return system.exists(inner)
+        return bool(system.exists(inner))
     return os.path.exists(path)
 
 
@@ -99,7 +99,7 @@ def is_dir(path: str) -> bool:
         if _on_the_web(path) and not path.endswith("/"):
             return False
         system, inner = filesystem(path)
-        return system.isdir(inner)
+        return bool(system.isdir(inner))
     return os.path.isdir(path)
 
 
@@ -199,7 +199,7 @@ def make_dirs(folder: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """What goes wrong while a file is written, by the name that the user knows. Raises EditError."""
+    """Turn errors of writing a file into EditError with the name that the user knows."""
     try:
         yield
     except BrokenPipeError:
@@ -243,7 +243,7 @@ def remove_abandoned(folder: str) -> None:
                 os.unlink(path)
 
 
-class Pending:
+class AtomicFile:
     """A file being written. `commit` gives it its final name; until then nobody sees it under that name.
 
     Local: a temporary file in the same folder, flushed to disk before the rename. Remote: a local temporary
@@ -309,7 +309,7 @@ class Pending:
 @contextlib.contextmanager
 def atomic(path: str) -> Iterator[BinaryIO]:
     """Write a whole file: it appears under its name when the block ends well, and not at all otherwise."""
-    pending = Pending(path)
+    pending = AtomicFile(path)
     try:
         with writing(path):
             yield pending.file

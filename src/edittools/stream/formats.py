@@ -22,7 +22,7 @@ _PLUGINS = {
     "heif": ("pillow_heif", "heif", "HEIC"),
     "jxl": ("pillow_jxl", "jxl", "JPEG XL"),
 }
-# Pictures that are not read, and what is often met in their place: the first bytes, where they stand, the name.
+# Images that are not read, and what is often met in their place: the first bytes, where they stand, the name.
 _OTHERS: tuple[tuple[bytes, int, str], ...] = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", 0, "JPEG 2000"),
     (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
@@ -47,7 +47,7 @@ _OTHERS: tuple[tuple[bytes, int, str], ...] = (
     (b"BPG\xfb", 0, "BPG"),
     (b"FLIF", 0, "FLIF"),
 )
-_NO_PICTURES: tuple[tuple[bytes, int, str], ...] = (
+_NO_IMAGES: tuple[tuple[bytes, int, str], ...] = (
     (b"<svg", 0, "SVG"),
     (b"%PDF", 0, "PDF"),
     (b"%!PS", 0, "PostScript"),
@@ -56,8 +56,8 @@ _NO_PICTURES: tuple[tuple[bytes, int, str], ...] = (
     (b"<?xml", 0, "XML"),
     (b"ftyp", 4, "MP4 video"),
     (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM video"),
-    (b"PK\3\4", 0, "ZIP archive"),
-    (b"\x1f\x8b", 0, "gzip"),
+    (b"PK\3\4", 0, "ZIP archive: name it as the input, or unpack it"),
+    (b"\x1f\x8b", 0, "gzip: name it as the input if it is a tar, or unpack it"),
     (b"version https://git-lfs", 0, "Git LFS pointer: `git lfs pull`"),
 )
 
@@ -96,7 +96,7 @@ def unknown(data: Buffer) -> RowError:
     return RowError("not an image", _named(head.removeprefix(b"\xef\xbb\xbf").lstrip().lower(), _LOWERED))
 
 
-_LOWERED = tuple((start.lower(), at, name) for start, at, name in _NO_PICTURES)
+_LOWERED = tuple((start.lower(), at, name) for start, at, name in _NO_IMAGES)
 
 
 def _named(head: bytes, table: tuple[tuple[bytes, int, str], ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""How a data set was made: a small graph that every command adds one node to (DESIGN 1.3).
+"""How a data set was made: a small graph that every command adds one node to.
 
 A node is {command, version, settings, inputs, hash}. `inputs` are the hashes of the nodes it read from, and
 `hash` covers everything else in the node, so that a hash names a whole chain of commands. Settings say what
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import xxhash
 
@@ -32,10 +33,10 @@ def canonical_json(value: object) -> str:
 class History:
     """The nodes in the order they came to be; `heads` are the ones nothing else has read yet."""
 
-    nodes: tuple[dict, ...] = field(default=())
+    nodes: tuple[dict[str, Any], ...] = field(default=())
     heads: tuple[str, ...] = field(default=())
 
-    def add(self, command: str, version: int, settings: dict) -> History:
+    def add(self, command: str, version: int, settings: dict[str, Any]) -> History:
         """This history followed by one command that read all of its heads."""
         node: dict[str, object] = {"command": command, "version": version, "settings": settings}
         node["inputs"] = list(self.heads)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from edittools.errors import RowError, describe
-from edittools.stream import orientation
+from edittools.stream import orientation, spaces
+from edittools.stream.header import Header
 
 Buffer = bytes | memoryview
 
@@ -25,7 +25,8 @@ _START, _END, _SCAN, _TABLES = 0xD8, 0xD9, 0xDA, 0xDB
 _ADOBE, _JFIF, _EXIF, _ICC = 0xEE, 0xE0, 0xE1, 0xE2
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1}, {0xC2, 0xCA}
-_ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # without a length
+_LOSSLESS, _HIERARCHICAL, _JPEG_LS = {0xC3, 0xCB}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}, 0xF7
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # less those without a length, which say nothing here
 # What decides the pixels: frames and Huffman or arithmetic tables, quantization, restarts, and how colour is coded.
 _NEEDED = {*range(0xC0, 0xD0), _TABLES, 0xDD, _JFIF, _ADOBE}
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -38,42 +39,48 @@ class Declined(Exception):
     """This decoder cannot read the file, which says nothing about its pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What stands before the first scan. Width and height as stored; `mode` is Pillow's."""
-
-    width: int
-    height: int
-    mode: str
-    orientation: int
-    profile: bytes | None = field(repr=False)
-
-
 def read(data: Buffer) -> Header | None:
     """The header of a JPEG file; None where there is none that is understood before the first scan, or the end."""
     frame: tuple[int, int, int, int] | None = None
-    shown: int | None = None
-    profile: list[tuple[int, bytes]] = []
-    xmp = b""
+    pieces: list[tuple[int, bytes]] = []
+    exif = xmp = b""
     for marker, at, stop in _segments(data, 2):
         if marker == _SCAN:
             break
-        if marker in _FRAMES and stop - at >= 6:
+        if marker in _FRAMES and min(stop, len(data)) - at >= 6:
             frame = struct.unpack_from(">BHHB", data, at)
-        elif marker == _EXIF and shown is None and data[at : at + 6] == b"Exif\0\0":
-            shown = orientation.of_exif(bytes(data[at:stop]))
+        elif marker == _EXIF and not exif and data[at : at + 6] == b"Exif\0\0":
+            exif = bytes(data[at:stop])
         elif marker == _EXIF and data[at : at + len(_XMP)] == _XMP:
             xmp = bytes(data[at:stop])
         elif marker == _ICC and data[at : at + 12] == b"ICC_PROFILE\0":
-            profile.append((data[at + 12], bytes(data[at + 14 : stop])))
+            pieces.append((data[at + 12], bytes(data[at + 14 : stop])))
     else:
         return None
     if frame is None or frame[0] != 8 or frame[3] not in _MODES or not frame[1] or not frame[2]:
         return None
-    if shown is None:
-        shown = orientation.of_xmp(xmp) or 1
-    pieces = b"".join(piece for _, piece in sorted(profile, key=lambda item: item[0]))
-    return Header(frame[2], frame[1], _MODES[frame[3]], shown, pieces or None)
+    shown = orientation.of_exif(exif) or orientation.of_xmp(xmp) or 1
+    profile = b"".join(piece for _, piece in sorted(pieces, key=lambda item: item[0])) or spaces.of_exif(exif)
+    return Header.of_stored("jpeg", frame[2], frame[1], _MODES[frame[3]], shown, profile)
+
+
+def unusual(data: Buffer) -> str | None:
+    """What a file is that decoders often cannot read, by its frame; None for the usual kinds."""
+    for marker, at, stop in _segments(data, 2):
+        if marker == _JPEG_LS:
+            return "JPEG-LS"
+        if marker in _FRAMES and min(stop, len(data)) - at >= 6:
+            precision, height, _, components = struct.unpack_from(">BHHB", data, at)
+            if marker in _LOSSLESS:
+                return "lossless JPEG"
+            if marker in _HIERARCHICAL:
+                return "hierarchical JPEG"
+            if precision != 8:
+                return f"JPEG of {precision} bits"
+            if components not in _MODES:
+                return f"JPEG of {components} components"
+            return "JPEG whose height stands behind its pixels" if height == 0 else None
+    return None
 
 
 def _segments(data: Buffer, at: int) -> list[tuple[int, int, int]]:
@@ -84,19 +91,15 @@ def _segments(data: Buffer, at: int) -> list[tuple[int, int, int]]:
     found = []
     size = len(data)
     while at + 4 <= size:
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xFF:
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        elif marker == _END:
+        following = _MARKER.search(data, at)
+        if following is None or following.start() + 4 > size or data[following.start() + 1] == _END:
             break
-        else:
-            stop = at + 2 + (data[at + 2] << 8) + data[at + 3]
-            found.append((marker, at + 4, stop))
-            if marker == _SCAN or stop > size:
-                break
-            at = max(stop, at + 2)
+        at = following.start()
+        marker, stop = data[at + 1], at + 2 + (data[at + 2] << 8) + data[at + 3]
+        found.append((marker, at + 4, stop))
+        if marker == _SCAN or stop > size:
+            break
+        at = max(stop, at + 2)
     return found
 
 
@@ -123,7 +126,7 @@ def decode(data: Buffer, colour: str, min_width: int, min_height: int) -> np.nda
 def _decode(data: Buffer, colour: str, min_width: int, min_height: int) -> np.ndarray:
     import simplejpeg
 
-    return simplejpeg.decode_jpeg(
+    pixels: np.ndarray = simplejpeg.decode_jpeg(
         data,
         colorspace=colour,
         fastdct=False,
@@ -133,6 +136,7 @@ def _decode(data: Buffer, colour: str, min_width: int, min_height: int) -> np.nd
         min_factor=1,
         strict=True,
     )
+    return pixels
 
 
 def mended(data: bytes) -> bytes | None:
@@ -143,6 +147,8 @@ def mended(data: bytes) -> bytes | None:
     """
     pieces = [b"\xff\xd8"]
     missing = _Missing()
+    frames = [data[start:stop] for marker, start, stop in _segments(data, 2) if marker in _FRAMES]
+    of_inks = bool(frames) and frames[0][5:6] == b"\4"  # components; the Adobe marker often stands before the frame
     sequential, at, ended = False, 2, False
     while True:
         segments = _segments(data, at)
@@ -154,8 +160,8 @@ def mended(data: bytes) -> bytes | None:
             if marker == _SCAN:
                 missing.scan(content)
                 content = content[:-3] + b"\0\x3f\0" if sequential else content
-            elif marker == _ADOBE and content[:5] == b"Adobe" and len(content) >= 12 and content[11] > 2:
-                content = content[:11] + bytes([2 if missing.components > 3 else 1]) + content[12:]
+            elif marker == _ADOBE and content[:5] == b"Adobe" and len(content) >= 12 and content[11]:
+                content = content[:11] + bytes([2 if of_inks else 1]) + content[12:]
             if marker in _NEEDED or marker == _SCAN:
                 pieces.append(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content)
         if not segments or segments[-1][0] != _SCAN:
@@ -185,14 +191,13 @@ class _Missing:
     """
 
     def __init__(self) -> None:
-        self.components, self.progressive = 0, False
+        self.progressive = False
         self.left: dict[int, set[int]] = {}
 
     def __bool__(self) -> bool:
         return not self.left or any(self.left.values())
 
     def begin(self, frame: bytes, progressive: bool) -> None:
-        self.components = frame[5] if len(frame) > 5 else 0
         self.progressive = progressive
         self.left = {frame[k]: set(range(64)) for k in range(6, len(frame) - 2, 3)}
 

@@ -1,6 +1,6 @@
 """Rows as tar members and back.
 
-A row becomes one member per picture and one `ID.json` that holds everything else, and, where a picture stands,
+A row becomes one member per image and one `ID.json` that holds everything else, and, where an image stands,
 which member it is and its size. So the tar alone is the whole row.
 """
 
@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from edittools.errors import EditError, RowError
 from edittools.record import IMAGE, STORED_IMAGE
-from edittools.stream import images, rowjson
-from edittools.stream.batch import Reject, image_leaves, leaf_positions, map_batch_images
-from edittools.stream.fetch import Buffer, Fetcher, leaf_references
+from edittools.stream import codec, rowjson
+from edittools.stream.batch import Reject, image_columns, image_positions, map_batch_images
+from edittools.stream.fetch import Buffer, Fetcher, image_references
 from edittools.stream.tar import Member, TarReader, TarWriter, quote_key, samples, unquote_key
 
-# What stands for a picture in a row's JSON.
+# What stands for an image in a row's JSON.
 _MEMBER = pa.struct([("member", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
 _SINGULAR = {"turns": "turn", "objects": "object"}
 _ROWS_AT_ONCE = 32  # the bytes of so many rows are in memory together
@@ -37,8 +37,8 @@ def role(path: tuple[str, ...], position: tuple[int, ...], alone: bool) -> str:
     return ".".join(parts)
 
 
-class _Leaf:
-    """The pictures of one leaf over some rows: where each sits, its bytes, and what is known of it."""
+class _ImageColumn:
+    """The images of one nested column over some rows: where each sits, its bytes, and what is known of it."""
 
     def __init__(self, path: tuple[str, ...], positions: list[tuple[int, ...] | None]) -> None:
         self.path = path
@@ -49,26 +49,26 @@ class _Leaf:
         self.offsets: list[int | None] = []
 
 
-def _leaves(rows: pa.RecordBatch) -> list[_Leaf]:
-    leaves = []
+def _leaves(rows: pa.RecordBatch) -> list[_ImageColumn]:
+    nested_columns = []
     for name, column in zip(rows.schema.names, rows.columns):
-        paths = image_leaves(pa.schema([(name, column.type)]))
-        leaves += [_Leaf(path, places) for path, places in zip(paths, leaf_positions(column))]
-    order = iter(leaves)
+        paths = image_columns(pa.schema([(name, column.type)]))
+        nested_columns += [_ImageColumn(path, places) for path, places in zip(paths, image_positions(column))]
+    order = iter(nested_columns)
 
     def collect(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
-        next(order).references = list(leaf_references(values))
+        next(order).references = list(image_references(values))
         return values
 
     map_batch_images(rows, IMAGE, collect)
-    return leaves
+    return nested_columns
 
 
 def _load(reference: dict[str, Any], fetcher: Fetcher) -> Buffer:
-    """The bytes of a picture; what the reference does not say yet is read from their header."""
+    """The bytes of an image; what the reference does not say yet is read from their header."""
     data = fetcher.get(reference)
     if reference["format"] is None or reference["width"] is None or reference["height"] is None:
-        header = images.probe(data)
+        header = codec.probe(data)
         reference.update(format=header.format, width=header.width, height=header.height)
     return data
 
@@ -76,7 +76,7 @@ def _load(reference: dict[str, Any], fetcher: Fetcher) -> Buffer:
 def pack_rows(
     rows: pa.RecordBatch, fetcher: Fetcher, tar: TarWriter, stage: str
 ) -> tuple[pa.RecordBatch, list[Reject]]:
-    """Append rows to a tar. Returns the rows that went in, with STORED_IMAGE pictures, and the rejects."""
+    """Append rows to a tar. Returns the rows that went in, with STORED_IMAGE images, and the rejects."""
     stored, rejects = [], []
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
         piece, failed = _pack_few(rows.slice(start, _ROWS_AT_ONCE), fetcher, tar, stage)
@@ -91,56 +91,56 @@ def pack_rows(
 def _pack_few(
     rows: pa.RecordBatch, fetcher: Fetcher, tar: TarWriter, stage: str
 ) -> tuple[pa.RecordBatch, list[Reject]]:
-    leaves = _leaves(rows)
+    nested_columns = _leaves(rows)
     ids = rows.column("id").to_pylist()
     failed: dict[int, Reject] = {}
     for row, identity in enumerate(ids):
         if not identity:
             failed[row] = Reject("", stage, "no id", failed=True)
-    for leaf in leaves:
-        for place, reference in zip(leaf.positions, leaf.references):
+    for nested in nested_columns:
+        for position, reference in zip(nested.positions, nested.references):
             data = None
-            if reference is not None and place is not None and place[0] not in failed:
+            if reference is not None and position is not None and position[0] not in failed:
                 try:
                     data = _load(reference, fetcher)
                 except RowError as error:
-                    row = place[0]
+                    row = position[0]
                     failed[row] = Reject(ids[row] or "", stage, error.reason, error.value, failed=True)
-            leaf.data.append(data)
+            nested.data.append(data)
     if failed:
         keep = pa.array([row not in failed for row in range(rows.num_rows)])
         stored, _ = _pack_few(rows.filter(keep), fetcher, tar, stage)
         return stored, list(failed.values())
 
-    members: list[list[tuple[_Leaf, int, str, Buffer]]] = [[] for _ in ids]
-    for leaf in leaves:
-        sizes = Counter(place[0] for place in leaf.positions if place is not None)
-        for k, (place, reference, data) in enumerate(zip(leaf.positions, leaf.references, leaf.data)):
-            if place is None or reference is None or data is None:
-                leaf.names.append(None)
+    members: list[list[tuple[_ImageColumn, int, str, Buffer]]] = [[] for _ in ids]
+    for nested in nested_columns:
+        sizes = Counter(position[0] for position in nested.positions if position is not None)
+        for k, (position, reference, data) in enumerate(zip(nested.positions, nested.references, nested.data)):
+            if position is None or reference is None or data is None:
+                nested.names.append(None)
                 continue
-            name = f"{role(leaf.path, place, sizes[place[0]] == 1)}.{images.extension(reference['format'])}"
-            leaf.names.append(name)
-            members[place[0]].append((leaf, k, name, data))
-        leaf.offsets = [None] * len(leaf.positions)
+            name = f"{role(nested.path, position, sizes[position[0]] == 1)}.{codec.extension(reference['format'])}"
+            nested.names.append(name)
+            members[position[0]].append((nested, k, name, data))
+        nested.offsets = [None] * len(nested.positions)
 
-    described = _with_leaves(rows, leaves, _MEMBER, _describe)
+    described = _with_images(rows, nested_columns, _MEMBER, _describe)
     for row, line in enumerate(rowjson.dump_rows(described)):
         key = quote_key(ids[row])
         named: list[tuple[str, Buffer]] = [(f"{key}.{name}", data) for _, _, name, data in members[row]]
         offsets = tar.add([*named, (f"{key}.json", line)])
-        for (leaf, k, _, _), offset in zip(members[row], offsets):
-            leaf.offsets[k] = offset
-    return _with_leaves(rows, leaves, STORED_IMAGE, _store), []
+        for (nested, k, _, _), offset in zip(members[row], offsets):
+            nested.offsets[k] = offset
+    return _with_images(rows, nested_columns, STORED_IMAGE, _store), []
 
 
-def _with_leaves(
+def _with_images(
     rows: pa.RecordBatch,
-    leaves: list[_Leaf],
+    nested_columns: list[_ImageColumn],
     new: pa.DataType,
-    describe: Callable[[_Leaf], list[dict | None]],
+    describe: Callable[[_ImageColumn], list[dict[str, Any] | None]],
 ) -> pa.RecordBatch:
-    order = iter(leaves)
+    order = iter(nested_columns)
 
     def convert(path: tuple[str, ...], values: pa.StructArray) -> pa.StructArray:
         return pa.array(describe(next(order)), type=new)
@@ -148,7 +148,7 @@ def _with_leaves(
     return map_batch_images(rows, IMAGE, convert)
 
 
-def _describe(leaf: _Leaf) -> list[dict | None]:
+def _describe(nested: _ImageColumn) -> list[dict[str, Any] | None]:
     return [
         None
         if name is None or reference is None
@@ -158,11 +158,11 @@ def _describe(leaf: _Leaf) -> list[dict | None]:
             "height": reference["height"],
             "format": reference["format"],
         }
-        for name, reference in zip(leaf.names, leaf.references)
+        for name, reference in zip(nested.names, nested.references)
     ]
 
 
-def _store(leaf: _Leaf) -> list[dict | None]:
+def _store(nested: _ImageColumn) -> list[dict[str, Any] | None]:
     return [
         None
         if offset is None or reference is None or data is None
@@ -173,7 +173,7 @@ def _store(leaf: _Leaf) -> list[dict | None]:
             "height": reference["height"],
             "format": reference["format"],
         }
-        for offset, reference, data in zip(leaf.offsets, leaf.references, leaf.data)
+        for offset, reference, data in zip(nested.offsets, nested.references, nested.data)
     ]
 
 
@@ -181,15 +181,15 @@ def _store(leaf: _Leaf) -> list[dict | None]:
 
 
 def unpack_rows(
-    reader: TarReader, schema: pa.Schema, picture: Callable[[Member, dict], dict], batch_rows: int
+    reader: TarReader, schema: pa.Schema, image: Callable[[Member, dict[str, Any]], dict[str, Any]], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a tar that `pack_rows` wrote. `picture` makes an IMAGE value of a member and its facts."""
-    pending: list[dict] = []
+    """The rows of a tar that `pack_rows` wrote. `image` makes an IMAGE value of a member and its facts."""
+    pending: list[dict[str, Any]] = []
     for key, group in samples(reader.members()):
-        found = dict(group)
-        if "json" not in found:
+        by_ending = dict(group)
+        if "json" not in by_ending:
             raise EditError(f"{reader.name}: sample `{unquote_key(key)}` has no JSON member")
-        member = found["json"]
+        member = by_ending["json"]
         data = reader.read(member.offset, member.size)
         try:
             row = json.loads(data)
@@ -198,11 +198,11 @@ def unpack_rows(
         except (ValueError, RecursionError) as error:
             raise EditError(f"{reader.name}: damaged JSON of `{unquote_key(key)}`: {error}") from error
 
-        def resolve(value: Any, found: dict[str, Member] = found, key: str = key) -> dict:
+        def resolve(value: Any, by_ending: dict[str, Member] = by_ending, key: str = key) -> dict[str, Any]:
             name = value.get("member") if isinstance(value, dict) else None
-            if name not in found:
+            if name not in by_ending:
                 raise EditError(f"{reader.name}: sample `{unquote_key(key)}` lacks its member {name!r}")
-            return picture(found[name], value)
+            return image(by_ending[name], value)
 
         pending.append({c.name: _resolve(row.get(c.name), c.type, resolve) for c in schema})
         reader.forget(member.offset)
@@ -213,7 +213,7 @@ def unpack_rows(
         yield _to_batch(pending, schema, reader.name)
 
 
-def _resolve(value: Any, kind: pa.DataType, resolve: Callable[[Any], dict]) -> Any:
+def _resolve(value: Any, kind: pa.DataType, resolve: Callable[[Any], dict[str, Any]]) -> Any:
     if value is None:
         return None
     if kind == IMAGE:
@@ -227,7 +227,7 @@ def _resolve(value: Any, kind: pa.DataType, resolve: Callable[[Any], dict]) -> A
     return value
 
 
-def _to_batch(rows: list[dict], schema: pa.Schema, name: str) -> pa.RecordBatch:
+def _to_batch(rows: list[dict[str, Any]], schema: pa.Schema, name: str) -> pa.RecordBatch:
     try:
         columns = [rowjson.load_column([row[c.name] for row in rows], c.type) for c in schema]
         return pa.record_batch(columns, schema=schema)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edittools.stream.batch import Batch
-from edittools.stream.wire import Counts
+from edittools.stream.ipc import Counts
 
 _LINE_EVERY = 60.0  # seconds between lines where standard error is not a terminal
 _NOTE_EVERY = 0.25  # seconds between two looks of the note behind a bar

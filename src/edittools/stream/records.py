@@ -67,6 +67,14 @@ def _record(line: str) -> dict[str, Any] | RowError:
         return RowError("not JSON", str(error))
 
 
+def _shallow_record(value: Any) -> dict[str, Any] | RowError:
+    try:
+        text.refuse_deep(value)
+        return _as_record(text.valid_value(value))
+    except RecursionError as error:
+        return RowError("not JSON", str(error))
+
+
 def _as_record(value: Any) -> dict[str, Any] | RowError:
     return value if isinstance(value, dict) else RowError("not a JSON object", json.dumps(value)[:80])
 
@@ -136,7 +144,7 @@ def array_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
             try:
                 value, end = text.JSON.raw_decode(held, at)
                 if end < len(held) or ended:  # a number may go on in the next piece
-                    yield number, _as_record(text.valid_value(value))
+                    yield number, _shallow_record(value)
                     number, at = number + 1, end
                     continue
             except RecursionError as error:
@@ -175,13 +183,28 @@ def _pieces(file: BinaryIO, guesses: text.Guesses) -> Iterator[str]:
         yield text.decode(decoder.getstate()[0] + file.read(), guesses)
 
 
+def _column_names(cells: list[str]) -> list[str]:
+    """The names in the first line of a table, without the spaces round them, each one once."""
+    names: list[str] = []
+    for cell in cells:
+        name = cell.strip()
+        while name in names:
+            name = f"user_{name}"
+        names.append(name)
+    return names
+
+
 def csv_records(file: BinaryIO, guesses: text.Guesses, delimiter: str = ",") -> Iterator[Record]:
-    """The lines of a table whose first line names the columns; an empty cell is no value."""
+    """The lines of a table whose first line names the columns; an empty cell is no value. The second of two columns of
+    one name is `user_NAME`, as in JSON."""
     csv.field_size_limit(_LINE_LIMIT)
     content = text.decode(file.read(), guesses)
+    first = content.partition("\n")[0]
+    if delimiter not in first:  # as spreadsheets write it where the comma is in numbers, or a table by another name
+        delimiter = next((sign for sign in ";\t," if sign in first), delimiter)
     table = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     try:
-        names = next(table, [])
+        names = _column_names(next(table, []))
         for number, cells in enumerate(table):
             if not cells:
                 continue

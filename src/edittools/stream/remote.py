@@ -1,6 +1,6 @@
 """Objects of stores read at offsets: every byte comes once, in blocks that are kept on disk while there is room.
 
-A tar is looked through for its names and read again for its pictures, which one thread decodes and another writes
+A tar is looked through for its names and read again for its images, which one thread decodes and another writes
 somewhat later; a Parquet file is read from its end. So blocks are shared by all readers of an object in the process,
 and fetched ahead: after a jump one, then, as long as the reading goes on (over what it passes over, too, if that is
 little), twice as many each time.
@@ -14,11 +14,14 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
+
+from edittools.stream.process import PerProcess
 
 BLOCK = 128 << 10
 _MOST_AHEAD = 64  # blocks in one request: 8 MB
-_MOST_PASSED = 16  # blocks that reading passes over, as a tar's pictures when only its names are read
+_MOST_PASSED = 16  # blocks that reading passes over, as a tar's images when only its names are read
 _MOST_KEPT = 16 << 30  # bytes on disk, and never more than half of what is free there
 _LEAST_KEPT = 4 * _MOST_AHEAD  # blocks
 _MOST_RUNS = 1024  # places at which reading may go on that are remembered
@@ -38,7 +41,7 @@ class _Blocks:
         self.runs: OrderedDict[tuple[Key, int], int] = OrderedDict()  # which block comes next: how many came before it
         self.changed = threading.Condition()
 
-    def read(self, key: Key, number: int, wanted: int, count: int, fetch: Any) -> bytes:
+    def read(self, key: Key, number: int, wanted: int, count: int, fetch: Callable[[int, int], list[bytes]]) -> bytes:
         """Block `number` of the `count` blocks of an object, of which `wanted` will be asked for one after the other.
 
         `fetch(first, blocks)` gets blocks from the store. One thread fetches a block, others wait for it.
@@ -107,17 +110,7 @@ class _Blocks:
         self.places[key, number] = place, len(block)
 
 
-_lock = threading.Lock()
-_blocks: tuple[int, _Blocks] | None = None
-
-
-def _shared() -> _Blocks:
-    """The blocks of this process; one that was forked begins anew."""
-    global _blocks
-    with _lock:
-        if _blocks is None or _blocks[0] != os.getpid():
-            _blocks = os.getpid(), _Blocks()
-        return _blocks[1]
+shared = PerProcess(_Blocks)
 
 
 class Object:
@@ -137,7 +130,7 @@ class Object:
             return b""
         first, last = offset // BLOCK, (stop - 1) // BLOCK
         count = -(-self.size // BLOCK)
-        blocks = _shared()
+        blocks = shared()
         pieces = [blocks.read(self.key, k, last + 1 - k, count, self._fetch) for k in range(first, last + 1)]
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return data[offset - first * BLOCK : stop - first * BLOCK]

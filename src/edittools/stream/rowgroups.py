@@ -1,8 +1,8 @@
-"""Pictures out of Parquet files: a row group is decoded once for all who ask for its rows, and kept while they do.
+"""Images out of Parquet files: a row group is decoded once for all who ask for its rows, and kept while they do.
 
-Several threads measure the pictures of a row group, another one writes them somewhat later, and every picture column
+Several threads measure the images of a row group, another one writes them somewhat later, and every image column
 is read in turn: so what is decoded is shared by all of the process. Arrow holds the encoded bytes while it decodes
-them, in pieces of a few rows; of a large group the pieces go to a file without a name, so that its pictures are in
+them, in pieces of a few rows; of a large group the pieces go to a file without a name, so that its images are in
 memory once and not twice.
 """
 
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edittools.errors import EditError
+from edittools.errors import DamagedError, EditError, describe
 from edittools.stream import files
 from edittools.stream.batch import binary_views
-from edittools.stream.wire import arrow_errors
+from edittools.stream.ipc import arrow_errors
+from edittools.stream.process import PerProcess
 
 _OPEN = 8  # files
 _LEAST_GROUPS = 2  # that are kept, however large: the writer may be in the one before
@@ -51,11 +52,10 @@ class _File:
         about = self.parquet.metadata.row_group(group)
         parts = (about.column(k) for k in range(about.num_columns))
         own = (part for part in parts if part.path_in_schema.split(".")[0] == column)
-        return sum(part.total_uncompressed_size for part in own) > _LARGE
-
+        return sum(int(part.total_uncompressed_size) for part in own) > _LARGE
 
     def pieces(self, group: int, column: str) -> Iterator[pa.Array]:
-        """The encoded pictures of a column in a group, some rows at a time."""
+        """The encoded images of a column in a group, some rows at a time."""
         for rows in self.parquet.iter_batches(
             batch_size=_PIECE, row_groups=[group], columns=[column], use_threads=False
         ):
@@ -69,41 +69,41 @@ class _Values:
         self.pieces: list[pa.Array] = []
         self.file = tempfile.TemporaryFile(prefix="edittools-", buffering=0) if large else None
         self.places: list[tuple[int, int] | None] = []  # in the file: where, and how many bytes
-        self.at = 0
+        self.nbytes = self.rows = 0  # counted as they come: they are asked for with every image
+        self.damaged = ""  # why there are no more
 
     def add(self, piece: pa.Array) -> None:
+        self.rows += len(piece)
         if self.file is None:
             self.pieces.append(piece)
+            self.nbytes += int(piece.nbytes)
             return
         for view in binary_views(piece.cast(pa.binary())):
-            self.places.append(None if view is None else (self.at, len(view)))
+            self.places.append(None if view is None else (self.nbytes, len(view)))
             if view is not None:
-                self.at += len(view)
+                self.nbytes += len(view)
                 while view := view[self.file.write(view) :]:
                     pass
 
-    @property
-    def nbytes(self) -> int:
-        return self.at + sum(piece.nbytes for piece in self.pieces)
-
     def __len__(self) -> int:
-        return len(self.places) if self.file is not None else sum(map(len, self.pieces))
+        return self.rows
 
     def __getitem__(self, row: int) -> bytes | None:
         if self.file is None:
-            return self.pieces[row // _PIECE][row % _PIECE].as_py()
+            value: bytes | None = self.pieces[row // _PIECE][row % _PIECE].as_py()
+            return value
         place = self.places[row]
         return None if place is None else os.pread(self.file.fileno(), place[1], place[0])
 
 
 class RowGroups:
-    """The row groups that are decoded, by file and number: their columns of pictures."""
+    """The row groups that are decoded, by file and number: their columns of images."""
 
     def __init__(self) -> None:
         self.files: OrderedDict[Place, _File] = OrderedDict()
         self.adopted: dict[str, _File] = {}
         self.groups: OrderedDict[tuple[Place, int], dict[str, _Values]] = OrderedDict()
-        self.bytes: dict[tuple[Place, int], int] = {}
+        self.held = 0  # bytes of them
         self.lock = threading.Lock()
 
     def adopt(self, path: str) -> None:
@@ -111,7 +111,8 @@ class RowGroups:
         self.adopted[path] = _File(path)
 
     def value(self, path: str, etag: str | None, column: str, row: int) -> bytes | None:
-        """A picture of a column. Raises EditError for a file that changed, is damaged or has no such row."""
+        """An image of a column. Raises EditError for a file that changed or has no such row, DamagedError where the
+        column's part of its row group is damaged."""
         with self.lock, arrow_errors(path):
             file = self._file(path, etag)
             if not 0 <= row < file.starts[-1] or column not in file.columns:
@@ -120,7 +121,8 @@ class RowGroups:
             values = self._values(file, (path, etag), group, column)
             place = row - int(file.starts[group])
             if place >= len(values):
-                raise EditError(f"{path}: damaged: column `{column}` has fewer rows than the file says")
+                why = values.damaged or "fewer rows than the file says"
+                raise DamagedError(f"{path}: column `{column}` of row group {group} is damaged: {why}")
         return values[place]
 
     def _file(self, path: str, etag: str | None) -> _File:
@@ -140,32 +142,26 @@ class RowGroups:
         self.groups.move_to_end((place, group))
         if column not in known:
             values = _Values(file.large(group, column))
-            for piece in file.pieces(group, column):
-                values.add(piece)
+            try:
+                for piece in file.pieces(group, column):
+                    values.add(piece)
+            except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+                if files.is_url(place[0]) or getattr(error, "errno", None) is not None:
+                    raise  # the store, or the disk
+                values.damaged = describe(error)
             known[column] = values
-            while len(self.groups) > _LEAST_GROUPS and self._held() > _MOST_BYTES:
-                self.groups.popitem(last=False)
+            self.held += values.nbytes
+            while len(self.groups) > _LEAST_GROUPS and self.held > _MOST_BYTES:
+                _, gone = self.groups.popitem(last=False)
+                self.held -= sum(one.nbytes for one in gone.values())
         return known[column]
-
-    def _held(self) -> int:
-        return sum(values.nbytes for group in self.groups.values() for values in group.values())
 
 
 def _bytes_of(column: pa.Array) -> pa.Array:
-    """The encoded pictures of a column: its values, or their field `bytes`, null where the whole value is."""
+    """The encoded images of a column: its values, or their field `bytes`, null where the whole value is."""
     if not pa.types.is_struct(column.type):
         return column
     return column.flatten()[column.type.get_field_index("bytes")]
 
 
-_lock = threading.Lock()
-_groups: tuple[int, RowGroups] | None = None
-
-
-def shared() -> RowGroups:
-    """The row groups of this process; one that was forked begins anew."""
-    global _groups
-    with _lock:
-        if _groups is None or _groups[0] != os.getpid():
-            _groups = os.getpid(), RowGroups()
-        return _groups[1]
+shared = PerProcess(RowGroups)

@@ -21,11 +21,11 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
@@ -84,7 +84,7 @@ def to_json(array: pa.Array) -> list[Any]:
     if _is_bytes(kind):
         return [None if x is None else base64.b64encode(x).decode() for x in array.to_pylist()]
     if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
-        return array.cast(_storage(kind)).to_pylist()
+        array = array.cast(_storage(kind))
     if pa.types.is_decimal(kind):
         return [None if x is None else str(x) for x in array.to_pylist()]
     if _is_list(kind):
@@ -99,7 +99,8 @@ def to_json(array: pa.Array) -> list[Any]:
         valid = array.is_valid().to_pylist()
         rows = zip(*columns) if columns else ((),) * len(array)
         return [dict(zip(names, row)) if ok else None for ok, row in zip(valid, rows)]
-    return array.to_pylist()
+    plain: list[Any] = array.to_pylist()
+    return plain
 
 
 def _word(value: float) -> str:
@@ -154,7 +155,7 @@ def _has_temporal(kind: pa.DataType) -> bool:
         return _has_temporal(kind.value_type)
     if pa.types.is_struct(kind):
         return any(_has_temporal(field.type) for field in kind)
-    return pa.types.is_temporal(kind)
+    return bool(pa.types.is_temporal(kind))
 
 
 def _integers(kind: pa.DataType) -> pa.DataType:

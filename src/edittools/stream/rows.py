@@ -1,4 +1,4 @@
-"""Work on rows in threads, in order; and a walk over the pictures of a batch."""
+"""Work on rows in threads, in order; and a walk over the images of a batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from edittools.errors import RowError
 from edittools.record import IMAGE
-from edittools.stream import images
-from edittools.stream.batch import Batch, Reject, Shard, leaf_positions, map_images
-from edittools.stream.fetch import Fetcher, kept_reference, leaf_references
+from edittools.stream import codec
+from edittools.stream.batch import Batch, Reject, Shard, image_positions, map_images
+from edittools.stream.fetch import Fetcher, image_references, kept_reference
 
 CHUNK_ROWS = 16  # rows a thread takes at a time
 _FLUSH_SECONDS = 2.0
@@ -116,19 +116,19 @@ def _join(parts: list[Batch], schema: pa.Schema) -> Batch:
 Visit = Callable[[int, tuple[int, ...], dict[str, Any]], dict[str, Any] | None]
 
 
-def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, dict[int, RowError]]:
-    """Replace every picture by what `visit(row, place, reference)` returns; all rows stay.
+def visit_images(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, dict[int, RowError]]:
+    """Replace every image by what `visit(row, place, reference)` returns; all rows stay.
 
     A RowError out of `visit` marks the row: (the rows, {row number: the first error}).
     """
     failed: dict[int, RowError] = {}
     columns = []
     for column in rows.columns:
-        places = iter(leaf_positions(column))
+        places = iter(image_positions(column))
 
         def convert(values: pa.StructArray, places: Any = places) -> pa.StructArray:
             found: list[dict[str, Any] | None] = []
-            for place, item in zip(next(places), leaf_references(values)):
+            for place, item in zip(next(places), image_references(values)):
                 changed = item
                 if item is not None and place is not None and place[0] not in failed:
                     try:
@@ -143,7 +143,7 @@ def visit_pictures(rows: pa.RecordBatch, visit: Visit) -> tuple[pa.RecordBatch, 
 
 
 def referenced_files(rows: pa.RecordBatch) -> set[str]:
-    """The files that the pictures of a batch lie in."""
+    """The files that the images of a batch lie in."""
     found: set[str] = set()
 
     def look(values: pa.StructArray) -> pa.StructArray:
@@ -170,17 +170,17 @@ def drop_failed(batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError],
 
 
 def inline_rows(rows: pa.RecordBatch, fetcher: Fetcher, stage: str) -> tuple[pa.RecordBatch, list[Reject]]:
-    """The rows with the bytes of every picture inside them, and the rows whose picture cannot be read."""
+    """The rows with the bytes of every image inside them, and the rows whose image cannot be read."""
 
     def visit(row: int, place: tuple[int, ...], reference: dict[str, Any]) -> dict[str, Any]:
         data = bytes(fetcher.get(reference))
         known = {name: reference[name] for name in ("width", "height", "format")}
         if None in known.values():
-            header = images.probe(data)
+            header = codec.probe(data)
             known = {"width": header.width, "height": header.height, "format": header.format}
         return {**{field.name: None for field in IMAGE}, **known, "bytes": data}
 
-    result, failed = visit_pictures(rows, visit)
+    result, failed = visit_images(rows, visit)
     whole = drop_failed(Batch(rows, Shard(0, None, "")), result, failed, stage)
     return whole.rows, whole.rejects
 
@@ -192,7 +192,7 @@ def column_values(rows: pa.RecordBatch, name: str) -> list[Any]:
 
 
 def in_language(instruction: dict[str, str | None], language: str | None) -> str | None:
-    """The instruction in a language; without one English, or whatever there is (a benchmark's row has one only)."""
+    """The instruction in `language`, may be None; without a language the English one, else the first non-empty one."""
     if language is not None:
         return instruction.get(language)
     return instruction.get("en") or next((text for text in instruction.values() if text), None)

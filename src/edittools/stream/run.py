@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -17,17 +17,27 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import EditError, Interrupted, TooManyFailed, UsageError
-from edittools.stream import files, threads
-from edittools.stream.batch import Batch, Reject, Shard, Stage, joined
+from edittools.stream import codec, files, threads
+from edittools.stream.batch import Batch, Shard, Stage, joined
+from edittools.stream.counted import RowCounts
+from edittools.stream.fetch import Fetcher, Handed
 from edittools.stream.history import canonical_json, digest
+from edittools.stream.ipc import Counts, IpcWriter, grow_pipe
 from edittools.stream.mapping import Mapping
+from edittools.stream.opening import open_source
+from edittools.stream.pipes import IpcFileSource, Limited, Regrouped
 from edittools.stream.progress import Progress
 from edittools.stream.ray_cluster import RayCluster, run_tasks
-from edittools.stream.shards import VERDICT, shard_numbers
-from edittools.stream.sink import ArrowSink, FileSink, ShardSetSink, Sink, TableSink, make_sink
-from edittools.stream.source import FileSource, Limited, Regrouped, Source, WireFileSource, open_source
-from edittools.stream.units import FolderUnit, ShardUnit
-from edittools.stream.wire import Counts, WireWriter, grow_pipe
+from edittools.stream.readers.folder import FolderReader
+from edittools.stream.readers.shard import ShardReader
+from edittools.stream.rejects_file import RejectsFile
+from edittools.stream.shards import DECISIONS, shard_numbers
+from edittools.stream.sink import FileSink, Sink
+from edittools.stream.source import FileSource, Source
+from edittools.stream.writers import make_sink
+from edittools.stream.writers.arrows import ArrowSink
+from edittools.stream.writers.shards import ShardSetSink
+from edittools.stream.writers.table import TableSink
 
 _SPOOL_RESERVE = 256 << 20  # bytes to leave free on the disk that is spooled to
 _SPOOL_ROW = 400  # bytes a spooled row of references takes, with a margin
@@ -35,7 +45,7 @@ _SPOOL_ROW = 400  # bytes a spooled row of references takes, with a margin
 
 @dataclass
 class RunOptions:
-    """What the options common to all commands say. None of them changes a row."""
+    """Options common to all commands. None of them changes a row."""
 
     output: str | None = None
     format: str | None = None
@@ -55,21 +65,21 @@ class RunOptions:
 class TwoPassStage(Protocol):
     """A stage that must see every row before it lets one through (dedup, quantile bounds).
 
-    `observe` passes batches on unchanged and gathers facts, `decide` makes a verdict of them, and calling the
-    stage applies it. `verdict_digest` names the verdict; None until there is one. Where array tasks can gather the
+    `observe` passes batches on unchanged and gathers facts, `decide` makes decisions of them, and calling the
+    stage applies it. `decisions_digest` names the decisions; None until there are any. Where array tasks can gather the
     facts, `first_step` are the arguments that make them do so, and `gather` reads the set that they write; elsewhere
     it is None.
     """
 
     name: str
-    verdict_digest: str | None
+    decisions_digest: str | None
     first_step: tuple[str, ...] | None
 
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
     def gather(self, batches: Iterator[Batch]) -> None: ...
     def decide(self) -> None: ...
-    def save_verdict(self, path: str) -> None: ...
-    def load_verdict(self, path: str) -> None: ...
+    def save_decisions(self, path: str) -> None: ...
+    def load_decisions(self, path: str) -> None: ...
 
 
 @runtime_checkable
@@ -80,58 +90,10 @@ class Remarking(Protocol):
 
 
 def stdout_kind() -> str:
-    """What standard output is: `terminal`, `file` or `pipe` (sockets and devices count as pipes)."""
+    """Kind of the standard output: `terminal`, `file` or `pipe` (sockets and devices count as pipes)."""
     if os.isatty(1):
         return "terminal"
     return "file" if stat.S_ISREG(os.fstat(1).st_mode) else "pipe"
-
-
-def parse_task(text: str | None) -> tuple[int, int] | None:
-    """`I/N`, counted from 0; `auto` reads Slurm's variables. Raises UsageError."""
-    if text is None:
-        return None
-    if text == "auto":
-        index, count = _slurm_task()
-    else:
-        head, slash, tail = text.partition("/")
-        if not slash or not head.isdecimal() or not tail.isdecimal():
-            raise UsageError(f"--task {text}: expected I/N with I counted from 0, or `auto`")
-        index, count = int(head), int(tail)
-    if not 0 <= index < count:
-        raise UsageError(f"--task {index}/{count}: I counts from 0 and is less than N")
-    return index, count
-
-
-def _slurm_task() -> tuple[int, int]:
-    """Which task of an array job this process is, and of how many. Raises UsageError.
-
-    Slurm numbers the tasks of `--array=0-6:2` 0, 2, 4 and 6. A retry of failed tasks names them one by one
-    (`--array=3,7`), so that the number of tasks of the first submission has to be given: EDITTOOLS_TASKS says how the
-    work was cut, not what is done.
-    """
-    known = {}
-    for name in ("ID", "MIN", "MAX", "STEP", "COUNT"):
-        try:
-            known[name] = int(os.environ[f"SLURM_ARRAY_TASK_{name}"])
-        except KeyError:
-            continue
-        except ValueError:
-            raise UsageError("--task auto: Slurm's variables are not numbers") from None
-    if "ID" not in known or "COUNT" not in known:
-        raise UsageError("--task auto: not inside a Slurm array job", hint="say --task I/N")
-    tasks = os.environ.get("EDITTOOLS_TASKS")
-    if tasks:
-        if not tasks.isdecimal():
-            raise UsageError(f"--task auto: EDITTOOLS_TASKS={tasks}: not a number")
-        return known["ID"], int(tasks)
-    first, step = known.get("MIN", 0), max(known.get("STEP", 1), 1)
-    whole = "MAX" not in known or (known["MAX"] - first) // step + 1 == known["COUNT"]
-    if not whole or (known["ID"] - first) % step:
-        raise UsageError(
-            "--task auto: the array has gaps: which part of the work is this task's?",
-            hint="number the tasks 0 to N-1, or export EDITTOOLS_TASKS=N, of which this array names some",
-        )
-    return (known["ID"] - first) // step, known["COUNT"]
 
 
 def parse_max_errors(text: str) -> tuple[float, bool]:
@@ -163,11 +125,12 @@ def check_errors(
 
 @dataclass(frozen=True)
 class Cut:
-    """How rows are cut into shards anew: by rows or bytes of pictures, beside what stays of shards cut before."""
+    """How rows are cut into shards anew: by rows or bytes of images, beside what stays of shards cut before."""
 
     rows: int | None = None
     size: int | None = None
     kept: list[np.ndarray] | None = None
+    counts: RowCounts | None = None  # of files' rows, where array tasks share the counting
 
 
 def open_input(
@@ -181,7 +144,9 @@ def open_input(
         raise UsageError("--limit and --task cannot be used together")
     if options.limit is not None and options.ray is not None:
         raise UsageError("--limit and --ray cannot be used together")
-    source = open_source(paths, partial=options.partial, mapping=mapping)
+    source = open_source(
+        paths, partial=options.partial, mapping=mapping, counts=cut.counts if cut is not None else None
+    )
     if options.limit is not None:
         source = source.limited(options.limit) if isinstance(source, FileSource) else Limited(source, options.limit)
     if cut is not None:
@@ -208,13 +173,17 @@ def refuse_own_input(sink: Sink, source: Source) -> None:
     if isinstance(sink, FileSink) and sink.path is not None:
         stem, ending = os.path.splitext(files.real(sink.path))
         if ending in (".tar", ".parquet") and any(
-            isinstance(unit, ShardUnit) and files.real(unit.name) == stem for unit in source.units
+            isinstance(reader, ShardReader) and files.real(reader.name) == stem for reader in source.readers
         ):
             raise UsageError(f"-o {sink.path}: a shard of the input", hint="choose another -o")
     if isinstance(sink, ShardSetSink):
         sink.refuse_inputs(
-            (unit.folder for unit in source.units if isinstance(unit, ShardUnit)),
-            {unit.name for unit in source.units if isinstance(unit, FolderUnit) and files.is_dir(unit.name)},
+            (reader.folder for reader in source.readers if isinstance(reader, ShardReader)),
+            {
+                reader.name
+                for reader in source.readers
+                if isinstance(reader, FolderReader) and files.is_dir(reader.name)
+            },
         )
 
 
@@ -273,6 +242,46 @@ def run(
     Raises what the command line reports: EditError and its kinds, BrokenPipeError, Interrupted.
     """
     sink = sink or open_sink(options)
+    _check_options(options, source, sink)
+    to_pipe = _to_pipe(options)
+    if to_pipe:
+        with contextlib.suppress(OSError, ValueError):
+            grow_pipe(cast(Any, open(1, "wb", closefd=False)))
+    schema = source.schema
+    for stage in stages:  # a column that is missing, or of another kind, is found before anything is started
+        schema = stage.schema(schema)
+    progress = progress or open_progress(command, source, options, sink)
+    rejects = RejectsFile(options.rejects, options.overwrite)
+    try:
+        with contextlib.ExitStack() as spools, signals(), threads.one_of_blas():
+            try:
+                source = _first_passes(command, source, stages, settings, options, sink, progress, spools)
+                if options.ray is not None:
+                    _spread(options.ray, command, source, options, cast(ShardSetSink, sink))
+                counts = _second_pass(command, source, stages, schema, settings, options, sink, progress, rejects)
+                rejects.commit()
+            except BaseException:
+                sink.abort()
+                rejects.abort()
+                raise
+    finally:
+        progress.close()
+    progress.summary()
+    if not options.quiet:
+        if not counts.kept and not to_pipe and not isinstance(sink, TableSink):
+            none = f"none of {counts.rows} rows came through" if counts.rows else "no row came in"
+            print(f"{command}: nothing written: {none}", file=sys.stderr, flush=True)
+        for part in (source, *stages):
+            said = part.remark() if isinstance(part, Remarking) else ""
+            if said:
+                print(f"{command}: {said}", file=sys.stderr, flush=True)
+    if not (to_pipe and isinstance(sink, ArrowSink)):  # where the rejects travel on, the last command judges the sum
+        check_errors(counts, options.max_errors)
+    return counts
+
+
+def _check_options(options: RunOptions, source: Source, sink: Sink) -> None:
+    """Raises UsageError where the options exclude each other, or do not go with what is read and written."""
     parse_max_errors(options.max_errors)
     to_folder = isinstance(sink, ShardSetSink)
     refuse_own_input(sink, source)
@@ -290,56 +299,41 @@ def run(
             raise UsageError("--ray needs shards to spread: an input that is not a pipe, and -o DIR/ for its output")
         if options.task is not None or options.rejects:
             raise UsageError("--ray cuts the tasks itself: leave out --task and --rejects")
-    to_pipe = _to_pipe(options)
-    if to_pipe:
-        with contextlib.suppress(OSError, ValueError):
-            grow_pipe(cast(Any, open(1, "wb", closefd=False)))
-    schema = source.schema
-    for stage in stages:  # a column that is missing, or of another kind, is found before anything is started
-        schema = stage.schema(schema)
-    progress = progress or open_progress(command, source, options, sink)
-    rejects = _RejectsFile(options.rejects, options.overwrite)
-    spool: str | None = None
-    try:
-        with signals(), threads.one_of_blas():
-            try:
-                for stage in stages:
-                    if isinstance(stage, TwoPassStage) and stage.verdict_digest is None:
-                        kept = _kept_verdict(command, source, stages, settings, sink)
-                        if kept is not None and files.exists(kept):
-                            stage.load_verdict(kept)  # of the run that is being continued
-                            continue
-                        if options.ray is not None and stage.first_step is not None and kept is not None:
-                            _gather_on_ray(options.ray, command, source, stage, options, kept)
-                        else:
-                            source, spool = _first_pass(stage, source, options, progress)
-                        if kept is not None:
-                            stage.save_verdict(kept)
-                            files.remove_tree(f"{kept}-facts")
-                if options.ray is not None:
-                    _spread(options.ray, command, source, options, cast(ShardSetSink, sink))
-                counts = _second_pass(
-                    command, source, stages, schema, settings, options, sink, progress, rejects
-                )
-                rejects.commit()
-            except BaseException:
-                sink.abort()
-                rejects.abort()
-                raise
-    finally:
-        progress.close()
-        if spool is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(spool)
-    progress.summary()
-    if not options.quiet:
-        for part in (source, *stages):
-            said = part.remark() if isinstance(part, Remarking) else ""
-            if said:
-                print(f"{command}: {said}", file=sys.stderr, flush=True)
-    if not (to_pipe and isinstance(sink, ArrowSink)):  # where the rejects travel on, the last command judges the sum
-        check_errors(counts, options.max_errors)
-    return counts
+
+
+def _first_passes(
+    command: str,
+    source: Source,
+    stages: list[Stage],
+    settings: dict[str, Any],
+    options: RunOptions,
+    sink: Sink,
+    progress: Progress,
+    spools: contextlib.ExitStack,
+) -> Source:
+    """Let every stage that decides over all rows decide. Returns a source that can be read again."""
+    for stage in stages:
+        if not isinstance(stage, TwoPassStage) or stage.decisions_digest is not None:
+            continue
+        kept = _kept_decisions(command, source, stages, settings, sink)
+        if kept is not None and files.exists(kept):
+            stage.load_decisions(kept)  # of the run that is being continued
+            continue
+        if options.ray is not None and stage.first_step is not None and kept is not None:
+            _gather_on_ray(options.ray, command, source, stage, options, kept)
+        else:
+            source, spool = _first_pass(stage, source, options, progress)
+            if spool is not None:
+                spools.callback(_unlink, spool)
+        if kept is not None:
+            stage.save_decisions(kept)
+            files.remove_tree(f"{kept}-facts")
+    return source
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _shard_count(source: Source) -> int:
@@ -358,13 +352,13 @@ def _second_pass(
     options: RunOptions,
     sink: Sink,
     progress: Progress,
-    rejects: _RejectsFile,
+    rejects: RejectsFile,
 ) -> Counts:
-    verdicts = [s.verdict_digest for s in stages if isinstance(s, TwoPassStage)]
-    if verdicts:
-        settings = {**settings, "verdict": verdicts[0] if len(verdicts) == 1 else verdicts}
+    kept_decisions = [s.decisions_digest for s in stages if isinstance(s, TwoPassStage)]
+    if kept_decisions:
+        settings = {**settings, "verdict": kept_decisions[0] if len(kept_decisions) == 1 else kept_decisions}
     history = source.history.add(command, _version(stages), settings)
-    place = files.STDOUT if options.output in (None, "-") else cast(str, options.output)
+    place = files.STDOUT if options.output in (None, "-") else options.output
     with files.writing(place):
         sink.open(schema, history, source.rows)
     finished = Counts()
@@ -380,6 +374,7 @@ def _second_pass(
             progress.step(done.rows)
         return done is None
 
+    _hand_over(stages, sink)
     batches = source.batches(select)
     if stages:
         batches = joined(batches)
@@ -406,28 +401,42 @@ def _second_pass(
     return counts
 
 
+def _hand_over(stages: list[Stage], sink: Sink) -> None:
+    """Let what the last stage that opens images has read go to a sink that would read it again."""
+    readers = [found for stage in stages if isinstance(found := getattr(stage, "fetcher", None), Fetcher)]
+    writer = getattr(sink, "fetcher", None) if getattr(sink, "packs", False) else None
+    if readers and isinstance(writer, Fetcher):
+        readers[-1].gives = writer.takes = Handed()
+
+
+def settings_of(stages: Sequence[Stage], source: Source, limit: int | None = None) -> dict[str, Any]:
+    """What the history records of a command: what its stages were told, and how many rows were read at most."""
+    found: dict[str, Any] = {} if limit is None else {"limit": limit}
+    for stage in stages:
+        found |= stage.settings(source.schema, source.history)
+    return dict(sorted(found.items()))
+
+
 def _version(stages: list[Stage]) -> int:
-    """The semantic version of what is run: a finished shard of another one is not taken for current."""
-    return max((getattr(stage, "version", 1) for stage in stages), default=1)
+    """The version of what is run: any stage's, or that of all pixels, changes it, and finished shards are made anew."""
+    return codec.VERSION + sum(stage.VERSION - 1 for stage in stages)
 
 
-def _kept_verdict(
+def _kept_decisions(
     command: str, source: Source, stages: list[Stage], settings: dict[str, Any], sink: Sink
 ) -> str | None:
-    """Where a shard set keeps the verdict it was made with: the name says which input and settings it is for."""
+    """Where a shard set keeps the decisions it was made with: the name says which input and settings it is for."""
     if not isinstance(sink, ShardSetSink) or source.shards is None:
         return None
     version = str(_version(stages))
     shards = source.digests if isinstance(source, FileSource) else [shard.digest for shard in source.shards]
     made = digest(source.history.hash, version, canonical_json(settings), *shards)
-    folder = files.join(sink.folder, VERDICT)
+    folder = files.join(sink.folder, DECISIONS)
     files.make_dirs(folder)
     return files.join(folder, f"{command}-{made[:16]}")
 
 
-def _spread(
-    cluster: RayCluster, command: str, source: Source, options: RunOptions, sink: ShardSetSink
-) -> None:
+def _spread(cluster: RayCluster, command: str, source: Source, options: RunOptions, sink: ShardSetSink) -> None:
     """Let a Ray cluster make the shards. The caller then finds them finished, as a rerun does."""
     shards = _shard_count(source)
     there = shard_numbers(sink.folder) if files.exists(sink.folder) else []
@@ -438,7 +447,7 @@ def _spread(
 def _gather_on_ray(
     cluster: RayCluster, command: str, source: Source, stage: TwoPassStage, options: RunOptions, kept: str
 ) -> None:
-    """The first pass as tasks of a Ray cluster; their facts stand beside the verdict until it is made."""
+    """The first pass as tasks of a Ray cluster; their facts stand beside the decisions until these are made."""
     facts = f"{kept}-facts"
     more = [*(stage.first_step or ()), "-o", facts + "/"]
     shards = _shard_count(source)
@@ -450,12 +459,10 @@ def _gather_on_ray(
 def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progress) -> tuple[Source, str | None]:
     """Let a two-pass stage see every row, and return a source that can be read again."""
     if options.task is not None:
-        hint = "make the verdict first (--step), then give it to every task with --verdict"
-        raise UsageError(
-            "a task of an array cannot decide from its own part", hint=getattr(stage, "whole_hint", hint)
-        )
+        hint = "decide first (--phase decide), then give it to every task with --decisions"
+        raise UsageError("a task of an array cannot decide from its own part", hint=getattr(stage, "whole_hint", hint))
     reading = Progress(f"{progress.command}, first pass", source.rows, shown=progress.shown)
-    if source.rewindable:
+    if source.replayable:
         for batch in stage.observe(joined(source.batches(lambda shard: True))):
             reading.step(batch.seen)
         stage.decide()
@@ -472,7 +479,7 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
     descriptor, path = tempfile.mkstemp(prefix="edittools-", suffix=".arrows")
     try:
         with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
-            writer = WireWriter(file, source.schema, source.history, source.rows)
+            writer = IpcWriter(file, source.schema, source.history, source.rows)
             for batch in stage.observe(joined(source.batches(lambda shard: True))):
                 writer.write(batch)
                 reading.step(batch.seen)
@@ -482,31 +489,4 @@ def _first_pass(stage: Any, source: Source, options: RunOptions, progress: Progr
         os.unlink(path)
         raise
     reading.close()
-    return WireFileSource([path]), path
-
-
-class _RejectsFile:
-    """`--rejects FILE`: one JSON line per row that fell out, under its name only when the run has ended."""
-
-    def __init__(self, path: str | None, overwrite: bool) -> None:
-        self.pending = None
-        if path is not None:
-            if path == "-":
-                raise UsageError("--rejects -: name a file; standard output is for the rows")
-            path = files.local(path)
-            files.refuse_existing(path, overwrite)
-            self.pending = files.Pending(path)
-
-    def write(self, rejects: list[Reject]) -> None:
-        if self.pending is not None:
-            with files.writing(self.pending.path):
-                for reject in rejects:
-                    self.pending.file.write(reject.line())
-
-    def commit(self) -> None:
-        if self.pending is not None:
-            self.pending.commit()
-
-    def abort(self) -> None:
-        if self.pending is not None:
-            self.pending.discard()
+    return IpcFileSource([path]), path

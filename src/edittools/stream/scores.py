@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,3 +55,21 @@ def add_scores(
     ]
     made = {"scores": pa.StructArray.from_arrays(children, fields=list(kind)), **(beside or {})}
     return pa.record_batch([made[c.name] if c.name in made else rows.column(c.name) for c in schema], schema=schema)
+
+
+def score_values(rows: pa.RecordBatch, name: str) -> list[float | None]:
+    """A score of every row; None where a row has none, or what is no number. Raises UsageError for a name unknown."""
+    check_score(rows.schema, name)
+    column = rows.column("scores")
+    values = column.flatten()[column.type.get_field_index(name)].to_pylist()
+    return [float(value) if value is not None and math.isfinite(value) else None for value in values]
+
+
+def check_score(schema: pa.Schema, name: str) -> None:
+    """Raises UsageError where the rows have no such score."""
+    known = score_types(schema)
+    if name not in known:
+        raise UsageError(
+            f"the input has no score `{name}`",
+            hint=f"it has: {', '.join(known)}" if known else "`edit score`, `edit judge` and `edit filter` make scores",
+        )

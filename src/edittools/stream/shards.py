@@ -2,24 +2,26 @@
 
 FORMAT
 
-`NNNNN.tar` is a plain tar with webdataset's names: `ID.source.jpg`, `ID.target.png`, `ID.mask.png`, `ID.json`;
-several references are `ID.source.0.jpg`, `ID.source.1.jpg`; the turns of a dialogue `ID.turn.0.target.png`. An id
-holds no dot; where a foreign key holds a dot, a slash, a percent sign or a control character, it is percent-encoded.
-`ID.json` is the whole row, with {member, width, height, format} where a picture stands. A global PAX header in
-front holds the history and the Arrow schema as a comment, which other programs skip. Members have mtime 0 and no
-owner. The two zero blocks at the end are the end record: a tar without them is incomplete.
+`NNNNN.tar` is a plain tar with webdataset's names: `ID.source.jpg`, `ID.target.png`, `ID.rejected.png`,
+`ID.mask.png`, `ID.json`; several references are `ID.source.0.jpg`, `ID.source.1.jpg`; the turns of a dialogue
+`ID.turn.0.target.png`. An id holds no dot; where a foreign key holds a dot, a slash, a percent sign or a control
+character, it is percent-encoded. `ID.json` is the whole row, with {member, width, height, format} where an image
+stands. A global PAX header in front holds the history and the Arrow schema as a comment, which other programs skip.
+Members have mtime 0 and no owner. The two zero blocks at the end are the end record: a tar without them is
+incomplete.
 
-`NNNNN.parquet` has every column of the rows, with {offset, length, width, height, format} where a picture stands;
+`NNNNN.parquet` has every column of the rows, with {offset, length, width, height, format} where an image stands;
 offsets are into the tar of the same number. Its footer holds `edit.version`, `edit.history`, `edit.hash` (what made
 this shard: the history and the digest of the input shard), `edit.tar` {size, digest}, `edit.shard` {index, count} and
 `edit.counts` {rows, kept, failed}; of what `edit shard` cuts out of files also `edit.made-of`, 64 bits in base64 per
 row of the input: a set that has grown keeps the shards that it has. Commands that need no pixels read only this file.
-A set whose columns hold no pictures (fingerprints, say) has no tars.
+A set whose columns hold no images (fingerprints, say) has no tars.
 
 `_rejects/NNNNN.jsonl` has one line per row that fell out: {id, stage, reason, value, failed}. `_verdict/` holds
-what a two-pass command decided. `_end.json` says that the set is complete: {version, shards, rows, kept, failed,
-hash}. Everything is written under a name that begins with `.tmp-`, flushed to disk and renamed: first the rejects,
-then the tar, last the Parquet file, which commits the shard.
+what a two-pass command decided, `_counts/` what array tasks know of their input's rows (see `counted`) until the set is
+complete. `_end.json` says that it is: {version, shards, rows, kept, failed, hash}. Everything is written under a name
+that begins with `.tmp-`, flushed to disk and renamed: first the rejects, then the tar, last the Parquet file, which
+commits the shard.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ import pyarrow as pa
 from edittools.errors import EditError, IncompleteError, describe
 from edittools.record import IMAGE, STORED_IMAGE
 from edittools.stream import files
-from edittools.stream.batch import Reject, image_array, image_leaves, map_batch_images, map_schema
+from edittools.stream.batch import Reject, image_array, image_columns, map_batch_images, map_schema
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, digest
+from edittools.stream.ipc import Counts, arrow_errors
 from edittools.stream.pack import pack_rows
 from edittools.stream.tar import TarWriter
-from edittools.stream.wire import Counts, arrow_errors
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 VERSION = 1
 END = "_end.json"
 REJECTS = "_rejects"
-VERDICT = "_verdict"
+DECISIONS = "_verdict"
 _MOST_SHARDS = 10_000_000
 _PARQUET = re.compile(r"^(\d{5,})\.parquet$")
 
@@ -62,7 +64,7 @@ def shard_name(index: int) -> str:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a shard's Parquet file says about itself."""
+    """Metadata in the footer of a shard's Parquet file."""
 
     history: History
     hash: str
@@ -72,7 +74,7 @@ class Footer:
     count: int | None
     counts: Counts
     rows: int
-    schema: pa.Schema  # with IMAGE pictures, as the stream has them
+    schema: pa.Schema  # with IMAGE images, as the stream has them
 
 
 def _open_parquet(path: str) -> pq.ParquetFile:
@@ -151,7 +153,7 @@ def read_end(folder: str) -> dict[str, Any] | None:
     if not files.exists(path):
         return None
     try:
-        record = json.loads(files.read_bytes(path))
+        record: dict[str, Any] = json.loads(files.read_bytes(path))
         for name in ("shards", "rows", "kept"):
             if not isinstance(record[name], int) or record[name] < 0:
                 raise ValueError(f"{name}: {record[name]}")
@@ -214,7 +216,7 @@ def _tar_tag(tar: str, stated: int) -> str:
 
 
 def read_rows(folder: str, index: int, start: int, stop: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Rows start..stop of a shard, their pictures as references into its tar; reads the Parquet file only."""
+    """Rows start..stop of a shard, their images as references into its tar; reads the Parquet file only."""
     stem = files.join(folder, shard_name(index))
     tar = stem + ".tar"
 
@@ -280,10 +282,10 @@ class ShardWriter:
         self.stem = files.join(folder, shard_name(index))
         self.tables: list[pa.RecordBatch] = []
         self.ids: set[str] = set()
-        self.pending: files.Pending | None = None
+        self.pending: files.AtomicFile | None = None
         self.tar: TarWriter | None = None
-        if image_leaves(schema):
-            self.pending = files.Pending(self.stem + ".tar")
+        if image_columns(schema):
+            self.pending = files.AtomicFile(self.stem + ".tar")
             try:
                 with files.writing(self.pending.path):
                     self.tar = TarWriter(self.pending.file, history, schema)
@@ -335,7 +337,7 @@ class ShardWriter:
         lines = b"".join(reject.line() for reject in self.rejects)
         files.make_dirs(files.join(self.folder, REJECTS))
         files.write_bytes(files.join(self.folder, REJECTS, f"{shard_name(self.index)}.jsonl"), lines)
-        parquet = files.Pending(self.stem + ".parquet")
+        parquet = files.AtomicFile(self.stem + ".parquet")
         try:
             with files.writing(parquet.path):
                 write_parquet(table, parquet.file)
@@ -353,5 +355,5 @@ class ShardWriter:
 
 
 def output_hash(history: History, shard_digest: str) -> str:
-    """What an output shard is made from: the commands with their settings, and the input shard."""
+    """Digest of an output shard's origin: the commands with their settings, and the input shard."""
     return digest(history.hash, shard_digest)

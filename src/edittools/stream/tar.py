@@ -13,6 +13,7 @@ import json
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -21,7 +22,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import xxhash
 
-from edittools.errors import EditError, IncompleteError
+from edittools.errors import DamagedError, EditError, IncompleteError
 from edittools.record import IMAGE
 from edittools.stream import text
 from edittools.stream.batch import map_schema
@@ -201,6 +202,7 @@ class Odd:
 
     name: str
     reason: str
+    value: str | None = None
 
 
 Entry = Member | Link | Odd
@@ -250,6 +252,7 @@ class TarReader:
         self.forget = forget
         self.name = name
         self.note: TarNote | None = None
+        self.header = b""  # of the entry that came last, with what stands before it of the same entry
         self._pushed: tuple[int, bytes] | None = None
 
     def read_note(self) -> TarNote | None:
@@ -277,7 +280,7 @@ class TarReader:
 
     def _payload(self, offset: int, size: int) -> bytes:
         if size > _MAX_HEADER:
-            raise EditError(f"{self.name}: a tar header of {size} bytes at {offset}")
+            raise DamagedError(f"{self.name}: a tar header of {size} bytes at {offset}")
         data = self.read(offset, size)
         if len(data) < size:
             raise IncompleteError(f"{self.name}: the tar ends inside a header")
@@ -287,14 +290,14 @@ class TarReader:
         try:
             return _number(block[124:136])
         except ValueError:
-            raise EditError(f"{self.name}: damaged tar header at byte {offset}") from None
+            raise DamagedError(f"{self.name}: damaged tar header at byte {offset}") from None
 
     def _records(self, data: bytes) -> dict[str, str]:
         records = {}
         while data.strip(b"\0"):
             length, space, _ = data.partition(b" ")
             if not space or not length.isdigit() or not 0 < int(length) <= len(data):
-                raise EditError(f"{self.name}: damaged PAX header")
+                raise DamagedError(f"{self.name}: damaged PAX header")
             record = data[len(length) + 1 : int(length)]
             key, _, value = record.rstrip(b"\n").partition(b"=")
             records[text.decode(key)] = text.decode(value)
@@ -312,6 +315,7 @@ class TarReader:
         assert self._pushed is not None
         offset, block = self._pushed
         extra: dict[str, str] = {}
+        before: list[bytes] = []
         zeros = 0
         while True:
             block = block or self.read(offset, BLOCK)
@@ -327,11 +331,12 @@ class TarReader:
                 zeros, block = zeros + 1, b""
                 continue
             if not _checksum_fits(block):
-                raise EditError(f"{self.name}: damaged tar header at byte {start}")
+                raise DamagedError(f"{self.name}: damaged tar header at byte {start}")
             zeros = 0  # after an end, another tar may have been appended
             kind, size = block[156:157], self._size(block, start)
             if kind in (b"x", b"X", b"g", b"L", b"K"):
                 data = self._payload(offset, size)
+                before.append(data)
                 if kind in (b"x", b"X"):
                     extra.update(self._records(data))
                 elif kind in (b"L", b"K"):
@@ -344,6 +349,7 @@ class TarReader:
                 if kind == _SPARSE:
                     offset = self._after_sparse_map(block, offset)
                 entry = _entry(kind, block, extra, offset, size)
+                self.header, before = b"".join([*before, block]), []
                 if entry is not None:
                     yield entry
                 extra = {}
@@ -360,7 +366,7 @@ class TarReader:
 
     def _pax_size(self, stated: str) -> int:
         if not stated.isdecimal():
-            raise EditError(f"{self.name}: damaged PAX header: size {stated!r}")
+            raise DamagedError(f"{self.name}: damaged PAX header: size {stated!r}")
         return int(stated)
 
 
@@ -368,13 +374,13 @@ def _entry(kind: bytes, block: bytes, extra: dict[str, str], offset: int, size: 
     """What a header stands for; None for a folder and a volume's label."""
     name = extra.get("GNU.sparse.name") or extra.get("path") or _ustar_name(block)
     if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in extra):
-        return Odd(name, "sparse file")
+        return Odd(name, "sparse file", "its bytes do not lie together: pack it without --sparse")
     if kind in _REGULAR:
         return Member(name, offset, size) if not name.endswith("/") else None  # so tar of 1979 marks folders
     if kind in (_HARD_LINK, _SYMBOLIC_LINK):
         target = extra.get("linkpath") or text.decode(block[157:257].split(b"\0", 1)[0])
         beside = posixpath.dirname(name) if kind == _SYMBOLIC_LINK else ""
-        return Link(name, posixpath.normpath(posixpath.join(beside, target)))
+        return Link(name, plain_name(posixpath.join(beside, target)))
     if kind in (_FOLDER, _LABEL):
         return None
     return Odd(name, "not a regular file" if kind in _DEVICES else f"tar entry of kind {kind.decode('latin-1')!r}")
@@ -389,7 +395,7 @@ def _ustar_name(block: bytes) -> str:
 def follow(link: Link, named: dict[str, Entry]) -> Member | None:
     """The file that a link ends at, by way of other links; None where it leads out of the tar or in a circle.
 
-    `named` are the entries by their normalised names.
+    `named` are the entries by their `plain_name`.
     """
     seen: set[str] = set()
     entry: Entry | None = link
@@ -397,6 +403,19 @@ def follow(link: Link, named: dict[str, Entry]) -> Member | None:
         seen.add(entry.target)
         entry = named.get(entry.target)
     return entry if isinstance(entry, Member) else None
+
+
+_UNUSUAL = re.compile(r"\\|^/|//|(^|/)\.{1,2}(/|$)")
+
+
+def plain_name(name: str) -> str:
+    """The one name of an entry, however the program that packed it spells paths: without `./`, `x/..`, doubled slashes,
+    those of Windows and a root, and with accents in one sign."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
+    if _UNUSUAL.search(name) is None:
+        return name
+    return posixpath.normpath("/" + name.replace("\\", "/")).lstrip("/")
 
 
 def split_name(name: str) -> tuple[str, str]:

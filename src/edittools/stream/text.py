@@ -15,7 +15,6 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
@@ -145,6 +144,8 @@ def valid_array(array: pa.Array) -> pa.Array:
         if inner is values:
             return array
         made = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        import pyarrow.compute as pc  # 40 ms, which reading a shard set can do without
+
         starts = pc.subtract(array.offsets, array.offsets[0])
         return made.from_arrays(starts, inner, mask=array.is_null() if array.null_count else None)
     if pa.types.is_struct(kind) and kind.num_fields:
@@ -169,10 +170,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_DEEPEST = 200  # levels of lists and objects in JSON
 JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def load_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError, or RecursionError where it is nested too deep."""
     value = JSON.decode(text)
+    if text.count("[") + text.count("{") > _DEEPEST:
+        refuse_deep(value)
     return valid_value(value) if _HALF_ESCAPE.search(text) else value
+
+
+def refuse_deep(value: Any) -> None:
+    """Raises RecursionError for what is nested deeper than functions that call themselves may look into it."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        level = [item for found in level for item in (found.values() if isinstance(found, dict) else found)]
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
+            return
+    raise RecursionError(f"nested deeper than {_DEEPEST} levels")

@@ -12,8 +12,8 @@ def one_of_blas() -> Iterator[None]:
     """Let BLAS work in the calling thread while the block runs.
 
     It would wake a thread per core for every small product, and they wait busily for the next: a filter takes several
-    times the CPU time. The command line says so in its environment, so that they are never started; whoever imports
-    numpy has them by now. Where we multiply large matrices (dedup/cosine.py), threads of our own share the work.
+    times the CPU time. So from Python as from the command line. Where we multiply large matrices (dedup/cosine.py),
+    threads of our own share the work.
     """
     if os.environ.get("OPENBLAS_NUM_THREADS") == "1":
         yield

@@ -1,88 +1,151 @@
-"""What a folder is: pictures with their sidecars, tables, or both where the tables name the pictures.
+"""What a folder is: images with their sidecars, tables, or both where the tables name the images.
 
-Tables are tars, Parquet files, and the JSON and CSV files whose records name pictures of the folder; where a folder
-holds no pictures, every file of JSON lines, or where it has none of all these, every JSON array and CSV. Everything
-else beside tables (README.md, statistics) is passed over, and counted. Pictures beside tables that do not name them can
+Tables are tars, Parquet files, and the JSON and CSV files whose records name images of the folder; where a folder
+holds no images, every file of JSON lines, or where it has none of all these, every JSON array and CSV. Everything
+else beside tables (README.md, statistics) is passed over, and counted. Images beside tables that do not name them can
 be read in two ways, which is an error.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 
-from edittools.errors import UsageError
-from edittools.stream import files, images, records
+import numpy as np
+
+from edittools.errors import DamagedError, UsageError
+from edittools.stream import codec, files, records
+from edittools.stream.arranged import arranged_units, describes_tar
+from edittools.stream.counted import Counted
+from edittools.stream.input_reader import IMAGE_ENDINGS, DamagedReader, InputReader
+from edittools.stream.layouts import Arrangement
+from edittools.stream.listing import Listing, LooseFile, ending, walk
 from edittools.stream.mapping import Mapping
+from edittools.stream.packed import NameSet
+from edittools.stream.readers import archive, reader_for_file, table_endings
+from edittools.stream.readers.folder import FolderReader, Groups, folder_groups, folder_schema
+from edittools.stream.readers.lines import LISTS, LinesReader
+from edittools.stream.readers.parquet import ParquetReader
+from edittools.stream.readers.tar import TarFileReader
 from edittools.stream.shards import END, REJECTS
-from edittools.stream.units import (
-    IMG2DATASET,
-    FileGroup,
-    FolderUnit,
-    LinesUnit,
-    LooseFile,
-    ParquetUnit,
-    TarUnit,
-    Unit,
-    folder_groups,
-    folder_schema,
-    unit_for_file,
-    walk,
-)
-
-_TABLES = ("tar", "parquet", "jsonl", "ndjson")
-_LISTS = ("jsonl", "ndjson", "json", "csv", "tsv")  # what may name pictures beside it
 
 
-def folder_units(root: str, place: str, mapping: Mapping) -> list[Unit]:
-    """The units of a folder that is no shard set. `place` stands before the paths of its files."""
-    found = list(walk(root))
+def folder_readers(root: str, place: str, mapping: Mapping, lazily: bool = False) -> list[InputReader]:
+    """The inputs of a folder that is no shard set. `place` stands before the paths of its files. Tars and Parquet files
+    are opened later where it is to be done `lazily`."""
+    if isinstance(mapping.arrangement, Arrangement) and mapping.arrangement.tables:
+        return arranged_units(root, place, mapping.arrangement)
+    found = walk(root)
     _refuse_sets(root, found)
-    listed = any(file.ending() in {*_TABLES, *_LISTS} for file in found)  # else it does not matter what is a picture
-    pictures = {file.inside: file for file in found if file.is_picture() or (listed and _is_nameless_picture(file))}
-    if not pictures:
-        tables = [file for file in found if file.readable and file.ending() in _TABLES]
-        tables = tables or [file for file in found if file.ending() in _LISTS and _reads_as_list(file)]
-        units = list(_table_units(tables, place, mapping))
-        if tables:
-            others = _passed_over(found, tables)
-            return [*units, *(_loose_units(root, others, place, mapping) if others else [])]
-        return _loose_units(root, folder_groups(found), place, mapping)
-    units, read = _naming_units(found, pictures, place, mapping)
-    statistics = _of_fetched_folders(found, pictures)
-    for file in found:
-        if file.readable and file.ending() in ("tar", "parquet") and file.inside not in read | statistics:
+    images = _Images(found)
+    if not images.first:
+        tables = _tables(found)
+        tables = tables or [file for file in found.of_kinds(LISTS) if _reads_as_list(file)]
+        if not tables:
+            return _loose_readers(root, folder_groups(found), place, mapping)
+        readers = list(_table_readers(tables, place, mapping, lazily))
+        read = {file.inside for file in tables}
+        others = Groups(found)
+        for number, file in enumerate(found):
+            if file.inside not in read:
+                others.add([number])
+                if file.readable:
+                    others.pass_over(len(others) - 1)
+        return [*readers, *(_loose_readers(root, others, place, mapping) if len(others) else [])]
+    places = found.places()
+    readers, read = _naming_readers(found, places, images, place, mapping)
+    statistics = _of_fetched_folders(found, images)
+    for file in found.of_kinds(("tar", "parquet")):
+        if file.readable and file.inside not in read | statistics:
             raise UsageError(
-                f"{root}: holds pictures ({next(iter(pictures))}), and {file.inside}: which are the input?",
+                f"{root}: holds images ({images.first}), and {file.inside}: which are the input?",
                 hint=f"name the files ({_pattern(root, file)}), or move one kind elsewhere",
             )
-    named = {os.path.normpath(path) for unit in units for path in getattr(unit, "named_pictures", ())}
-    rest = [file for file in found if file.inside not in read and os.path.normpath(file.path) not in named]
-    groups = folder_groups(rest)
-    for group in groups:
-        group.passed_over = group.key in statistics
-    if units:
-        stems = {file.inside.rpartition(".")[0] for file in pictures.values() if os.path.normpath(file.path) in named}
-        for group in groups:  # a sidecar of a picture that a table speaks of
-            group.passed_over |= group.key.rpartition(".")[0] in stems and not group.has_picture()
-    return [*units, *(_loose_units(root, groups, place, mapping) if groups or not units else [])]
+    groups = _unnamed_groups(found, places, readers, read, statistics, images)
+    return [*readers, *(_loose_readers(root, groups, place, mapping) if len(groups) or not readers else [])]
 
 
-def _is_nameless_picture(file: LooseFile) -> bool:
-    """Whether a file whose name says nothing is a picture, as in crawls that name files by their content."""
-    if "." in file.inside.rpartition("/")[2] or not file.readable:
+def _tables(found: Listing) -> list[LooseFile]:
+    """Tars, Parquet files and JSON lines; archives too where no list may be about what is in them."""
+    kinds = {*table_endings(), *(name.rpartition(".")[2] for name in archive.ENDINGS)}
+    readable = [
+        file
+        for file in found.of_kinds(kinds)
+        if file.readable and (file.ending() in table_endings() or _is_archive(file))
+    ]
+    if all(file.ending() == "tar" or _is_archive(file) for file in readable):
+        return readable
+    return [file for file in readable if not _is_archive(file)]
+
+
+def _is_archive(file: LooseFile) -> bool:
+    return file.inside.lower().endswith(archive.ENDINGS)
+
+
+class _Images:
+    """The images of a folder: the first one's path in it, which files they are, and their stems and folders."""
+
+    def __init__(self, found: Listing) -> None:
+        # Without a table it does not matter whether what has no ending is an image.
+        tables = {*table_endings(), *LISTS}.intersection(map(ending, found.names()))
+        listed = bool(tables)
+        self.first = ""
+        self.stems, self.folders = NameSet(), set[str]()
+        self.there = np.zeros(len(found), np.bool_)  # by their numbers in the listing
+        for number, name in enumerate(found.names()):
+            nameless = listed and "." not in name.rpartition("/")[2]
+            if ending(name) in IMAGE_ENDINGS or (nameless and _is_nameless_image(found[number])):
+                self.first = self.first or name
+                self.there[number] = True
+                if listed:
+                    if "json" in tables:  # which may be of an image
+                        self.stems.add(name.rpartition(".")[0])
+                    self.folders.add(name.rpartition("/")[0])
+
+
+def _unnamed_groups(
+    found: Listing,
+    places: np.ndarray,
+    readers: list[InputReader],
+    read: set[str],
+    statistics: set[str],
+    images: _Images,
+) -> Groups:
+    """The rows of the files that no table of the folder is, or names; what only belongs to these is passed over."""
+    if not readers and not statistics:
+        return folder_groups(found)
+    named = NameSet()
+    for reader in readers:
+        if isinstance(reader, (LinesReader, ParquetReader)):
+            named.update(reader.named_images.hashes())
+    among = named.among(places)
+    numbers = [number for number in np.flatnonzero(~among).tolist() if found[number].inside not in read]
+    groups = folder_groups(found, numbers)
+    of_named = NameSet()  # a sidecar of an image that a table speaks of
+    for number in map(int, np.flatnonzero(among & images.there)) if len(groups) else ():
+        of_named.add(found[number].inside.rpartition(".")[0])
+    for place, group in enumerate(groups):
+        if group.key in statistics or (group.key.rpartition(".")[0] in of_named and not group.has_image()):
+            groups.pass_over(place)
+    return groups
+
+
+def _is_nameless_image(file: LooseFile) -> bool:
+    """Whether a file whose name says nothing is an image, as in crawls that name files by their content."""
+    if not file.readable:
         return False
     try:
         with files.open_read(file.path) as opened:
-            return images.sniff(opened.read(64)) is not None
+            return codec.sniff(opened.read(64)) is not None
     except OSError:  # gone since: a row that says so
         return False
 
 
-def _refuse_sets(root: str, found: list[LooseFile]) -> None:
+def _refuse_sets(root: str, found: Listing) -> None:
     """Raises UsageError where shard sets lie in the folder: are their files meant, or their rows?"""
-    for file in found:
-        folder, _, name = file.inside.rpartition("/")
+    for path in found.names():
+        folder, _, name = path.rpartition("/")
         if name == END or os.path.basename(folder) == REJECTS:
             inner = files.join(root, folder if name == END else os.path.dirname(folder))
             raise UsageError(f"{root}: holds the shard set {inner}", hint="name the shard sets that are the input")
@@ -97,67 +160,77 @@ def _label(file: LooseFile, place: str) -> str:
     return f"{place}/{file.inside}" if place else file.inside
 
 
-def _table_units(tables: list[LooseFile], place: str, mapping: Mapping) -> Iterator[Unit]:
-    """A unit per table; a tar of img2dataset takes the Parquet file of the same name along."""
+def _table_readers(tables: list[LooseFile], place: str, mapping: Mapping, lazily: bool) -> Iterator[InputReader]:
+    """An input per table; a tar of img2dataset takes the Parquet file of the same name along.
+
+    One of several that is damaged costs its rows; where all are, the first one's error is raised.
+    """
     there = {file.inside: file for file in tables}
+    damaged: list[DamagedError] = []
     for file in tables:
-        stem, _, ending = file.inside.rpartition(".")
-        beside = there.get(f"{stem}.parquet")
-        if ending == "parquet" and f"{stem}.tar" in there and _describes_tar(file.path):
+        if lazily and file.ending() in ("tar", "parquet"):
+            stem = file.inside.rpartition(".")[0]
+            both = (there.get(f"{stem}.{kind}") for kind in ("tar", "parquet"))
+            tags = [known.etag if known is not None else "" for known in both]
+            opening = functools.partial(_table_reader, file, there, place, mapping)
+            yield Counted(file.path, _label(file, place) or file.inside, (file.ending(), *tags), opening)
             continue
-        if ending == "tar" and beside is not None and _describes_tar(beside.path):
-            yield TarUnit(file.path, _label(file, place), mapping, beside.path)
-        else:
-            yield unit_for_file(file.path, _label(file, place), mapping)
+        try:
+            reader = _table_reader(file, there, place, mapping)
+        except DamagedError as error:
+            damaged.append(error)
+            if len(damaged) == len(tables):
+                raise damaged[0] from None
+            reader = DamagedReader(file.path, _label(file, place) or file.inside, str(error))
+        if reader is not None:
+            yield reader
 
 
-def _describes_tar(path: str) -> bool:
-    """Whether a Parquet file is what img2dataset writes beside a tar: a line for every picture, fetched or not."""
-    import pyarrow.parquet as pq
+def _table_reader(file: LooseFile, there: dict[str, LooseFile], place: str, mapping: Mapping) -> InputReader | None:
+    stem, _, kind = file.inside.rpartition(".")
+    beside = there.get(f"{stem}.parquet")
+    if kind == "parquet" and f"{stem}.tar" in there and describes_tar(file.path):
+        return None
+    if kind == "tar" and beside is not None and describes_tar(beside.path):
+        return TarFileReader(file.path, _label(file, place), mapping, beside.path)
+    return reader_for_file(file.path, _label(file, place), mapping)
 
-    from edittools.stream.wire import arrow_errors
 
-    with arrow_errors(path), files.open_read(path) as file:
-        return IMG2DATASET <= set(pq.read_schema(file).names)
-
-
-def _of_fetched_folders(found: list[LooseFile], pictures: dict[str, LooseFile]) -> set[str]:
-    """What img2dataset writes beside a folder of pictures, each of which has a sidecar that says the same."""
-    folders = {inside.rpartition("/")[0] for inside in pictures}
+def _of_fetched_folders(found: Listing, images: _Images) -> set[str]:
+    """Files that img2dataset writes beside a folder of images, each of which has a sidecar that says the same."""
     made = set()
-    for file in found:
-        stem, _, ending = file.inside.rpartition(".")
-        if ending == "parquet" and stem in folders and file.readable and _describes_tar(file.path):
+    for file in found.of_kinds(("parquet",)):
+        stem = file.inside.rpartition(".")[0]
+        if stem in images.folders and file.readable and describes_tar(file.path):
             made |= {file.inside, f"{stem}_stats.json"}
     return made
 
 
-def _passed_over(found: list[LooseFile], tables: list[LooseFile]) -> list[FileGroup]:
-    read = {file.inside for file in tables}
-    return [FileGroup(file.inside, [([], file)], file.readable) for file in found if file.inside not in read]
-
-
-def _naming_units(
-    found: list[LooseFile], pictures: dict[str, LooseFile], place: str, mapping: Mapping
-) -> tuple[list[Unit], set[str]]:
-    """The tables of a folder that name pictures in it, and which files they are."""
-    stems = {inside.rpartition(".")[0] for inside in pictures}
-    paths = {os.path.normpath(file.path) for file in pictures.values()}
-    units: list[Unit] = []
+def _naming_readers(
+    found: Listing, places: np.ndarray, images: _Images, place: str, mapping: Mapping
+) -> tuple[list[InputReader], set[str]]:
+    """The tables of a folder that name images in it, and which files they are."""
+    readers: list[InputReader] = []
     read: set[str] = set()
-    for file in found:
+    for file in found.of_kinds({*LISTS, "parquet"}):
         name = file.inside.rpartition("/")[2].rpartition(".")[0]
-        if not file.readable or (file.ending() == "json" and file.inside.rpartition(".")[0] in stems):
+        if not file.readable:
             continue
-        unit: LinesUnit | ParquetUnit | None = None
-        if file.ending() in _LISTS and _reads_as_list(file):
-            unit = LinesUnit(file.path, label=_label(file, place), mapping=mapping)
+        if file.ending() == "json" and file.inside.rpartition(".")[0] in images.stems:
+            continue
+        reader: LinesReader | ParquetReader | None = None
+        if file.ending() in LISTS and _reads_as_list(file):
+            reader = LinesReader(file.path, label=_label(file, place), mapping=mapping)
         elif file.ending() == "parquet":
-            unit = ParquetUnit(file.path, _label(file, place), mapping=mapping)
-        if unit is not None and (name == "metadata" or not paths.isdisjoint(unit.named_pictures)):
-            units.append(unit)
+            try:
+                reader = ParquetReader(file.path, _label(file, place), mapping=mapping)
+            except DamagedError as error:  # beside images, which can be read
+                readers.append(DamagedReader(file.path, _label(file, place), str(error)))
+                read.add(file.inside)
+        if reader is not None and (name == "metadata" or reader.named_images.among(places[images.there]).any()):
+            readers.append(reader)
             read.add(file.inside)
-    return units, read
+    return readers, read
 
 
 def _reads_as_list(file: LooseFile) -> bool:
@@ -169,5 +242,5 @@ def _reads_as_list(file: LooseFile) -> bool:
     return read is not None and (file.ending() != "json" or read is records.array_records)
 
 
-def _loose_units(root: str, groups: list[FileGroup], place: str, mapping: Mapping) -> list[Unit]:
-    return [FolderUnit(root, groups, folder_schema(groups, mapping), place, mapping)]
+def _loose_readers(root: str, groups: Groups, place: str, mapping: Mapping) -> list[InputReader]:
+    return [FolderReader(root, groups, folder_schema(groups, mapping), place, mapping)]

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from edittools.synth.core import draw
+from edittools.seeded import draw
 from edittools.synth.palette import apart, rgb
 from edittools.synth.pixels import blend, to_byte
 

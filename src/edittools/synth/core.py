@@ -1,23 +1,23 @@
 """The records of the synthesis library: what a template declares and what a sample holds."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edittools.seeded import draw
 from edittools.synth.fonts import Fonts, find_fonts
 
 MIN_SIDE = 16  # pixels; below this nothing named in words can be seen
 
 
-class Unfit(Exception):
-    """Raised by a template that does not fit a picture; the message is the reason that is counted."""
+class Inapplicable(Exception):
+    """Raised by a template that does not fit an image; the message is the reason that is counted."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What templates need beside the picture."""
+    """Resources of templates: fonts."""
 
     fonts: Fonts = field(default_factory=find_fonts)
 
@@ -37,10 +37,11 @@ class Template:
     A module declares, in capitals: TASK, LOCAL (only a region changes), INSTRUCTION and DETAIL
     (language -> grammar patterns; INSTRUCTION are imperatives that start with a verb, DETAIL says what
     the target looks like), and optionally KEEPS (what stays the same, if the usual sentence would be
-    wrong) and INVERSE (the template whose wording fits when source and target are swapped).
+    wrong), EFFECT (language -> a regular expression that finds whether somebody else's words tell this edit, where its
+    slots alone do not say) and INVERSE (the template whose wording fits when source and target are swapped).
 
-    Functions: `slots(picture, rng, tools)` draws a JSON-able dict or raises Unfit;
-    `apply(picture, slots, tools)` gives the exact target, or a Pair where the source is made as well;
+    Functions: `slots(image, rng, tools)` draws a JSON-able dict or raises Inapplicable;
+    `apply(image, slots, tools)` gives the exact target, or a Pair where the source is made as well;
     optional `invert_slots(slots)` turns the slots into those of the inverse edit.
     """
 
@@ -50,20 +51,21 @@ class Template:
     instruction: dict[str, list[str]]
     detail: dict[str, list[str]]
     keeps: dict[str, list[str]]
+    effect: dict[str, str]
     inverse: str | None
     slots: Callable[[np.ndarray, np.random.Generator, Tools], dict]
     apply: Callable[[np.ndarray, dict, Tools], "np.ndarray | Pair"]
     invert_slots: Callable[[dict], dict]
 
-    def pair(self, picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-        """Source and target; the source is the picture itself unless the template makes one."""
-        result = self.apply(picture, slots, tools)
-        return result if isinstance(result, Pair) else Pair(picture, result)
+    def pair(self, image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+        """Source and target; the source is the image itself unless the template makes one."""
+        result = self.apply(image, slots, tools)
+        return result if isinstance(result, Pair) else Pair(image, result)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One turn of a dialogue. `parent` is the turn whose target it edits; -1 is the original picture."""
+class DialogueTurn:
+    """One turn of a dialogue. `parent` is the turn whose target it edits; -1 is the original image."""
 
     parent: int
     kind: str  # content_memory, content_understanding or version_backtracking
@@ -71,13 +73,13 @@ class Turn:
     template: str
     instruction: dict[str, str]  # language -> sentence
     target: np.ndarray  # uint8 HxWx3
-    mask: np.ndarray  # uint8 HxW, 0/255: what differs from the parent's picture
+    mask: np.ndarray  # uint8 HxW, 0/255: what differs from the parent's image
     slots: dict
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One edit made from one picture. `source is picture` unless the template built its own source."""
+class SynthSample:
+    """One edit made from one image. `source is image` unless the template built its own source."""
 
     template: str
     task: str
@@ -86,41 +88,25 @@ class Sample:
     mask: np.ndarray  # uint8 HxW, 0/255: exactly the pixels that differ
     instruction: dict[str, str]  # language -> sentence
     slots: dict  # JSON-able; captions are made from these
-    turns: list[Turn] | None = None  # dialogues only
+    turns: list[DialogueTurn] | None = None  # dialogues only
 
 
 def mask_of(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """uint8 HxW, 255 where any channel differs. An edit that changes nothing is Unfit."""
+    """uint8 HxW, 255 where any channel differs. An edit that changes nothing is Inapplicable."""
     mask = np.any(source != target, axis=-1).astype(np.uint8) * np.uint8(255)
     if not mask.any():
-        raise Unfit("no visible change")
+        raise Inapplicable("no visible change")
     return mask
-
-
-def digest(*parts: object) -> int:
-    """128-bit hash of the parts; the same on every machine and in every process."""
-    text = "\0".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
-
-
-def stream(*parts: object) -> np.random.Generator:
-    """A generator that is a pure function of the parts, so nothing depends on the order of calls."""
-    return np.random.Generator(np.random.PCG64(digest(*parts)))
-
-
-def draw(rng: np.random.Generator, options: "tuple[str, ...] | list[str]") -> str:
-    """One of the options (`rng.choice` would turn it into a numpy string)."""
-    return options[int(rng.integers(len(options)))]
 
 
 STRENGTHS = ("slight", "medium", "strong")
 
 
-def no_slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def no_slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """`slots` of a template that has none."""
     return {}
 
 
-def draw_strength(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def draw_strength(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """`slots` of a template that has only a strength."""
     return {"strength": draw(rng, STRENGTHS)}

@@ -67,6 +67,17 @@ def covers(path: str, characters: str) -> bool:
     return len(drawn) == len(characters) and empty_box not in drawn and b"" not in drawn
 
 
+@lru_cache(maxsize=1)
+def latin_fonts() -> tuple[str, ...]:
+    """Fonts of this machine that cover Latin letters, upright ones, one of a name."""
+    found = {os.path.basename(path): path for path in sorted(_listed("latin") or _scanned(), reverse=True)}
+    plain = [name for name in sorted(found) if not any(word in name.lower() for word in ("italic", "oblique", "math"))]
+    return tuple(found[name] for name in plain if covers(found[name], PROBES["latin"]))[:_FONTS]
+
+
+_FONTS = 24  # that a word is compared with
+
+
 def _find(script: str, path: str | None) -> str | None:
     candidates = _fonts_under(Path(path)) if path else _listed(script) or _scanned()
     return next((c for c in sorted(candidates, key=_rank) if covers(c, PROBES[script])), None)

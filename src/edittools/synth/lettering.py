@@ -1,31 +1,32 @@
-"""Words in a picture: drawing them with a real font, and the code that text templates share."""
+"""Words in an image: drawing them with a real font, and the code that text templates share."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from edittools.synth.core import Tools, Unfit, draw
+from edittools.caption.lexicon import CHINESE_TEXTS, LATIN_TEXTS
+from edittools.seeded import draw
+from edittools.synth.core import Inapplicable, Tools
 from edittools.synth.fonts import load_font
-from edittools.synth.lexicon import CHINESE_TEXTS, LATIN_TEXTS
 from edittools.synth.palette import Box, legible, pick_color, pick_ink, rgb
 from edittools.synth.pixels import blend, short_side
 from edittools.synth.shapes import PLACES
 
-MIN_TEXT_SIDE = 48  # pixels; on smaller pictures letters cannot be read
+MIN_TEXT_SIDE = 48  # pixels; on smaller images letters cannot be read
 TEXTS = {"latin": LATIN_TEXTS, "chinese": CHINESE_TEXTS}
 HEIGHTS = {"small": 8, "large": 5}  # letter size = short side / this
 
 
 def font_path(script: str, tools: Tools) -> str:
-    """The font for a script, or Unfit: a machine without one skips, and counts, such edits."""
+    """The font for a script, or Inapplicable: a machine without one skips, and counts, such edits."""
     path = tools.fonts.chinese if script == "chinese" else tools.fonts.latin
     if path is None:
-        raise Unfit("no font covers Chinese" if script == "chinese" else "no font found")
+        raise Inapplicable("no font covers Chinese" if script == "chinese" else "no font found")
     return path
 
 
-def check_room(picture: np.ndarray) -> None:
-    if short_side(picture) < MIN_TEXT_SIDE:
-        raise Unfit(f"picture is smaller than {MIN_TEXT_SIDE} px, too small for text")
+def check_room(image: np.ndarray) -> None:
+    if short_side(image) < MIN_TEXT_SIDE:
+        raise Inapplicable(f"picture is smaller than {MIN_TEXT_SIDE} px, too small for text")
 
 
 def letters(text: str, path: str, width: int, height: int) -> np.ndarray:
@@ -43,9 +44,9 @@ def letters(text: str, path: str, width: int, height: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def stamp(picture: np.ndarray, coverage: np.ndarray, left: int, top: int, color: str) -> np.ndarray:
-    """A copy with the covered pixels painted; the coverage is cut off at the picture's edges."""
-    result = picture.copy()
+def stamp(image: np.ndarray, coverage: np.ndarray, left: int, top: int, color: str) -> np.ndarray:
+    """A copy with the covered pixels painted; the coverage is cut off at the image's edges."""
+    result = image.copy()
     area = result[top : top + coverage.shape[0], left : left + coverage.shape[1]]
     alpha = coverage[: area.shape[0], : area.shape[1], None]
     area[...] = blend(area, rgb(color), alpha)
@@ -61,38 +62,38 @@ def place_box(place: str, box_width: int, box_height: int, height: int, width: i
     return (left, top, left + box_width, top + box_height)
 
 
-def pick_text(picture: np.ndarray, rng: np.random.Generator, tools: Tools, script: str) -> dict:
+def pick_text(image: np.ndarray, rng: np.random.Generator, tools: Tools, script: str) -> dict:
     """Draw text, size, place and a colour that can be read there."""
-    check_room(picture)
+    check_room(image)
     slots = {
         "script": script,
         "text": draw(rng, TEXTS[script]),
         "size": draw(rng, tuple(HEIGHTS)),
         "place": draw(rng, PLACES),
     }
-    where, _ = _layout(picture, slots, font_path(script, tools))
-    return slots | {"color": pick_ink(picture, where, rng)}
+    where, _ = _layout(image, slots, font_path(script, tools))
+    return slots | {"color": pick_ink(image, where, rng)}
 
 
-def write_text(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def write_text(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     """A copy with the text of `pick_text` written on it."""
-    where, coverage = _layout(picture, slots, font_path(slots["script"], tools))
-    return stamp(picture, coverage, where[0], where[1], slots["color"])
+    where, coverage = _layout(image, slots, font_path(slots["script"], tools))
+    return stamp(image, coverage, where[0], where[1], slots["color"])
 
 
-def _layout(picture: np.ndarray, slots: dict, path: str) -> tuple[Box, np.ndarray]:
-    height, width = picture.shape[:2]
+def _layout(image: np.ndarray, slots: dict, path: str) -> tuple[Box, np.ndarray]:
+    height, width = image.shape[:2]
     room = width - 2 * (min(height, width) // 24)
     coverage = letters(slots["text"], path, room, min(height, width) // HEIGHTS[slots["size"]])
     return place_box(slots["place"], coverage.shape[1], coverage.shape[0], height, width), coverage
 
 
-def pick_sign(picture: np.ndarray, rng: np.random.Generator, tools: Tools, script: str) -> dict:
+def pick_sign(image: np.ndarray, rng: np.random.Generator, tools: Tools, script: str) -> dict:
     """Draw a sign: a plain plate of one colour with a text in another, and the text that replaces it."""
-    check_room(picture)
+    check_room(image)
     font_path(script, tools)
     place = draw(rng, PLACES)
-    plate = pick_color(picture, sign_box(place, *picture.shape[:2]), rng)
+    plate = pick_color(image, sign_box(place, *image.shape[:2]), rng)
     old = draw(rng, TEXTS[script])
     return {
         "script": script,
@@ -110,13 +111,13 @@ def sign_box(place: str, height: int, width: int) -> Box:
     return place_box(place, side // 2, side // 5, height, width)
 
 
-def write_sign(picture: np.ndarray, slots: dict, text: str, tools: Tools) -> np.ndarray:
+def write_sign(image: np.ndarray, slots: dict, text: str, tools: Tools) -> np.ndarray:
     """A copy with the sign; every text is fitted into the same box and centred in it."""
-    x0, y0, x1, y1 = sign_box(slots["place"], *picture.shape[:2])
+    x0, y0, x1, y1 = sign_box(slots["place"], *image.shape[:2])
     padding = max(2, (y1 - y0) // 8)
     path = font_path(slots["script"], tools)
     coverage = letters(text, path, x1 - x0 - 2 * padding, y1 - y0 - 2 * padding)
-    result = picture.copy()
+    result = image.copy()
     result[y0:y1, x0:x1] = rgb(slots["plate_color"])
     left = x0 + (x1 - x0 - coverage.shape[1]) // 2
     top = y0 + (y1 - y0 - coverage.shape[0]) // 2

@@ -1,10 +1,10 @@
-"""The named colours, and which of them can be seen on a given piece of a picture."""
+"""The named colours, and which of them can be seen on a given piece of an image."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from edittools.synth.core import draw
+from edittools.seeded import draw
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 not included
 
@@ -49,15 +49,15 @@ def legible(name: str) -> list[str]:
     return [n for n in apart((name,)) if abs(_luma(COLORS[n]) - _luma(COLORS[name])) >= LEGIBLE_DIFFERENCE]
 
 
-def pick_color(picture: np.ndarray, box: Box, rng: np.random.Generator, avoid: tuple[str, ...] = ()) -> str:
-    """Draw a colour that stands out from the picture inside the box and from the colours to avoid."""
-    mean = _mean(picture, box)
+def pick_color(image: np.ndarray, box: Box, rng: np.random.Generator, avoid: tuple[str, ...] = ()) -> str:
+    """Draw a colour that stands out from the image inside the box and from the colours to avoid."""
+    mean = _mean(image, box)
     return draw(rng, [n for n in apart(avoid) if int(np.abs(mean - COLORS[n]).sum()) >= VISIBLE_DISTANCE])
 
 
-def pick_ink(picture: np.ndarray, box: Box, rng: np.random.Generator) -> str:
-    """Draw a colour for letters inside the box: lighter or darker than the picture there."""
-    ground = _luma(_mean(picture, box).tolist())
+def pick_ink(image: np.ndarray, box: Box, rng: np.random.Generator) -> str:
+    """Draw a colour for letters inside the box: lighter or darker than the image there."""
+    ground = _luma(_mean(image, box).tolist())
     return draw(rng, [n for n in COLORS if abs(_luma(COLORS[n]) - ground) >= LEGIBLE_DIFFERENCE])
 
 
@@ -65,8 +65,8 @@ def _luma(color: Sequence[int]) -> int:
     return (299 * color[0] + 587 * color[1] + 114 * color[2]) // 1000
 
 
-def _mean(picture: np.ndarray, box: Box) -> np.ndarray:
+def _mean(image: np.ndarray, box: Box) -> np.ndarray:
     """Mean colour inside the box, int64 (3,), rounded down."""
     x0, y0, x1, y1 = box
-    area = picture[y0:y1, x0:x1].reshape(-1, 3)
+    area = image[y0:y1, x0:x1].reshape(-1, 3)
     return area.sum(axis=0, dtype=np.int64) // len(area)

@@ -16,15 +16,15 @@ def to_byte(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def luma(picture: np.ndarray) -> np.ndarray:
+def luma(image: np.ndarray) -> np.ndarray:
     """Rec. 601 luma, uint8 HxW: 0.299 R + 0.587 G + 0.114 B, rounded half up."""
-    r, g, b = (picture[..., c].astype(np.int32) for c in range(3))
+    r, g, b = (image[..., c].astype(np.int32) for c in range(3))
     return ((299 * r + 587 * g + 114 * b + 500) // 1000).astype(np.uint8)
 
 
-def gray(picture: np.ndarray) -> np.ndarray:
+def gray(image: np.ndarray) -> np.ndarray:
     """Luma in all three channels."""
-    return np.repeat(luma(picture)[..., None], 3, axis=-1)
+    return np.repeat(luma(image)[..., None], 3, axis=-1)
 
 
 @lru_cache(maxsize=64)
@@ -39,29 +39,29 @@ def line_table(numerator: int, denominator: int, pivot: int = 0) -> np.ndarray:
     return to_byte(pivot + ((RAMP - pivot) * numerator * 2 + denominator) // (2 * denominator))
 
 
-def per_channel(picture: np.ndarray, red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+def per_channel(image: np.ndarray, red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
     """Send each channel through its own table."""
-    return np.stack([table[picture[..., c]] for c, table in enumerate((red, green, blue))], axis=-1)
+    return np.stack([table[image[..., c]] for c, table in enumerate((red, green, blue))], axis=-1)
 
 
-def saturation(picture: np.ndarray, numerator: int, denominator: int) -> np.ndarray:
+def saturation(image: np.ndarray, numerator: int, denominator: int) -> np.ndarray:
     """Scale every channel's distance from the luma, rounded half up and clipped."""
-    middle = luma(picture).astype(np.int32)[..., None]
-    spread = (picture.astype(np.int32) - middle) * numerator
+    middle = luma(image).astype(np.int32)[..., None]
+    spread = (image.astype(np.int32) - middle) * numerator
     return to_byte(middle + (2 * spread + denominator) // (2 * denominator))
 
 
 def blend(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """alpha (0..255, broadcast to the picture) of `over` on `under`, rounded half up."""
+    """alpha (0..255, broadcast to the image) of `over` on `under`, rounded half up."""
     weight = alpha.astype(np.int32)
     mixed = under.astype(np.int32) * (255 - weight) + over.astype(np.int32) * weight
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def gaussian(picture: np.ndarray, radius: float) -> np.ndarray:
+def gaussian(image: np.ndarray, radius: float) -> np.ndarray:
     """Pillow's Gaussian blur (three box passes); radius in pixels. Takes HxW or HxWx3."""
-    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
-def short_side(picture: np.ndarray) -> int:
-    return min(picture.shape[:2])
+def short_side(image: np.ndarray) -> int:
+    return min(image.shape[:2])

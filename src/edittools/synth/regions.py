@@ -9,7 +9,7 @@ OPERATIONS = ("brighten", "darken", "gray", "invert", "blur")
 
 
 def operate(area: np.ndarray, operation: str) -> np.ndarray:
-    """The operation at medium strength on a piece of a picture, which knows nothing of the rest."""
+    """The operation at medium strength on a piece of an image, which knows nothing of the rest."""
     if operation == "brighten":
         return gamma_table(1, 2)[area]
     if operation == "darken":
@@ -23,9 +23,9 @@ def operate(area: np.ndarray, operation: str) -> np.ndarray:
     raise ValueError(f"unknown operation: {operation}")
 
 
-def operate_on_cell(picture: np.ndarray, slots: dict) -> np.ndarray:
+def operate_on_cell(image: np.ndarray, slots: dict) -> np.ndarray:
     """A copy with one cell changed; slots hold `operation` and `place`."""
-    x0, y0, x1, y1 = cell(slots["place"], *picture.shape[:2])
-    result = picture.copy()
-    result[y0:y1, x0:x1] = operate(picture[y0:y1, x0:x1], slots["operation"])
+    x0, y0, x1, y1 = cell(slots["place"], *image.shape[:2])
+    result = image.copy()
+    result[y0:y1, x0:x1] = operate(image[y0:y1, x0:x1], slots["operation"])
     return result

@@ -1,17 +1,18 @@
 """The templates that exist: every file in templates/ is one, and nothing else has to be changed."""
 
-import importlib
-import pkgutil
 from functools import lru_cache
 
-from edittools.synth import templates
+from edittools.registry import Registry
 from edittools.synth.core import Template
 
+TEMPLATES = Registry("edittools.synth.templates", "edittools.templates")
+PAINTED = Registry("edittools.synth.painted", "edittools.painted")  # see edittools.synth.painting
+CHECKS = Registry("edittools.synth.checks", "edittools.paint_checks")  # see edittools.synth.checking
 
-@lru_cache(maxsize=1)
+
 def atomic_names() -> tuple[str, ...]:
     """Names of all templates, in alphabetical order."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(templates.__path__)))
+    return TEMPLATES.names
 
 
 @lru_cache(maxsize=256)
@@ -19,7 +20,7 @@ def load(name: str) -> Template:
     """Read a template's declarations; KeyError for an unknown name."""
     if name not in atomic_names():
         raise KeyError(f"no such template: {name}")
-    module = importlib.import_module(f"{templates.__name__}.{name}")
+    module = TEMPLATES.load(name)
     return Template(
         name=name,
         task=module.TASK,
@@ -27,6 +28,7 @@ def load(name: str) -> Template:
         instruction=module.INSTRUCTION,
         detail=module.DETAIL,
         keeps=getattr(module, "KEEPS", {}),
+        effect=getattr(module, "EFFECT", {}),
         inverse=getattr(module, "INVERSE", None),
         slots=module.slots,
         apply=module.apply,

@@ -1,6 +1,6 @@
 """Plain shapes of a named colour and size at one of nine places.
 
-The picture is cut into a 3 x 3 grid of cells and a shape is centred in its cell, which it never
+The image is cut into a 3 x 3 grid of cells and a shape is centred in its cell, which it never
 leaves; edits of different cells therefore cannot touch each other. Edges are hard: a pixel either
 has the shape's colour or is left alone.
 """
@@ -10,12 +10,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from edittools.synth.core import Unfit, draw
+from edittools.seeded import draw
+from edittools.synth.core import Inapplicable
 from edittools.synth.palette import Box, pick_color, rgb
 
 PLACES = ("top_left", "top", "top_right", "left", "center", "right", "bottom_left", "bottom", "bottom_right")
 SHAPES = ("square", "circle", "triangle", "star", "diamond", "cross")
-SIZES = {"small": 6, "medium": 4, "large": 3}  # side = short side of the picture / this, rounded down
+SIZES = {"small": 6, "medium": 4, "large": 3}  # side = short side of the image / this, rounded down
 # Sides in pixels below which a shape cannot be told from a square.
 MIN_SIDES = {"square": 1, "circle": 5, "triangle": 5, "diamond": 5, "cross": 6, "star": 9}
 
@@ -73,43 +74,43 @@ def pick_shape(side: int, rng: np.random.Generator, avoid: tuple[str, ...] = ())
     """Draw a shape that can be told from others at this side in pixels."""
     fitting = [shape for shape in SHAPES if shape not in avoid and side >= MIN_SIDES[shape]]
     if not fitting:
-        raise Unfit("picture is too small for another shape")
+        raise Inapplicable("picture is too small for another shape")
     return draw(rng, fitting)
 
 
-def pick_other_size(thing: dict, picture: np.ndarray, rng: np.random.Generator) -> str:
+def pick_other_size(thing: dict, image: np.ndarray, rng: np.random.Generator) -> str:
     """Draw another size at which the thing's shape can still be told."""
     least = MIN_SIDES[thing["shape"]]
-    fitting = [s for s in SIZES if s != thing["size"] and side_of(s, *picture.shape[:2]) >= least]
+    fitting = [s for s in SIZES if s != thing["size"] and side_of(s, *image.shape[:2]) >= least]
     if not fitting:
-        raise Unfit("picture is too small for another size")
+        raise Inapplicable("picture is too small for another size")
     return draw(rng, fitting)
 
 
-def pick_thing(picture: np.ndarray, rng: np.random.Generator, places: tuple[str, ...] = PLACES) -> dict:
-    """Draw the slots of one shape that stands out from the picture: color, shape, size, place."""
-    height, width = picture.shape[:2]
+def pick_thing(image: np.ndarray, rng: np.random.Generator, places: tuple[str, ...] = PLACES) -> dict:
+    """Draw the slots of one shape that stands out from the image: color, shape, size, place."""
+    height, width = image.shape[:2]
     place, size = draw(rng, places), draw(rng, tuple(SIZES))
     where = box(place, size, height, width)
     return {
-        "color": pick_color(picture, where, rng),
+        "color": pick_color(image, where, rng),
         "shape": pick_shape(where[2] - where[0], rng),
         "size": size,
         "place": place,
     }
 
 
-def fill(picture: np.ndarray, thing: dict, paint: np.ndarray) -> np.ndarray:
+def fill(image: np.ndarray, thing: dict, paint: np.ndarray) -> np.ndarray:
     """A copy with the shape filled by `paint`: a colour (3,) or a texture (side, side, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x0, y0, x1, y1 = box(thing["place"], thing["size"], height, width)
-    result = picture.copy()
+    result = image.copy()
     area = result[y0:y1, x0:x1]
     inside = stencil(thing["shape"], x1 - x0)
     area[inside] = np.broadcast_to(paint, area.shape)[inside]
     return result
 
 
-def draw_thing(picture: np.ndarray, thing: dict) -> np.ndarray:
+def draw_thing(image: np.ndarray, thing: dict) -> np.ndarray:
     """A copy with the shape drawn in its colour."""
-    return fill(picture, thing, rgb(thing["color"]))
+    return fill(image, thing, rgb(thing["color"]))

@@ -1,83 +1,79 @@
-"""The stage that makes edit pairs of pictures."""
+"""The stage that makes edit pairs of images."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from edittools.errors import RowError
+from edittools.errors import RowError, UsageError
 from edittools.record import COLUMNS, PROVENANCE
-from edittools.stream import images
+from edittools.stream import codec
 from edittools.stream.batch import Batch, Reject
 from edittools.stream.fetch import Fetcher
-from edittools.stream.pictures import (
-    check_any_pictures,
+from edittools.stream.history import History
+from edittools.stream.row_images import (
+    check_any_images,
     check_columns,
-    picture_value,
+    image_value,
     source_references,
     target_references,
 )
 from edittools.stream.rows import column_values, map_chunks, row_paths
-from edittools.synth import Fonts, Sample, Tools, invert, synthesize
+from edittools.synth.config import SynthConfig
+from edittools.synth.fonts import find_fonts
+from edittools.synth.synthesis import SynthSample, Tools, invert, synthesize, template_names
 
 _MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
 
 
 class _Values:
-    """IMAGE values of the pictures of one row, each encoded once."""
+    """IMAGE values of the images of one row, each encoded once."""
 
     def __init__(self) -> None:
         self.known: dict[int, dict[str, Any]] = {}
-        self.kept: list[np.ndarray] = []  # so that no id is given to another picture
+        self.kept: list[np.ndarray] = []  # so that no id is given to another image
 
     def of(self, pixels: np.ndarray) -> dict[str, Any]:
         if id(pixels) not in self.known:
-            self.known[id(pixels)] = picture_value(pixels)
+            self.known[id(pixels)] = image_value(pixels)
             self.kept.append(pixels)
         return self.known[id(pixels)]
 
 
 class SynthStage:
-    """Stage: a row with a picture becomes `per_row` edit rows, named PARENT-TEMPLATE-K.
+    """Stage: a row with an image becomes `per_row` edit rows, named PARENT-TEMPLATE-K.
 
-    The picture is the target of a one-image row, or the first source. Columns that a pair does not replace are
-    carried along; `scores` describe the picture and not the pair, so they become `source_scores`.
+    The image is the target of a one-image row, or the first source. Columns that a pair does not replace are
+    carried along; `scores` describe the image and not the pair, so they become `source_scores`.
     """
 
     name = "synth"
-    version = images.VERSION
+    VERSION = 1
 
-    def __init__(
-        self,
-        *,
-        kinds: list[str],
-        per_row: int,
-        seed: int,
-        fonts: Fonts,
-        size: int | None,
-        inverse: bool,
-        max_pixels: int,
-        jobs: int,
-    ) -> None:
-        self.kinds, self.per_row, self.seed, self.fonts = kinds, per_row, seed, fonts
-        self.size, self.inverse, self.max_pixels, self.jobs = size, inverse, max_pixels, jobs
+    def __init__(self, config: SynthConfig, *, jobs: int = 1) -> None:
+        self.config, self.jobs = config, jobs
+        self.templates = choose_templates(config.templates)
+        # Which fonts draw the letters changes the pixels, so their names belong to the settings.
+        self.fonts = find_fonts(config.fonts)
+        if config.fonts and not self.fonts.names():
+            raise UsageError(
+                f"--fonts {config.fonts}: no font there", hint="name a font file, or a folder of .ttf, .otf or .ttc"
+            )
         self.fetcher = Fetcher()
         self.local = threading.local()
 
+    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+        """The settings that the history records."""
+        return self.config.recorded(templates=self.templates, fonts=self.fonts.names())
+
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        check_columns(schema, "source", "target", "provenance")
-        check_any_pictures(schema)
-        gone = (*_MADE, "scores", "source_scores") if "scores" in schema.names else _MADE
-        carried = [(c.name, c.type) for c in schema if c.name not in gone]
-        if "scores" in schema.names:
-            carried.append(("source_scores", schema.field("scores").type))
-        return pa.schema([(name, COLUMNS[name]) for name in _MADE] + carried)
+        return carried_schema(schema)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield from map_chunks(batches, self._work, self.schema, self.jobs)
@@ -95,25 +91,26 @@ class SynthStage:
         made: list[dict[str, Any]] = []
         parents: list[int] = []
         rejects: list[Reject] = []
-        for row, picture in enumerate(_row_pictures(rows)):
+        for row, image in enumerate(row_images_of(rows)):
             try:
-                if picture is None:
+                if image is None:
                     raise RowError("no picture")
-                pixels = images.decode(self.fetcher.get(picture), images.FULL, self.max_pixels)
+                pixels = codec.decode(self.fetcher.get(image), codec.FULL, self.config.max_pixels)
             except RowError as error:
                 rejects.append(Reject(str(ids[row]), self.name, error.reason, error.value, True, paths[row]))
                 continue
-            # An inverse shares its pictures with the edit it undoes, and a row's edits their source.
+            # An inverse shares its images with the edit it undoes, and a row's edits their source.
             values = _Values()
-            kept: dict[str, Any] | None = picture
-            if self.size is not None:
-                pixels, kept = centre_square(pixels, self.size), None
+            kept: dict[str, Any] | None = image
+            if self.config.crop is not None:
+                pixels, kept = centre_square(pixels, self.config.crop), None
+            seed = self.config.seed
             samples, skipped = synthesize(
-                pixels, ids[row], seed=self.seed, kinds=self.kinds, per_row=self.per_row, tools=self._tools()
+                pixels, ids[row], seed=seed, templates=self.templates, per_row=self.config.per_row, tools=self._tools()
             )
             rejects += [Reject(f"{ids[row]}-{kind}", self.name, why, kind, False, paths[row]) for kind, why in skipped]
-            if self.inverse:
-                turned = [invert(sample, ids[row], seed=self.seed) for sample in samples]
+            if self.config.inverse:
+                turned = [invert(sample, ids[row], seed=seed) for sample in samples]
                 samples = samples + [sample for sample in turned if sample is not None]
             seen: dict[str, int] = {}
             for sample in samples:
@@ -122,12 +119,12 @@ class SynthStage:
                 own = kept if kept is not None and sample.source is pixels else values.of(sample.source)
                 made.append(self._row(identity, sample, own, values, ids[row], origins[row] or {}))
                 parents.append(row)
-        return batch.replace(_with_carried(made, parents, rows, schema), rejects)
+        return batch.replace(with_carried(made, parents, rows, schema), rejects)
 
     def _row(
         self,
         identity: str,
-        sample: Sample,
+        sample: SynthSample,
         source: dict[str, Any],
         values: _Values,
         parent: str,
@@ -135,10 +132,10 @@ class SynthStage:
     ) -> dict[str, Any]:
         provenance: dict[str, Any] = {field.name: origin.get(field.name) for field in PROVENANCE}
         provenance.update(
-            sha256=None,  # of the parent's bytes, not of this row's pictures
+            sha256=None,  # of the parent's bytes, not of this row's images
             template=sample.template,
             slots=json.dumps(sample.slots, ensure_ascii=False, sort_keys=True),
-            seed=self.seed,
+            seed=self.config.seed,
             parents=[parent],
         )
         turns = None
@@ -168,6 +165,22 @@ class SynthStage:
         }
 
 
+def choose_templates(names: Sequence[str]) -> list[str]:
+    """The templates that a list names. Raises UsageError for one that does not exist."""
+    known = template_names()
+    without = [name[1:] for name in names if name.startswith("-")]
+    wanted = [name for name in names if not name.startswith("-")]
+    if "all" in wanted or (without and not wanted):
+        wanted = known
+    for name in (*wanted, *without):
+        if name not in known:
+            raise UsageError(f"--templates: there is no `{name}`", hint="`edit synth --list` shows them")
+    chosen = [name for name in dict.fromkeys(wanted) if name not in without]
+    if not chosen:
+        raise UsageError("--templates: nothing is left")
+    return chosen
+
+
 def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
     """The largest centred square of HxWx3, resized to size × size (area average when shrinking)."""
     side = min(pixels.shape[:2])
@@ -177,23 +190,40 @@ def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(square.resize((size, size), method))
 
 
-def _row_pictures(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
-    """The picture of every row: its first source, or, where it has none, its target."""
+def carried_schema(schema: pa.Schema, more: Mapping[str, pa.DataType] | None = None) -> pa.Schema:
+    """The columns of pairs made of such rows: their own, with `more` of them, and what the rows bring along. Raises
+    UsageError."""
+    check_columns(schema, "source", "target", "provenance")
+    check_any_images(schema)
+    gone = {*_MADE, *(more or ()), *(("scores", "source_scores") if "scores" in schema.names else ())}
+    carried = [(c.name, c.type) for c in schema if c.name not in gone]
+    if "scores" in schema.names:
+        carried.append(("source_scores", schema.field("scores").type))
+    return pa.schema([(name, COLUMNS[name]) for name in _MADE] + list((more or {}).items()) + carried)
+
+
+def row_images_of(rows: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """The image of every row: its first source, or, where it has none, its target."""
     pairs = zip(source_references(rows), target_references(rows))
     return [sources[0] if sources else target for sources, target in pairs]
 
 
-def _with_carried(
-    made: list[dict[str, Any]], parents: list[int], rows: pa.RecordBatch, schema: pa.Schema
+def with_carried(
+    made: list[dict[str, Any]],
+    parents: list[int],
+    rows: pa.RecordBatch,
+    schema: pa.Schema,
+    more: Iterable[str] = (),
 ) -> pa.RecordBatch:
-    """The made columns beside the ones that the parents bring along."""
+    """The made columns, and `more` of them, beside the ones that the parents bring along."""
+    own = {*_MADE, *more}
     taken = rows.take(pa.array(parents, pa.int64()))
     columns = []
     for column in schema:
-        if column.name in _MADE:
+        if column.name in own:
             columns.append(pa.array([row[column.name] for row in made], type=column.type))
         else:
-            # A pair that is edited again: its own scores describe the picture, not those it was made from.
+            # A pair that is edited again: its own scores describe the image, not those it was made from.
             old = "scores" if column.name == "source_scores" and "scores" in rows.schema.names else column.name
             columns.append(taken.column(old))
     return pa.record_batch(columns, schema=schema)

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from edittools.models.systems.base import System
+from edittools.nets.base import EditModel
 
 # What "selective" remembers: the results of attention, whose cost grows with the square of the sequence, and every
 # second matrix product; everything else is cheap to compute again.
@@ -35,9 +35,9 @@ _INTO_BUFFERS = {
 }
 
 
-def checkpoint_activations(system: System, how: str) -> None:
+def checkpoint_activations(edit_model: EditModel, how: str) -> None:
     """how: "none", "selective" or "full" (every block's input only)."""
-    transformer: Any = getattr(system.network, "transformer", None)
+    transformer: Any = getattr(edit_model.network, "transformer", None)
     if how == "none" or transformer is None:
         return
 

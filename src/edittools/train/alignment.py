@@ -1,7 +1,7 @@
-"""Stochastic instruction alignment [SPEC T4, FireRed 3.2]: references shuffled and dropped, the text rewritten.
+"""Stochastic instruction alignment (FireRed 3.2): references shuffled and dropped, the text rewritten.
 
 Names of references are counted from 1: "Figure 2", "fig. 2", "Image #2", "Figures 1, 2 and 3", "images 1-3",
-"the second picture", "图2", "图片一", "图1、2和3", "第2张图", "第一张和第二张图".
+"the second image", "图2", "图片一", "图1、2和3", "第2张图", "第一张和第二张图".
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 CHINESE = "一二三四五六七八九"
 
-_PICTURE = r"(?:figure|fig\.?|image|img|picture|pic|photo)"
-_PICTURES = r"(?:figures|figs\.?|images|imgs|pictures|pics|photos)"
-# "rotate the image 90 degrees", "the picture 2x": a measure, no name
+_IMAGE = r"(?:figure|fig\.?|image|img|picture|pic|photo)"
+_IMAGES = r"(?:figures|figs\.?|images|imgs|pictures|pics|photos)"
+# "rotate the image 90 degrees", "the image 2x": a measure, no name
 _UNITS = r"(?!\s*(?:times|degrees?|percent|px|pixels?|steps|stops|inch(?:es)?|cm|seconds?)\b|\s*[%°×])"
 _ARABIC = rf"\d{{1,2}}(?![0-9A-Za-z_]|[.:]\d){_UNITS}"
 _AND = r"\s*(?:,\s*(?:(?:and|or)\b|&)?|(?:and|or|through)\b|[&/+~–-])\s*#?"
-# "image 1 and 2 are", but "image 1 and 2 cats": after one picture a further number needs a word that is no noun
+# "image 1 and 2 are", but "image 1 and 2 cats": after one image a further number needs a word that is no noun
 _NO_NOUN = (
     r"(?=\s*(?:$|[^\w\s]|[^\x00-\x7f])|\s+(?:and|or|through|to|into|in|on|onto|with|from|for|as|by|at|of|are|is|were|be"
     r"|should|must|so|together|using|while|side|both|\w+ly)\b)"
@@ -39,19 +39,19 @@ _CHINESE_NO_NOUN = r"(?=\s*(?:$|[^\w\s]|[的中里内上和与及跟或至合融
 _COUNTED = rf"(?:\d{{1,2}}|[二三四五六七八九]?十[{CHINESE}]?|[{CHINESE}])"
 
 NAME = re.compile(
-    rf"(?<![A-Za-z]){_PICTURE}\s*[#_-]?\s*(?P<one>{_ARABIC}(?:{_AND}{_ARABIC}{_NO_NOUN})*)"
-    rf"|(?<![A-Za-z]){_PICTURES}\s*#?\s*(?P<many>{_ARABIC}(?:{_AND}{_ARABIC})*)"
+    rf"(?<![A-Za-z]){_IMAGE}\s*[#_-]?\s*(?P<one>{_ARABIC}(?:{_AND}{_ARABIC}{_NO_NOUN})*)"
+    rf"|(?<![A-Za-z]){_IMAGES}\s*#?\s*(?P<many>{_ARABIC}(?:{_AND}{_ARABIC})*)"
     rf"|(?<![A-Za-z0-9])(?P<ordinals>{_ORDINAL}(?:{_AND}\s*(?:the\s+)?{_ORDINAL})*)"
-    rf"\s+(?:(?:reference|input|source)\s+)?(?:{_PICTURES}|{_PICTURE})(?![A-Za-z])"
+    rf"\s+(?:(?:reference|input|source)\s+)?(?:{_IMAGES}|{_IMAGE})(?![A-Za-z])"
     rf"|图[片像]?\s*(?P<chinese>{_CHINESE}(?:{_CHINESE_AND}{_CHINESE}{_CHINESE_NO_NOUN})*)"
     rf"|(?P<counted>第\s*{_COUNTED}(?:{_CHINESE_AND}第?\s*{_COUNTED})*)\s*"
     rf"(?:[张幅个]?\s*(?:图|照片|相片)|[张幅](?=\s*(?:$|[^\w\s]|[的和与及跟或中里上放])))",
     re.IGNORECASE,
 )
-# Names of pictures that no new number mends: where there is one, the references stay as they are.
+# Names of images that no new number mends: where there is one, the references stay as they are.
 UNCLEAR = re.compile(
-    rf"(?<![A-Za-z])(?:last|previous|next|other|remaining)\s+(?:\w+\s+)?(?:{_PICTURES}|{_PICTURE})(?![A-Za-z])"
-    rf"|(?<![A-Za-z])first\s+(?:two|three|four|five|\d)\s+{_PICTURES}(?![A-Za-z])"
+    rf"(?<![A-Za-z])(?:last|previous|next|other|remaining)\s+(?:\w+\s+)?(?:{_IMAGES}|{_IMAGE})(?![A-Za-z])"
+    rf"|(?<![A-Za-z])first\s+(?:two|three|four|five|\d)\s+{_IMAGES}(?![A-Za-z])"
     r"|[前后][两二三四五\d]\s*[张幅]|(?:最后|上|下|另|另外)一?\s*[张幅]|其[余他它].{0,2}图",
     re.IGNORECASE,
 )

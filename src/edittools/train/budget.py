@@ -1,4 +1,4 @@
-"""What a run will need: memory per device, time per step, room on disk; told before anything is trained.
+"""Estimates of a run's needs before it trains: memory per device, time per step, disk space.
 
 The largest batch goes through the real network, forward and backward, as tensors that have shapes and no numbers
 (torch's FakeTensorMode), while the bytes of all that is alive are counted. What an optimiser keeps is counted by its
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edittools.models import shapes as known
-from edittools.models.lora import add_lora
-from edittools.models.shapes import Shape
-from edittools.models.systems import load_system
-from edittools.models.systems.base import Conditions, System
-from edittools.models.weights import stored_bytes
-from edittools.train import objective
+from edittools.errors import EditError
+from edittools.nets import from_scratch, load_edit_model
+from edittools.nets import shapes as known
+from edittools.nets.base import Conditioning, EditModel, text_length
+from edittools.nets.lora import add_lora
+from edittools.nets.shapes import Shape
+from edittools.train import flow_matching
 from edittools.train.activations import checkpoint_activations
-from edittools.train.config import Recipe
+from edittools.train.bucket_sampler import BucketSampler
+from edittools.train.config import OPTIMIZERS, Recipe
 from edittools.train.frozen import BlockSwap, quantize_frozen
 from edittools.train.log import PEAKS, peak_tflops
 from edittools.train.optimizers import Optimizers
-from edittools.train.plan import Plan
+from edittools.weights.lookup import stored_bytes
 
-KEPT = {"AdamW": 8.0, "AdamW8bit": 2.0 + 8 / 256, "Prodigy": 16.0, "Muon": 4.0}  # bytes per number that a rule trains
 UTILISATION = 0.4  # of a card's peak, that a step's time is told for: what well-tuned loops reach
-CARDS = (24, 48, 80)  # GB, that adapters are planned for
+CARDS = (24, 48, 80, 141)  # GB, that adapters are planned for
 SPARE = 1.5e9  # bytes of a card that CUDA and its libraries take
 
 
@@ -49,6 +49,7 @@ class Memory:
     gradients: float
     optimizer: float
     average: float
+    copies: float  # of weights, that the objective keeps
     gathered: float  # of sharded weights, what is whole at once
     activations: float  # at most, with what else a forward and a backward pass make
     encoders: float = 0.0
@@ -69,6 +70,12 @@ class Budget:
     checkpoint: float  # bytes of one
     model: float  # bytes of the finished one
     features: float  # bytes of one row's stored features
+    swapped: float = 0.0  # bytes of blocks that wait in a process's main memory
+
+    @property
+    def copy(self) -> float:
+        """Bytes of the copy of its state that a process keeps in its main memory while a checkpoint is written."""
+        return self.memory.trained + self.memory.optimizer + self.memory.average + self.memory.copies
 
 
 class Alive(TorchDispatchMode):
@@ -121,123 +128,190 @@ def shapeless() -> Any:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def load_shapes(recipe: Recipe, fake: Any, texts: Sequence[str]) -> System:
-    """The system without encoders, its network's weights as shapes: what trains in float32, the rest as stored."""
-    new = bool(recipe.model.get("transformer")) or recipe.system == "small"
+def load_shapes(recipe: Recipe, fake: Any, texts: Iterable[str]) -> EditModel:
+    """The architecture without encoders, its network's weights as shapes: what trains in float32, the rest as
+    stored.
+    """
+    new = bool(recipe.model.get("transformer")) or (from_scratch(recipe.system) and not recipe.model.get("weights"))
     settings, lora = dict(recipe.model), None
     if new and settings.get("lora"):
         lora = settings.pop("lora")  # peft converts modules, which those without numbers do not bear
     with fake if new else contextlib.nullcontext():
-        system = load_system(recipe.system, settings, encoders=False, texts=lambda: sorted(texts))
+        edit_model = load_edit_model(recipe.system, settings, encoders=False, texts=lambda: texts)
     if lora:
-        transformer: Any = system.network.transformer
+        transformer: Any = edit_model.network.transformer
         add_lora(transformer, lora, recipe.seed)
     exact = recipe.dtype == "float32"
     stored = torch.bfloat16 if new else None  # a base that is planned without its weights: as they are published
     with fake:
-        for module in system.network.modules():
+        for module in edit_model.network.modules():
             for name, p in module._parameters.items():
                 if p is not None:
                     kind = torch.float32 if p.requires_grad or exact else stored or p.dtype
                     module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=kind), p.requires_grad)
-    return system
+    return edit_model
 
 
-def largest(recipe: Recipe, system: System, plan: Plan | None) -> tuple[int, tuple[Shape, ...]]:
-    """Rows and shapes of the largest batch: the plan's, else edits with one reference of the largest shape."""
-    if plan is not None:
-        draws = plan.largest()
-        return len(draws), plan.samples[draws[0].sample].shapes
-    shape = max(known.shapes(recipe.ratios, recipe.sides, system.multiple), key=math.prod)
+def largest(recipe: Recipe, edit_model: EditModel, sampler: BucketSampler | None) -> tuple[int, tuple[Shape, ...]]:
+    """Rows and shapes of the largest batch: the sampler's, else edits with one reference of the largest shape."""
+    if sampler is not None:
+        draws = sampler.largest()
+        return len(draws), sampler.samples[draws[0].sample].shapes
+    shape = max(known.shapes(recipe.ratios, recipe.resolution, edit_model.multiple), key=math.prod)
     shapes = (shape, shape)
-    tokens = image_tokens(system, shapes)
-    return (1 if system.one_row else max(1, recipe.batch_tokens // tokens)), shapes
+    tokens = image_tokens(edit_model, shapes) * _passes(recipe)
+    return (1 if edit_model.one_row else max(1, recipe.batch_tokens // tokens)), shapes
 
 
-def image_tokens(system: System, shapes: Sequence[Shape]) -> int:
-    seen = shapes if system.sees_references else shapes[:1]
-    return sum(h * w for h, w in seen) // system.patch**2
+def _passes(recipe: Recipe) -> int:
+    """Of a row through the network: both images of a preference pair."""
+    return 2 if recipe.pairs else 1
+
+
+def image_tokens(edit_model: EditModel, shapes: Sequence[Shape]) -> int:
+    seen = shapes if edit_model.sees_references else shapes[:1]
+    return sum(h * w for h, w in seen) // edit_model.patch**2
 
 
 def measure(
-    recipe: Recipe, *, plan: Plan | None = None, texts: Sequence[str] = (), mode: str = "single", world: int = 1,
-    shards: int = 1, encoders: float = 0.0,
-) -> Budget:  # fmt: skip
+    recipe: Recipe,
+    *,
+    sampler: BucketSampler | None = None,
+    texts: Iterable[str] = (),
+    mode: str = "single",
+    world: int = 1,
+    shards: int = 1,
+    encoders: float = 0.0,
+) -> Budget:
     """The budget of a run on `world` devices, whose weights are sharded over `shards` of them."""
     fake = shapeless()
-    system = load_shapes(recipe, fake, texts)
-    rows, shapes = largest(recipe, system, plan)
-    blocks = system.blocks()
-    counts = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    with fake:
-        if recipe.quantize:
-            quantize_frozen(blocks, recipe.quantize, torch.device("cpu"))
-        frozen_of = [sum(_bytes(block, False)) for block in blocks]
-        swap = BlockSwap(blocks, recipe.block_swap, torch.device("cpu")) if recipe.block_swap else None
-        checkpoint_activations(system, recipe.checkpointing)
-        waiting = swap.waiting if swap else set()
-        network = system.network
-        trained = [p for p in network.parameters() if p.requires_grad]
-        weights = [*network.parameters(), *network.buffers()]
-        frozen = sum(t.nbytes for t in weights if not t.requires_grad and id(t) not in waiting)
-        alive = Alive()
-        for tensor in weights:
-            alive.ignore(tensor)
-        row = system.example(len(shapes) - 1)
-        with alive:
-            _pass(recipe, system, rows, shapes, row, alive)
-    numbers = sum(p.numel() for p in trained)
-    several = -(-recipe.batches // world) > 1 or mode in ("fsdp", "hsdp")
-    gradients = 4.0 * numbers / shards
-    activations = alive.most_beside if several else max(0.0, alive.most - gradients)
-    if swap is not None:  # what is fetched is not seen
-        activations += 2 * max(frozen_of)
-    inner = {id(p) for block in blocks for p in block.parameters()}
-    optimizers = Optimizers(recipe, {n: p for n, p in network.named_parameters() if p.requires_grad}, inner)
-    if recipe.optimizer == "muon":  # its updates are whole matrices, all of one shape at once
-        with fake:
-            activations = max(activations, _update(optimizers, alive))
-    state = sum(
-        KEPT[type(rule).__name__] * p.numel()
-        for rule, _ in optimizers.pairs
-        for group in rule.param_groups
-        for p in group["params"]
+    edit_model = load_shapes(recipe, fake, texts)
+    rows, shapes = largest(recipe, edit_model, sampler)
+    traced = _trace(recipe, fake, edit_model, rows * _passes(recipe), shapes)
+    optimizers = Optimizers(
+        recipe, traced.trained, {id(p) for block in edit_model.blocks() for p in block.parameters()}
     )
+    numbers = sum(p.numel() for p in traced.trained.values())
+    state = _optimizer_bytes(recipe, optimizers)
     average = 4.0 * numbers if recipe.ema else 0.0
-    gathered = 0.0
-    if shards > 1 or mode in ("fsdp", "hsdp"):
-        width = 4 if recipe.dtype == "float32" else 2
-        root = sum(p.numel() for p in network.parameters()) - sum(counts)
-        # two blocks' weights, one's gradients in two precisions, and what belongs to no block
-        gathered = max(counts, default=0) * (2 * width + width + 4.0) + root * width
+    copies = 4.0 * numbers * len(recipe.copies)
+    several = -(-recipe.microbatches // world) > 1 or mode in ("fsdp", "hsdp")
     memory = Memory(
-        frozen / shards,
-        4.0 * numbers / shards,
-        gradients,
-        state / shards,
-        average / shards,
-        gathered,
-        activations,
-        encoders,
-    )
-    text = next((v.shape[0] for k, v in row.items() if k in ("order", "states", "words")), 0)
-    forward = system.flops(image_tokens(system, shapes), image_tokens(system, shapes[:1]), text)
-    again = {"none": 3.0, "selective": 3.3, "full": 4.0}[recipe.checkpointing]
-    latents = sum(math.prod(system.latent_shape(*shape)) for shape in shapes)
-    encoded = 2.0 * latents + recipe.variants * sum(
-        v.numel() * (2 if v.is_floating_point() else 8) for v in row.values()
+        frozen=traced.frozen / shards,
+        trained=4.0 * numbers / shards,
+        gradients=4.0 * numbers / shards,
+        optimizer=state / shards,
+        average=average / shards,
+        copies=copies / shards,
+        gathered=_gathered(recipe, edit_model) if shards > 1 or mode in ("fsdp", "hsdp") else 0.0,
+        activations=_activations(recipe, fake, traced, optimizers, 0.0 if several else 4.0 * numbers / shards),
+        encoders=encoders,
     )
     return Budget(
         memory,
-        max(frozen_of, default=0.0),
-        len(blocks),
-        rows * image_tokens(system, shapes),
-        rows,
-        again * forward * rows * recipe.batches,
-        4.0 * numbers + state + average,
-        sum(p.numel() * 4.0 for p in (trained if recipe.model.get("lora") else network.parameters())),
-        0.0 if recipe.system == "small" else encoded,
+        block=max(traced.of_blocks, default=0.0),
+        blocks=len(traced.of_blocks),
+        tokens=rows * _passes(recipe) * image_tokens(edit_model, shapes),
+        rows=rows,
+        flops=_flops(recipe, edit_model, shapes, traced.row) * rows * _passes(recipe) * recipe.microbatches,
+        checkpoint=4.0 * numbers + state + average + copies,
+        model=4.0 * (numbers if recipe.model.get("lora") else sum(p.numel() for p in edit_model.network.parameters())),
+        features=0.0 if from_scratch(recipe.system) else _feature_bytes(recipe, edit_model, shapes, traced.row),
+        swapped=traced.swapped,
     )
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """What the largest batch's way through the network has come to, in bytes."""
+
+    trained: dict[str, nn.Parameter]
+    frozen: float  # on a device
+    swapped: float  # that waits in the main memory
+    of_blocks: list[int]  # frozen, of every block
+    alive: Alive
+    row: Conditioning  # one row's
+
+
+def _trace(recipe: Recipe, fake: Any, edit_model: EditModel, rows: int, shapes: Sequence[Shape]) -> _Traced:
+    """Make the network as small as the recipe says, and send the largest batch through it and back."""
+    blocks, network = edit_model.blocks(), edit_model.network
+    with fake:
+        if recipe.quantize:
+            quantize_frozen(blocks, recipe.quantize, torch.device("cpu"))
+        of_blocks = [sum(_bytes(block, False)) for block in blocks]
+        swap = BlockSwap(blocks, recipe.block_swap, torch.device("cpu")) if recipe.block_swap else None
+        checkpoint_activations(edit_model, recipe.checkpointing)
+        waiting = swap.waiting if swap else set()
+        weights = [*network.parameters(), *network.buffers()]
+        frozen = sum(t.nbytes for t in weights if not t.requires_grad and id(t) not in waiting)
+        swapped = sum(t.nbytes for t in weights if id(t) in waiting)
+        alive = Alive()
+        for tensor in weights:
+            alive.ignore(tensor)
+        row = edit_model.example(len(shapes) - 1)
+        with alive:
+            _pass(recipe, edit_model, rows, shapes, row, alive)
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    return _Traced(trained, frozen, float(swapped), of_blocks, alive, row)
+
+
+def _activations(recipe: Recipe, fake: Any, traced: _Traced, optimizers: Optimizers, gradients: float) -> float:
+    """What else there is at most; `gradients`: bytes that come as what is remembered goes, 0 where they stay."""
+    alive = traced.alive
+    most = max(0.0, alive.most - gradients) if gradients else float(alive.most_beside)
+    if recipe.block_swap:  # what is fetched is not seen
+        most += 2 * max(traced.of_blocks)
+    if OPTIMIZERS.declared("WHOLE", False)[recipe.optimizer]:
+        with fake:
+            most = max(most, _update(optimizers, alive))
+    return most
+
+
+def _optimizer_bytes(recipe: Recipe, optimizers: Optimizers) -> float:
+    """What the rules keep. Raises EditError where an optimizer's file says it of other classes than its own."""
+    stored = OPTIMIZERS.declared("KEPT", {})[recipe.optimizer]
+    if stored and (other := {type(rule).__name__ for rule, _ in optimizers.pairs} - stored.keys()):
+        raise EditError(f"optimizer `{recipe.optimizer}`: its KEPT names {', '.join(stored)}, not {', '.join(other)}")
+    return float(
+        sum(
+            stored.get(type(rule).__name__, 8.0) * p.numel()
+            for rule, _ in optimizers.pairs
+            for group in rule.param_groups
+            for p in group["params"]
+        )
+    )
+
+
+def _gathered(recipe: Recipe, edit_model: EditModel) -> float:
+    """Of sharded weights, what is whole at once: two blocks' weights, one's gradients in two precisions, and what
+    belongs to no block."""
+    counts = [sum(p.numel() for p in block.parameters()) for block in edit_model.blocks()]
+    width = 4 if recipe.dtype == "float32" else 2
+    root = sum(p.numel() for p in edit_model.network.parameters()) - sum(counts)
+    return max(counts, default=0) * (2 * width + width + 4.0) + root * width
+
+
+def _flops(recipe: Recipe, edit_model: EditModel, shapes: Sequence[Shape], row: Conditioning) -> float:
+    """Of a row's forward and backward pass in a step; of a prompt, of all that is made and learned of it."""
+    seen = shapes if edit_model.sees_references else shapes[:1]
+    sizes = [image_tokens(edit_model, [shape]) for shape in seen]
+    again = {"none": 3.0, "selective": 3.3, "full": 4.0}[recipe.checkpointing]
+    again += len(recipe.copies)  # a forward pass by each
+    if recipe.rollouts:
+        told = recipe.of_objective()
+        steps = told["sampling_steps"] or recipe.sample_steps or edit_model.steps
+        again = told["group"] / told["updates"] * (steps + told["times"] * again)
+    return again * edit_model.row_flops(sizes, text_length(row))
+
+
+def _feature_bytes(recipe: Recipe, edit_model: EditModel, shapes: Sequence[Shape], row: Conditioning) -> float:
+    """Of a row's stored features."""
+    kept = shapes if edit_model.sees_references or recipe.region_weight else shapes[:1]
+    stored = [*kept, shapes[0]] if recipe.pairs else kept
+    latents = sum(math.prod(edit_model.latent_shape(*shape)) for shape in stored)
+    said = sum(v.numel() * (2 if v.is_floating_point() else 8) for v in row.values())
+    return 2.0 * latents + recipe.variants * said
 
 
 def _bytes(module: nn.Module, trains: bool) -> Iterator[int]:
@@ -247,20 +321,20 @@ def _bytes(module: nn.Module, trains: bool) -> Iterator[int]:
 
 
 def _pass(
-    recipe: Recipe, system: System, rows: int, shapes: Sequence[Shape], row: Conditions, alive: Alive
+    recipe: Recipe, edit_model: EditModel, rows: int, shapes: Sequence[Shape], row: Conditioning, alive: Alive
 ) -> None:
     """One forward and one backward pass, as forward_backward() in loop.py has them."""
-    target, *references = [torch.zeros(rows, *system.latent_shape(*shape)) for shape in shapes]
-    conditions = system.collate([row] * rows)
+    target, *references = [torch.zeros(rows, *edit_model.latent_shape(*shape)) for shape in shapes]
+    conditioning = edit_model.collate([row] * rows)
     noise, t = torch.zeros_like(target), torch.zeros(rows)
-    for parameter in system.network.parameters():
+    for parameter in edit_model.network.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: _accumulated(p, alive))
     x_t = target + noise
     dtype = getattr(torch, recipe.dtype)
     with torch.autocast("cpu", dtype) if dtype != torch.float32 else contextlib.nullcontext():
-        output = system.network(x_t, t, references, conditions)
-    objective.errors(output, target, noise, system.predicts, 1.0).sum().backward()
+        output = edit_model.network(x_t, t, references, conditioning)
+    flow_matching.errors(output, target, noise, edit_model.predicts, 1.0).sum().backward()
 
 
 def _update(optimizers: Optimizers, alive: Alive) -> float:
@@ -298,15 +372,33 @@ def lines(recipe: Recipe, budget: Budget, world: int, rows: int | None) -> list[
     cards = {torch.cuda.get_device_name(): peak} if peak else {n: PEAKS[n] for n in ("H100", "A100", "RTX 4090")}
     times = ", ".join(f"{each / top / UTILISATION:.3g} s on {name}" for name, top in cards.items())
     told.append(f"step: {each:.4g} TFLOP per device; at {UTILISATION:.0%} of the peak {times}")
-    kept = recipe.keep_last + (recipe.steps // recipe.keep_every if recipe.keep_every else 0)
-    told.append(
-        f"disk: checkpoints {_gb(budget.checkpoint * kept)} ({kept} of {_gb(budget.checkpoint)}), "
-        f"the finished model {_gb(budget.model)}"
-    )
+    swapped = f", blocks that wait there {_gb(budget.swapped)}" if budget.swapped else ""
+    told.append(f"main memory of each process: a copy of what a checkpoint holds {_gb(budget.copy)}{swapped}")
+    told += disk(recipe, budget)
     if budget.features:
         of = f"{rows} rows" if rows is not None else "a thousand rows"
         told.append(f"disk: stored features {_gb(budget.features * (1000 if rows is None else rows))} for {of}")
     return told
+
+
+def disk(recipe: Recipe, budget: Budget) -> list[str]:
+    """Disk space of checkpoints and models, and what `keep_gb` leaves."""
+    models = recipe.steps // recipe.keep_every if recipe.keep_every else 0
+    kept = recipe.keep_last + models
+    wanted = budget.checkpoint * kept + budget.model * models
+    told = f"disk: checkpoints {_gb(budget.checkpoint * kept)} ({kept} of {_gb(budget.checkpoint)}), "
+    if models:
+        told += f"kept models {_gb(budget.model * models)} ({models} of {_gb(budget.model)}), "
+    lines = [f"{told}the finished model {_gb(budget.model)}"]
+    if recipe.keep_gb:
+        # whatever it says: the latest checkpoint and the one that is written, the latest kept model
+        least = 2 * budget.checkpoint + (budget.model if models else 0.0)
+        room = recipe.keep_gb * 1e9
+        says = "as much as is wanted" if wanted <= room else "the oldest go first"
+        if room < least:
+            says = f"less than the {_gb(least)} that are kept whatever it says"
+        lines.append(f"disk: `keep_gb` leaves {_gb(room)} of it to checkpoints and kept models: {says}")
+    return lines
 
 
 def plans(recipe: Recipe, budget: Budget) -> list[str]:
@@ -328,7 +420,7 @@ def plans(recipe: Recipe, budget: Budget) -> list[str]:
 
 
 def encoder_bytes(weights: str, dtype: str) -> float:
-    """Of the frozen encoders in a model's folder."""
+    """Bytes of the frozen encoders in a model's folder, in this number type."""
     names = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
     return sum(stored_bytes(Path(weights, name), getattr(torch, dtype).itemsize) for name in names)
 

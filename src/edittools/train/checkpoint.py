@@ -5,7 +5,7 @@
 
 torch.distributed.checkpoint writes them, every process its shards; they load at any number of processes. Only what
 trains is in them. A folder is written under a temporary name, flushed to disk and renamed: one named step-N is whole,
-and what its digests do not fit any more is not used.
+and what its digests do not fit any more is not used. A run goes on while a copy of its state is written (Saver).
 """
 
 from __future__ import annotations
@@ -15,20 +15,26 @@ import json
 import os
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.checkpoint as dcp
 import xxhash
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from edittools.errors import EditError, describe
+from edittools.train.log import say
 from edittools.train.parallel import Parallel
 
 FAILURES = (Exception, CheckpointException)  # torch's own is no Exception
+_GIVE_UP = 5.0  # seconds
 
 
 class NotWritten(EditError):
@@ -81,13 +87,43 @@ def find(spec: str) -> Path:
     return found[0]
 
 
-def prune(run: Path, last: int, every: int) -> None:
-    """Remove all checkpoints but the `last` latest and those of every `every`-th step (0: none of these)."""
-    folders = whole(run)
-    kept = {*folders[:last], *(path for path in folders if every and step_of(path) % every == 0)}
-    for path in (run / "checkpoints").glob("*"):
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+@dataclass(frozen=True)
+class Room:
+    """Limits on the checkpoints of a run: how many are kept, and how much disk they and the kept models take."""
+
+    last: int = 1  # the latest so many checkpoints
+    every: int = 0  # and those of every so many-th step; 0: none of these
+    size: float = 0.0  # bytes; 0: any number
+
+    def prune(self, run: Path, last: int | None = None, coming: float = 0.0) -> None:
+        """Remove what is not to be kept; `coming`: bytes that are about to be written.
+
+        Where the rest takes more room than there is, the oldest checkpoints go first, then the oldest kept models.
+        Never the latest checkpoint, the latest kept model, and the one that is `@best`.
+        """
+        folders = whole(run)
+        kept = folders[: last or self.last]
+        kept += [path for path in folders[len(kept) :] if self.every and step_of(path) % self.every == 0]
+        for path in (run / "checkpoints").glob("*"):
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+        if not self.size:
+            return
+        models = [path for path in run.glob("@*") if path.name[1:].isdigit()]
+        models.sort(key=lambda path: int(path.name[1:]))
+        best = (run / "@best").resolve()
+        old = [*reversed(kept[1:]), *(path for path in models[:-1] if path.resolve() != best)]
+        used = {path: used_bytes(path) for path in [*kept, *models]}
+        left = self.size - coming - sum(used.values())
+        while left < 0 and old:
+            left += used[old[0]]
+            shutil.rmtree(old.pop(0), ignore_errors=True)
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes that deleting a folder would free: of its files without those that are linked elsewhere too."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(each.st_size for each in found if each.st_nlink == 1)
 
 
 @contextlib.contextmanager
@@ -124,7 +160,7 @@ def temporary_folder(folder: Path, parallel: Parallel, what: str) -> Iterator[Pa
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What went wrong in the first process that failed, where torch wraps it."""
+    """The error of the first process that failed, unwrapped from torch's."""
     failures = getattr(error, "failures", None)
     if isinstance(failures, dict) and failures:
         return next(iter(failures.values()))[0]
@@ -141,10 +177,86 @@ def save(run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
             dcp.save(
                 tensors,
                 storage_writer=dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True),
+                process_group=parallel.group,
                 no_dist=parallel.world == 1,
             )
         text = json.dumps({"step": step, **state, "files": digests(temporary, parallel)})
         parallel.on_main(lambda: (temporary / "state.json").write_text(text))
+
+
+class Saver:
+    """Writes a run's checkpoints, one at a time, while the run goes on. Its methods are for every process to call.
+
+    What is written is a copy of each process's tensors in its main memory. It is written by a thread, and by an
+    exchange among the processes that is not the training's. A process that is killed meanwhile leaves the checkpoint
+    before.
+    """
+
+    def __init__(
+        self, run: Path, parallel: Parallel, room: Room = Room(), pinned: bool = True, exchange: Parallel | None = None
+    ) -> None:
+        """pinned: copies lie in page-locked memory, where a GPU writes by itself. exchange: by which the processes
+        write; None: one of their own."""
+        self.run, self.room, self.device = run, room, parallel.device
+        self.parallel = exchange or parallel.beside()
+        self.begun = -1  # the step of the last checkpoint
+        self.stager = DefaultStager(StagingOptions(pinned and self.device.type == "cuda", False, False, False))
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    def begin(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Begin to write the checkpoint of `step` finished steps; returns as soon as the tensors have been copied.
+
+        Waits for the one before, and raises what `finish` does. Where there is no room for a copy, it waits for the
+        writing.
+        """
+        self.finish()
+        self.begun = step
+        written: Any = tensors
+        with contextlib.suppress(MemoryError, RuntimeError):
+            written = self.stager.stage(tensors)
+        self.thread = threading.Thread(target=self._write, args=(step, written, state), name="checkpoint", daemon=True)
+        self.thread.start()
+        if written is tensors:
+            self.finish()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)  # of a new thread it is the first one
+            coming = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            self.parallel.on_main(lambda: self.room.prune(self.run, max(1, self.room.last - 1), coming))
+            save(self.run, step, tensors, state, self.parallel)
+            self.parallel.on_main(lambda: self.room.prune(self.run))
+        except BaseException as error:  # raised where the run can be told
+            self.error = error
+
+    @property
+    def failed(self) -> bool:
+        """Whether `finish` would raise at once; for this process alone to ask."""
+        return self.error is not None
+
+    def finish(self) -> None:
+        """Wait for what is being written. Raises NotWritten where it cannot be, on every process."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def abandon(self) -> None:
+        """What is being written is lost, as a process is gone that had a part in it."""
+        if self.thread is not None:
+            self.thread.join(_GIVE_UP)  # to see so takes it a moment, or for ever
+
+    def close(self) -> None:
+        """Wait for what is being written where something else ends the run; what is wrong with it is said."""
+        try:
+            self.finish()
+        except EditError as error:
+            if self.parallel.is_main:
+                say(str(error))
 
 
 def digests(folder: Path, parallel: Parallel) -> dict[str, str]:

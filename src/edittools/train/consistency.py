@@ -1,4 +1,4 @@
-"""The consistency loss [SPEC T8, FireRed eq. 6-8]: who was edited still looks like themselves to a frozen encoder.
+"""The consistency loss (FireRed, equations 6-8): who was edited still looks like themselves to a frozen encoder.
 
 φ is a face-recognition network or any vision model, T_i an aligned face by the landmarks of the ground truth, or the
 box of an object; both are the same for the guess and for the truth.
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from edittools.encoders.embedders import arcface
 from edittools.errors import EditError, UsageError
-from edittools.models.embedders import arcface
-from edittools.models.systems.base import System
-from edittools.models.weights import find_weights, read_config
-from edittools.train.rows import Row, Rows
+from edittools.nets.base import EditModel
+from edittools.train.rows import Rows, TrainRow
+from edittools.weights.lookup import find_weights, read_config
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -35,15 +35,15 @@ def weight(eta: float, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Face:
-    """Five landmarks of a face, as shares of the picture's width and height: left eye, right eye, nose, left and right
+    """Five landmarks of a face, as shares of the image's width and height: left eye, right eye, nose, left and right
     corner of the mouth, as one sees them."""
 
     landmarks: tuple[tuple[float, float], ...]
 
 
 class FrozenEncoder:
-    """φ: an ArcFace network, or any vision model of transformers that has one vector or a row of states per picture
-    (DINOv2, CLIP, SigLIP). Differentiable with respect to the picture."""
+    """φ: an ArcFace network, or any vision model of transformers that has one vector or a row of states per image
+    (DINOv2, CLIP, SigLIP). Differentiable with respect to the image."""
 
     def __init__(self, model: Any, mean: list[float], std: list[float], side: int, faces_only: bool = False) -> None:
         """faces_only: nothing but an aligned face means anything to it."""
@@ -78,11 +78,11 @@ class FrozenEncoder:
         if self.faces_only and not any(rows[k].faces for k in range(len(rows))):
             raise UsageError("`consistency`: no row has `faces`, and the encoder recognises nothing else")
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """pictures (1, 3, H, W) in [-1, 1] -> one unit vector (1, D), in float32 at least."""
-        if pictures.shape[-2:] != (self.side, self.side):
-            pictures = F.interpolate(pictures, (self.side, self.side), mode="bicubic", antialias=True)
-        seen = ((pictures + 1) / 2 - self.mean.to(pictures)) / self.std.to(pictures)
+    def __call__(self, images: Tensor) -> Tensor:
+        """images (1, 3, H, W) in [-1, 1] -> one unit vector (1, D), in float32 at least."""
+        if images.shape[-2:] != (self.side, self.side):
+            images = F.interpolate(images, (self.side, self.side), mode="bicubic", antialias=True)
+        seen = ((images + 1) / 2 - self.mean.to(images)) / self.std.to(images)
         if self.faces_only:
             vector = self.model(seen.to(next(self.model.parameters()).dtype))
         else:
@@ -92,11 +92,11 @@ class FrozenEncoder:
         return F.normalize(vector.to(torch.promote_types(vector.dtype, torch.float32)), dim=-1)
 
 
-def regions(row: Row, box: Box, encoder: FrozenEncoder) -> list[Box | Face]:
+def regions(row: TrainRow, box: Box, encoder: FrozenEncoder) -> list[Box | Face]:
     """What of a row's target is compared: its faces, else its objects, within the part of it that is shown.
 
     box     that part, as shares of the target
-    A face that is cut is left out. Without any region the whole picture is compared, unless the encoder knows faces
+    A face that is cut is left out. Without any region the whole image is compared, unless the encoder knows faces
     only.
     """
     left, top, right, bottom = box
@@ -130,7 +130,7 @@ def latent_crop(x: Tensor, box: Box) -> Tensor:
     return x[..., top:bottom, left:right]
 
 
-def face_crop(system: System, latents: Tensor, face: Face, side: int) -> Tensor:
+def face_crop(edit_model: EditModel, latents: Tensor, face: Face, side: int) -> Tensor:
     """The aligned face (1, 3, side, side) of latents (1, C, h, w), differentiable.
 
     Only what is around the face is decoded.
@@ -141,13 +141,13 @@ def face_crop(system: System, latents: Tensor, face: Face, side: int) -> Tensor:
     ends = np.array([[x, y, 1.0] for x in (0, arcface.SIDE) for y in (0, arcface.SIDE)]) @ inverse.T
     left, top = np.clip(np.floor(ends.min(0)) - MARGIN, 0, [width - 1, height - 1]).astype(int).tolist()
     right, bottom = np.clip(np.ceil(ends.max(0)) + MARGIN, 1, [width, height]).astype(int).tolist()
-    pictures = system.pictures(latents[..., top:bottom, left:right])
-    factor = pictures.shape[-1] / (right - left)
-    return arcface.align(pictures, (points - [left, top]) * factor, side)
+    images = edit_model.images(latents[..., top:bottom, left:right])
+    factor = images.shape[-1] / (right - left)
+    return arcface.align(images, (points - [left, top]) * factor, side)
 
 
 def loss(
-    system: System, encoder: FrozenEncoder, guess: Tensor, truth: Tensor, t: Tensor,
+    edit_model: EditModel, encoder: FrozenEncoder, guess: Tensor, truth: Tensor, t: Tensor,
     regions: Sequence[Sequence[Box | Face]], eta: float,
 ) -> Tensor:  # fmt: skip
     """λ(σ) (1/N) Σ_i (1 - cos(φ(T_i x̂_0), φ(T_i x_0))) of every row, (B,), in float32 at least   [FireRed eq. 7, 8].
@@ -160,8 +160,8 @@ def loss(
 
     def seen(latents: Tensor, region: Box | Face) -> Tensor:
         if isinstance(region, Face):
-            return face_crop(system, latents, region, encoder.side)
-        return system.pictures(latent_crop(latents, region))
+            return face_crop(edit_model, latents, region, encoder.side)
+        return edit_model.images(latent_crop(latents, region))
 
     scale = weight(eta, t)
     rows = []

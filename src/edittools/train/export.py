@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edittools.models.lora import save_adapters, split_parameter, trained_adapters
-from edittools.models.systems.base import Part, System
-from edittools.models.weights import link
+from edittools.nets.base import EditModel, NetworkPart
+from edittools.nets.lora import save_adapters, split_parameter, trained_adapters
 from edittools.train.checkpoint import sync, temporary_folder
 from edittools.train.parallel import Parallel, full
+from edittools.weights.lookup import link
 
 FILE_BYTES = 5 * 10**9  # of one safetensors file, as diffusers has it
 
 
 def save_model(
-    system: System,
+    edit_model: EditModel,
     network: nn.Module,
     average: dict[str, Tensor],
     out: Path,
@@ -35,9 +35,9 @@ def save_model(
 ) -> None:
     """Write every part of the network and link the frozen ones beside them; every process calls it.
 
-    network   the module that holds the parameters, sharded or not, under the names of system.network
+    network   the module that holds the parameters, sharded or not, under the names of architecture.network
     average   what replaces parameters, by name
-    frozen    where the frozen parts lie; None: where the system has them from
+    frozen    where the frozen parts lie; None: where the architecture has them from
 
     Raises EditError where a part cannot be written; what was there before is still there.
     """
@@ -45,22 +45,22 @@ def save_model(
     tensors |= {name: b for name, b in network.named_buffers() if name in network.state_dict()}
     adapters = {name: tensor for name, tensor in tensors.items() if split_parameter(name)[1]}
     if adapters:
-        _write_adapters(system, adapters, out, parallel)
+        _write_adapters(edit_model, adapters, out, parallel)
         return
-    for name, part in system.parts().items():
+    for name, part in edit_model.parts().items():
         chosen = {key.removeprefix(part.prefix): t for key, t in tensors.items() if key.startswith(part.prefix)}
         _write_part(chosen, part, out / name, parallel, dtype)
-    parallel.on_main(lambda: _describe(system, out))
-    parallel.on_main(lambda: link_parts(system.frozen_parts() if frozen is None else frozen, out))
+    parallel.on_main(lambda: _describe(edit_model, out))
+    parallel.on_main(lambda: link_parts(edit_model.frozen_parts() if frozen is None else frozen, out))
 
 
-def _describe(system: System, out: Path) -> None:
-    if system.described():
-        (out / "edit.json").write_text(json.dumps(system.described(), indent=2) + "\n")
+def _describe(edit_model: EditModel, out: Path) -> None:
+    if edit_model.described():
+        (out / "edit.json").write_text(json.dumps(edit_model.described(), indent=2) + "\n")
 
 
 def keep_model(
-    system: System,
+    edit_model: EditModel,
     network: nn.Module,
     average: dict[str, Tensor],
     out: Path,
@@ -70,12 +70,12 @@ def keep_model(
 ) -> None:
     """Keep the model of a step as the run folder `out/@STEP`, finished as `end` says; see save_model()."""
     folder = kept_folder(out, step)
-    adapters = system.adapters is not None
-    frozen = {} if adapters else system.frozen_parts()
+    adapters = edit_model.adapters is not None
+    frozen = {} if adapters else edit_model.frozen_parts()
     parallel.on_main(lambda: link_parts(frozen, out))  # once, should they have to be copied
     frozen = {name: out / name for name in frozen if (out / name).exists()}
     with temporary_folder(folder, parallel, "the model") as temporary:
-        save_model(system, network, average, temporary, parallel, frozen=frozen)
+        save_model(edit_model, network, average, temporary, parallel, frozen=frozen)
         parallel.on_main(lambda: _finish_kept(out, temporary, end))
 
 
@@ -108,7 +108,9 @@ def link_parts(parts: Mapping[str, Path], out: Path) -> None:
             link(path, out / name)
 
 
-def _write_part(tensors: dict[str, Tensor], part: Part, folder: Path, parallel: Parallel, dtype: torch.dtype) -> None:
+def _write_part(
+    tensors: dict[str, Tensor], part: NetworkPart, folder: Path, parallel: Parallel, dtype: torch.dtype
+) -> None:
     files, total = _files(tensors, part.stem, dtype)
     texts = {"config.json": json.dumps(_plain(part.config), indent=2, sort_keys=True) + "\n", **part.files}
     if len(files) > 1:
@@ -127,7 +129,7 @@ def _write_part(tensors: dict[str, Tensor], part: Part, folder: Path, parallel: 
 
 
 def _files(tensors: dict[str, Tensor], stem: str, dtype: torch.dtype) -> tuple[dict[str, list[str]], int]:
-    """Which tensors go into which file, and the bytes of all."""
+    """Assign tensors to files; also returns the bytes of all."""
     size = torch.finfo(dtype).bits // 8
     groups: list[list[str]] = [[]]
     used = total = 0
@@ -143,20 +145,20 @@ def _files(tensors: dict[str, Tensor], stem: str, dtype: torch.dtype) -> tuple[d
     return {f"{stem}-{k:05d}-of-{len(groups):05d}.safetensors": names for k, names in enumerate(groups, 1)}, total
 
 
-def _write_adapters(system: System, tensors: dict[str, Tensor], out: Path, parallel: Parallel) -> None:
+def _write_adapters(edit_model: EditModel, tensors: dict[str, Tensor], out: Path, parallel: Parallel) -> None:
     """One file, in the spelling that was asked for."""
     held = {}
     for name, tensor in tensors.items():
         value = full(tensor)
         if parallel.is_main:
             held[name.removeprefix("transformer.")] = value.cpu()
-    network: Any = system.network
+    network: Any = edit_model.network
 
     def save(folder: Path) -> None:
-        assert system.adapters is not None
-        dtype = getattr(torch, system.adapters.dtype)
+        assert edit_model.adapters is not None
+        dtype = getattr(torch, edit_model.adapters.dtype)
         found = trained_adapters(network.transformer, held)
-        save_adapters(found, network.transformer, folder, system.adapters.format, dtype)
+        save_adapters(found, network.transformer, folder, edit_model.adapters.format, dtype)
 
     with temporary_folder(out / ".lora", parallel, "the adapters") as temporary:
         parallel.on_main(lambda: save(temporary))

@@ -1,20 +1,24 @@
-"""What the frozen encoders say about the pictures and texts of rows: computed on the way, or stored beforehand.
+"""What the frozen encoders say about the images and texts of rows: computed on the way, or stored beforehand.
 
 A store is a folder of safetensors files, each whole as soon as it has its name; they are read by mapping them into
-memory. A key says all that its value depends on: the pictures by the hash of their bytes, the shape, the text, the
+memory. A key says all that its value depends on: the images by the hash of their bytes, the shape, the text, the
 encoders' weights and libraries. Several processes may add to one store, and one that covers a part is completed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +26,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from edittools.errors import EditError, RowError
-from edittools.models.pictures import Box, crop_box, fit, to_tensor
-from edittools.models.shapes import Shape
-from edittools.models.systems.base import Conditions, System
-from edittools.stream import images
-from edittools.train.plan import Sample, crops
+from edittools.errors import EditError, RowError, UsageError
+from edittools.nets.base import Conditioning, EditModel
+from edittools.nets.batched import PIXELS_AT_ONCE
+from edittools.nets.images import Box, crop_box, fit, to_tensor
+from edittools.nets.shapes import Shape
+from edittools.stream import codec
+from edittools.train.bucket_sampler import TrainSample, crops
+from edittools.train.mapped import Contents, MappedTable, digest
 from edittools.train.rejects import Rejects, Unusable
-from edittools.train.rows import TARGET, Row, Rows
+from edittools.train.rows import REJECTED, TARGET, Rows, TrainRow
 
 _TYPES = {
     "F32": torch.float32,
@@ -38,6 +44,7 @@ _TYPES = {
     "I64": torch.int64,
     "BOOL": torch.bool,
 }
+_STORED = re.compile(r"[0-9a-f]{32}\.(safetensors|parquet|jsonl)")  # names of a store's files, see _key()
 _FILE_BYTES = 512 << 20  # a writer starts another file above this
 _KEPT_BYTES = 1 << 30  # of features that are computed on the way
 
@@ -48,123 +55,238 @@ class Features:
 
     target: Tensor  # latents (C, h, w)
     references: list[Tensor]
-    conditions: Conditions
+    conditioning: Conditioning
+    rejected: Tensor | None = None  # of a preference pair, like target
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture of a row as a sample has it."""
+class ShownImage:
+    """An image of a row as a sample has it."""
 
     which: int
     shape: Shape
     box: Box
 
 
-def shows(row: Row, sample: Sample) -> list[Shown]:
+def shows(row: TrainRow, sample: TrainSample) -> list[ShownImage]:
     """The target and the references of a sample."""
     which = (TARGET, *sample.references)
-    return [Shown(*each) for each in zip(which, sample.shapes, crops(row, sample))]
+    return [ShownImage(*each) for each in zip(which, sample.shapes, crops(row, sample))]
 
 
-def placed(pictures: list[Shown]) -> Conditions:
-    """{"crops": (1 + R, 4)}: which parts of their pictures the target and the references are."""
-    return {"crops": torch.tensor([shown.box for shown in pictures])}
+def worse(row: TrainRow, sample: TrainSample) -> list[ShownImage]:
+    """The rejected image of a preference pair, cut as its target is; none of another row."""
+    return [ShownImage(REJECTED, sample.shapes[0], crops(row, sample)[0])] if row.rejected else []
 
 
-def picture_size(row: Row, which: int) -> tuple[int, int]:
+def placed(images: list[ShownImage]) -> Conditioning:
+    """{"crops": (1 + R, 4)}: which parts of their images the target and the references are."""
+    return {"crops": torch.tensor([shown.box for shown in images])}
+
+
+def image_size(row: TrainRow, which: int) -> tuple[int, int]:
+    if which == REJECTED:
+        assert row.rejected is not None
+        return row.rejected
     return row.target if which == TARGET else row.sources[which]
 
 
 ENCODING = threading.Lock()  # encoders hold what they are at while they work
+TEXTS_AT_ONCE = 8  # rows whose text, and images for it, an encoder sees together
+Encoded = dict[Any, Conditioning | Unusable]  # by what was to be encoded
+Cuts = dict[tuple[int, ShownImage], np.ndarray]  # references as they are cut, uint8 (h, w, 3), by their row
 
 
 class Encoder:
-    """Computes features from a row's pictures and text; keeps them while they fit into 1 GiB.
+    """Computes features from rows' images and texts; keeps them while they fit into 1 GiB.
 
-    Several threads may ask: they read and cut pictures at once, and encode one after the other.
+    Several threads may ask: they read and cut images at once, and encode one after the other. On a GPU that is in a
+    stream of its own, beside the network's steps.
     """
 
-    def __init__(self, system: System, rows: Rows) -> None:
-        self.system, self.rows = system, rows
-        self._kept: dict[object, Conditions] = {}
+    def __init__(
+        self, edit_model: EditModel, rows: Rows, references: bool = True, device: torch.device | None = None
+    ) -> None:
+        """references: make their latents."""
+        self.edit_model, self.rows, self.references = edit_model, rows, references
+        self.stream: torch.cuda.Stream | None = None
+        if device is not None and device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)
+            # The weights have been brought by the stream of now; later nothing is shared, for what is encoded leaves
+            # by way of the main memory.
+            self.stream.wait_stream(torch.cuda.current_stream(device))
+        self._kept: dict[object, Conditioning] = {}
         self._size = 0
 
-    def latents(self, row: int, shown: Shown) -> Tensor:
-        def compute() -> Conditions:
-            picture = to_tensor(self._cut(row, shown))[None]
-            with ENCODING:
-                return {"latents": self.system.latents(picture)[0]}
-
-        return self._once((row, shown), compute)["latents"]
-
-    def _cut(self, row: int, shown: Shown) -> np.ndarray:
-        picture = self.rows.picture(row, shown.which, shown.shape)
-        return fit(picture, *shown.shape, shown.box, picture_size(self.rows[row], shown.which))
-
-    def conditions(self, sample: Sample) -> Conditions:
-        """The encoders see the references as they are cut for the network."""
-
-        def compute() -> Conditions:
-            cut = [self._cut(sample.row, shown) for shown in shows(self.rows[sample.row], sample)[1:]]
-            try:
-                with ENCODING:
-                    return self.system.conditions(cut, sample.text)
-            except RowError as error:
-                raise Unusable(self.rows[sample.row].id, error) from error
-
-        return self._once(sample, compute)
-
-    def _once(self, key: object, compute: Callable[[], Conditions]) -> Conditions:
-        found = self._kept.get(key)
-        if found is None:
-            found = {name: value.cpu() for name, value in compute().items()}
-            size = sum(value.nbytes for value in found.values())
-            if self._size + size <= _KEPT_BYTES:
-                self._kept[key] = found
-                self._size += size
+    def __call__(self, sample: TrainSample) -> Features:
+        """Raises Unusable."""
+        found = self.several([sample])[sample]
+        if isinstance(found, Unusable):
+            raise found
         return found
 
-    def __call__(self, sample: Sample) -> Features:
-        pictures = shows(self.rows[sample.row], sample)
-        target, *references = (self.latents(sample.row, shown) for shown in pictures)
-        return Features(target, references, self.conditions(sample) | placed(pictures))
+    def several(self, samples: Iterable[TrainSample]) -> dict[TrainSample, Features | Unusable]:
+        """The features of samples, images of one shape and texts encoded together; or why there are none."""
+        crops = {sample: shows(self.rows[sample.row], sample) for sample in dict.fromkeys(samples)}
+        shown = {sample: parts if self.references else parts[:1] for sample, parts in crops.items()}
+        pairs = {sample: worse(self.rows[sample.row], sample) for sample in crops}
+        every = ((sample.row, each) for sample in crops for each in (*shown[sample], *pairs[sample]))
+        cuts: Cuts = {}
+        latents = self.latents(every, cuts)
+        result: dict[TrainSample, Features | Unusable] = {}
+        good = []
+        for sample, images in shown.items():
+            failed = [v for each in (*images, *pairs[sample]) if isinstance(v := latents[sample.row, each], Unusable)]
+            if failed:
+                result[sample] = failed[0]
+            else:
+                good.append(sample)
+        for sample, said in self.conditioning(good, cuts).items():
+            if isinstance(said, Unusable):
+                result[sample] = said
+                continue
+            target, *references = (latents[sample.row, each]["latents"] for each in shown[sample])  # type: ignore[index]
+            rejected = next((latents[sample.row, each]["latents"] for each in pairs[sample]), None)  # type: ignore[index]
+            result[sample] = Features(target, references, said | placed(crops[sample]), rejected)
+        return result
+
+    def latents(self, images: Iterable[tuple[int, ShownImage]], cuts: Cuts | None = None) -> Encoded:
+        """{"latents": (C, h, w)} of every image, by row and what of it is shown. References are added to `cuts`."""
+        result, missing = self._known(images)
+        shapes: dict[Shape, list[tuple[int, ShownImage]]] = defaultdict(list)
+        for key in missing:
+            shapes[key[1].shape].append(key)
+        for (height, width), keys in shapes.items():
+            for few in _pieces(keys, PIXELS_AT_ONCE // (height * width)):
+                cut: dict[Any, Tensor] = {}
+                for key in few:
+                    try:
+                        cut[key] = to_tensor(self._cut(key[0], key[1], cuts))
+                    except Unusable as error:
+                        result[key] = error
+                if cut:
+                    with self._encoding():
+                        made = self.edit_model.latents(torch.stack(list(cut.values())))
+                        found = [{"latents": of_one.to("cpu", copy=True)} for of_one in made]
+                    result |= {key: self._keep(key, each) for key, each in zip(cut, found)}
+        return result
+
+    def conditioning(self, samples: Iterable[TrainSample], cuts: Cuts | None = None) -> Encoded:
+        """What the encoders say of every sample's text, and of its references as they are cut for the network, if they
+        look at these. `cuts` are those that are decoded already."""
+        result, missing = self._known(samples)
+        for few in _pieces(missing, TEXTS_AT_ONCE):
+            asked: dict[Any, tuple[list[np.ndarray], str]] = {}
+            for sample in few:
+                try:
+                    seen = shows(self.rows[sample.row], sample)[1:] if self.edit_model.conditions_see_references else []
+                    asked[sample] = [self._cut(sample.row, shown, cuts) for shown in seen], sample.text
+                except Unusable as error:
+                    result[sample] = error
+            for sample, said in self._said(asked).items():
+                result[sample] = said if isinstance(said, Unusable) else self._keep(sample, said)
+        return result
+
+    def _said(self, asked: dict[Any, tuple[list[np.ndarray], str]]) -> Encoded:
+        if not asked:
+            return {}
+        try:
+            with self._encoding():
+                every = self.edit_model.conditioning_of(list(asked.values()))
+                # copies: none holds on to a batch
+                return {k: {n: v.to("cpu", copy=True) for n, v in said.items()} for k, said in zip(asked, every)}
+        except RowError as error:
+            if len(asked) == 1:
+                (sample,) = asked
+                unusable = Unusable(self.rows[sample.row].id, error)
+                unusable.__cause__ = error
+                return {sample: unusable}
+        # one of them cannot be encoded: which?
+        return {k: v for key, row in asked.items() for k, v in self._said({key: row}).items()}
+
+    @contextlib.contextmanager
+    def _encoding(self) -> Iterator[None]:
+        with ENCODING, torch.cuda.stream(self.stream):  # type: ignore[arg-type]  # None: no other
+            yield
+
+    def _cut(self, row: int, shown: ShownImage, cuts: Cuts | None = None) -> np.ndarray:
+        known = cuts.get((row, shown)) if cuts is not None else None
+        if known is None:
+            image = self.rows.image(row, shown.which, shown.shape)
+            known = fit(image, *shown.shape, shown.box, image_size(self.rows[row], shown.which))
+            if cuts is not None and shown.which >= 0 and self.edit_model.conditions_see_references:
+                cuts[row, shown] = known
+        return known
+
+    def _known(self, keys: Iterable[Any]) -> tuple[Encoded, list[Any]]:
+        """Values that are known already, and the keys that are not."""
+        every = dict.fromkeys(keys)
+        found: Encoded = {key: self._kept[key] for key in every if key in self._kept}
+        return found, [key for key in every if key not in found]
+
+    def _keep(self, key: object, found: Conditioning) -> Conditioning:
+        size = sum(value.nbytes for value in found.values())
+        if self._size + size <= _KEPT_BYTES:
+            self._kept[key] = found
+            self._size += size
+        return found
+
+
+def _pieces(items: list[Any], most: int) -> Iterator[list[Any]]:
+    step = max(1, most)
+    for start in range(0, len(items), step):
+        yield items[start : start + step]
 
 
 # What is made of the same file changes with the way it is decoded.
-_LATENTS, _CONDITIONS = (f"{kind} {images.VERSION}" for kind in ("latents", "conditions"))
+_LATENTS, _CONDITIONING = (f"{kind} {codec.VERSION}" for kind in ("latents", "conditions"))
 
 
 class Keys:
     """The keys of a sample's features."""
 
-    def __init__(self, encoding: dict[str, str], rows: Rows, contents: dict[str, str], dtype: str = "") -> None:
-        """encoding: see System.encoding(). contents: the content hash of pictures by their place, as a store remembers
-        them. dtype: of the encoders, and of what they make as it is stored."""
+    def __init__(
+        self, encoding: dict[str, str], rows: Rows, contents: dict[str, str], dtype: str = "", references: bool = True
+    ) -> None:
+        """encoding: see EditModel.encoding(). contents: the content hash of images by their place, as a store remembers
+        them. dtype: of the encoders, and of what they make as it is stored. references: their latents are wanted."""
+        self.references = references
         self.encoding = {name: f"{value}, {dtype}" for name, value in encoding.items()}
         self.rows, self.contents = rows, contents
 
     def content(self, row: int, which: int) -> str:
         place = self.rows.place(row, which)
-        if place not in self.contents:
-            self.contents[place] = self.rows.content(row, which)
-        return self.contents[place]
+        try:
+            return self.contents[place]
+        except KeyError:
+            found = self.contents[place] = self.rows.content(row, which)
+            return found
 
-    def latents(self, row: int, shown: Shown) -> str:
-        return _key(_LATENTS, self.encoding["latents"], *self._picture(row, shown))
+    def latents(self, row: int, shown: ShownImage) -> str:
+        return _key(_LATENTS, self.encoding["latents"], *self._image(row, shown))
 
-    def conditions(self, sample: Sample) -> str:
-        pictures = [" ".join(self._picture(sample.row, shown)) for shown in shows(self.rows[sample.row], sample)[1:]]
-        return _key(_CONDITIONS, self.encoding["conditions"], *pictures, sample.text)
+    def conditioning(self, sample: TrainSample) -> str:
+        images = [" ".join(self._image(sample.row, shown)) for shown in shows(self.rows[sample.row], sample)[1:]]
+        return _key(_CONDITIONING, self.encoding["conditions"], *images, sample.text)
 
-    def _picture(self, row: int, shown: Shown) -> list[str]:
+    def _image(self, row: int, shown: ShownImage) -> list[str]:
         named = [self.content(row, shown.which), *map(str, shown.shape)]
-        size = picture_size(self.rows[row], shown.which)
+        size = image_size(self.rows[row], shown.which)
         # the middle of it needs no name: its size and the shape say it
         return named if shown.box == crop_box(*size, *shown.shape) else [*named, *map(repr, shown.box)]
 
-    def all(self, sample: Sample) -> list[str]:
-        pictures = shows(self.rows[sample.row], sample)
-        return [self.conditions(sample), *(self.latents(sample.row, shown) for shown in pictures)]
+    def all(self, sample: TrainSample) -> list[str]:
+        return [self.conditioning(sample), *self.images(sample)]
+
+    def images(self, sample: TrainSample) -> list[str]:
+        """Keys of a sample's latents: the target's, then those of its references."""
+        return [self.latents(sample.row, shown) for shown in self.shown(sample)]
+
+    def shown(self, sample: TrainSample) -> list[ShownImage]:
+        """The images whose latents are wanted: the target, the references, the rejected one of a pair."""
+        row = self.rows[sample.row]
+        images = shows(row, sample)
+        return [*(images if self.references else images[:1]), *worse(row, sample)]
 
 
 def _key(*parts: str) -> str:
@@ -173,30 +295,46 @@ def _key(*parts: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-class Store:
-    """A folder of features, by key."""
+_ENTRY = np.dtype([("file", np.uint32), ("form", np.uint32), ("start", np.uint64)])
+
+
+class FeatureStore:
+    """A folder of features, by key; of each entry it keeps 32 bytes in mapped files."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.entries: dict[str, list[tuple[str, int, str, tuple[int, ...], int, int]]] = {}
-        self.contents: dict[str, str] = {}
+        self.entries = MappedTable(_ENTRY)
+        self.forms: dict[tuple[str, str, tuple[int, ...]], int] = {}  # (part, dtype, shape) -> their number
+        self.contents = Contents()
         self.rejected: dict[str, str] = {}  # rows that have no features, by id: why
+        self._paths: list[Path] = []  # of the files of tensors, by number
         self._maps: list[np.ndarray] = []
+        self._parts: list[tuple[str, str, tuple[int, ...]]] = []  # the forms, by number
         self._files: set[str] = set()
         self.refresh()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _maps=[_map(path) for path in state["_paths"]])
+
     def refresh(self) -> None:
         """Take in what other processes have added."""
+        entries: list[tuple[np.ndarray, np.ndarray]] = []
+        places: list[str] = []
+        contents: list[str] = []
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             # what another process is writing has a name that begins with a dot
             if path.name.startswith(".") or path.name in self._files:
                 continue
             try:
                 if path.suffix == ".safetensors":
-                    self._open(path)
+                    entries.append(self._open(path))
                 elif path.suffix == ".parquet":
                     table = pq.read_table(path, columns=["place", "content"])
-                    self.contents.update(zip(table["place"].to_pylist(), table["content"].to_pylist()))
+                    places += table["place"].to_pylist()
+                    contents += table["content"].to_pylist()
                 elif path.suffix == ".jsonl":
                     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
                     self.rejected.update((row["id"], row["reason"]) for row in rows)
@@ -205,50 +343,75 @@ class Store:
                     f"{path}: damaged features: {error}", hint="remove the file and precompute again"
                 ) from error
             self._files.add(path.name)
+        if entries:
+            self.entries.add(*(np.concatenate(parts) for parts in zip(*entries)))
+        if places:
+            self.contents.learn(places, contents)
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Map a file; returns its entries' digests and themselves."""
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= size - 8:
                 raise ValueError("the header is cut off")
             header = json.loads(file.read(length))
-        found = []
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
+        header.pop("__metadata__", None)
+        digests, found = np.empty(len(header), "S16"), np.empty(len(header), _ENTRY)
+        for number, (name, entry) in enumerate(header.items()):
             (start, end), kind, shape = entry["data_offsets"], entry["dtype"], tuple(entry["shape"])
             if end > size - 8 - length:
                 raise ValueError("the data is cut off")
             if kind not in _TYPES or end - start != math.prod(shape) * _TYPES[kind].itemsize:
                 raise ValueError(f"{name} is no tensor that is stored here")
-            found.append((name, kind, shape, 8 + length + start, 8 + length + end))
-        self._maps.append(np.asarray(np.memmap(path, np.uint8, "r")))
-        for name, kind, shape, start, end in found:
             key, _, part = name.partition("/")
-            self.entries.setdefault(key, []).append((part, len(self._maps) - 1, kind, shape, start, end))
+            form = self.forms.setdefault((part, kind, shape), len(self.forms))
+            digests[number], found[number] = digest(key), (len(self._maps), form, 8 + length + start)
+        self._paths.append(path)
+        self._maps.append(_map(path))
+        self._parts = list(self.forms)
+        return digests, found
 
     def __contains__(self, key: str) -> bool:
-        return key in self.entries
+        return len(self.entries.find(digest(key))) > 0
 
     def length(self, key: str) -> int:
         """Tokens of the states of a key, as the files' headers say; 0 if it has none."""
-        return next((shape[0] for part, _, _, shape, _, _ in self.entries[key] if part == "states"), 0)
+        found = (self._parts[entry["form"]] for entry in self.entries.find(digest(key)))
+        return next((shape[0] for part, _, shape in found if part == "states"), 0)
 
-    def get(self, key: str) -> Conditions:
+    def get(self, key: str) -> Conditioning:
         """The tensors of a key by name, as views of the mapped file: do not write to them."""
         found = {}
-        for part, number, kind, shape, start, end in self.entries[key]:
-            dtype = _TYPES[kind]
-            if start == end:
+        for number, form, start in self.entries.find(digest(key)).tolist():
+            part, kind, shape = self._parts[form]
+            dtype, count = _TYPES[kind], math.prod(shape)
+            if not count:
                 found[part] = torch.empty(shape, dtype=dtype)
                 continue
-            count = (end - start) // dtype.itemsize
             found[part] = torch.frombuffer(self._maps[number], dtype=dtype, count=count, offset=start).view(shape)
+        if not found:
+            raise KeyError(key)
         return found
 
 
-class Writer:
+def _map(path: Path) -> np.ndarray:
+    return np.asarray(np.memmap(path, np.uint8, "r"))
+
+
+def check_store(folder: str | Path) -> None:
+    """Raises UsageError for a place where features cannot be stored: a file, or a folder of something else."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="name another one")
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not path.name.startswith(".") and not _STORED.fullmatch(path.name):
+            raise UsageError(
+                f"{folder} is not empty and no folder of features: {path.name}", hint="name another folder with -o"
+            )
+
+
+class FeatureWriter:
     """Adds features to a store's folder; a file gets its name when it is whole."""
 
     def __init__(self, folder: str | Path, dtype: torch.dtype) -> None:
@@ -257,7 +420,7 @@ class Writer:
         self.held: dict[str, Tensor] = {}
         self.size = 0
 
-    def add(self, key: str, values: Conditions) -> None:
+    def add(self, key: str, values: Conditioning) -> None:
         for name, value in values.items():
             kept = value.detach().cpu()
             kept = kept.to(self.dtype) if kept.is_floating_point() and name != "ids" else kept
@@ -279,7 +442,7 @@ class Writer:
         self.held, self.size = {}, 0
 
     def remember(self, contents: dict[str, str]) -> None:
-        """Store the content hashes of pictures by their place."""
+        """Store the content hashes of images by their place."""
         if not contents:
             return
         places = sorted(contents)
@@ -287,7 +450,6 @@ class Writer:
         temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         pq.write_table(pa.table({"place": places, "content": [contents[p] for p in places]}), temporary)
         _rename(temporary, path)
-
 
     def reject(self, reasons: dict[str, str]) -> None:
         """Store which rows have no features, and why."""
@@ -313,14 +475,14 @@ def _rename(temporary: Path, path: Path) -> None:
 class Stored:
     """Reads features from a store."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: FeatureStore, keys: Keys) -> None:
         self.store, self.keys = store, keys
 
-    def check(self, samples: Iterable[Sample]) -> None:
+    def check(self, samples: Iterable[TrainSample]) -> None:
         """Raises EditError if any feature of these samples is missing, but of rows that could not be encoded."""
         total, missing = 0, 0
         for sample in samples:
-            if self.keys.rows[sample.row].id in self.store.rejected:
+            if self._rejected(sample):
                 continue
             keys = self.keys.all(sample)
             total += len(keys)
@@ -331,25 +493,37 @@ class Stored:
                 hint="`edit train --precompute` with the same recipe, data and --encoder-dtype completes it",
             )
 
-    def lengths(self, samples: Iterable[Sample]) -> np.ndarray:
-        """Tokens of every sample's text, (N,); zeros where the conditions are no sequence."""
-        rejected, rows = self.store.rejected, self.keys.rows
-        return np.array(
-            [0 if rows[s.row].id in rejected else self.store.length(self.keys.conditions(s)) for s in samples]
-        )
+    def lengths(self, samples: Iterable[TrainSample]) -> np.ndarray:
+        """Tokens of every sample's text, (N,); zeros where the conditioning are no sequence."""
+        return np.array([0 if self._rejected(s) else self.store.length(self.keys.conditioning(s)) for s in samples])
 
-    def __call__(self, sample: Sample) -> Features:
+    def _rejected(self, sample: TrainSample) -> bool:
+        """Could the row not be encoded? Not where its features are there: it has been mended since, or another set's
+        row of this id is what could not be."""
+        if self.keys.rows[sample.row].id not in self.store.rejected:
+            return False
+        try:
+            return any(key not in self.store for key in self.keys.all(sample))
+        except Unusable:  # its images cannot be read
+            return True
+
+    def __call__(self, sample: TrainSample) -> Features:
         row = self.keys.rows[sample.row]
-        if row.id in self.store.rejected:
+        if self._rejected(sample):
             raise Unusable(row.id, RowError(self.store.rejected[row.id]))
-        pictures = shows(row, sample)
-        keys = (self.keys.latents(sample.row, shown) for shown in pictures)
-        target, *references = (self.store.get(key)["latents"] for key in keys)
-        return Features(target, references, self.store.get(self.keys.conditions(sample)) | placed(pictures))
+        target, *references = (self.store.get(key)["latents"] for key in self.keys.images(sample))
+        rejected = references.pop() if row.rejected else None
+        said = self.store.get(self.keys.conditioning(sample)) | placed(shows(row, sample))
+        return Features(target, references, said, rejected)
 
 
 def precompute(
-    encoder: Encoder, keys: Keys, samples: list[Sample], store: Store, writer: Writer, rejects: Rejects | None = None
+    encoder: Encoder,
+    keys: Keys,
+    samples: list[TrainSample],
+    store: FeatureStore,
+    writer: FeatureWriter,
+    rejects: Rejects | None = None,
 ) -> Iterable[int]:
     """Compute what the store lacks for these samples; yields how many features each sample added.
 
@@ -378,8 +552,17 @@ def precompute(
         writer.reject(rejects.reasons)
 
 
-def wanted(encoder: Encoder, keys: Keys, sample: Sample) -> Iterator[tuple[str, Callable[[], Conditions]]]:
-    """The features of a sample: their keys, and how they are computed."""
-    for shown in shows(keys.rows[sample.row], sample):
-        yield keys.latents(sample.row, shown), lambda shown=shown: {"latents": encoder.latents(sample.row, shown)}  # type: ignore[misc]
-    yield keys.conditions(sample), lambda: encoder.conditions(sample)
+def wanted(encoder: Encoder, keys: Keys, sample: TrainSample) -> Iterator[tuple[str, Callable[[], Conditioning]]]:
+    """The features of a sample: their keys, and how they are computed, which may raise Unusable."""
+    for shown in keys.shown(sample):
+        image = sample.row, shown
+        yield keys.latents(*image), lambda image=image: _only(encoder.latents([image]))  # type: ignore[misc]
+    yield keys.conditioning(sample), lambda: _only(encoder.conditioning([sample]))
+
+
+def _only(found: Encoded) -> Conditioning:
+    """The one that was asked for: each by itself, so that its bits do not depend on what else is encoded."""
+    [made] = found.values()
+    if isinstance(made, Unusable):
+        raise made
+    return made

@@ -15,25 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from edittools.errors import EditError, UsageError
-from edittools.models.weights import read_config
+from edittools.nets import with_new_names
 from edittools.train import checkpoint
 from edittools.train.config import Recipe
 from edittools.train.log import say
+from edittools.train.rows import facts
+from edittools.weights.lookup import read_config
 
 FORMAT = "edittools run 1"
 FIXED = ("system", "model")  # what the checkpoint's tensors are of
-FREE = ("checkpoint_every", "keep_every", "keep_last", "log_every", "heldout_every", "heldout_times", "sample_every",
-        "sample_rows", "sample_ids", "sample_prompts", "checkpointing", "compile", "attention", "spike")  # fmt: skip
+FREE = ("checkpoint_every", "keep_every", "keep_last", "keep_gb", "log_every", "heldout_every", "heldout_times",
+        "sample_every", "sample_rows", "sample_ids", "sample_prompts", "checkpointing", "compile", "attention",
+        "loss_spike_factor")  # fmt: skip
 """Settings that change nothing about what is learned."""
 SKETCH = 512
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run remembers of its rows."""
+    """Facts about the rows of a run, to recognise them again."""
 
     id: str = ""
     rows: int = 0
@@ -42,8 +46,9 @@ class Data:
     @classmethod
     def of(cls, rows: Any, more: str = "") -> Data:
         """more: what else than the rows makes other batches."""
-        hashes = sorted({xxhash.xxh3_64_intdigest(rows[k].id.encode()) for k in range(len(rows))})
-        return cls(f"{rows.data_id}{more}", len(rows), tuple(hashes[:SKETCH]))
+        each = (xxhash.xxh3_64_intdigest(identity.encode()) for (identity,) in facts(rows, "id"))
+        hashes = np.unique(np.fromiter(each, np.uint64, len(rows)))
+        return cls(f"{rows.data_id}{more}", len(rows), tuple(hashes[:SKETCH].tolist()))
 
     def likeness(self, other: Data) -> float:
         """The estimated share of rows in common, |A ∩ B| / |A ∪ B|; exact for few rows [Broder 1997]."""
@@ -121,7 +126,7 @@ def _finished(
     if other := sorted({name.partition(".")[0] for name in changes(kept, recipe)} - {*FREE}):
         what = f"another `{other[0]}`"
     elif _data(kept).id != data.id:
-        what = "other data (or --cache or not)"
+        what = "other data (or --feature-dir or not)"
     else:
         return outcome(end, 0.0, 0.0, end["steps"])
     raise UsageError(
@@ -151,7 +156,10 @@ def changes(kept: dict[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     missing = dataclasses.MISSING
     defaults = {f.name: f.default for f in dataclasses.fields(Recipe) if f.default is not missing}
     defaults |= {f.name: f.default_factory() for f in dataclasses.fields(Recipe) if f.default_factory is not missing}
-    before, now = flat_settings({**defaults, **kept["recipe"]}), flat_settings(plain(dataclasses.asdict(recipe)))
+    before, now = (
+        flat_settings({**defaults, **with_new_names(kept["recipe"])}),
+        flat_settings(plain(dataclasses.asdict(recipe))),
+    )
     names = sorted(before.keys() | now.keys())
     return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
 
@@ -166,15 +174,18 @@ def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def open_run(
-    out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: bool = False, branch: Path | None = None
-) -> Outcome | None:
-    """Make the run folder, or write down what has changed. Returns and raises what `check_run` does."""
+    out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: bool = False, branch: Path | None = None,
+    held: bool = False,
+) -> Outcome | None:  # fmt: skip
+    """Make the run folder, or write down what has changed. Returns and raises what `check_run` does.
+
+    held: other trainers are kept out already; else they may come between this and the training.
+    """
     out = Path(out)
-    finished = check_run(out, recipe, data, overwrite)
-    if finished:
-        return finished
-    out.mkdir(parents=True, exist_ok=True)
-    with alone(out):
+    with contextlib.nullcontext() if held else alone(out):
+        finished = check_run(out, recipe, data, overwrite)
+        if finished:
+            return finished
         path = out / "config.json"
         if path.exists() and overwrite:
             empty(out)
@@ -246,7 +257,14 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Keep other trainers out of a run's folder while the block runs. Raises EditError where one is there."""
+    """Make a run's folder, and keep other trainers out of it while the block runs.
+
+    Raises EditError where one is there, UsageError for what is no folder.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{out} is not a folder", hint="name another one") from None
     path = out / LOCK
     while True:
         file = path.open("a+")

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from edittools.errors import UsageError, missing_extra
-from edittools.models.speed import MODULATION
+from edittools.errors import UsageError
+from edittools.nets.acceleration import MODULATION
+from edittools.train.config import OPTIMIZERS, Recipe
+from edittools.weights.quiet import open_bitsandbytes
 
 NF4_BLOCK = 64  # weights that share a scale [QLoRA, Dettmers et al. 2023, 3]
 LARGEST = {"int8": 127.0, "fp8": 448.0}  # of the stored numbers
@@ -28,10 +30,13 @@ class FrozenLinear(nn.Module):
 
     int8, fp8   w ≈ codes · scale, one scale per row: its largest |w| over the largest number
     nf4         the 16 quantiles of a normal distribution times the largest |w| of 64 weights [QLoRA 3]
+
+    Both are kept as parameters of whole numbers, the bits of what they are: FSDP2 shards parameters, and casts those
+    that are not whole numbers to the arithmetic's precision.
     """
 
-    codes: Tensor
-    scale: Tensor
+    codes: nn.Parameter
+    scale: nn.Parameter
 
     def __init__(self, linear: nn.Linear, how: str) -> None:
         super().__init__()
@@ -39,8 +44,8 @@ class FrozenLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
         codes, scale = quantize(linear.weight.detach(), how)
-        self.register_buffer("codes", codes, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
+        self.codes = nn.Parameter(codes.view(torch.uint8), requires_grad=False)
+        self.scale = nn.Parameter(scale.view(torch.int32), requires_grad=False)
 
     @property
     def weight(self) -> Tensor:
@@ -69,12 +74,9 @@ class _Product(torch.autograd.Function):
 
 
 def quantize(weight: Tensor, how: str) -> tuple[Tensor, Tensor]:
-    """A weight (out, in) as codes and float32 scales; see FrozenLinear."""
+    """A weight (out, in) as codes of 8 bits and float32 scales; see FrozenLinear."""
     if how == "nf4":
-        try:
-            import bitsandbytes  # noqa: F401  # it defines the operations
-        except ImportError:
-            raise missing_extra("bitsandbytes", "train", '`quantize = "nf4"`') from None
+        open_bitsandbytes('`quantize = "nf4"`')  # it defines the operations
         return torch.ops.bitsandbytes.quantize_4bit(weight.contiguous(), NF4_BLOCK, "nf4", torch.uint8)
     exact = weight.float()
     scale = exact.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST[how]
@@ -83,10 +85,24 @@ def quantize(weight: Tensor, how: str) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(codes: Tensor, scale: Tensor, how: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """The weight that quantize() rounded."""
+    """The weight that quantize() rounded; `codes` and `scale` are what it returned, or their bits."""
+    scale = scale.view(torch.float32)
     if how == "nf4":
         return torch.ops.bitsandbytes.dequantize_4bit(codes, scale, NF4_BLOCK, "nf4", shape, dtype)
-    return (codes.to(torch.float32) * scale).to(dtype)
+    return (codes.view(STORED[how]).to(torch.float32) * scale).to(dtype)
+
+
+def check_shared(recipe: Recipe, mode: str) -> None:
+    """Raises UsageError for what cannot be sharded over processes; known before anything is loaded."""
+    if mode not in ("fsdp", "hsdp"):
+        return
+    if recipe.block_swap:
+        raise UsageError(
+            f"recipe: `block_swap`: not with --parallel {mode}, whose devices hold a share of each block at any time",
+            hint="--parallel ddp: each device fetches whole blocks; or sharded and without it, `quantize` as well",
+        )
+    if why := OPTIMIZERS.declared("UNSHARDED")[recipe.optimizer]:
+        raise UsageError(f"`{recipe.optimizer}` {why}", hint="--parallel ddp")
 
 
 def quantize_frozen(blocks: Sequence[nn.Module], how: str, device: torch.device) -> None:

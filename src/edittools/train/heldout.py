@@ -17,66 +17,97 @@ import torch
 import xxhash
 from torch import Tensor
 
-from edittools.models.flow import interpolate
-from edittools.models.systems.base import Conditions, System
-from edittools.train import objective
+from edittools.errors import EditError
+from edittools.nets.base import Conditioning, EditModel, moved, side_by_side
+from edittools.nets.flow import interpolate
+from edittools.train import flow_matching
+from edittools.train.bucket_sampler import BucketSampler, TrainSample
 from edittools.train.config import Recipe
+from edittools.train.copies import AVERAGE, RAW, Average
 from edittools.train.features import Features
-from edittools.train.optimizers import Average
 from edittools.train.parallel import Parallel
-from edittools.train.plan import Plan, Sample
+from edittools.train.rejects import HELD_OUT, Rejects, Unusable
 from edittools.train.rows import Rows
 
-RAW, AVERAGE = "raw", "average"
 _Entry = tuple[int, str, float, float]  # row, task, t, loss
 
 
 def heldout_recipe(recipe: Recipe) -> Recipe:
-    """A recipe whose plan shows every row once, whole: nothing is dropped, shuffled, drawn by weight."""
+    """A recipe whose sampler shows every row once, whole: nothing is dropped, shuffled, drawn by weight.
+
+    Rows are pairs of a source and a target, whatever the objective learns from.
+    """
+    plain: dict[str, Any] = {} if recipe.rollouts else {"objective": "flow", "objective_settings": {}}
     return dataclasses.replace(
-        recipe, variants=1, drop_text=0.0, drop_references=0.0, shuffle_references=False, t2i_share=-1.0,
+        recipe, **plain, variants=1, caption_dropout=0.0, drop_references=0.0, shuffle_references=False, t2i_share=-1.0,
         task_weights={}, kinds={}, origins={}, balance="", resample=False, mask_weight=1.0,
     )  # fmt: skip
 
 
 @dataclass
-class _Chunk:
+class Chunk:
     """Rows that go through the network together."""
 
-    samples: list[Sample]
+    samples: list[TrainSample]
     target: Tensor
     references: list[Tensor]
-    conditions: Conditions
+    conditioning: Conditioning
 
 
 class HeldOut:
     """Rows, and the network's loss of them."""
 
     def __init__(
-        self, recipe: Recipe, rows: Rows, system: System, features: Callable[[Sample], Features]
-    ) -> None:
-        """features: of the rows' samples."""
-        self.recipe, self.rows, self.system, self.features = recipe, rows, system, features
-        self.plan = Plan(heldout_recipe(recipe), rows, system.patch, system.multiple, system.one_row)
+        self, recipe: Recipe, rows: Rows, edit_model: EditModel, features: Callable[[TrainSample], Features],
+        rejects: Rejects | None = None,
+    ) -> None:  # fmt: skip
+        """features: of the rows' samples. rejects: takes in the rows that cannot be used; see BucketSampler, too."""
+        self.recipe, self.rows, self.edit_model, self.features = recipe, rows, edit_model, features
+        self.sampler = BucketSampler(
+            heldout_recipe(recipe), rows, edit_model.patch, edit_model.multiple, edit_model.one_row, rejects
+        )
+        self.rejects = Rejects(kind=HELD_OUT) if rejects is None else rejects
+        self.rejects.rows = self.rejects.rows or len(rows)
         self.groups = list(self._groups())
 
-    def _groups(self) -> Iterator[list[Sample]]:
+    def _groups(self) -> Iterator[list[TrainSample]]:
         """Samples of equal shapes, as many as fit the budget."""
-        by_shapes: dict[Any, list[Sample]] = defaultdict(list)
-        for sample in self.plan.samples:
-            by_shapes[sample.shapes].append(sample)
+        by_shapes: dict[Any, list[TrainSample]] = defaultdict(list)
+        for sample in self.sampler.samples:
+            if self.rows[sample.row].id not in self.rejects:  # it does not fit a batch
+                by_shapes[sample.shapes].append(sample)
         for shapes, samples in by_shapes.items():
-            tokens = sum(h * w for h, w in shapes) // self.system.patch**2
-            fit = 1 if self.system.one_row else max(1, self.recipe.batch_tokens // tokens)
+            tokens = sum(h * w for h, w in shapes) // self.edit_model.patch**2
+            fit = 1 if self.edit_model.one_row else max(1, self.recipe.batch_tokens // tokens)
             yield from (samples[k : k + fit] for k in range(0, len(samples), fit))
 
-    def _chunk(self, samples: list[Sample]) -> _Chunk:
-        found = [self.features(sample) for sample in samples]
-        return _Chunk(
-            samples,
+    def _usable(self, samples: list[TrainSample]) -> list[tuple[TrainSample, Features]]:
+        """Those of the samples that can be used."""
+        made = []
+        for sample in samples:
+            if self.rows[sample.row].id in self.rejects:
+                continue
+            try:
+                made.append((sample, self.features(sample)))
+            except Unusable as error:
+                self.rejects.add(error.identity, error.reason)
+        return made
+
+    def chunk(self, place: int) -> tuple[Chunk, bool]:
+        """A group of rows, and whether it is that of its place: else it stands for one that is not there."""
+        for number in [place, *range(len(self.groups))]:
+            if number < len(self.groups) and (usable := self._usable(self.groups[number])):
+                return self._together(usable), number == place
+        raise EditError(f"no held-out row can be used: {self.rejects.summary()}")
+
+    def _together(self, usable: list[tuple[TrainSample, Features]]) -> Chunk:
+        found = [features for _, features in usable]
+        references, sizes = side_by_side([each.references for each in found])
+        return Chunk(
+            [sample for sample, _ in usable],
             torch.stack([each.target for each in found]).float(),
-            [torch.stack([each.references[k] for each in found]).float() for k in range(len(found[0].references))],
-            self.system.collate([each.conditions for each in found]),
+            [x.float() for x in references],
+            self.edit_model.collate([each.conditioning for each in found]) | sizes,
         )
 
     def evaluate(self, network: Any, average: Average | None, step: int, parallel: Parallel) -> dict[str, Any]:
@@ -87,7 +118,7 @@ class HeldOut:
 
         deviation is that of the rows' losses, for an interval of their mean.
 
-        The loss is objective.errors() without weights: of the velocity, or of x̂_0 where the network predicts that.
+        The loss is flow_matching.errors() without weights: of the velocity, or of x̂_0 where the network predicts that.
         """
         network.eval()
         made: dict[str, list[_Entry]] = {RAW: self._losses(network, parallel)}
@@ -103,7 +134,7 @@ class HeldOut:
             for table, key in (("by_time", 2), ("by_task", 1)):
                 groups = sorted(_grouped(losses, key).items())
                 tables[table][name] = {str(group): sum(values) / len(values) for group, values in groups}
-        return {"step": step, "rows": len(self.rows), **tables}
+        return {"step": step, "rows": len({row for row, *_ in made[RAW]}), **tables}
 
     @torch.no_grad()
     def _losses(self, network: Any, parallel: Parallel) -> list[_Entry]:
@@ -111,18 +142,18 @@ class HeldOut:
         # a sharded network needs all processes in every pass: who has nothing left repeats one and says nothing of it
         for start in range(0, len(self.groups), parallel.world):
             place = start + parallel.rank
-            chunk = self._chunk(self.groups[min(place, len(self.groups) - 1)])
+            chunk, counts = self.chunk(place)
             for number, t in enumerate(self.recipe.heldout_times):
                 losses = self._loss(network, chunk, number, t, parallel)
-                if place < len(self.groups):
+                if counts:
                     rows = [sample.row for sample in chunk.samples]
                     found += [(row, self.rows[row].task, t, float(loss)) for row, loss in zip(rows, losses)]
         if hasattr(network, "reshard"):
             network.reshard()  # FSDP2 keeps what is outside the blocks whole after a pass, and it may change now
         return [entry for part in parallel.gather(found) for entry in part]
 
-    def _loss(self, network: Any, chunk: _Chunk, number: int, t: float, parallel: Parallel) -> Tensor:
-        place, system = parallel.device, self.system
+    def _loss(self, network: Any, chunk: Chunk, number: int, t: float, parallel: Parallel) -> Tensor:
+        place, edit_model = parallel.device, self.edit_model
         target = chunk.target.to(place)
         eps = torch.stack([self._noise(number, sample, chunk.target[0].shape) for sample in chunk.samples]).to(place)
         times = torch.full((len(target),), t, device=place)
@@ -132,14 +163,14 @@ class HeldOut:
                 x_t,
                 times,
                 [reference.to(place) for reference in chunk.references],
-                {name: value.to(place) for name, value in chunk.conditions.items()},
+                moved(chunk.conditioning, place),
             )
-        return objective.errors(output, target, eps, system.predicts).cpu()
+        return flow_matching.errors(output, target, eps, edit_model.predicts).cpu()
 
-    def _noise(self, number: int, sample: Sample, shape: torch.Size) -> Tensor:
+    def _noise(self, number: int, sample: TrainSample, shape: torch.Size) -> Tensor:
         # the fifth integer tells it from all noise of training
         identity = xxhash.xxh64_intdigest(self.rows[sample.row].id.encode())
-        return torch.randn(shape, generator=objective.generator(self.recipe.seed, 0, number, identity, 1))
+        return torch.randn(shape, generator=flow_matching.generator(self.recipe.seed, 0, number, identity, 1))
 
 
 def _grouped(losses: list[_Entry], key: int) -> dict[Any, list[float]]:

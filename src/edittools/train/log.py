@@ -1,12 +1,15 @@
-"""What a run tells: a line every few steps, with the loss by noise level and by task, and where the time goes."""
+"""The log of a run: a line every few steps, with the loss by noise level and by task, and where the time goes."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from edittools.errors import UsageError, missing_extra
-from edittools.models.systems.base import System
-from edittools.models.weights import read_config
+from edittools.nets.base import EditModel
+from edittools.stream import files
 from edittools.train.config import Recipe
 from edittools.train.data import Step
+from edittools.train.objectives import Losses
 from edittools.train.parallel import Parallel
-from edittools.train.rejects import Rejects
+from edittools.train.rejects import HELD_OUT, Rejects
+from edittools.weights.lookup import read_config
 
 BINS = 4  # the loss is split by noise level into this many equal parts of [0, 1]
 SAID = 5  # rejected rows at a time
 TRACKERS = ("tensorboard", "wandb")
+BESIDE = ("rollouts", "rewards")  # logs that an objective may have beside; a line is of what comes after its step
 
 # Dense bfloat16 TFLOP/s of the tensor cores, from the makers' data sheets.
 PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "H800": 989.0, "B200": 2250.0, "A100": 312.0, "A800": 312.0,
@@ -35,7 +40,7 @@ PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "H800": 989.0, "B200"
 
 @dataclass(frozen=True)
 class StepReport:
-    """What `on_step` is told after every step."""
+    """Report of one step, for `on_step`."""
 
     step: int  # steps finished, from 1
     steps: int  # steps of the whole run
@@ -53,7 +58,7 @@ def say(text: str) -> None:
 
 
 def peak_tflops(device: torch.device) -> float | None:
-    """Of one device, where it is known."""
+    """Peak TFLOP/s of one device in bfloat16; None where it is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -68,33 +73,41 @@ class Log:
 
     def __init__(
         self, out: Path, resumed_from: int, recipe: Recipe, parallel: Parallel, trackers: list[str],
-        rejects: Rejects | None = None,
+        rejects: Rejects | None = None, held: Rejects | None = None,
+        heed: Callable[[Mapping[str, Any]], str] = lambda line: "",
     ) -> None:  # fmt: skip
+        """rejects, held: of the rows that are trained on, and of those held out. heed: see Objective.heed()."""
         self.path, self.recipe, self.parallel = out / "log.jsonl", recipe, parallel
         self.heldout_path = out / "heldout.jsonl"
-        self.first, self.began = resumed_from, time.perf_counter()
+        self.first, self.began, self.heed = resumed_from, time.perf_counter(), heed
         self.rows = self.new_rows = 0
         self.flops = 0.0  # of this process
         self.peak = peak_tflops(parallel.device)
-        self._flops_of: dict[tuple[int, int, int], int] = {}
+        self._flops_of: dict[tuple[tuple[int, ...], int], int] = {}
         self._reports: list[StepReport] = []
         self._losses: list[tuple[str, float, float]] = []  # task, t, loss
+        self._numbers: dict[str, tuple[float, int]] = {}  # of the objective: sums over rows, and how many rows
         self._tokens = self._padding = self._image_tokens = 0
-        self._written = (self.began, 0.0, 0)
+        self._written = (self.began, 0.0, 0)  # when the last line was, and the FLOP and the rows until then
         self._sinks: list[Any] = []
         self.rejects, self.rejects_path = Rejects() if rejects is None else rejects, out / "rejects.jsonl"
-        self.rejected: set[str] = set()  # ids in that file
+        self.held = Rejects() if held is None else held
+        self.rejected: set[tuple[str, str]] = set()  # in that file, by kind and id
         if not parallel.is_main:
             return
-        _cut(self.heldout_path, resumed_from)
-        if kept := _cut(self.path, resumed_from):
-            self.rows = json.loads(kept[-1])["samples"]
+        cut(self.heldout_path, resumed_from or -1)  # what is before the first step is measured anew
+        for name in BESIDE:
+            cut(out / f"{name}.jsonl", resumed_from - 1)
+        if kept := cut(self.path, resumed_from):
+            self.rows = kept[-1]["samples"]
+            for line in kept:
+                heed(line)
+        self._written = (self.began, 0.0, self.rows)
         self._sinks = [open_tracker(name, out, recipe, resumed_from) for name in trackers]
-        if self.rejects_path.exists():
-            self.rejected = {json.loads(line)["id"] for line in self.rejects_path.read_text("utf-8").splitlines()}
+        self.rejected = {(line.get("of", ""), line["id"]) for line in cut(self.rejects_path)}
 
     def add(
-        self, step: int, loss: float, norm: float, rate: float, work: Step, losses: list[Tensor], system: System,
+        self, step: int, loss: float, norm: float, rate: float, work: Step, losses: list[Losses], edit_model: EditModel,
         waited: float,
     ) -> StepReport:  # fmt: skip
         """Take in a finished step."""
@@ -102,16 +115,21 @@ class Log:
         self.new_rows += work.rows
         for batch, values in zip(work.batches, losses):
             count = len(batch.rows)
-            shapes = batch.samples[0].shapes
-            sizes = [h * w // system.patch**2 for h, w in (shapes if system.sees_references else shapes[:1])]
-            key = (sum(sizes), sizes[0], (batch.text_tokens - batch.padding) // count)  # padding is no work done
-            if key not in self._flops_of:
-                self._flops_of[key] = system.flops(*key)
-            self.flops += 3 * count * self._flops_of[key]  # the backward pass costs twice the forward pass
+            text = (batch.text_tokens - batch.padding) // count  # padding is no work done
+            for sample in batch.samples:
+                shapes = sample.shapes if edit_model.sees_references else sample.shapes[:1]
+                key = tuple(h * w // edit_model.patch**2 for h, w in shapes), text
+                if key not in self._flops_of:
+                    self._flops_of[key] = edit_model.row_flops(*key)
+                # the backward pass costs twice the forward pass
+                self.flops += 3 * (2 if self.recipe.pairs else 1) * self._flops_of[key]
+                self._image_tokens += sum(key[0])
             self._tokens += batch.text_tokens
             self._padding += batch.padding
-            self._image_tokens += count * sum(sizes)
-            self._losses += [(row.task, float(t), float(v)) for row, t, v in zip(batch.rows, batch.t, values)]
+            self._losses += [(row.task, float(t), float(v)) for row, t, v in zip(batch.rows, batch.t, values.rows)]
+            for name, each in values.numbers.items():
+                total, number = self._numbers.get(name, (0.0, 0))
+                self._numbers[name] = total + float(each.sum()), number + len(each)
         seconds = time.perf_counter() - self.began
         tflops = self.flops / seconds / 1e12
         report = StepReport(
@@ -129,27 +147,38 @@ class Log:
         return report
 
     def reject(self) -> None:
-        """Write down the rows that turned out to be of no use; every process calls it."""
-        found = dict(item for part in self.parallel.gather(self.rejects.take()) for item in part)
-        new = {identity: reason for identity, reason in found.items() if identity not in self.rejected}
+        """Write down the rows that turned out to be of no use, and let every process know; every one calls it."""
+        every = self.parallel.gather((self.rejects.take(), self.held.take()))
+        new: dict[tuple[str, str], str] = {}
+        for kind, rejects, parts in zip(("", HELD_OUT), (self.rejects, self.held), zip(*every)):
+            found = dict(item for part in parts for item in part)
+            rejects.learn(found)
+            new |= {(kind, name): reason for name, reason in found.items() if (kind, name) not in self.rejected}
         if not self.parallel.is_main or not new:
             return
         with self.rejects_path.open("a", encoding="utf-8") as file:
-            for identity, reason in sorted(new.items()):
-                file.write(json.dumps({"id": identity, "reason": reason}, ensure_ascii=False) + "\n")
-        for identity, reason in sorted(new.items())[:SAID]:
-            say(f"row {identity} cannot be used: {reason}")
+            for (kind, identity), reason in sorted(new.items()):
+                line = {"id": identity, "reason": reason, **({"of": kind} if kind else {})}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for (kind, identity), reason in sorted(new.items())[:SAID]:
+            say(f"{kind} row {identity} cannot be used: {reason}".lstrip())
         if len(new) > SAID:
             say(f"and {len(new) - SAID} rows more, see {self.rejects_path}")
         self.rejected |= new.keys()
 
+    @property
+    def untold(self) -> bool:
+        """Are there steps since the last line?"""
+        return bool(self._reports)
+
     def write(self) -> None:
         """A line about the steps since the last one; every process calls it."""
         self.reject()
-        if not self._reports:
+        if not self.untold:
             return
         gathered = [item for part in self.parallel.gather(self._losses) for item in part]
         counts = self.parallel.sum(torch.tensor([self._tokens, self._padding, self._image_tokens], dtype=torch.float64))
+        numbers = self.parallel.gather(self._numbers)
         last, number = self._reports[-1], len(self._reports)
         if self.parallel.is_main:
             now = time.perf_counter()
@@ -173,17 +202,33 @@ class Log:
                 "tflops": round(flops / seconds / 1e12, 4),
                 "mfu": round(flops / seconds / 1e12 / self.peak, 4) if self.peak else None,
                 "wait_share": round(last.wait_share, 4),
-                "rejected": len(self.rejected),  # rows that cannot be used, so far
+                "rejected": sum(not kind for kind, _ in self.rejected),  # rows that cannot be used, so far
             }
+            if named := sorted({name for part in numbers for name in part}):
+                sums = {name: [part[name] for part in numbers if name in part] for name in named}
+                line["objective"] = {
+                    name: sum(v for v, _ in each) / sum(n for _, n in each) for name, each in sums.items()
+                }
             if self.parallel.device.type == "cuda":
                 line["peak_memory"] = torch.cuda.max_memory_allocated(self.parallel.device)
+            if warning := self.heed(line):
+                line["warning"] = warning
+                say(warning)
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             for sink in self._sinks:
                 sink(line)
             self._written = (now, self.flops, self.rows)
-        self._reports, self._losses = [], []
+        self._reports, self._losses, self._numbers = [], [], {}
         self._tokens = self._padding = self._image_tokens = 0
+
+    def beside(self, name: str, line: dict[str, Any]) -> None:
+        """A line of NAME.jsonl, another log of the run."""
+        if self.parallel.is_main:
+            with self.path.with_name(f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for sink in self._sinks:
+                sink({"step": line["step"], name: line})
 
     def held_out(self, line: dict[str, Any]) -> None:
         """A line of heldout.jsonl: what HeldOut.evaluate() found."""
@@ -193,8 +238,8 @@ class Log:
             for sink in self._sinks:
                 sink({"step": line["step"], "heldout": {key: line[key] for key in ("loss", "by_time", "by_task")}})
 
-    def pictures(self, step: int, path: Path) -> None:
-        """Sample pictures that have been written."""
+    def images(self, step: int, path: Path) -> None:
+        """Sample images that have been written."""
         for sink in self._sinks:
             sink({"step": step, "samples": path})
 
@@ -204,17 +249,22 @@ class Log:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; none where there is none."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The whole lines of a log; none where there is none. What a process or a machine that died has half-written, or
+    left as zeros, is no line."""
+    found = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            made = json.loads(line) if line.endswith(b"\n") else None
+            found += [made] if isinstance(made, dict) else []
+    return found
 
 
-def _cut(path: Path, last: int) -> list[str]:
-    """Drop the lines after a step, and what was half-written; returns those that are left."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last]
-    if len(kept) < len(lines):
-        path.write_text("".join(kept))
+def cut(path: Path, last: float = math.inf) -> list[dict[str, Any]]:
+    """Drop the lines after a step, and what is no line; returns those that are left."""
+    kept = [line for line in read_lines(path) if line.get("step", 0) <= last]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+    if path.exists() and path.read_bytes() != text.encode():
+        files.write_bytes(str(path), text.encode())
     return kept
 
 
@@ -231,7 +281,7 @@ def flat(line: Any, name: str = "") -> dict[str, float]:
 
 
 def open_tracker(name: str, out: Path, recipe: Recipe, resumed_from: int) -> Any:
-    """A function that takes lines of the log, {"step", "samples": a picture's Path}, and None at the end.
+    """A function that takes lines of the log, {"step", "samples": an image's Path}, and None at the end.
 
     Raises EditError where its package is missing.
     """
@@ -252,8 +302,8 @@ def open_tracker(name: str, out: Path, recipe: Recipe, resumed_from: int) -> Any
             if line is None:
                 return writer.close()
             if isinstance(line.get("samples"), Path):
-                with Image.open(line["samples"]) as picture:
-                    writer.add_image("samples", np.asarray(picture), line["step"], dataformats="HWC")
+                with Image.open(line["samples"]) as image:
+                    writer.add_image("samples", np.asarray(image), line["step"], dataformats="HWC")
             for key, value in flat(line).items():
                 writer.add_scalar(key, value, line["step"])
 

@@ -9,9 +9,9 @@ other rows or other batches does so in a new epoch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
-import shutil
 import signal
 import threading
 import time
@@ -21,34 +21,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from edittools.errors import EditError, Interrupted, UsageError, describe
-from edittools.models.flow import interpolate
-from edittools.models.speed import compile_blocks, set_attention
-from edittools.models.systems.base import System
-from edittools.train import checkpoint, consistency, objective
+from edittools.errors import EditError, UsageError, describe
+from edittools.nets.acceleration import arithmetic, compile_blocks, set_attention
+from edittools.nets.base import EditModel
 from edittools.train.activations import checkpoint_activations
+from edittools.train.bucket_sampler import BucketSampler, TrainSample
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step
-from edittools.train.export import keep_model, kept_folder, link_best, save_model
 from edittools.train.features import Features
-from edittools.train.folder import Outcome, alone, outcome, write_json
-from edittools.train.frozen import BlockSwap, quantize_frozen
-from edittools.train.heldout import HeldOut, value
-from edittools.train.log import Log, StepReport, read_lines, say
+from edittools.train.flow_matching import generator
+from edittools.train.folder import Outcome, outcome
+from edittools.train.frozen import BlockSwap, check_shared, quantize_frozen
+from edittools.train.heldout import HeldOut
+from edittools.train.keeping import Keeper, tidy
+from edittools.train.log import Log, StepReport
+from edittools.train.monitor import Monitor
+from edittools.train.objectives import Around, Losses, Model, Objective, load_objective
+from edittools.train.optimizers import rate_factor
 from edittools.train.parallel import Parallel, full
-from edittools.train.plan import Plan, Sample, crops
 from edittools.train.rejects import Rejects
-from edittools.train.samples import Previews
+from edittools.train.rescue import Diverged, Left, Rescue
 from edittools.train.state import TrainState
 
 
 def train(
     recipe: Recipe,
-    plan: Plan,
-    system: System,
-    features: Callable[[Sample], Features],
+    sampler: BucketSampler,
+    edit_model: EditModel,
+    features: Callable[[TrainSample], Features],
     out: str | Path,
     *,
     branch: Path | None = None,
@@ -57,315 +59,295 @@ def train(
     loaders: int = 1,
     trackers: list[str] | None = None,
     heldout: HeldOut | None = None,
+    rescue: Rescue | None = None,
+    on_start: Callable[[str], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> Outcome:
-    """Train a system's network on the plan's samples and leave a run folder at `out`.
-
-        config.json      the recipe, what is known of the data, and what was changed on the way
-        transformer/     and the system's other parts: the averaged weights, as their libraries open them
-        @STEP/           a run folder with the weights of that step, every recipe.keep_every steps
-        checkpoints/     what the run goes on from, with more `steps` when it is finished
-        log.jsonl        one line per recipe.log_every steps
-        heldout.jsonl    the loss of rows that are not trained on, every recipe.heldout_every steps
-        rejects.jsonl    rows that cannot be used, and why
-        samples/         pictures, every recipe.sample_every steps
-        _end.json        written last: a folder without it is not a finished run
+    """Train a model's network on the sampler's samples and leave a run folder at `out`: see keeping.py.
 
     The folder has been opened by open_run(). `features` gives what the frozen encoders say, `loaders` is the number of
     threads that ask it; `trackers` are of "tensorboard" and "wandb"; `branch` is a checkpoint to begin from where the
-    run has none; `rejects` says how many rows that cannot be used are tolerated. Called again for the same run, train
-    resumes it. The first SIGINT or SIGTERM lets the step finish, saves, and raises Interrupted; the second ends the
+    run has none; `on_start` is told what it computes in; `rejects` says how many rows that cannot be used are
+    tolerated; `rescue` is one that is ready already. Called again for the same run, train resumes it. The first
+    SIGINT, SIGTERM or SIGUSR1 lets the step finish, saves, and raises Interrupted; another SIGINT or SIGTERM ends the
     process at once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and
     its rows.
     """
     out, began = Path(out), time.perf_counter()
     parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
-    with contextlib.ExitStack() as stack:
-        parallel.on_main(lambda: stack.enter_context(alone(out)))
+    rejects = Rejects() if rejects is None else rejects
+    rejects.rows = rejects.rows or len(sampler.rows)
+    with contextlib.nullcontext(rescue) if rescue else Rescue(parallel).ready() as rescue:
+        rescue.hold(out)
         parallel.on_main(lambda: tidy(out))
-        checkpoint_activations(system, recipe.checkpointing)
-        swap = shrink_frozen(system, recipe, parallel)
-        if recipe.attention:
-            name = choose_attention(system, recipe.attention, parallel.device, getattr(torch, recipe.dtype), plan)
-            if parallel.is_main and recipe.attention == "auto" and parallel.device.type != "cpu":
-                say(f"attention: {name}")
-        if parallel.device.type != "cpu":
-            if recipe.compile:
-                compile_blocks(system.blocks())
-            if recipe.dtype != "float32":  # the few products that autocast leaves in float32: in TF32
-                torch.set_float32_matmul_precision("high")
-        inner = {id(p) for block in system.blocks() for p in block.parameters()}
-        inside = {name for name, p in system.network.named_parameters() if id(p) in inner}
-        waiting = swap.waiting if swap else ()
-        network = parallel.wrap(system.network, system.blocks(), getattr(torch, recipe.dtype), waiting)
-        trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
-        blocks = {id(trained[name]) for name in inside & set(trained)}
-        state = TrainState(recipe, trained, blocks, system.words())
+        objective = load_objective(recipe, edit_model, sampler.rows, parallel.device)
+        prepared = prepare(recipe, sampler, edit_model, parallel, on_start)
+        state = TrainState(recipe, prepared.trained, prepared.blocks, edit_model.words())
         state.resume(out, branch, parallel)
-        if state.follow(plan) and parallel.is_main:
-            say(f"the batches are not those of before: a new epoch begins at step {state.step}")
-        run = Run(recipe, plan, system, network, out, parallel, state, heldout)
+        state.follow(sampler, parallel)
         first = state.step
-        rejects = Rejects() if rejects is None else rejects
-        rejects.rows = rejects.rows or len(plan.rows)
-        log = Log(out, first, recipe, parallel, trackers or [], rejects)
+        keeper = Keeper(recipe, edit_model, state, out, parallel)
+        held = heldout.rejects if heldout else None
+        log = Log(out, first, recipe, parallel, trackers or [], rejects, held, objective.heed)
+        rescue.keep(out, state, keeper.saver, log)
         log.reject()  # what is known before the first step
-        run.keep(log.rows)  # what a run that ended while it kept a model has not kept
+        keeper.catch_up(log.rows)
+        monitor = Monitor(recipe, sampler, edit_model, prepared.network, state, heldout, log, out, parallel)
+        # the steps
+        begins = objective.planned(state.plan_begins[0]), state.plan_begins[1]
         loader = Loader(
-            recipe, plan, system, features, first=first, begins=state.plan_begins, rank=parallel.rank,
+            recipe, sampler, edit_model, features, first=objective.planned(first), begins=begins, rank=parallel.rank,
             world=parallel.world, threads=loaders, pin=parallel.device.type == "cuda", rejects=rejects,
         )  # fmt: skip
-        loop_began = time.perf_counter()
-        run.loop(loader, log, on_step)
-        state.save(out, parallel)  # should the export fail, it can be done again
-        save_model(system, system.network, state.weights(), out, parallel)
-        end = run.end(log.rows)
-        parallel.on_main(lambda: write_json(out / "_end.json", end))
-        if parallel.is_main:
-            checkpoint.prune(out, 1, recipe.keep_every)
+        model = Model(recipe, edit_model, prepared.network, parallel, state.copies)
+        received, loop_began = rescue.lasting.enter_context(signals()), time.perf_counter()
+        around = Around(first, out, log.beside, heldout)
+        Run(sampler, model, objective, state, keeper, log, monitor, around).loop(loader, received, on_step)
+        end, now = keeper.finish(log.rows), time.perf_counter()
         log.close()
-        waited = loader.waited / max(time.perf_counter() - loop_began, 1e-9)
-        return outcome(end, time.perf_counter() - began, waited, first)
+        return outcome(end, now - began, loader.waited / max(now - loop_began, 1e-9), first)
 
 
-def tidy(out: Path) -> None:
-    """Remove what an earlier process has left half-written."""
-    for path in [*out.glob(".tmp-*"), *(out / "checkpoints").glob(".tmp*")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready to be trained."""
+
+    network: Any  # as it is called
+    trained: dict[str, nn.Parameter]  # by name
+    blocks: set[int]  # the ids of those in the network's repeated blocks
 
 
-def link_lowest(out: Path) -> None:
-    """Make `@best` stand for the kept model of the least held-out loss, if any model has been kept."""
-    losses = {line["step"]: value(line) for line in read_lines(out / "heldout.jsonl")}
-    kept = [step for step in losses if kept_folder(out, step).is_dir()]
-    if kept:
-        link_best(out, min(kept, key=lambda step: (losses[step], step)))
+def prepare(
+    recipe: Recipe,
+    sampler: BucketSampler,
+    edit_model: EditModel,
+    parallel: Parallel,
+    on_start: Callable[[str], None] | None,
+) -> Prepared:
+    """Bring the architecture's network to the device, as small and as fast as the recipe says; `on_start` is told
+    how.
+    """
+    dtype, accelerated = getattr(torch, recipe.dtype), parallel.device.type != "cpu"
+    checkpoint_activations(edit_model, recipe.checkpointing)
+    swap = shrink_frozen(edit_model, recipe, parallel)
+    attention, compiles = "", recipe.compile and accelerated
+    if recipe.attention:
+        attention = choose_attention(edit_model, recipe.attention, parallel.device, dtype, sampler)
+    if compiles:
+        compile_blocks(edit_model.blocks())
+    if accelerated and recipe.dtype != "float32":
+        torch.set_float32_matmul_precision("high")  # the few products that autocast leaves in float32: in TF32
+    if on_start:
+        on_start(arithmetic(str(parallel.device), recipe.dtype, attention, compiles))
+    # by name: sharding puts other parameters in their places
+    inner = {id(p) for block in edit_model.blocks() for p in block.parameters()}
+    inside = {name for name, p in edit_model.network.named_parameters() if id(p) in inner}
+    network = parallel.wrap(edit_model.network, edit_model.blocks(), dtype, swap.waiting if swap else ())
+    trained = {name: p for name, p in edit_model.network.named_parameters() if p.requires_grad}
+    return Prepared(network, trained, {id(trained[name]) for name in inside & set(trained)})
 
 
-@dataclass
+LESS = 'with `checkpointing` "full", or with fewer `batch_tokens` and more `microbatches`'
+
+
+@dataclass(frozen=True)
+class Due:
+    """What there is to do after a step."""
+
+    log: bool
+    save: bool  # a checkpoint
+    measure: bool  # the held-out loss
+    preview: bool
+
+    @classmethod
+    def after(cls, recipe: Recipe, done: int, stop: bool) -> Due:
+        """done: steps so far. stop: the run is to leave."""
+
+        def every(steps: int) -> bool:
+            return bool(steps) and done % steps == 0
+
+        last, kept = done == recipe.steps, every(recipe.keep_every)
+        saves = stop or kept or every(recipe.checkpoint_every)
+        return cls(
+            log=saves or last or every(recipe.log_every),
+            save=saves and not last,  # the last one is written with the finished model
+            measure=kept or last or every(recipe.heldout_every or recipe.checkpoint_every),
+            preview=every(recipe.sample_every),
+        )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a step came to."""
+
+    losses: list[Losses]  # of this process's batches
+    loss: float  # the mean over all rows of the step
+    norm: float  # of the gradient, before clipping
+
+
+@dataclass(frozen=True)
 class Run:
     """The loop's parts."""
 
-    recipe: Recipe
-    plan: Plan
-    system: System
-    network: Any
-    out: Path
-    parallel: Parallel
+    sampler: BucketSampler
+    model: Model
+    objective: Objective
     state: TrainState
-    heldout: HeldOut | None = None
-    whole: bool = True  # the state is that of a finished step
+    keeper: Keeper
+    log: Log
+    monitor: Monitor
+    around: Around
 
-    def loop(self, loader: Loader, log: Log, on_step: Callable[[StepReport], None] | None) -> None:
-        recipe, parallel, state = self.recipe, self.parallel, self.state
-        encoder = None
-        if recipe.consistency:
-            encoder = consistency.FrozenEncoder.load(recipe.consistency_encoder, str(parallel.device), recipe.dtype)
-            encoder.check(self.plan.rows)
-        if recipe.sample_every:
-            rows = self.heldout.rows if self.heldout is not None else self.plan.rows
-            previews = Previews(recipe, rows, self.system)
-        self.network.train()  # adapters may drop out
-        if state.step == 0:
-            self.measure(log)
-        with signals() as received, self.saving(log), loader:
+    def loop(self, loader: Loader, received: list[int], on_step: Callable[[StepReport], None] | None) -> None:
+        """Every step that is left; `received`: see signals()."""
+        recipe, parallel, state, keeper, log = self.model.recipe, self.model.parallel, self.state, self.keeper, self.log
+        self.model.network.train()  # adapters may drop out
+        with memory_counted(lambda: f"step {state.step + 1}", LESS), loader, contextlib.ExitStack() as stack:
+            self.monitor.begin()
             if parallel.device.type != "cpu" and state.step < recipe.steps:
-                self.try_largest(loader, encoder)
-            for work in loader:
-                factor = objective.rate_factor(recipe, work.step)
-                losses, loss, norm = self.update(work, factor, encoder)
-                done = state.step
-
-                # Tell, log, save, stop.
-                report = log.add(done, loss, norm, factor, work, losses, self.system, loader.waited)
-                stop = parallel.any(bool(received)) and done < recipe.steps
-                kept = recipe.keep_every and done % recipe.keep_every == 0
-                saves = stop or kept or done % recipe.checkpoint_every == 0
-                if done % recipe.log_every == 0 or done == recipe.steps or saves:
+                self.try_largest(loader)
+            for work in stack.enter_context(contextlib.closing(self.objective.work(loader, self.model, self.around))):
+                factor = rate_factor(recipe, work.step)
+                learned = self.update(work, factor)
+                report = log.add(state.step, learned.loss, learned.norm, factor, work, learned.losses,
+                                 self.model.edit_model, loader.waited)  # fmt: skip
+                stop = self.heed(received, loader) and state.step < recipe.steps
+                due = Due.after(recipe, state.step, stop)
+                if due.log:
                     log.write()
-                if saves and done < recipe.steps:
-                    state.save(self.out, parallel)
-                self.keep(log.rows)
-                if kept or done % (recipe.heldout_every or recipe.checkpoint_every) == 0 or done == recipe.steps:
-                    self.measure(log)
-                if recipe.sample_every and done % recipe.sample_every == 0:
-                    path = self.out / "samples" / f"{done:08d}.png"
-                    previews.save(self.network, state.average, path, parallel)
-                    log.pictures(done, path)
+                if due.save:
+                    keeper.save()
+                if stop:
+                    keeper.wait()
+                keeper.keep(log.rows)
+                if due.measure:
+                    self.monitor.measure()
+                if due.preview:
+                    self.monitor.preview()
                 if on_step:
                     on_step(report)
                 if stop:
-                    raise Interrupted(received[0] if received else signal.SIGTERM)
+                    raise Left(max(max(each, default=0) for each in parallel.gather(received)))
 
-    def measure(self, log: Log) -> None:
-        """Log the held-out loss of the weights as they are now, and of their average once there is one.
+    def heed(self, received: list[int], loader: Loader) -> bool:
+        """What has happened to any process meanwhile; returns whether one of them is to leave.
 
-        Of the models that have been kept, that of the least one is `@best`.
+        Raises NotWritten where the last checkpoint could not be written, TooManyFailed.
         """
-        if self.heldout is not None:
-            average = self.state.average if self.state.step else None
-            log.held_out(self.heldout.evaluate(self.network, average, self.state.step, self.parallel))
-            self.parallel.on_main(lambda: link_lowest(self.out))
+        news = [len(received), self.keeper.saver.failed, len(loader.rejects.new)]
+        told, failed, unusable = self.model.parallel.sum(torch.tensor(news, dtype=torch.float64))
+        if failed:
+            self.keeper.wait()
+        if unusable:
+            self.monitor.check_rejects()
+        return bool(told)
 
-    def try_largest(self, loader: Loader, encoder: consistency.FrozenEncoder | None) -> None:
+    def try_largest(self, loader: Loader) -> None:
         """The forward and backward pass of the batch that needs most memory; nothing is learnt from it.
 
         What does not fit is known before the first step, and not after hours.
         """
-        draws = self.plan.largest()
+        draws = self.sampler.largest()
         batch = loader.load(self.state.step, len(draws), 0, draws)
-        work = Step(self.state.step, len(draws) * self.parallel.world, [batch])
-        dtype = getattr(torch, self.recipe.dtype)
-        forward_backward(self.recipe, self.system, self.network, work, 1.0, encoder, self.parallel, dtype)
+        work = Step(self.state.step, len(draws) * self.model.parallel.world, [batch])
+        forward_backward(self.objective, dataclasses.replace(self.model, trying=True), work, 1.0)
         for parameter in self.state.trained.values():
             parameter.grad = None
 
-    def update(
-        self, work: Step, factor: float, encoder: consistency.FrozenEncoder | None
-    ) -> tuple[list[Tensor], float, float]:
-        """One step. Returns the losses (B,) of this process's batches, their mean over all, the gradient's norm."""
-        recipe, parallel, state = self.recipe, self.parallel, self.state
+    def update(self, work: Step, factor: float) -> Learned:
+        """One step; `factor` is the learning rate's. Raises Diverged."""
+        recipe, parallel, state = self.model.recipe, self.model.parallel, self.state
+        if not work.rows:  # there is nothing to learn from
+            with state.changing():
+                state.step, state.epoch = work.step + 1, max(state.epoch, work.epoch)
+                self.objective.stepped(self.model, state.step)
+            return Learned([], state.level, 0.0)
         # The mean loss over the step's rows, and its gradient.
-        dtype = getattr(torch, recipe.dtype)
-        losses = forward_backward(recipe, self.system, self.network, work, factor, encoder, parallel, dtype)
-        norm = float(full(torch.nn.utils.clip_grad_norm_(state.trained.values(), recipe.clip)))
-        shared = parallel.sum(torch.tensor([sum(loss.sum().item() for loss in losses)], dtype=torch.float64))
+        losses = forward_backward(self.objective, self.model, work, factor)
+        norm = float(full(torch.nn.utils.clip_grad_norm_(state.trained.values(), recipe.max_grad_norm)))
+        shared = parallel.sum(torch.tensor([sum(each.rows.sum().item() for each in losses)], dtype=torch.float64))
         loss = shared.item() / work.rows
-        self.check(work, loss, norm)
-        state.level = loss if work.step == 0 else 0.98 * state.level + 0.02 * loss
-        self.whole = False
-        state.optimizers.step(factor)
-        state.step, state.epoch = work.step + 1, max(state.epoch, work.epoch)
-        state.average.update(max(1, state.step - int(recipe.ema_from * recipe.steps)))
-        counted = state.step > 0.9 * recipe.steps
-        state.tail = (state.tail[0] + loss, state.tail[1] + 1) if counted else (0.0, 0)
-        self.whole = True
-        return losses, loss, norm
+        self.check(work, losses, loss, norm)
+        with state.changing():
+            state.level = loss if work.step == 0 else 0.98 * state.level + 0.02 * loss
+            state.optimizers.step(factor)
+            state.step, state.epoch = work.step + 1, max(state.epoch, work.epoch)
+            state.average.update(max(1, state.step - int(recipe.ema_from * recipe.steps)))
+            counted = state.step > 0.9 * recipe.steps
+            state.tail = (state.tail[0] + loss, state.tail[1] + 1) if counted else (0.0, 0)
+            self.objective.stepped(self.model, state.step)
+        return Learned(losses, loss, norm)
 
-    def check(self, work: Step, loss: float, norm: float) -> None:
+    def check(self, work: Step, losses: list[Losses], loss: float, norm: float) -> None:
         """Raises Diverged for a loss that is not finite, or that jumps."""
-        level = self.state.level
-        jumped = self.recipe.spike and work.step >= 20 and loss > self.recipe.spike * level
+        level, spike = self.state.level, self.model.recipe.loss_spike_factor
+        jumped = spike and work.step >= 20 and loss > spike * level
         if math.isfinite(loss + norm) and not jumped:
             return
-        mine = [row.id for batch in work.batches for row in batch.rows]
-        rows = [name for names in self.parallel.gather(mine) for name in names]
+        rows = [row.id for batch in work.batches for row in batch.rows]
+        mine = list(zip(rows, [value for each in losses for value in each.rows.tolist()]))
+        every = [pair for pairs in self.model.parallel.gather(mine) for pair in pairs]
+        bad = [identity for identity, value in every if not math.isfinite(value)]
+        others = [value for _, value in every if math.isfinite(value)]
+        # where the other rows are learned as before, it is not the weights
+        sound = bool(bad and others) and sum(others) / len(others) <= (spike or 2.0) * level
+        where = "from here, without them or with other batches" if sound else "from the last checkpoint"
         raise Diverged(
             f"step {work.step + 1}: loss {loss:.4g} (mean so far {level:.4g}), gradient norm {norm:.4g}; "
-            f"rows {' '.join(rows)}",
-            hint="look at these rows, or run the same command with lower learning rates: it goes on from the last "
-            "checkpoint",
+            f"rows {' '.join(bad if sound else [identity for identity, _ in every])}",
+            f"look at these rows, or run the same command with lower learning rates: it goes on {where}",
+            sound,
         )
 
-    @contextlib.contextmanager
-    def saving(self, log: Log) -> Iterator[None]:
-        """Save the finished steps before whatever else goes wrong ends the run, on one process.
 
-        Not where the loss has diverged: the weights may be bad already. Several processes cannot, since the others
-        do not know.
-        """
-        try:
-            yield
-        except (Diverged, checkpoint.NotWritten):
-            raise
-        except Exception as error:
-            if self.parallel.world == 1:
-                log.reject()
-            if self.parallel.world == 1 and self.whole and self.state.step > log.first:
-                with contextlib.suppress(EditError):
-                    log.write()
-                    self.state.save(self.out, self.parallel)
-            if out_of_memory(error):
-                raise EditError(
-                    f"step {self.state.step + 1}: out of memory: {describe(error)}",
-                    hint='the same command goes on with `checkpointing` "full", or with fewer `batch_tokens` and more '
-                    "`batches`",
-                ) from error
-            raise
-
-    def keep(self, rows: int) -> None:
-        """Keep the model of this step where the recipe says so; rows: that were trained on so far."""
-        step, every = self.state.step, self.recipe.keep_every
-        if every and step and step % every == 0 and not self.parallel.any(kept_folder(self.out, step).exists()):
-            network, weights = self.system.network, self.state.weights()
-            keep_model(self.system, network, weights, self.out, step, self.end(rows), self.parallel)
-
-    def end(self, rows: int) -> dict[str, Any]:
-        """`_end.json` of the model as it is now."""
-        total, number = self.state.tail
-        loss = total / number if number else self.state.level
-        return {"steps": self.state.step, "samples": rows, "loss": loss}
-
-
-class Diverged(EditError):
-    """A loss that is not finite, or jumped."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def forward_backward(
-    recipe: Recipe,
-    system: System,
-    network: Any,
-    work: Step,
-    factor: float,
-    encoder: consistency.FrozenEncoder | None,
-    parallel: Parallel,
-    dtype: torch.dtype,
-) -> list[Tensor]:
-    """Losses (B,) of this process's batches; the gradient of the step's mean loss is left in the parameters."""
-    losses = []
+def forward_backward(objective: Objective, model: Model, work: Step, factor: float) -> list[Losses]:
+    """The losses of this process's batches; the gradient of the step's mean loss is left in the parameters."""
+    parallel, made = model.parallel, []
     # Where other processes have a batch more, this one goes through the network as often, and what it makes counts 0.
     every = [*work.batches, *work.spare]
     for number, batch in enumerate(every):
-        b = batch.to(parallel.device)
-        # x_t and the weights from the float32 t; the network itself may round it
-        x_t = interpolate(b.target, b.noise, b.t)
         # what adapters drop is a function of (seed, step, batch) too
         place = number * parallel.world + parallel.rank
-        torch.manual_seed(objective.generator(recipe.seed, work.step, 3, place).initial_seed())
-        with parallel.last_of_step(network, number == len(every) - 1):
-            with parallel.arithmetic(dtype):
-                output = network(x_t, b.t, b.references, b.conditions)
-            weights: Tensor | float = 1.0
-            if recipe.region_weight and b.references and b.references[0].shape == b.target.shape:
-                # fades with the learning rate: the last steps see the plain objective
-                weights = 1 + factor * (objective.region_weights(b.target, b.references[0]) - 1)
-            if b.masks is not None:
-                weights = weights * objective.mask_weights(b.masks, recipe.mask_weight)
-            rows = objective.errors(output, b.target, b.noise, system.predicts, weights)
-            rows = rows * objective.time_weights(recipe, b.t)
-            if encoder is not None and work.step % recipe.consistency_every == 0:
-                guess = system.x0(output.float(), x_t, b.t)
-                shown = [
-                    consistency.regions(row, crops(row, sample)[0], encoder) for row, sample in zip(b.rows, b.samples)
-                ]
-                rows = rows + consistency.loss(system, encoder, guess, b.target, b.t, shown, recipe.consistency)
+        torch.manual_seed(generator(model.recipe.seed, work.step, 3, place).initial_seed())
+        with parallel.last_of_step(model.network, number == len(every) - 1):
+            losses = objective.losses(model, batch.to(parallel.device), work.step, factor)
             # gradients are averaged over processes, and the loss is the mean over all their rows
-            (rows.sum() * (parallel.world / work.rows if number < len(work.batches) else 0.0)).backward()
-        losses.append(rows.detach())
-    losses = losses[: len(work.batches)]
-    return [rows.cpu() for rows in losses]  # the only place that waits for the device
+            share = parallel.world / work.rows if number < len(work.batches) else 0.0
+            (losses.rows.sum() * share).backward()
+        made.append(Losses(losses.rows.detach(), losses.numbers))
+    # the only place that waits for the device
+    return [Losses(one.rows.cpu(), {name: value.cpu() for name, value in one.numbers.items()})
+            for one in made[: len(work.batches)]]  # fmt: skip
 
 
-def shrink_frozen(system: System, recipe: Recipe, parallel: Parallel) -> BlockSwap | None:
+@contextlib.contextmanager
+def memory_counted(where: Callable[[], str], hint: str) -> Iterator[None]:
+    """Raises EditError where the block runs out of memory; `where` says what it was at."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+        if not full or isinstance(error, EditError):
+            raise
+        raise EditError(
+            f"{where()}: out of memory: {describe(error)}", hint=f"the same command goes on {hint}"
+        ) from error
+
+
+def shrink_frozen(edit_model: EditModel, recipe: Recipe, parallel: Parallel) -> BlockSwap | None:
     """What the recipe says of weights that do not train: fewer bits, a place in the main memory. Raises UsageError."""
-    if (recipe.quantize or recipe.block_swap) and parallel.mode in ("fsdp", "hsdp"):
-        raise UsageError("recipe: `quantize`, `block_swap`: not where weights are sharded", hint="--parallel ddp")
+    check_shared(recipe, parallel.mode)
     if recipe.quantize:
-        quantize_frozen(system.blocks(), recipe.quantize, parallel.device)
-    return BlockSwap(system.blocks(), recipe.block_swap, parallel.device) if recipe.block_swap else None
+        quantize_frozen(edit_model.blocks(), recipe.quantize, parallel.device)
+    return BlockSwap(edit_model.blocks(), recipe.block_swap, parallel.device) if recipe.block_swap else None
 
 
 ATTENTION = ("_native_cudnn", "native")  # "auto" takes the first that works: cuDNN's is the fastest on Hopper
 
 
-def choose_attention(system: System, name: str, device: torch.device, dtype: torch.dtype, plan: Plan) -> str:
+def choose_attention(
+    edit_model: EditModel, name: str, device: torch.device, dtype: torch.dtype, sampler: BucketSampler
+) -> str:
     """Choose a backend of attention; returns which. "auto" is the fastest that works, on a CPU torch's own choice.
 
     Raises UsageError for one that is not there, takes no masks (texts of a batch may differ in length), or whose
@@ -374,12 +356,12 @@ def choose_attention(system: System, name: str, device: torch.device, dtype: tor
     """
     if name != "auto" and name.lower() != "native" and not name.lower().startswith("_native"):
         raise UsageError(f"`attention`: {name} does not train", hint="auto, native, _native_cudnn, _native_efficient")
-    tokens = plan.tokens()
+    tokens = sampler.tokens()
     lengths = sorted({tokens + 77, tokens + 512})  # and a text
     names = [name] if name != "auto" else ["native"] if device.type == "cpu" else list(ATTENTION)
     for last, tried in [(each == names[-1], each) for each in names]:
         try:
-            if set_attention(system.network.transformer, tried, device, dtype, lengths, backward=True):
+            if set_attention(edit_model.network.transformer, tried, device, dtype, lengths, backward=True):
                 raise UsageError(f"`attention`: {tried} takes no masks, which texts of different lengths need")
             return tried
         except UsageError:
@@ -388,21 +370,24 @@ def choose_attention(system: System, name: str, device: torch.device, dtype: tor
     raise AssertionError("the last one returns or raises")
 
 
+BEFOREHAND = signal.SIGUSR1  # what batch systems are asked to send before a job's time is over
+
+
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM is put into; the second ends the process by its default action."""
+    """A list that SIGINT, SIGTERM and SIGUSR1 are put into; the second SIGINT or SIGTERM ends the process by itself."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may set handlers
         return
 
     def handle(signum: int, frame: Any) -> None:
-        if received:
+        if signum != BEFOREHAND and any(each != BEFOREHAND for each in received):
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         received.append(signum)
 
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM, BEFOREHAND)}
     try:
         yield received
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -14,9 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from edittools.errors import EditError, UsageError
-from edittools.models.speed import open_device
+from edittools.nets.acceleration import open_device
 
 MODES = ("auto", "single", "ddp", "fsdp", "hsdp")
+PATIENCE = datetime.timedelta(minutes=30)  # that processes wait for each other
 
 
 @dataclass
@@ -28,6 +30,20 @@ class Parallel:
     world: int
     device: torch.device
     mesh: Any = None  # of the parameters' shards
+    group: Any = None  # that they exchange numbers and objects by; None: all of torch's
+    store: Any = None  # of few words, which each may read and write at any time; None: there is one process
+    told: bool = False  # another process says what is wrong
+    gone: bool = False  # another process is, and nothing can be exchanged any more
+
+    def beside(self) -> Parallel:
+        """The same processes exchanging by themselves, in the main memory, as threads beside the training have to.
+
+        Every process calls it.
+        """
+        if self.world == 1:
+            return dataclasses.replace(self, device=torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return dataclasses.replace(self, device=torch.device("cpu"), group=group)
 
     @property
     def is_main(self) -> bool:
@@ -54,7 +70,8 @@ class Parallel:
             for tensor in (*module.parameters(), *module.buffers()):
                 if hasattr(tensor, "to_local"):
                     continue  # of a block that is sharded already
-                exact = isinstance(tensor, nn.Parameter) and (tensor.requires_grad or dtype == torch.float32)
+                real = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()  # others are bits: FrozenLinear
+                exact = real and (tensor.requires_grad or dtype == torch.float32)
                 place = None if id(tensor) in waiting else device
                 tensor.data = tensor.data.to(place, torch.float32 if exact else tensor.dtype)
 
@@ -75,8 +92,9 @@ class Parallel:
 
             # every process has read the same files: only what trains is made equal
             frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+            frozen += [name for name, _ in network.named_buffers()]
             network._ddp_params_and_buffers_to_ignore = frozen  # type: ignore[assignment]
-            return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
+            return DistributedDataParallel(network, gradient_as_bucket_view=True)
         return network
 
     @contextlib.contextmanager
@@ -108,7 +126,7 @@ class Parallel:
         """The sum over all processes."""
         if self.world > 1:
             values = values.to(self.device)
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values.cpu()
 
     def gather(self, value: Any) -> list[Any]:
@@ -116,8 +134,16 @@ class Parallel:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
+
+    def to_main(self, value: Any) -> list[Any]:
+        """Objects of all processes on the first one, in the order of their ranks; nothing on the others."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.world if self.is_main else None
+        dist.gather_object(value, found, dst=0, group=self.group)
+        return found or []
 
     def on_main(self, work: Callable[[], Any]) -> Any:
         """What the first process's work returns, on every process; what it raises is raised on every one."""
@@ -135,15 +161,15 @@ class Parallel:
         return found
 
     def any(self, flag: bool) -> bool:
-        """Is it so in any process?"""
+        """All-reduce: True if `flag` is True in any process."""
         return bool(self.sum(torch.tensor([float(flag)])).item())
 
     def wait(self) -> None:
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def close(self) -> None:
-        if self.world > 1 and dist.is_initialized():
+        if self.world > 1 and dist.is_initialized() and not self.gone:
             dist.destroy_process_group()
 
 
@@ -203,7 +229,9 @@ def start(
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30))
+        store, rank, world = next(iter(dist.rendezvous("env://", rank, world, timeout=PATIENCE)))
+        backend = "nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise EditError(f"the processes did not find each other: {str(error).splitlines()[0]}") from error
     mesh = None
@@ -217,4 +245,4 @@ def start(
             mesh = init_device_mesh(place.type, (count, world // count), mesh_dim_names=("replicate", "shard"))
         else:
             mesh = init_device_mesh(place.type, (world,), mesh_dim_names=("shard",))
-    return Parallel(mode, rank, world, place, mesh)
+    return Parallel(mode, rank, world, place, mesh, store=dist.PrefixStore("edittools", store))

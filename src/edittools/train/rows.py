@@ -1,31 +1,37 @@
-"""Training rows by number: what is known of a row without its pictures, and the pictures when they are wanted."""
+"""Training rows by number: what is known of a row without its images, and the images when they are wanted."""
 
 from __future__ import annotations
 
-import sys
+import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from edittools.errors import EditError, RowError, UsageError
-from edittools.models.shapes import Shape
-from edittools.stream import images
-from edittools.stream.fetch import Fetcher, kept_reference
+from edittools.nets.shapes import Shape, same_scene
+from edittools.record import IMAGE
+from edittools.stream import codec
+from edittools.stream.fetch import Fetcher
+from edittools.stream.groups import whole_groups
 from edittools.stream.history import digest
-from edittools.stream.pictures import list_slots, picture_references, target_references, whole_list
+from edittools.stream.row_images import check_columns, row_images, whole_list
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
+from edittools.train.mapped import Columns
 from edittools.train.rejects import Rejects, Unusable
+from edittools.train.rewards import GroupRewards
 
-TARGET = -1  # the number of a row's target among its pictures; sources count from 0
+TARGET = -1  # the number of a row's target among its images; sources count from 0
+REJECTED = -2  # of a preference pair, that of the image that was judged worse than the target
 
 CAPTIONS = {"original": "caption", "structured": "caption_structured", "instructive": "instruction"}
-"""Kinds of text of a text-to-image row, and their columns [SPEC C7]."""
+"""Kinds of text of a text-to-image row, and their columns (FireRed, table 1)."""
 
 EDIT_CAPTIONS = {"original": ["instruction"], "structured": ["detailed"], "instructive": ["concise", "user_like"]}
 """What the same kinds are of an edit: styles of its instruction (FireRed 2.5.2), as `edit caption` calls them."""
@@ -40,7 +46,7 @@ def check_kinds(captions: dict[str, float], columns: list[str]) -> None:
 
 
 def wording_column(kind: str) -> str:
-    """The column of a style of instruction: `instruction` itself, or what `edit caption` made [SPEC C2]."""
+    """The column of a style of instruction: `instruction` itself, or what `edit caption` made (FireRed 2.5.2)."""
     return "instruction" if kind == "instruction" else f"instruction_{kind}"
 
 
@@ -49,7 +55,7 @@ Landmarks = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainRow:
     """One row without its pixels."""
 
     id: str
@@ -63,19 +69,25 @@ class Row:
     synthetic: bool = False  # a template or a model made it
     boxes: Sequence[tuple[float, float, float, float]] = ()  # of objects: x0, y0, x1, y1, shares
     faces: Sequence[Landmarks] = ()  # of the target
+    rejected: tuple[int, int] | None = None  # height and width of a preference pair's worse image
+    reward: float | None = None  # of a candidate, in [0, 1] (metrics.rewards.optimality)
 
 
 class Rows(Protocol):
-    """Training rows, by number. `picture` and `content` may be called from several threads."""
+    """Training rows, by number. `image` and `content` may be called from several threads."""
 
     data_id: str
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> TrainRow: ...
 
-    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
-        """A picture of a row, uint8 (h, w, 3): a source by its number, or TARGET; large enough to cover `shape`."""
+    def image(self, index: int, which: int, shape: Shape) -> np.ndarray:
+        """An image of a row, uint8 (h, w, 3), that covers `shape`: a source by its number, TARGET or REJECTED."""
+        ...
+
+    def reference(self, index: int, which: int) -> dict[str, Any]:
+        """An image of a row as a value of a column: where it lies, or its bytes."""
         ...
 
     def mask(self, index: int) -> np.ndarray | None:
@@ -83,159 +95,432 @@ class Rows(Protocol):
         ...
 
     def place(self, index: int, which: int) -> str:
-        """Where a picture lies, in words that change when its content does; costs nothing."""
+        """Where an image lies, in words that change when its content does; costs nothing."""
         ...
 
     def content(self, index: int, which: int) -> str:
-        """A hash of a picture's bytes, the same wherever it lies; reads them."""
+        """A hash of an image's bytes, the same wherever it lies; reads them."""
         ...
+
+
+def facts(rows: Rows, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Fields of every row, in their order. What lies in columns gives them without making rows."""
+    if isinstance(rows, ShardRows):
+        return rows.facts(*names)
+    return (tuple(getattr(rows[k], name) for name in names) for k in range(len(rows)))
+
+
+def image_sizes(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths of all images (M, 2) int32, of every row its target and then its sources; and where each
+    row begins, (N + 1,) int64."""
+    if isinstance(rows, ShardRows):
+        return rows.sizes()
+    sizes, starts = array.array("i"), array.array("q", [0])
+    for k in range(len(rows)):
+        row = rows[k]
+        for size in (row.target, *row.sources):
+            sizes.extend(size)
+        starts.append(len(sizes) // 2)
+    return np.frombuffer(sizes, np.int32).reshape(-1, 2), np.frombuffer(starts, np.int64)
 
 
 class ShardRows:
     """The rows of a source that have a target and a text: edits, and text-to-image rows without sources.
 
-    References and texts are kept, some 2 KB a row.
+    What is known of them lies in a temporary file (mapped.Columns); pickled they are for processes of this machine.
     """
 
     def __init__(
         self, source: Source, columns: dict[str, str], languages: tuple[str, ...], cluster: str, max_pixels: int,
-        masks: bool = False, faces: bool = False, rejects: Rejects | None = None,
+        masks: bool = False, faces: bool = False, pairs: bool = False, rewards: GroupRewards | None = None,
+        prompts: bool = False, rejects: Rejects | None = None,
     ) -> None:  # fmt: skip
         """columns: kinds of text and the columns they are in. cluster: a column's name, or "". masks, faces: keep
-        them. Raises TooManyFailed where `rejects` says so."""
-        if "target" not in source.schema.names:
-            raise UsageError("the input has no `target` column: nothing to learn")
+        them. pairs: rows have `rejected`. rewards: rows are candidates, whose `result` is the target. prompts: a row
+        without a target has its first source in its place. Raises TooManyFailed where `rejects` says so."""
+        self.target = "target" if rewards is None else "result"
+        self.known_target = self.target in source.schema.names  # the target is one
+        if prompts and not self.known_target:
+            self.target = "source"
+        if self.target not in source.schema.names:
+            raise UsageError(f"the input has no `{self.target}` column: nothing to learn")
+        if rewards is not None:
+            rewards.check(source.schema)
         if cluster not in ("", "task", *source.schema.names):  # a row without a task is of task ""
             hint = "`edit dedup` makes `cluster`" if cluster == "cluster" else "`balance`"
             raise UsageError(f"the input has no `{cluster}` column to balance by", hint=hint)
+        if pairs and "rejected" not in source.schema.names:
+            raise UsageError("the input has no `rejected` column", hint="`edit pair` makes preference pairs")
+        check_columns(source.schema, *{"source", self.target}, *["mask"] * masks, *["rejected"] * pairs)
         self.columns = {kind: name for kind, name in columns.items() if name in source.schema.names}
         if not self.columns:
             raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
-        self.instructions = {kind for kind, name in self.columns.items() if name.startswith("instruction")}
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
-        self.faces = faces
+        self.faces, self.masks, self.pairs, self.rewards = faces, masks, pairs, rewards
+        self.kinds = [(kind, language) for kind in self.columns for language in languages]  # of text
         self.fetcher = Fetcher()
         self.rejects = Rejects() if rejects is None else rejects
         self.left_out: Counter[str] = Counter()  # rows that are none for this, by reason
         self.captioned = 0  # edits without an instruction, whose caption is the text
-        self.files: set[str] = set()  # that pictures lie in
-        self.rows: list[Row] = []
-        self.pictures: list[list[dict[str, Any]]] = []  # sources, then the target
-        self.masks: list[dict[str, Any] | None] | None = [] if masks else None
-        self.shards: list[str] = []  # the digest of the shard that a row is in
-        digests = []
-        for batch in source.batches(lambda shard: True):
-            if batch.last:
-                digests.append(batch.shard.digest)
-            self._add(batch.rows, batch.shard.digest)
-        self.rejects.rows = len(self.rows) + len(self.rejects) + sum(self.left_out.values())
-        if not self.rows:
+        self._last: tuple[int, TrainRow] | None = None  # many ask for the same row several times
+        digests: list[str] = []
+        self.table = Columns(self._read(source, digests), self._schema())
+        self.rejects.rows = len(self.table) + len(self.rejects) + sum(self.left_out.values())
+        if not self.table:
             why = ", ".join(filter(None, [self.rejects.summary(), *(f"{n} {why}" for why, n in self.left_out.items())]))
             raise EditError(
                 f"no row has a target and a text in {' or '.join(languages)}" + (f": {why}" if why else ""),
                 hint=f"texts: {', '.join(self.columns.values())}",
             )
         self.rejects.check()
-        if self.masks is not None and not any(self.masks):
+        if masks and all(piece["mask"].null_count == len(piece["mask"]) for piece in self.table.pieces):
             raise UsageError("`mask_weight`: no row has a `mask`")
         self.data_id = digest(source.history.hash, *digests)
 
-    def _add(self, rows: pa.RecordBatch, shard: str) -> None:
-        ids, tasks = column_values(rows, "id"), column_values(rows, "task")
-        origins, objects = column_values(rows, "provenance"), column_values(rows, "objects")
-        texts = {kind: column_values(rows, name) for kind, name in self.columns.items()}
-        clusters = column_values(rows, self.cluster) if self.cluster else [None] * rows.num_rows
-        if self.cluster == "task":
-            clusters = [task or "" for task in tasks]
-        faces = column_values(rows, "faces") if self.faces else [None] * rows.num_rows
-        masks = picture_references(rows, "mask") if self.masks is not None else []
-        for k, (slots, target) in enumerate(zip(list_slots(rows, "source"), target_references(rows))):
-            said = {
-                (kind, language): text
-                for kind, values in texts.items()
-                if values[k]
-                for language, text in (values[k] if isinstance(values[k], dict) else {"en": values[k]}).items()
-                if isinstance(text, str) and text.strip() and language in self.languages
-            }
-            if target is None or not said:
-                self.left_out["without a target" if target is None else "without a text"] += 1
-                continue
-            try:
-                sources = whole_list(slots, "source")
-                if not sources and tasks[k] != "t2i" and all(self.columns[kind] == "instruction" for kind, _ in said):
-                    raise RowError("an instruction without a source", "the task of a caption is t2i")
-                pictures = [kept for item in [*sources, target] if (kept := kept_reference(item)) is not None]
-                sizes = [self._size(item) for item in pictures]
-                found = landmarks(faces[k])
-            except RowError as error:
-                self.rejects.add(ids[k], str(error))
-                continue
-            self.captioned += bool(sources) and not any(kind in self.instructions for kind, _ in said)
-            origin = origins[k] or {}
-            boxes = [tuple(item["box"]) for item in objects[k] or [] if item.get("box") and len(item["box"]) == 4]
-            task = tasks[k] or ""
-            cluster = None if clusters[k] is None else str(clusters[k])
-            template = origin.get("template") or task
-            made = bool(origin.get("template") or origin.get("model"))
-            named = (cluster, sys.intern(origin.get("origin") or ""), made)
-            self.rows.append(Row(ids[k], task, template, said, sizes[:-1], sizes[-1], *named, boxes, found))
-            self.pictures.append(pictures)
-            if self.masks is not None:
-                self.masks.append(kept_reference(masks[k]) if masks[k] is not None else None)
-            self.files.update(item["file"] for item in pictures if item["file"])
-            self.shards.append(shard)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "fetcher": None}
 
-    def _size(self, item: dict[str, Any]) -> tuple[int, int]:
-        """Height and width of a picture, from its first bytes where its row does not say. Raises RowError."""
-        if item["width"] and item["height"]:
-            return item["height"], item["width"]
-        header = images.probe(self.fetcher.get(item), self.max_pixels)
-        return header.height, header.width
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, fetcher=Fetcher())
+
+    # ------------------------------------------------------------------------------------------------ columns
+
+    def _schema(self) -> pa.Schema:
+        strings = ["id", "task", "template", "cluster", "origin", "shard", *self._names()]
+        return pa.schema(
+            [(name, pa.string()) for name in strings]
+            + [("synthetic", pa.bool_()), ("sizes", pa.list_(pa.int32())), ("images", pa.list_(IMAGE)),
+               ("mask", IMAGE), ("rejected", IMAGE), ("reward", pa.float64()),
+               ("boxes", pa.list_(pa.list_(pa.float64()))),
+               ("faces", pa.list_(pa.list_(pa.list_(pa.float64()))))]
+        )  # fmt: skip
+
+    def _names(self) -> list[str]:
+        """Names of the columns of texts, in the order of `kinds`."""
+        return [f"text {k}" for k in range(len(self.kinds))]
+
+    def _read(self, source: Source, digests: list[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of _schema(); the digests of the shards are added to `digests`."""
+        batches = source.batches(lambda shard: True)
+        for batch in batches if self.rewards is None else whole_groups(batches):
+            if batch.last:
+                digests.append(batch.shard.digest)
+            if batch.rows.num_rows:
+                yield self._converted(batch.rows, batch.shard.digest)
+
+    def _converted(self, rows: pa.RecordBatch, shard: str) -> pa.RecordBatch:
+        texts = [_text(rows, self.columns[kind], language) for kind, language in self.kinds]
+        tasks, images = _strings(rows, "task").fill_null(""), _Images.of(rows, self.target)
+        said, there = np.logical_or.reduce([_valid(text) for text in texts]), _valid(images.target)
+        for why, number in ((f"a {self.target}", (~there).sum()), ("a text", (there & ~said).sum())):
+            if number:
+                self.left_out[f"without {why}"] += int(number)
+        good = there & said
+        # rows with an instruction and nothing to follow it on
+        lonely = (images.counts == 0) & ~self._told(texts, len(good), lambda name: name != "instruction")
+        faces = self._look(rows, good, images, lonely & np.asarray(pc.not_equal(tasks, "t2i")))
+        rejected, rewards = self._rejected(rows, good, images), self._rewards(rows, good)
+        usable = np.flatnonzero(good)
+        captions = ~self._told(texts, len(good), lambda name: name.startswith("instruction"))
+        self.captioned += int((captions & (images.counts > 0))[usable].sum())
+        template, model = (_child(_column(rows, "provenance"), name) for name in ("template", "model"))
+        own, synthetic = _filled(template), _filled(template) | _filled(model)
+        cluster = tasks if self.cluster == "task" else _strings(rows, self.cluster)
+        references, sizes = images.taken(usable)
+        columns = {
+            "id": _strings(rows, "id"),
+            "task": tasks,
+            "template": pc.if_else(pa.array(own), template, tasks),
+            "cluster": cluster,
+            "origin": _child(_column(rows, "provenance"), "origin").fill_null(""),
+            "shard": pa.array([shard]).take(pa.array(np.zeros(len(good), int))),
+            **dict(zip(self._names(), texts)),
+            "synthetic": pa.array(synthetic),
+            "mask": _column(rows, "mask", IMAGE) if self.masks else pa.nulls(len(good), IMAGE),
+            "rejected": rejected,
+            "reward": rewards,
+            "boxes": _boxes(rows),
+        }
+        taken = {name: column.take(pa.array(usable)) for name, column in columns.items()}
+        taken |= {"sizes": sizes, "images": references}
+        schema = self._schema()
+        taken["faces"] = pa.array([faces.get(k) for k in usable.tolist()], schema.field("faces").type)
+        return pa.record_batch([taken[name] for name in schema.names], schema)
+
+    def _told(self, texts: list[pa.Array], count: int, which: Callable[[str], bool]) -> np.ndarray:
+        """Mask of the `count` rows that have a text in these columns."""
+        some = [text for (kind, _), text in zip(self.kinds, texts) if which(self.columns[kind])]
+        return np.logical_or.reduce([np.zeros(count, bool), *map(_valid, some)])
+
+    def _look(
+        self, rows: pa.RecordBatch, good: np.ndarray, images: _Images, lonely: np.ndarray
+    ) -> dict[int, list[Landmarks]]:
+        """What whole columns do not tell: sizes that are not said, faces, and in `good` which rows are none."""
+        faces = column_values(rows, "faces") if self.faces else [None] * len(good)
+        told = np.array([bool(each) for each in faces])
+        faces_of: dict[int, list[Landmarks]] = {}
+        for k in np.flatnonzero(good & (lonely | told | images.unsized())).tolist():
+            try:
+                whole_list(images.values[images.starts[k] :][: images.counts[k]].to_pylist(), "source")
+                if lonely[k]:
+                    raise RowError("an instruction without a source", "the task of a caption is t2i")
+                for index in images.places(k):
+                    if not images.sizes[index].all():
+                        header = codec.probe(self.fetcher.get(images.all[index].as_py()), self.max_pixels)
+                        images.sizes[index] = header.height, header.width
+                faces_of[k] = landmarks(faces[k])
+            except RowError as error:
+                good[k] = False
+                self.rejects.add(str(rows.column("id")[k].as_py()), str(error))
+        return faces_of
+
+    def _rejected(self, rows: pa.RecordBatch, good: np.ndarray, images: _Images) -> pa.Array:
+        """The worse images, with their sizes; a row without one of its target's shape is not `good`."""
+        column = _column(rows, "rejected", IMAGE)
+        if not self.pairs:
+            return pa.nulls(len(good), IMAGE)
+        if without := int((good & ~_valid(column)).sum()):
+            self.left_out["without a rejected image"] += without
+        good &= _valid(column)
+        found = column.to_pylist()
+        for k in np.flatnonzero(good).tolist():
+            try:
+                if not (found[k]["height"] and found[k]["width"]):
+                    header = codec.probe(self.fetcher.get(found[k]), self.max_pixels)
+                    found[k] |= {"height": header.height, "width": header.width}
+                height, width = images.sizes[len(images.values) + k].tolist()
+                size = found[k]["height"], found[k]["width"]
+                if not same_scene(np.array(size), np.array([height, width])):
+                    shapes = f"{size[1]}x{size[0]} beside {width}x{height}"
+                    raise RowError("`rejected` has another shape than `target`", shapes)
+            except RowError as error:
+                good[k] = False
+                self.rejects.add(str(rows.column("id")[k].as_py()), str(error))
+        return pa.array(found, IMAGE)
+
+    def _rewards(self, rows: pa.RecordBatch, good: np.ndarray) -> pa.Array:
+        """Of candidates; one without a reward, or in a group where all are worth the same, is not `good`."""
+        if self.rewards is None:
+            return pa.nulls(len(good), pa.float64())
+        made = pa.array(self.rewards.of(rows), pa.float64())
+        if without := int((good & ~_valid(made)).sum()):
+            self.left_out["without a reward that differs in its group"] += without
+        good &= _valid(made)
+        return made
+
+    def facts(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """See facts() above; no fields that are lists or tables."""
+        for piece in self.table.pieces:
+            yield from zip(*(piece[name].to_pylist() for name in names))
+
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """See image_sizes()."""
+        columns = [piece["sizes"] for piece in self.table.pieces]
+        counts = np.concatenate([np.diff(np.asarray(each.offsets)) // 2 for each in columns])
+        return (
+            np.concatenate([np.asarray(each.flatten()) for each in columns]).reshape(-1, 2),
+            np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        )
+
+    def texts(self) -> Iterator[str]:
+        """All texts; those that come often, more than once."""
+        for piece in self.table.pieces:
+            for name in self._names():
+                yield from (text for text in pc.unique(piece[name]).to_pylist() if text is not None)
+
+    def files(self) -> set[str]:
+        """That images lie in."""
+        names: set[str | None] = set()
+        for piece in self.table.pieces:
+            for images in (piece["images"].values, piece["rejected"]):
+                names.update(pc.unique(images.field("file")).to_pylist())
+        return {name for name in names if name}
+
+    # --------------------------------------------------------------------------------------------------- rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
-    def __getitem__(self, index: int) -> Row:
-        return self.rows[index]
+    def __getitem__(self, index: int) -> TrainRow:
+        last = self._last
+        if last is None or last[0] != index:
+            last = self._last = index, self._row(index)
+        return last[1]
 
-    def picture(self, index: int, which: int, shape: Shape) -> np.ndarray:
+    def _row(self, index: int) -> TrainRow:
+        piece, k = self.table.find(index)
+
+        def value(name: str) -> Any:
+            return piece[name][k].as_py()
+
+        said = {kind: text for kind, name in zip(self.kinds, self._names()) if (text := value(name)) is not None}
+        flat = value("sizes")
+        target, *sources = zip(flat[::2], flat[1::2])
+        boxes = [tuple(box) for box in value("boxes") or () if box and len(box) == 4]
+        faces = [tuple((x, y) for x, y in face) for face in value("faces") or ()]
+        cluster, origin, synthetic = (value(name) for name in ("cluster", "origin", "synthetic"))
+        named = value("id"), value("task"), value("template")
+        worse = (value("rejected")["height"], value("rejected")["width"]) if self.pairs else None
+        reward = value("reward")
+        return TrainRow(*named, said, sources, target, cluster, origin, synthetic, boxes, faces, worse, reward)
+
+    def reference(self, index: int, which: int) -> dict[str, Any]:
+        piece, k = self.table.find(index)
+        item = piece["rejected"][k] if which == REJECTED else piece["images"][k].values[which]
+        reference: dict[str, Any] = item.as_py()
+        return reference
+
+    def image(self, index: int, which: int, shape: Shape) -> np.ndarray:
         """At the least of libjpeg's scales that covers the shape.
 
-        Raises Unusable for a picture that cannot be decoded.
+        Raises Unusable for an image that cannot be decoded.
         """
         try:
-            data = self.fetcher.get(self.pictures[index][which])
-            return images.decode(data, images.Raster(cover=shape), self.max_pixels)
+            data = self.fetcher.get(self.reference(index, which))
+            return codec.decode(data, codec.Raster(cover=shape), self.max_pixels)
         except RowError as error:
-            raise Unusable(self.rows[index].id, error) from error
+            raise Unusable(self[index].id, error) from error
 
     def mask(self, index: int) -> np.ndarray | None:
-        item = self.masks[index] if self.masks is not None else None
+        piece, k = self.table.find(index)
+        item = piece["mask"][k].as_py()
         if item is None:
             return None
         try:
-            return images.decode(self.fetcher.get(item), max_pixels=self.max_pixels)
+            return codec.decode(self.fetcher.get(item), max_pixels=self.max_pixels)
         except RowError as error:
-            raise Unusable(self.rows[index].id, error) from error
+            raise Unusable(self[index].id, error) from error
 
     def place(self, index: int, which: int) -> str:
-        item = self.pictures[index][which]
+        item = self.reference(index, which)
         if item["bytes"] is not None:
             return xxhash.xxh3_128_hexdigest(item["bytes"])
+        piece, k = self.table.find(index)
         # within a tar the shard's digest and the offset say it all, wherever the set lies; a loose file has offset 0
         file = "" if item["offset"] else item["file"]
-        return "/".join(map(str, (self.shards[index], file, item["column"], item["row"], item["offset"])))
+        return "/".join(map(str, (piece["shard"][k].as_py(), file, item["column"], item["row"], item["offset"])))
 
     def content(self, index: int, which: int) -> str:
         try:
-            return xxhash.xxh3_128_hexdigest(self.fetcher.get(self.pictures[index][which]))
+            return xxhash.xxh3_128_hexdigest(self.fetcher.get(self.reference(index, which)))
         except RowError as error:
-            raise Unusable(self.rows[index].id, error) from error
+            raise Unusable(self[index].id, error) from error
+
+
+@dataclass
+class _Images:
+    """The sources and targets of a batch's rows."""
+
+    values: pa.Array  # the sources of all rows; those of row k are counts[k] from starts[k] on
+    starts: np.ndarray
+    counts: np.ndarray
+    target: pa.Array
+    all: pa.Array  # the sources of all rows, and then their targets
+    sizes: np.ndarray  # (M, 2) int32, height and width of all; 0 where they are not said
+
+    @classmethod
+    def of(cls, rows: pa.RecordBatch, target_column: str = "target") -> _Images:
+        column = _column(rows, "source")
+        target = row_images(rows, "source") if target_column == "source" else _column(rows, target_column, IMAGE)
+        if column.type == IMAGE:  # of somebody else's Parquet: one source per row
+            values, starts, counts = column, np.arange(len(column)), _valid(column).astype(int)
+        elif pa.types.is_null(column.type):
+            values, counts = pa.array([], IMAGE), np.zeros(len(column), int)
+            starts = counts
+        else:
+            offsets = np.asarray(column.offsets).astype(int)
+            values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+            starts, counts = offsets[:-1] - offsets[0], np.diff(offsets)
+        every = pa.concat_arrays([values, target])
+        sizes = np.stack([np.asarray(_child(every, name).fill_null(0)) for name in ("height", "width")], 1)
+        return cls(values, starts, counts, target, every, sizes)
+
+    def places(self, row: int) -> list[int]:
+        """Positions in `all` of a row's images: its sources, then its target."""
+        return [*range(self.starts[row], self.starts[row] + self.counts[row]), len(self.values) + row]
+
+    def unsized(self) -> np.ndarray:
+        """Mask of the rows with an image of unknown size, or with a gap in a list of images."""
+        lacks = (self.sizes == 0).any(1)
+        before = np.concatenate([[0], np.cumsum(lacks)])
+        return lacks[len(self.values) :] | (before[self.starts + self.counts] > before[self.starts])
+
+    def taken(self, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
+        """The lists of these rows' images, sources and then the target, and of their sizes, the target's first."""
+        counts = self.counts[rows] + 1
+        ends = np.cumsum(counts)
+        within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+        places = np.repeat(self.starts[rows], counts) + within
+        places[ends - 1] = len(self.values) + rows
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), self.all.take(pa.array(places)))
+        first = np.repeat(ends - counts, counts) + (within - 1) % np.repeat(counts, counts)
+        sizes = pa.array(self.sizes[places[first]].astype(np.int32).reshape(-1))
+        return lists, pa.ListArray.from_arrays(pa.array(2 * offsets), sizes)
+
+
+def _column(rows: pa.RecordBatch, name: str, kind: pa.DataType | None = None) -> pa.Array:
+    """A column; nulls, of a type, where there is none."""
+    index = rows.schema.get_field_index(name)
+    if index < 0 or pa.types.is_null(rows.column(index).type):
+        return pa.nulls(rows.num_rows, kind or pa.null())
+    return rows.column(index)
+
+
+def _child(column: pa.Array, name: str) -> pa.Array:
+    """A field of a column of tables, null where they are; nulls where there is none."""
+    if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+        return pa.nulls(len(column), pa.string())
+    return pc.struct_field(column, name)
+
+
+def _strings(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """A column as strings; nulls where there is none."""
+    column = _column(rows, name, pa.string())
+    if pa.types.is_string(column.type):
+        return column
+    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def _text(rows: pa.RecordBatch, name: str, language: str) -> pa.Array:
+    """The texts of a column in a language, null where there is none; a column of plain strings is English."""
+    column = _column(rows, name)
+    if pa.types.is_struct(column.type):
+        column = _child(column, language)
+    elif language != "en":
+        column = pa.nulls(len(column), pa.string())
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return pa.nulls(len(column), pa.string())
+    text = column.cast(pa.string())
+    return pc.if_else(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0), text, None)
+
+
+def _boxes(rows: pa.RecordBatch) -> pa.Array:
+    """The boxes of every row's objects."""
+    kind = pa.list_(pa.list_(pa.float64()))
+    column = _column(rows, "objects")
+    if not pa.types.is_list(column.type) or column.null_count == len(column):
+        return pa.nulls(len(column), kind)
+    boxes = _child(column.values, "box")
+    if not pa.types.is_list(boxes.type):
+        return pa.nulls(len(column), kind)
+    return pa.ListArray.from_arrays(column.offsets, boxes).cast(kind)
+
+
+def _valid(column: pa.Array) -> np.ndarray:
+    return np.asarray(column.is_valid())
+
+
+def _filled(column: pa.Array) -> np.ndarray:
+    """Where strings are neither null nor empty."""
+    return np.asarray(pc.greater(pc.binary_length(column), 0).fill_null(False))
 
 
 def landmarks(faces: Any) -> list[Landmarks]:
     """The `faces` of a row: each five points, or a table with such `landmarks`. Raises RowError."""
-    found = []
+    result = []
     for face in faces or []:
         try:
             points = np.array((face.get("landmarks") if isinstance(face, dict) else face) or (), np.float64)
@@ -243,5 +528,5 @@ def landmarks(faces: Any) -> list[Landmarks]:
             points = np.zeros(0)
         if points.size != 10 or not np.isfinite(points).all() or np.abs(points - 0.5).max() > 1.5:
             raise RowError("a face has five landmarks, x and y as shares of width and height")
-        found.append(tuple((x, y) for x, y in points.reshape(5, 2).tolist()))
-    return found
+        result.append(tuple((x, y) for x, y in points.reshape(5, 2).tolist()))
+    return result

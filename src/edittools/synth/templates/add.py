@@ -22,11 +22,15 @@ DETAIL = {
     "en": ["a {plain|solid|uniformly colored} <thing> {is|appears} <place>, {covering|on top of} what was there"],
     "zh": ["<place>出现一个{纯色的|实心的|}<thing>，{盖住|遮住}原来的内容"],
 }
+EFFECT = {
+    "en": r"\b(?:add|draw|paint|put|plac|insert|appear|now there|there is)",
+    "zh": "加|画|放|绘|置|出现|新增",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_thing(picture, rng)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_thing(image, rng)
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return draw_thing(picture, slots)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return draw_thing(image, slots)

@@ -1,9 +1,10 @@
-"""A structured layout: a piece cut out of the picture stays, the plain background behind it changes."""
+"""A structured layout: a piece cut out of the image stays, the plain background behind it changes."""
 
 import numpy as np
 
+from edittools.seeded import draw
 from edittools.synth.backdrops import paint_backdrop, pick_backdrop
-from edittools.synth.core import Pair, Tools, draw
+from edittools.synth.core import Pair, Tools
 from edittools.synth.shapes import stencil
 
 TASK = "background"
@@ -26,13 +27,17 @@ DETAIL = {
     "en": ["behind the <shape:cutout> there is now a <backdrop>"],
     "zh": ["<shape:cutout>后面{现在是|变成了}<backdrop>"],
 }
+EFFECT = {
+    "en": r"\bback(?:ground|drop)|\bbehind\b|\bin front of\b",
+    "zh": "背景|后面|背后",
+}
 KEEPS = {
     "en": ["the <shape:cutout> itself {stays|remains} {exactly as it is|untouched}"],
     "zh": ["<shape:cutout>本身{完全不变|保持不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     old = pick_backdrop(rng)
     new = pick_backdrop(rng, avoid=(old["new_color"],))
     return {"shape": draw(rng, CUTOUTS), "old": old} | new
@@ -43,11 +48,11 @@ def invert_slots(slots: dict) -> dict:
     return {"shape": slots["shape"], "old": new} | slots["old"]
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    height, width = picture.shape[:2]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    height, width = image.shape[:2]
     side = min(height, width) * 7 // 10
     top, left = (height - side) // 2, (width - side) // 2
     inside = np.zeros((height, width, 1), bool)
     inside[top : top + side, left : left + side, 0] = stencil(slots["shape"], side)
-    source = np.where(inside, picture, paint_backdrop(slots["old"], height, width))
-    return Pair(source, np.where(inside, picture, paint_backdrop(slots, height, width)))
+    source = np.where(inside, image, paint_backdrop(slots["old"], height, width))
+    return Pair(source, np.where(inside, image, paint_backdrop(slots, height, width)))

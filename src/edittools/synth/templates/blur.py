@@ -31,9 +31,13 @@ DETAIL = {
     ],
     "zh": ["{细节|细部}消失，边缘<strength>变柔和"],
 }
+EFFECT = {
+    "en": r"\A(?!.*(?:deblur|remov|restor|recover|sharpen|crisp|bring back)).*(?:blur|soften|softer|out of focus)",
+    "zh": r"\A(?!.*(?:去|消除|恢复|还原)).*(?:模糊|失焦|柔)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return gaussian(picture, short_side(picture) / SHARES[slots["strength"]])
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return gaussian(image, short_side(image) / SHARES[slots["strength"]])

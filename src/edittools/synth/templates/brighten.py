@@ -31,9 +31,16 @@ DETAIL = {
     ],
     "zh": ["整体<strength>变亮，中间调变化最大，纯黑和纯白{不变|保持原样}"],
 }
+EFFECT = {
+    "en": (
+        r"\b(?:brighten|lighten|brighter|lighter)"
+        r"|\b(?:rais|increas|boost|turn\w* up)\w*\b[^.]*\b(?:brightness|exposure)"
+    ),
+    "zh": "调亮|提亮|变亮|更亮|(?:提高|增加|调高)[^。]*(?:亮度|曝光)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return gamma_table(*GAMMAS[slots["strength"]])[picture]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return gamma_table(*GAMMAS[slots["strength"]])[image]

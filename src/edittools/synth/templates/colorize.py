@@ -1,4 +1,4 @@
-"""The colours of a black-and-white picture restored: the inverse of gray."""
+"""The colours of a black-and-white image restored: the inverse of gray."""
 
 import numpy as np
 
@@ -24,9 +24,17 @@ DETAIL = {
     "en": ["the gray tones {get|regain} {their|the} natural colors, with brightness {unchanged|as it was}"],
     "zh": ["灰色调{恢复|还原}为自然的颜色，{亮度|明暗}不变"],
 }
+EFFECT = {
+    "en": (
+        r"\bcolou?ri[sz]|\bcolou?r (?:the|this)\b"
+        r"|\b(?:restor|bring|recover|regain|get|add|give)\w*\b[^.]*\bcolou?rs?\b"
+        r"|\binto a colou?r\b|\bcolou?rful\b|\bin colou?r\b"
+    ),
+    "zh": "上色|着色|彩色|(?:恢复|还原|找回|添加)[^。]*(?:颜色|色彩)",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=pixels.gray(picture), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=pixels.gray(image), target=image)

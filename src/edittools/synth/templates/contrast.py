@@ -31,9 +31,13 @@ DETAIL = {
     ],
     "zh": ["暗处<strength:comparative>更暗，亮处<strength:comparative>更亮"],
 }
+EFFECT = {
+    "en": r"\b(?:increas|rais|boost|turn\w* up|more|higher|stronger)\w*\b[^.]*\bcontrast|\bcontrasty\b",
+    "zh": "(?:提高|增强|加大|增加)[^。]*(?:对比|反差)|(?:对比|反差)[^。]*(?:更强|提高|增强|调高)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return line_table(*FACTORS[slots["strength"]], pivot=128)[picture]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return line_table(*FACTORS[slots["strength"]], pivot=128)[image]

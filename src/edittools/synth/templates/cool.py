@@ -26,10 +26,14 @@ DETAIL = {
     ],
     "zh": ["蓝色<strength>增强，红色<strength>减弱"],
 }
+EFFECT = {
+    "en": r"\bcool",
+    "zh": "冷",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     up, down = GAINS[slots["strength"]]
-    return per_channel(picture, line_table(down, up), line_table(1, 1), line_table(up, down))
+    return per_channel(image, line_table(down, up), line_table(1, 1), line_table(up, down))

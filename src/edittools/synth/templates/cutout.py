@@ -1,8 +1,9 @@
-"""Collage: a piece of the picture, cut out in a shape, pasted again at another of the nine places."""
+"""Collage: a piece of the image, cut out in a shape, pasted again at another of the nine places."""
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.shapes import PLACES, SIZES, box, fill, pick_shape
 
 TASK = "creative"
@@ -21,11 +22,15 @@ DETAIL = {
     "en": ["a <size> <shape> <place> repeats the piece of the picture <from_place>"],
     "zh": ["<place>的<size><shape>区域重复了<from_place>的画面"],
 }
+EFFECT = {
+    "en": r"\bcop(?:y|ied|ies)|\bduplicat|\brepeat",
+    "zh": "复制|拷贝|剪|截|粘贴|重复",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     size, place = draw(rng, tuple(SIZES)), draw(rng, PLACES)
-    where = box(place, size, *picture.shape[:2])
+    where = box(place, size, *image.shape[:2])
     return {
         "size": size,
         "shape": pick_shape(where[2] - where[0], rng),
@@ -34,6 +39,6 @@ def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     }
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    x0, y0, x1, y1 = box(slots["from_place"], slots["size"], *picture.shape[:2])
-    return fill(picture, slots, picture[y0:y1, x0:x1])
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    x0, y0, x1, y1 = box(slots["from_place"], slots["size"], *image.shape[:2])
+    return fill(image, slots, image[y0:y1, x0:x1])

@@ -31,10 +31,14 @@ DETAIL = {
     ],
     "zh": ["整体<strength>变暗，中间调变化最大，纯黑和纯白{不变|保持原样}"],
 }
+EFFECT = {
+    "en": r"\b(?:dark|dim)|\b(?:lower|reduc|decreas|turn\w* down)\w*\b[^.]*\b(?:brightness|exposure)",
+    "zh": "调暗|压暗|变暗|更暗|(?:降低|减少|调低)[^。]*(?:亮度|曝光)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     numerator, denominator = GAMMAS[slots["strength"]]
-    return gamma_table(denominator, numerator)[picture]
+    return gamma_table(denominator, numerator)[image]

@@ -1,4 +1,4 @@
-"""A blurred picture made sharp again: the inverse of blur."""
+"""A blurred image made sharp again: the inverse of blur."""
 
 import numpy as np
 
@@ -29,9 +29,13 @@ DETAIL = {
     ],
     "zh": ["<strength:degree>模糊{消失|被去除}，边缘清楚，细节{可见|恢复}"],
 }
+EFFECT = {
+    "en": r"\bdeblur|\bsharpen|\b(?:remov|restor|recover|bring|undo|fix|clear)\w*\b[^.]*\b(?:blur|detail|sharp)",
+    "zh": "(?:去除|去掉|消除)[^。]*模糊|还原|恢复|变清晰",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=blur.apply(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=blur.apply(image, slots, tools), target=image)

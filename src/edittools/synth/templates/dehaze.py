@@ -28,9 +28,13 @@ DETAIL = {
     ],
     "zh": ["<strength:degree>浅灰色{雾气|雾}{消失|散去}，颜色和对比{恢复|还原}"],
 }
+EFFECT = {
+    "en": r"\bdehaz|\bclear|\b(?:hazy|foggy|misty)\b[^.]*\bfree\b|\b(?:remov|take|lift)\w*\b[^.]*\b(?:haz|fog|mist)",
+    "zh": "去雾|(?:去除|去掉|消除|清除)[^。]*雾",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=haze.apply(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=haze.apply(image, slots, tools), target=image)

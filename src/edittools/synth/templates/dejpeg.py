@@ -25,9 +25,13 @@ DETAIL = {
     "en": ["the <strength:degree> {square blocks|blocks} and ripples are {gone|removed} and surfaces are smooth"],
     "zh": ["<strength:degree>方块和波纹{消失|被去除}，画面平滑"],
 }
+EFFECT = {
+    "en": r"\b(?:remov|clean|repair|undo|fix|reduc)\w*\b[^.]*(?:jpeg|artifact|compression|block)",
+    "zh": "(?:去除|去掉|消除|修复|还原)[^。]*(?:JPEG|压缩|块)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=jpeg.apply(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=jpeg.apply(image, slots, tools), target=image)

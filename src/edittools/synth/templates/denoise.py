@@ -23,9 +23,16 @@ DETAIL = {
     "en": ["the <strength:degree> {specks are|grain is} gone and {surfaces are|everything is} clean"],
     "zh": ["<strength:degree>噪点{消失|被清除}，画面干净"],
 }
+EFFECT = {
+    "en": (
+        r"\bdenois|\b(?:remov|clean|take|reduc|free of)\w*\b[^.]*\b(?:nois|grain|speck)"
+        r"|\b(?:noisy|grainy)\b[^.]*\b(?:clean|free)"
+    ),
+    "zh": "降噪|去噪|(?:去除|去掉|消除|清除)[^。]*(?:噪|颗粒)",
+}
 
 slots = noise.slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=noise.apply(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=noise.apply(image, slots, tools), target=image)

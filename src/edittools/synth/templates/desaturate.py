@@ -29,10 +29,17 @@ DETAIL = {
     ],
     "zh": ["颜色<strength>变淡，灰色{不变|仍为灰色}，亮度{不变|保持}"],
 }
+EFFECT = {
+    "en": (
+        r"\bdesaturat|\b(?:decreas|lower|reduc|turn\w* down|less)\w*\b[^.]*\bsaturat|\bpaler?\b|\bmuted\b"
+        r"|\bless (?:vivid|intense)"
+    ),
+    "zh": "(?:降低|减弱|减少|调低)[^。]*(?:饱和|鲜艳)|变淡|不那么饱和|变得柔和",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     numerator, denominator = FACTORS[slots["strength"]]
-    return saturation(picture, denominator, numerator)
+    return saturation(image, denominator, numerator)

@@ -1,4 +1,4 @@
-"""A shape lifted out of the picture onto plain white, where it stood."""
+"""A shape lifted out of the image onto plain white, where it stood."""
 
 import numpy as np
 
@@ -25,19 +25,26 @@ DETAIL = {
     ],
     "zh": ["<thing>仍在<place>，其余部分{全是|都是}纯白"],
 }
+EFFECT = {
+    "en": (
+        r"\b(?:extract|isolat|cut\w* out|separat|lift)|\b(?:keep|show)\b[^.]*\bonly\b|\bonly\b[^.]*\bwhite\b"
+        r"|\bon(?:to)? (?:a )?(?:plain |pure )*white\b"
+    ),
+    "zh": "提取|抠|分离|保留|留下|[纯白]白",
+}
 KEEPS = {
     "en": ["the <shape> keeps its {color, size and place|place, size and color}"],
     "zh": ["<shape>的颜色、大小和位置{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(picture, rng)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(image, rng)
     if distance(thing["color"], "white") < VISIBLE_DISTANCE:
-        where = box(thing["place"], thing["size"], *picture.shape[:2])
-        thing["color"] = pick_color(picture, where, rng, avoid=("white",))
+        where = box(thing["place"], thing["size"], *image.shape[:2])
+        thing["color"] = pick_color(image, where, rng, avoid=("white",))
     return thing
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(draw_thing(picture, slots), draw_thing(np.full_like(picture, 255), slots))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(draw_thing(image, slots), draw_thing(np.full_like(image, 255), slots))

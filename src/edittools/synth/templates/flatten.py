@@ -28,10 +28,14 @@ DETAIL = {
     ],
     "zh": ["暗处和亮处都<strength>向中灰靠拢"],
 }
+EFFECT = {
+    "en": r"\b(?:decreas|lower|reduc|turn\w* down|less)\w*\b[^.]*\bcontrast|\bflatt",
+    "zh": "(?:降低|减弱|减小|调低)[^。]*(?:对比|反差)|(?:对比|反差)[^。]*(?:弱|调低|降低)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     numerator, denominator = FACTORS[slots["strength"]]
-    return line_table(denominator, numerator, pivot=128)[picture]
+    return line_table(denominator, numerator, pivot=128)[image]

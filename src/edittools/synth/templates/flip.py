@@ -23,6 +23,10 @@ DETAIL = {
     "en": ["what was on the left is now on the right, and {the other way round|vice versa}"],
     "zh": ["原来在左边的现在在右边，{反之亦然|右边的到了左边}"],
 }
+EFFECT = {
+    "en": r"\A(?!.*(?:vertical|upside)).*(?:flip|mirror|swap|exchang)",
+    "zh": r"\A(?!.*(?:垂直|竖直|上下[翻颠镜])).*(?:翻转|镜像)",
+}
 KEEPS = {
     "en": ["{colors|all colors}, {top and bottom|up and down} {stay|remain} {the same|as they are}"],
     "zh": ["颜色和上下位置{保持不变|不变}"],
@@ -31,5 +35,5 @@ KEEPS = {
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return picture[:, ::-1].copy()
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return image[:, ::-1].copy()

@@ -29,9 +29,16 @@ DETAIL = {
     ],
     "zh": ["{只剩下|只保留}灰色调，{明暗|亮度}与原来的颜色一致"],
 }
+EFFECT = {
+    "en": (
+        r"\bblack[- ]and[- ]white\b|\bgr[ae]yscale\b|\bmonochrome\b|\bshades of gr[ae]y\b"
+        r"|\b(?:remov|drop|take|without)\w*\b[^.]*\bcolou?r"
+    ),
+    "zh": "黑白|灰度|(?:去掉|去除|移除)[^。]*(?:颜色|色彩)",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return pixels.gray(picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return pixels.gray(image)

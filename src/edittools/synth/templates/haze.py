@@ -25,11 +25,15 @@ DETAIL = {
     "en": ["an even, <strength:degree> light-gray veil {lies over|covers} everything and contrast is lower"],
     "zh": ["{整个画面|全图}{均匀|}蒙上<strength:degree>浅灰色{雾|雾气}，对比降低"],
 }
+EFFECT = {
+    "en": r"\A(?!.*\b(?:remov|clear|dehaz)).*\b(?:haz|fog|mist)",
+    "zh": r"\A(?!.*去).*雾",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     numerator, denominator = TRANSMISSIONS[slots["strength"]]
     # t v + (1 - t) A is a line of slope t through the point (A, A)
-    return per_channel(picture, *(line_table(numerator, denominator, pivot=a) for a in AIRLIGHT))
+    return per_channel(image, *(line_table(numerator, denominator, pivot=a) for a in AIRLIGHT))

@@ -23,9 +23,13 @@ DETAIL = {
     "en": ["{bright|light} areas become dark, dark areas become {bright|light}, and each color its complement"],
     "zh": ["{亮处变暗，暗处变亮|明暗互换}，每种颜色变成它的补色"],
 }
+EFFECT = {
+    "en": r"\binver|\brevers|\bnegative\b",
+    "zh": "反转|反相|取反|负片|底片|反色|颠倒",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return 255 - picture
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return 255 - image

@@ -1,4 +1,4 @@
-"""JPEG artefacts: the picture saved at a low quality (4:2:0 colour) and read back."""
+"""JPEG artefacts: the image saved at a low quality (4:2:0 colour) and read back."""
 
 import io
 
@@ -29,11 +29,15 @@ DETAIL = {
     "en": ["<strength:degree> {square blocks|blocks} and {ringing|ripples} around edges {appear|can be seen}"],
     "zh": ["{出现|可以看到}<strength:degree>方块和边缘{波纹|振铃}"],
 }
+EFFECT = {
+    "en": r"\A(?!.*\b(?:remov|repair|undo|clean)).*(?:jpeg|compress|artifact|\bblock)",
+    "zh": r"\A(?!.*(?:去|修复|还原)).*(?:JPEG|压缩|块)",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITIES[slots["strength"]], subsampling=2)
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITIES[slots["strength"]], subsampling=2)
     return np.asarray(Image.open(buffer).convert("RGB"))

@@ -1,8 +1,9 @@
-"""A round badge with one letter in a corner, as channels and shops put it on their pictures."""
+"""A round badge with one letter in a corner, as channels and shops put it on their images."""
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.lettering import check_room, font_path, letters, place_box, stamp
 from edittools.synth.palette import Box, legible, pick_color, rgb
 from edittools.synth.shapes import stencil
@@ -28,13 +29,17 @@ DETAIL = {
     "en": ['a small round <plate_color> badge with a <color> "<letter>" {is|appears} <place>'],
     "zh": ["<place>出现一个带<color>“<letter>”的<plate_color>圆形徽章"],
 }
+EFFECT = {
+    "en": r"\b(?:logo|badge|emblem|stamp)",
+    "zh": "标志|徽",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    check_room(picture)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    check_room(image)
     font_path("latin", tools)
     place = draw(rng, CORNERS)
-    plate = pick_color(picture, _box(place, picture), rng)
+    plate = pick_color(image, _box(place, image), rng)
     return {
         "place": place,
         "plate_color": plate,
@@ -43,17 +48,17 @@ def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     }
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    left, top, right, bottom = _box(slots["place"], picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    left, top, right, bottom = _box(slots["place"], image)
     side = right - left
-    result = picture.copy()
+    result = image.copy()
     result[top:bottom, left:right][stencil("circle", side)] = rgb(slots["plate_color"])
     letter = letters(slots["letter"], font_path("latin", tools), side * 3 // 5, side * 3 // 5)
     x, y = left + (side - letter.shape[1]) // 2, top + (side - letter.shape[0]) // 2
     return stamp(result, letter, x, y, slots["color"])
 
 
-def _box(place: str, picture: np.ndarray) -> Box:
-    height, width = picture.shape[:2]
+def _box(place: str, image: np.ndarray) -> Box:
+    height, width = image.shape[:2]
     side = min(height, width) // 5
     return place_box(place, side, side, height, width)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from edittools.seeded import draw
 from edittools.synth.backdrops import MATERIALS, material
-from edittools.synth.core import Pair, Tools, draw
+from edittools.synth.core import Pair, Tools
 from edittools.synth.shapes import draw_thing, fill, pick_thing, side_of
 
 TASK = "material"
@@ -25,10 +26,10 @@ DETAIL = {
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_thing(picture, rng) | {"size": "large", "material": draw(rng, MATERIALS)}
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_thing(image, rng) | {"size": "large", "material": draw(rng, MATERIALS)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    texture = material(slots["material"], side_of(slots["size"], *picture.shape[:2]))
-    return Pair(draw_thing(picture, slots), fill(picture, slots, texture))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    texture = material(slots["material"], side_of(slots["size"], *image.shape[:2]))
+    return Pair(draw_thing(image, slots), fill(image, slots, texture))

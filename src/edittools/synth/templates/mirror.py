@@ -1,8 +1,9 @@
-"""A symmetrical picture: one half kept, the other replaced by its mirror image."""
+"""A symmetrical image: one half kept, the other replaced by its mirror image."""
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 
 TASK = "creative"
 LOCAL = True
@@ -23,19 +24,23 @@ DETAIL = {
     "en": ["the <half:opposite> is now the mirror image of the <half>"],
     "zh": ["<half:opposite>现在是<half>的镜像"],
 }
+EFFECT = {
+    "en": r"\bmirror|\breflect|\bsymmetr",
+    "zh": "镜像|倒影|翻转|对称",
+}
 KEEPS = {
     "en": ["the <half> {stays|remains} {as it is|untouched}"],
     "zh": ["<half>{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return {"half": draw(rng, HALVES)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     turned = slots["half"] in ("top_half", "bottom_half")
-    view = picture.swapaxes(0, 1) if turned else picture
+    view = image.swapaxes(0, 1) if turned else image
     result = view.copy()
     middle = view.shape[1] // 2
     if slots["half"] in ("left_half", "top_half"):

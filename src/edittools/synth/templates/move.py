@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Pair, Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Pair, Tools
 from edittools.synth.shapes import PLACES, draw_thing, pick_thing
 
 TASK = "motion"
@@ -27,10 +28,14 @@ DETAIL = {
     ],
     "zh": ["<thing>从<place>{移到了|来到了}<to_place>，原处露出{画面|背景}"],
 }
+EFFECT = {
+    "en": r"\b(?:mov|shift|bring|relocat|take|pick|put|plac)",
+    "zh": "移|挪|放|搬|跑",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(picture, rng)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(image, rng)
     return thing | {"to_place": draw(rng, [place for place in PLACES if place != thing["place"]])}
 
 
@@ -38,5 +43,5 @@ def invert_slots(slots: dict) -> dict:
     return slots | {"place": slots["to_place"], "to_place": slots["place"]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=draw_thing(picture, slots), target=draw_thing(picture, invert_slots(slots)))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=draw_thing(image, slots), target=draw_thing(image, invert_slots(slots)))

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import STRENGTHS, Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import STRENGTHS, Tools
 from edittools.synth.pixels import to_byte
 
 TASK = "lowlevel"
@@ -24,15 +25,19 @@ DETAIL = {
     "en": ["<strength:degree> random {specks|grain} {cover|covers} {everything|the whole picture}"],
     "zh": ["整个画面{布满|覆盖着}<strength:degree>随机噪点"],
 }
+EFFECT = {
+    "en": r"\A(?!.*\b(?:remov|denois|clean|take away)).*\b(?:nois|grain|speck)",
+    "zh": r"\A(?!.*(?:去|消除|清除|降噪)).*(?:噪|颗粒)",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     # which grain it is cannot be said in words, and a model need not guess it: only its look
     return {"strength": draw(rng, STRENGTHS), "grain_seed": int(rng.integers(2**31))}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     a = AMPLITUDES[slots["strength"]]
     rng = np.random.Generator(np.random.PCG64(slots["grain_seed"]))
-    grain = rng.integers(-a, a + 1, (4, *picture.shape), dtype=np.int16).sum(axis=0, dtype=np.int16)
-    return to_byte(picture + grain)
+    grain = rng.integers(-a, a + 1, (4, *image.shape), dtype=np.int16).sum(axis=0, dtype=np.int16)
+    return to_byte(image + grain)

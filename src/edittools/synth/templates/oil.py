@@ -27,15 +27,19 @@ DETAIL = {
     ],
     "zh": ["细节{融成|变成}{色块|笔触}，{轮廓|大的边缘}仍然清楚"],
 }
+EFFECT = {
+    "en": r"\boils?\b",
+    "zh": "油画",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    radius = max(1, short_side(picture) // 32)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    radius = max(1, short_side(image) // 32)
     size = radius + 1
-    height, width = picture.shape[:2]
-    padded = np.pad(picture, ((radius, radius), (radius, radius), (0, 0)), mode="edge")
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="edge")
     # the luma's variance tells how calm a window is; all sums are exact integers
     level = np.concatenate([padded, luma(padded)[..., None]], axis=-1).astype(np.int64)
     sums = _window_sums(level, size)

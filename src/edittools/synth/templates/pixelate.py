@@ -23,15 +23,19 @@ DETAIL = {
     "en": ["the picture consists of <strength:blocks> {square blocks|squares}, each in one color"],
     "zh": ["画面由<strength:blocks>方块组成，每块只有一种颜色"],
 }
+EFFECT = {
+    "en": r"\bpixel|\bmosaic",
+    "zh": "像素|马赛克",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    block = max(2, short_side(picture) // SHARES[slots["strength"]])
-    height, width = picture.shape[:2]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    block = max(2, short_side(image) // SHARES[slots["strength"]])
+    height, width = image.shape[:2]
     rows, columns = np.arange(0, height, block), np.arange(0, width, block)
-    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.int64), rows, axis=0), columns, axis=1)
+    sums = np.add.reduceat(np.add.reduceat(image.astype(np.int64), rows, axis=0), columns, axis=1)
     # blocks at the right and lower edges may be narrower
     tall, wide = np.diff(np.append(rows, height)), np.diff(np.append(columns, width))
     area = (tall[:, None] * wide[None, :])[..., None]

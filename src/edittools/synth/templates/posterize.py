@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.pixels import RAMP, to_byte
 
 TASK = "style"
@@ -23,13 +24,17 @@ DETAIL = {
     "en": ["smooth shading {breaks up into|turns into} flat areas with <levels> levels per channel"],
     "zh": ["平滑的渐变变成{色块|平涂色块}，每通道<levels>级"],
 }
+EFFECT = {
+    "en": r"\bposteri[sz]|\bposter look\b|\blike a poster\b|\b(?:levels|tones) per\b",
+    "zh": "色调分离|海报|色阶|通道",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return {"levels": draw(rng, LEVELS)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     steps = int(slots["levels"]) - 1
     table = to_byte(((RAMP * steps * 2 + 255) // 510 * 255 * 2 + steps) // (2 * steps))
-    return table[picture]
+    return table[image]

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 
 TASK = "color"
 LOCAL = False
@@ -22,11 +23,15 @@ DETAIL = {
     "en": ["<channels:outcome>[, throughout the picture]"],
     "zh": ["[整个画面中，]<channels:outcome>"],
 }
+EFFECT = {
+    "en": r"\b(?:swap|exchang|switch|channel)",
+    "zh": "交换|对调|互换",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return {"channels": draw(rng, tuple(ORDERS))}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return picture[..., ORDERS[slots["channels"]]]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return image[..., ORDERS[slots["channels"]]]

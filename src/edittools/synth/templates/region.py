@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.regions import OPERATIONS, operate_on_cell
 from edittools.synth.shapes import PLACES
 
@@ -26,9 +27,9 @@ DETAIL = {
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return {"operation": draw(rng, OPERATIONS), "place": draw(rng, PLACES)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return operate_on_cell(picture, slots)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return operate_on_cell(image, slots)

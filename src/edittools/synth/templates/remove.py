@@ -1,4 +1,4 @@
-"""A shape taken away again: the inverse of add, so what comes to light is the true picture."""
+"""A shape taken away again: the inverse of add, so what comes to light is the true image."""
 
 import numpy as np
 
@@ -22,11 +22,15 @@ DETAIL = {
     "en": ["the <thing> <place> is gone and {what was behind it|the picture behind it} {shows|can be seen}"],
     "zh": ["<place>的<thing>{消失|不见}，露出{后面|被遮住}的画面"],
 }
+EFFECT = {
+    "en": r"\b(?:remov|delet|eras|tak\w+ away|get\w* rid|disappear|vanish|gone)",
+    "zh": "移除|删|去掉|去除|擦|抹|消失|不见",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_thing(picture, rng)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_thing(image, rng)
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=draw_thing(picture, slots), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=draw_thing(image, slots), target=image)

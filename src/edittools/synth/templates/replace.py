@@ -29,13 +29,17 @@ DETAIL = {
     ],
     "zh": ["<place>原来的<color><shape>变成{同样大小|一样大}的<new_color><new_shape>"],
 }
+EFFECT = {
+    "en": r"\b(?:replac|substitut|swap|exchang|trad|turn|transform|chang|instead|becom)",
+    "zh": "替换|换|改|变|代替|取代",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(picture, rng)
-    where = box(thing["place"], thing["size"], *picture.shape[:2])
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(image, rng)
+    where = box(thing["place"], thing["size"], *image.shape[:2])
     return thing | {
-        "new_color": pick_color(picture, where, rng, avoid=(thing["color"],)),
+        "new_color": pick_color(image, where, rng, avoid=(thing["color"],)),
         "new_shape": pick_shape(where[2] - where[0], rng, avoid=(thing["shape"],)),
     }
 
@@ -45,5 +49,5 @@ def invert_slots(slots: dict) -> dict:
     return slots | swapped | {"new_color": slots["color"], "new_shape": slots["shape"]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=draw_thing(picture, slots), target=draw_thing(picture, invert_slots(slots)))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=draw_thing(image, slots), target=draw_thing(image, invert_slots(slots)))

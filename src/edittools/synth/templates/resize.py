@@ -27,14 +27,14 @@ DETAIL = {
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(picture, rng)
-    return thing | {"new_size": pick_other_size(thing, picture, rng)}
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(image, rng)
+    return thing | {"new_size": pick_other_size(thing, image, rng)}
 
 
 def invert_slots(slots: dict) -> dict:
     return slots | {"size": slots["new_size"], "new_size": slots["size"]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=draw_thing(picture, slots), target=draw_thing(picture, invert_slots(slots)))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=draw_thing(image, slots), target=draw_thing(image, invert_slots(slots)))

@@ -1,8 +1,9 @@
-"""A turn by 90 or 180 degrees; quarter turns only of square pictures, whose frame stays the same."""
+"""A turn by 90 or 180 degrees; quarter turns only of square images, whose frame stays the same."""
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 
 TASK = "viewpoint"
 LOCAL = False
@@ -22,14 +23,18 @@ DETAIL = {
     "en": ["{everything|the whole picture} is turned <turn:angle> {as one piece|about the center}"],
     "zh": ["整个画面{绕中心|整体}<turn>"],
 }
+EFFECT = {
+    "en": r"\b(?:rotat|turn)",
+    "zh": "转",
+}
 KEEPS = {
     "en": ["{colors and content|content and colors} {stay|remain} the same"],
     "zh": ["颜色和内容{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    square = picture.shape[0] == picture.shape[1]
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    square = image.shape[0] == image.shape[1]
     return {"turn": draw(rng, tuple(QUARTERS)) if square else "half"}
 
 
@@ -37,5 +42,5 @@ def invert_slots(slots: dict) -> dict:
     return {"turn": {"left": "right", "right": "left", "half": "half"}[slots["turn"]]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return np.rot90(picture, QUARTERS[slots["turn"]]).copy()
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return np.rot90(image, QUARTERS[slots["turn"]]).copy()

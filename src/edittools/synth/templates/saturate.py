@@ -29,9 +29,13 @@ DETAIL = {
     ],
     "zh": ["颜色<strength:comparative>更浓，灰色{不变|仍为灰色}，亮度{不变|保持}"],
 }
+EFFECT = {
+    "en": r"\b(?:increas|rais|boost|turn\w* up|more|higher)\w*\b[^.]*\bsaturat|\bvivid|\bricher\b|\bmore intense",
+    "zh": "(?:提高|增强|增加|调高)[^。]*(?:饱和|鲜艳)|更鲜艳|更饱和|更浓",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return saturation(picture, *FACTORS[slots["strength"]])
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return saturation(image, *FACTORS[slots["strength"]])

@@ -29,9 +29,13 @@ DETAIL = {
     ],
     "zh": ["所有颜色都变成{深浅不同|明暗不一}的棕褐色，像{老照片|旧照片}一样"],
 }
+EFFECT = {
+    "en": r"\bsepia",
+    "zh": "棕褐|怀旧",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return to_byte((picture.astype(np.int64) @ MATRIX.T + 500) // 1000)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return to_byte((image.astype(np.int64) @ MATRIX.T + 500) // 1000)

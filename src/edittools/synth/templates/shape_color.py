@@ -26,15 +26,15 @@ DETAIL = {
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(picture, rng)
-    where = box(thing["place"], thing["size"], *picture.shape[:2])
-    return thing | {"new_color": pick_color(picture, where, rng, avoid=(thing["color"],))}
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(image, rng)
+    where = box(thing["place"], thing["size"], *image.shape[:2])
+    return thing | {"new_color": pick_color(image, where, rng, avoid=(thing["color"],))}
 
 
 def invert_slots(slots: dict) -> dict:
     return slots | {"color": slots["new_color"], "new_color": slots["color"]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=draw_thing(picture, slots), target=draw_thing(picture, invert_slots(slots)))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=draw_thing(image, slots), target=draw_thing(image, invert_slots(slots)))

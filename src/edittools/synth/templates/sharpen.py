@@ -25,12 +25,16 @@ DETAIL = {
     "en": ["edges and {fine detail|textures} stand out <strength:comparative> more"],
     "zh": ["边缘和{细节|纹理}<strength:comparative>更加突出"],
 }
+EFFECT = {
+    "en": r"\b(?:sharp|crisp)",
+    "zh": "锐|清晰",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     numerator, denominator = AMOUNTS[slots["strength"]]
-    values = picture.astype(np.int64)
-    detail = values - gaussian(picture, max(1.0, short_side(picture) / 64))
+    values = image.astype(np.int64)
+    detail = values - gaussian(image, max(1.0, short_side(image) / 64))
     return to_byte(values + detail * numerator // denominator)

@@ -22,12 +22,16 @@ DETAIL = {
     "en": ["only {outlines|lines} and soft {pencil shading|gray shading} are left, on white"],
     "zh": ["白底上只剩{线条|轮廓}和淡淡的{铅笔|灰色}明暗"],
 }
+EFFECT = {
+    "en": r"\bsketch|\bpencil",
+    "zh": "素描|铅笔",
+}
 
 slots = no_slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    level = luma(picture)
-    around = gaussian(level, max(1.0, short_side(picture) / 40)).astype(np.int32)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    level = luma(image)
+    around = gaussian(level, max(1.0, short_side(image) / 40)).astype(np.int32)
     drawn = to_byte(level.astype(np.int32) * 255 // np.maximum(around, 1))
     return np.repeat(drawn[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""A word written on the picture, in Latin letters."""
+"""A word written on the image, in Latin letters."""
 
 import numpy as np
 
@@ -22,11 +22,15 @@ DETAIL = {
     "en": ['the {word|text} "<text>" {stands|can be read} <place>, in <size> <color> letters'],
     "zh": ["<place>{出现|可以看到}<size><color>{文字|字样}“<text>”"],
 }
+EFFECT = {
+    "en": r"\b(?:writ|add|put|insert|appear)",
+    "zh": "写|加|放|标|出现",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_text(picture, rng, tools, "latin")
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_text(image, rng, tools, "latin")
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    return write_text(picture, slots, tools)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    return write_text(image, slots, tools)

@@ -1,15 +1,15 @@
-"""A word written on the picture, in Chinese characters."""
+"""A word written on the image, in Chinese characters."""
 
 import numpy as np
 
 from edittools.synth.core import Tools
 from edittools.synth.lettering import pick_text
-from edittools.synth.templates.text_add import DETAIL, INSTRUCTION, LOCAL, TASK, apply
+from edittools.synth.templates.text_add import DETAIL, EFFECT, INSTRUCTION, LOCAL, TASK, apply
 
-__all__ = ["DETAIL", "INSTRUCTION", "INVERSE", "LOCAL", "TASK", "apply", "slots"]
+__all__ = ["DETAIL", "EFFECT", "INSTRUCTION", "INVERSE", "LOCAL", "TASK", "apply", "slots"]
 
 INVERSE = "text_remove_chinese"
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_text(picture, rng, tools, "chinese")
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_text(image, rng, tools, "chinese")

@@ -23,22 +23,26 @@ DETAIL = {
     "en": ['the sign <place> {reads|says} "<new_text>" where it {read|said} "<old_text>"'],
     "zh": ["<place>的牌子上{写着|是}“<new_text>”，不再是“<old_text>”"],
 }
+EFFECT = {
+    "en": r"\b(?:chang|turn|replac|swap|instead|say|read)",
+    "zh": "改|换|变",
+}
 KEEPS = {
     "en": ["the sign, its colors and its font {stay|remain} the same, and so does the rest of the picture"],
     "zh": ["牌子、颜色和字体以及画面其余部分{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_sign(picture, rng, tools, "latin")
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_sign(image, rng, tools, "latin")
 
 
 def invert_slots(slots: dict) -> dict:
     return slots | {"old_text": slots["new_text"], "new_text": slots["old_text"]}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
     return Pair(
-        write_sign(picture, slots, slots["old_text"], tools),
-        write_sign(picture, slots, slots["new_text"], tools),
+        write_sign(image, slots, slots["old_text"], tools),
+        write_sign(image, slots, slots["new_text"], tools),
     )

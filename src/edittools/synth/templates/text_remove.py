@@ -1,4 +1,4 @@
-"""A word in Latin letters taken off the picture: the inverse of text_add."""
+"""A word in Latin letters taken off the image: the inverse of text_add."""
 
 import numpy as np
 
@@ -22,11 +22,15 @@ DETAIL = {
     "en": ['the {word|text} "<text>" is gone and {what was behind it|the picture behind it} {shows|can be seen}'],
     "zh": ["文字“<text>”{消失|不见}，露出{后面|被遮住}的画面"],
 }
+EFFECT = {
+    "en": r"\b(?:remov|delet|eras|wip|tak|gone|clear)",
+    "zh": "移除|删|去掉|擦|消失|不见",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    return pick_text(picture, rng, tools, "latin")
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return pick_text(image, rng, tools, "latin")
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=write_text(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=write_text(image, slots, tools), target=image)

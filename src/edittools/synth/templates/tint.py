@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.palette import rgb
 from edittools.synth.pixels import RAMP, luma, to_byte
 
@@ -26,15 +27,19 @@ DETAIL = {
     ],
     "zh": ["所有{色调|颜色}都变成<color>的深浅变化：暗处近黑，亮处近白"],
 }
+EFFECT = {
+    "en": r"\b(?:tint|ton(?:e|ed|es)|monochrom|shades|only)",
+    "zh": "单一|单色|色调|深浅|明暗",
+}
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return {"color": draw(rng, TINTS)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     color = rgb(slots["color"]).astype(np.int64)
     level = RAMP[:, None]
     dark = color * level // 128
     light = color + (255 - color) * (level - 128) // 127
-    return to_byte(np.where(level < 128, dark, light))[luma(picture)]
+    return to_byte(np.where(level < 128, dark, light))[luma(image)]

@@ -23,18 +23,22 @@ DETAIL = {
     "en": ["the <color> <shape> stands on a <backdrop> instead of white"],
     "zh": ["<color><shape>的背景{不再是白色|由白色}，{而是|变为}<backdrop>"],
 }
+EFFECT = {
+    "en": r"\bback(?:ground|drop)",
+    "zh": "背景",
+}
 KEEPS = {
     "en": ["the <shape> keeps its {color, size and place|place, size and color}"],
     "zh": ["<shape>的颜色、大小和位置{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    thing = pick_thing(np.full_like(picture, 255), rng)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    thing = pick_thing(np.full_like(image, 255), rng)
     # the shape must stand out from both colours of the background, and the background from the white
     return thing | pick_backdrop(rng, avoid=(thing["color"], "white"))
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    white = np.full_like(picture, 255)
-    return Pair(draw_thing(white, slots), draw_thing(paint_backdrop(slots, *picture.shape[:2]), slots))
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    white = np.full_like(image, 255)
+    return Pair(draw_thing(white, slots), draw_thing(paint_backdrop(slots, *image.shape[:2]), slots))

@@ -26,10 +26,14 @@ DETAIL = {
     ],
     "zh": ["红色<strength>增强，蓝色<strength>减弱"],
 }
+EFFECT = {
+    "en": r"\bwarm",
+    "zh": "暖",
+}
 
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     up, down = GAINS[slots["strength"]]
-    return per_channel(picture, line_table(up, down), line_table(1, 1), line_table(down, up))
+    return per_channel(image, line_table(up, down), line_table(1, 1), line_table(down, up))

@@ -1,10 +1,11 @@
-"""A half-transparent white word repeated over the whole picture, as stock photographs carry it."""
+"""A half-transparent white word repeated over the whole image, as stock photographs carry it."""
 
 import numpy as np
 
-from edittools.synth.core import Tools, draw
+from edittools.caption.lexicon import LATIN_TEXTS
+from edittools.seeded import draw
+from edittools.synth.core import Tools
 from edittools.synth.lettering import check_room, font_path, letters
-from edittools.synth.lexicon import LATIN_TEXTS
 from edittools.synth.pixels import blend, short_side
 
 TASK = "add"
@@ -25,25 +26,29 @@ DETAIL = {
     "en": ['the word "<text>" repeats in rows in {semi-transparent|translucent} white'],
     "zh": ["“<text>”以{半透明|透明}白色一行行重复出现"],
 }
+EFFECT = {
+    "en": r"\A(?!.*\b(?:remov|eras|delet|clean|rid|take away)).*\bwatermark",
+    "zh": r"\A(?!.*(?:去|移除|清除|擦)).*水印",
+}
 KEEPS = {
     "en": ["the picture {beneath|underneath} {stays|remains} {the same|as it is}"],
     "zh": ["水印下面的画面{保持不变|不变}"],
 }
 
 
-def slots(picture: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
-    check_room(picture)
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    check_room(image)
     font_path("latin", tools)
     return {"text": draw(rng, LATIN_TEXTS)}
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    height, width = picture.shape[:2]
-    side = short_side(picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    height, width = image.shape[:2]
+    side = short_side(image)
     word = letters(slots["text"], font_path("latin", tools), side // 2, side // 9)
     word = np.pad(word, ((side // 16, side // 16), (side // 14, side // 14)))
     rows, columns = -(-height // word.shape[0]), -(-width // word.shape[1]) + 1
     # every other row is shifted by half a word
     bands = [np.roll(np.tile(word, columns), -(r % 2) * word.shape[1] // 2, axis=1) for r in range(rows)]
     coverage = np.concatenate(bands)[:height, :width, None].astype(np.int32)
-    return blend(picture, np.full(3, 255, np.uint8), coverage * OPACITY // 255)
+    return blend(image, np.full(3, 255, np.uint8), coverage * OPACITY // 255)

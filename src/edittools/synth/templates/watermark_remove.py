@@ -22,6 +22,10 @@ DETAIL = {
     "en": ['the word "<text>" no longer lies over the picture, which is {clear|unobstructed}'],
     "zh": ["“<text>”字样不再覆盖画面，画面{清楚|干净}"],
 }
+EFFECT = {
+    "en": r"\b(?:remov|eras|delet|clean|rid|take away)\w*\b.*\bwatermark|\bwatermark\b.*\b(?:gone|removed)",
+    "zh": "(?:去|移除|清除|擦).*水印|水印.*(?:去|移除|清除|擦)",
+}
 KEEPS = {
     "en": ["the picture {beneath|underneath} {stays|remains} {the same|as it is}"],
     "zh": ["水印下面的画面{保持不变|不变}"],
@@ -30,5 +34,5 @@ KEEPS = {
 slots = watermark.slots
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    return Pair(source=watermark.apply(picture, slots, tools), target=picture)
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    return Pair(source=watermark.apply(image, slots, tools), target=image)

@@ -26,6 +26,10 @@ DETAIL = {
     ],
     "zh": ["中心部分放大<strength:times>，四周{移出画面|被裁掉}"],
 }
+EFFECT = {
+    "en": r"\b(?:zoom|enlarg|magnif|closer)",
+    "zh": "放大|拉近",
+}
 KEEPS = {
     "en": ["{colors|all colors} and the center point {stay|remain} the same"],
     "zh": ["颜色和中心点{保持不变|不变}"],
@@ -34,10 +38,10 @@ KEEPS = {
 slots = draw_strength
 
 
-def apply(picture: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
-    height, width = picture.shape[:2]
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
+    height, width = image.shape[:2]
     numerator, denominator = FACTORS[slots["strength"]]
     inner_h, inner_w = height * denominator // numerator, width * denominator // numerator
     top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    inner = Image.fromarray(picture[top : top + inner_h, left : left + inner_w])
+    inner = Image.fromarray(image[top : top + inner_h, left : left + inner_w])
     return np.asarray(inner.resize((width, height), Image.Resampling.BICUBIC))

@@ -1,0 +1,1 @@
+"""Human studies: a page that people rate on, and the scores of their answers."""

@@ -1,0 +1,1 @@
+"""The command `edit caption`, and the home of all instruction text: grammar, lexicon, wording and styles."""

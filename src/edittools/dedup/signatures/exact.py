@@ -1,0 +1,5 @@
+"""The same bytes."""
+
+from edittools.dedup.signature import Signature
+
+SIGNATURE = Signature("the same bytes")

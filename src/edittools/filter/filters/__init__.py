@@ -1,0 +1,1 @@
+"""One measurement per file: the file name is the name of the filter. See edittools.filter.Filter."""

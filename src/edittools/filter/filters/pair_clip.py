@@ -1,0 +1,15 @@
+"""How alike source and target are to CLIP."""
+
+from edittools.filter import Filter, Input
+from edittools.filter.shared import CLIP
+
+FILTER = Filter(
+    name="pair_clip",
+    help="Cosine of the source's and the target's CLIP vectors, at most this; identity pairs are near 1.",
+    unit="-1 to 1",
+    group="Pairs",
+    source="FireRed 2.2.1, level 2; X2Edit drops > 0.95 in both spaces",
+    bare="max",
+    inputs=(Input(CLIP, "source"), Input(CLIP, "target")),
+    score=lambda models, source, target: (source * target).sum(axis=1),
+)

@@ -1,0 +1,1 @@
+"""One structure map per file: the file name is its name. See edittools.ground."""

@@ -1,0 +1,1 @@
+"""One segmenter per file: the file name is its name. See edittools.ground."""

@@ -1,0 +1,64 @@
+"""EditReward-Data (Wu et al. 2025): Parquet of pairs of results that people compared.
+
+Columns as its card lists them. The result that was voted for is the target, the other one `rejected`; of a tie the one
+with the higher score is, and the preference 0.5.
+"""
+
+from typing import Any
+
+from edittools.ingest.dataset import Dataset
+from edittools.stream.layouts import Layout
+
+AXES = {
+    "overall": "overall_score",
+    "instruction": "instruction_following_score",
+    "quality": "quality_aesthetic_score",
+}
+
+
+def ordered(record: dict[str, Any]) -> dict[str, Any]:
+    """The two results as the better and the worse one."""
+    vote = str(record.get("vote_type") or "").casefold()
+    scores = [record.get(f"{side}_overall_score") for side in ("left", "right")]
+    left = vote.startswith("left") or (
+        not vote.startswith("right") and (scores[0] if scores[0] is not None else 0) >= (scores[1] or 0)
+    )
+    better, worse = ("left", "right") if left else ("right", "left")
+    made: dict[str, Any] = {"preference": 1.0 if vote.startswith(("left", "right")) else 0.5}
+    for name, side in (("better", better), ("worse", worse)):
+        made[name] = record.get(f"{side}_output_image") or record.get(f"{side}_image")
+        made[f"{name}_model"] = record.get(f"{side}_model")
+        made |= {f"{name}_{axis}": record.get(f"{side}_{column}") for axis, column in AXES.items()}
+    return made
+
+
+def layout(source: str, side: str, *further: str) -> Layout:
+    sides = [f"{which}_{name}" for which in ("left", "right") for name in (side, "model", *AXES.values())]
+    return Layout(
+        has=(source, f"left_{side}", f"right_{side}", "vote_type", "instruction"),
+        columns={
+            "source": source,
+            "target": "better",
+            "rejected": "worse",
+            "instruction": "instruction",
+            "provenance.model": "better_model",
+            "rejected_model": "worse_model",
+            "scores.editreward_preference": "preference",
+            **{f"scores.editreward_{axis}": f"better_{axis}" for axis in AXES},
+            **{f"scores.editreward_rejected_{axis}": f"worse_{axis}" for axis in AXES},
+        },
+        derive=ordered,
+        reads=(*sides, "vote_type"),
+        images=("rejected",),
+        needs=("source", "target", "rejected"),
+    )
+
+
+DATASET = Dataset(
+    title="EditReward-Data",
+    home="huggingface.co/datasets/TIGER-Lab/EditReward-Data",
+    license="cc-by-nc-4.0",
+    size="170,772 pairs of results, 87 GB",
+    tables=("*.parquet", "*.arrow"),
+    layouts=(layout("source_img", "output_image"), layout("source_image", "image")),
+)

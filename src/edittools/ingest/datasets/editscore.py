@@ -1,0 +1,53 @@
+"""The judge sets of EditScore (Luo et al. 2025): EditReward-Bench, and the conversations of EditScore-Reward-Data.
+
+Of the benchmark the columns as its evaluation reads them: two results of one source. Which of the two is better the
+columns that were looked up do not say, so that both are results, in their order, and what else a row says is kept. Of
+the training data (97,300 rows) `images` are source and result, and `conversations` is kept as it is.
+"""
+
+from edittools.ingest.dataset import Dataset
+from edittools.stream.layouts import Layout
+
+DATASET = Dataset(
+    title="EditScore",
+    home="huggingface.co/datasets/EditScore/EditReward-Bench",
+    license="apache-2.0",
+    size="2,890 pairs of results; 97,300 judged ones",
+    tables=("*.parquet", "*.arrow", "*.json", "*.jsonl"),
+    layouts=(
+        Layout(
+            has=("input_image", "output_images", "instruction", "dimension"),
+            columns={
+                "source": "input_image",
+                "result_a": "output_images[0]",
+                "result_b": "output_images[1]",
+                "instruction": "instruction",
+                "task": "task_type",
+            },
+            images=("result_a", "result_b"),
+            needs=("source", "result_a", "result_b"),
+            tasks={
+                "subject_add": "add",
+                "subject_remove": "remove",
+                "subject_replace": "replace",
+                "background_change": "background",
+                "color_alter": "color",
+                "material_alter": "material",
+                "style_change": "style",
+                "tone_transfer": "tone",
+                "text_change": "text",
+                "motion_change": "motion",
+                "ps_human": "portrait",
+                "extract": "extract",
+                "compose": "hybrid",
+            },
+        ),
+        Layout(
+            has=("images", "conversations"),
+            columns={"source": "images[0]", "result": "images[-1]"},
+            images=("result",),
+            needs=("source", "result"),
+        ),
+    ),
+    unverified="which result is the better one, how the tasks are spelled, the fields of a conversation",
+)

@@ -1,0 +1,1 @@
+"""The command `edit judge`: the opinion of a model, asked by rubric."""

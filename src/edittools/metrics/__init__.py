@@ -1,0 +1,1 @@
+"""Numbers from images and ratings: PSNR, SSIM, edit regions, OCR, agreement of raters, confidence intervals."""

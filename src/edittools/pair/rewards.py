@@ -1,0 +1,49 @@
+"""Rewards of rows in one process, as training asks for them: by the stages, and so the numbers, of the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from edittools.filter.direction import parse_rewards, reward_values
+from edittools.metrics.rewards import combined
+from edittools.rounding import significant
+from edittools.stream.batch import Batch, Shard, Stage
+from edittools.stream.groups import group_slices
+from edittools.stream.rows import column_values
+
+
+class Rewards:
+    """One reward per candidate out of the scores that `stages` give (of `edit score`, `edit judge`, `edit filter`).
+
+    by, floor   as `edit pair` takes them: of several scores each is normalised within its group, weighted and added
+    """
+
+    def __init__(self, stages: Sequence[Stage], by: Sequence[str], floor: Sequence[str] = ()) -> None:
+        """Raises UsageError for what is no reward."""
+        self.stages, self.rewards = list(stages), parse_rewards(by, floor)
+
+    def score(self, cases: pa.RecordBatch) -> list[float | None]:
+        """Of rows whose groups stand side by side, the higher the better; None where a stage gave no score, or rejected
+        the row: what failed is no reward. Raises UsageError where no stage gives a score that `by` names."""
+        found = self.scores(cases)
+        none = dict.fromkeys(reward.name for reward in self.rewards)
+        known = [found.get(identity, none) for identity in column_values(cases, "id")]
+        made: list[float | None] = []
+        for _, start, stop in group_slices(cases):
+            values = {reward.name: [row[reward.name] for row in known[start:stop]] for reward in self.rewards}
+            made += [None if value is None else significant(value) for value in combined(values, self.rewards)]
+        return made
+
+    def scores(self, cases: pa.RecordBatch) -> dict[str, dict[str, float | None]]:
+        """Every reward by itself, the higher the better, by the row's id; a row that a stage rejected is not there."""
+        batches = iter([Batch(cases, Shard(0, 1, ""), last=True, seen=cases.num_rows)])
+        for stage in self.stages:
+            batches = stage(batches)
+        found: dict[str, dict[str, float | None]] = {}
+        for batch in batches:
+            values = reward_values(batch.rows, self.rewards)
+            for k, identity in enumerate(column_values(batch.rows, "id")):
+                found[identity] = {name: few[k] for name, few in values.items()}
+        return found

@@ -1,0 +1,1 @@
+"""Parts of reports: HTML, thumbnails, plots, digits of numbers."""

@@ -1,0 +1,1 @@
+"""The command `edit sample`: edits rows with a model."""

@@ -1,0 +1,74 @@
+"""Candidates: a row several times, side by side, each with a seed of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from edittools.errors import UsageError
+from edittools.record import PROVENANCE
+from edittools.stream.batch import Batch, Reject
+from edittools.stream.row_images import check_columns
+from edittools.stream.rows import column_values
+
+GROUP, SEED = "group", "seed"
+
+
+def candidate_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns of the rows with what `candidates` adds. Raises UsageError where they are candidates already."""
+    for name in (GROUP, SEED):
+        if name in schema.names:
+            raise UsageError(
+                f"--candidates writes a column `{name}`, and the input has one",
+                hint="of candidates no candidates are made; give the rows that they were made from",
+            )
+    check_columns(schema, "provenance")
+    kind = _provenance(schema)
+    index = schema.get_field_index("provenance")
+    field = pa.field("provenance", kind)
+    schema = schema.set(index, field) if index >= 0 else schema.append(field)
+    return schema.append(pa.field(GROUP, pa.string())).append(pa.field(SEED, pa.int64()))
+
+
+def candidates(batch: Batch, count: int, seed: int, model: str) -> Batch:
+    """Every row `count` times: row A is A-c0, A-c1, ... with `group` A and the seeds `seed`, `seed` + 1, ...
+
+    The provenance of a candidate names its row as the parent, the model and the seed.
+    """
+    rows = batch.rows
+    ids = column_values(rows, "id")
+    kind = _provenance(rows.schema)
+    origins = column_values(rows, "provenance")
+    made = rows.take(pa.array([row for row in range(rows.num_rows) for _ in range(count)], pa.int64()))
+    several = [(row, k) for row in range(rows.num_rows) for k in range(count)]
+    values: list[dict[str, Any]] = [
+        {**(origins[row] or {}), "model": model, "seed": seed + k, "parents": [str(ids[row])]} for row, k in several
+    ]
+    made = _with(made, "id", pa.array([f"{ids[row]}-c{k}" for row, k in several], pa.string()))
+    made = _with(made, "provenance", pa.array(values, kind))
+    made = _with(made, GROUP, pa.array([str(ids[row]) for row, _ in several], pa.string()))
+    made = _with(made, SEED, pa.array([seed + k for _, k in several], pa.int64()))
+    return batch.replace(made)
+
+
+def lost_rows(rejects: list[Reject], count: int) -> list[Reject]:
+    """One reject for a row of which no candidate could be made, not `count` of them: it is one row that failed."""
+    of: dict[str, list[Reject]] = {}
+    for reject in rejects:
+        of.setdefault(reject.id.rpartition("-c")[0], []).append(reject)
+    return [reject for row, few in of.items() for reject in ([replace(few[0], id=row)] if len(few) == count else few)]
+
+
+def _provenance(schema: pa.Schema) -> pa.DataType:
+    """The rows' own provenance, with the record's fields that it lacks."""
+    index = schema.get_field_index("provenance")
+    own = schema.field(index).type if index >= 0 else pa.null()
+    fields = list(own) if pa.types.is_struct(own) else []
+    return pa.struct([*fields, *(field for field in PROVENANCE if field.name not in {f.name for f in fields})])
+
+
+def _with(rows: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    index = rows.schema.get_field_index(name)
+    return rows.set_column(index, name, column) if index >= 0 else rows.append_column(name, column)

@@ -1,0 +1,1 @@
+"""The command that measures pairs and results without asking a model for an opinion."""

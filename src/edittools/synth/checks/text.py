@@ -1,0 +1,52 @@
+"""Where a plan writes: does it read as asked in its place, and as before everywhere else (Step1X-Edit: valid edits)?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edittools.metrics.ocr import Line, read_lines
+from edittools.metrics.text_layout import signs, text_part
+from edittools.synth.checking import Painted
+
+HELP = "of text edits: how far it reads as asked in the place (1 - edit distance / length); 0 if it changed elsewhere"
+LEAST = 1.0
+_SURE = 0.7  # of a line that has to be there again
+
+
+def load(told: str = "", device: str = "cpu", dtype: str = "float32") -> TextCheck:
+    read_lines(np.zeros((32, 32, 3), np.uint8), "--check text")  # what is missing shows before the first row
+    return TextCheck()
+
+
+class TextCheck:
+    def measure(self, edits: Sequence[Painted]) -> list[float | None]:
+        return [None if one.plan.text is None else self._one(one, one.plan.text) for one in edits]
+
+    def _one(self, edit: Painted, wanted: str) -> float:
+        before, after = (read_lines(pixels, "--check text") for pixels in (edit.source, edit.target))
+        elsewhere = [sorted(_plain(one.text) for one in _beyond(lines, edit) if one.score >= _SURE) for lines in
+                     (before, after)]  # fmt: skip
+        if elsewhere[0] != elsewhere[1]:
+            return 0.0
+        inside = [one for one in after if _within(one, edit)]
+        inside.sort(key=lambda one: (one.corners[:, 1].mean(), one.corners[:, 0].mean()))
+        return text_part(signs("".join(one.text for one in inside)), signs(wanted))
+
+
+def _plain(text: str) -> str:
+    return "".join(signs(text))
+
+
+def _within(line: Line, edit: Painted) -> bool:
+    """Whether the middle of a line lies in the plan's place, or in the box of the paint."""
+    height, width = edit.paint.shape
+    place = edit.plan.place
+    left, top, right, bottom = edit.box if place is None else np.array(place) * [width, height, width, height]
+    x, y = line.corners.mean(axis=0)
+    return bool(left <= x <= right and top <= y <= bottom)
+
+
+def _beyond(lines: list[Line], edit: Painted) -> list[Line]:
+    return [one for one in lines if not _within(one, edit)]

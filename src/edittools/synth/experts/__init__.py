@@ -1,0 +1,246 @@
+"""Experts: what an instruction-only model is asked to do, by task. One TOML file per task: the file name is the task.
+
+can        what the expert does, in a sentence
+cannot     words of requests that it refuses
+gone       the slot whose thing is not to be found afterwards, where there is one
+there      slots whose thing is
+primitive  a table: what it is asked, by name. `say` is a pattern (edittools.caption.grammar) whose slots are SLOTS,
+           `triggers` are words that a request of this kind has, `images` is how many pictures it speaks of
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edittools.caption.grammar import GrammarError, Literal, parse, sentence
+from edittools.caption.targets import read_targets, read_things
+from edittools.caption.wording import say
+from edittools.errors import RowError, UsageError
+from edittools.record import TASKS
+from edittools.seeded import draw
+from edittools.settings import read_settings
+from edittools.synth.painting import Region, Scene, place, with_article, without_article
+
+FOLDER = Path(__file__).parent
+_PEOPLE = frozenset("person man woman boy girl child baby".split())
+_PLACES = ("on the left", "on the right", "in the middle", "in the foreground", "in the background")
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One thing that an expert can be asked."""
+
+    say: str
+    triggers: list[str]
+    images: int = 1
+
+
+@dataclass(frozen=True)
+class Expert:
+    """What can be asked of one task."""
+
+    can: str
+    cannot: list[str]
+    primitive: dict[str, dict[str, Any]]
+    gone: str = ""
+    there: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def primitives(self) -> dict[str, Primitive]:
+        return {name: read_settings(Primitive, said, f"primitive `{name}`") for name, said in self.primitive.items()}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A primitive with its slots filled: an instruction for one image."""
+
+    task: str
+    primitive: str
+    instruction: str
+    slots: Mapping[str, str]
+    region: Region | None  # of <object>
+
+
+def words_of(*tasks: str) -> Callable[[Scene], list[str]]:
+    """From the lexicon of the run: all words of tasks, or of one kind, TASK.KIND."""
+
+    def find(scene: Scene) -> list[str]:
+        found: list[str] = []
+        for task in tasks:
+            name, _, kind = task.partition(".")
+            kinds = scene.words.get(name) or read_targets().get(name, {})
+            found += kinds.get(kind, []) if kind else [word for some in kinds.values() for word in some]
+        return found
+
+    return find
+
+
+def things_of(*categories: str) -> Callable[[Scene], list[str]]:
+    """From the inventory, with an article."""
+    return lambda scene: [with_article(name) for category in categories for name in read_things()[category]]
+
+
+# What a slot may be filled with; `object`, `other` and `person` are of the image itself.
+SLOTS: dict[str, Callable[[Scene], list[str]]] = {
+    "thing": lambda scene: [*words_of("add")(scene), *things_of("household", "furniture", "street", "toys")(scene)],
+    "animal": things_of("animals", "birds"),
+    "vehicle": things_of("vehicles"),
+    "food": things_of("food", "fruit", "vegetables", "drinks"),
+    "furniture": things_of("furniture"),
+    "plant": things_of("plants", "flowers"),
+    "skything": things_of("sky"),
+    "wearable": things_of("headwear", "wearables"),
+    "holdable": things_of("drinks", "flowers", "instruments", "sports", "stationery"),
+    "garment": things_of("garments"),
+    "costume": things_of("costumes"),
+    "scene": words_of("background"),
+    "color": words_of("color"),
+    "material": words_of("material"),
+    "state": words_of("adjust.states"),
+    "pattern": words_of("adjust.patterns"),
+    "style": lambda scene: [with_article(style) for style in words_of("style")(scene)],
+    "mood": words_of("tone"),
+    "motion": words_of("motion"),
+    "look": words_of("portrait"),
+    "hair": words_of("hair"),
+    "fabric": words_of("fabric"),
+    "stuff": words_of("stuff"),
+    "view": words_of("view"),
+    "city": words_of("city"),
+    "room": words_of("room"),
+    "sky": words_of("sky"),
+    "newtext": words_of("newtext"),
+    "place": lambda scene: list(_PLACES),
+    "text": lambda scene: list(scene.texts),
+    "object": lambda scene: [],
+    "other": lambda scene: [],
+    "person": lambda scene: [],
+}
+
+
+@functools.cache
+def experts(folder: str | Path = FOLDER) -> dict[str, Expert]:
+    """The library of a folder, by task. Raises UsageError for what cannot be used."""
+    found = {}
+    for path in sorted(Path(folder).glob("*.toml")):
+        where = f"--library {path}"
+        try:
+            made = read_settings(Expert, tomllib.loads(path.read_text(encoding="utf-8")), where)
+            primitives = made.primitives
+            for one in primitives.values():
+                _ = parse(one.say)
+        except (OSError, ValueError, GrammarError) as error:
+            raise UsageError(f"{where}: {error}") from error
+        unknown = {slot for one in primitives.values() for slot in slots_in(one.say)} - SLOTS.keys()
+        if unknown or path.stem not in TASKS:
+            what = f"no slot <{sorted(unknown)[0]}>" if unknown else f"no task `{path.stem}`"
+            raise UsageError(f"{where}: there is {what}", hint=", ".join(SLOTS if unknown else TASKS))
+        found[path.stem] = made
+    if not found:
+        raise UsageError(f"--library {folder}: no TOML file of an expert there")
+    return found
+
+
+def slots_in(pattern: str) -> list[str]:
+    """The names of a pattern's slots."""
+    return list(dict.fromkeys(re.findall(r"<([a-z_]+)", pattern)))
+
+
+def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) -> Iterator[Asked]:
+    """An instruction by every primitive that the image has what it takes for: its objects, its texts, its pictures."""
+    for name, primitive in expert.primitives.items():
+        if primitive.images != 1 + len(scene.references):
+            continue
+        filled = _filled(scene, slots_in(primitive.say), rng)
+        if filled is None:
+            continue
+        slots, region = filled
+        words = {slot: Literal(value) for slot, value in slots.items()}
+        yield Asked(task, name, sentence(say([primitive.say], words, "en", rng), "en"), slots, region)
+
+
+def _filled(
+    scene: Scene, slots: Sequence[str], rng: np.random.Generator
+) -> tuple[dict[str, str], Region | None] | None:
+    """A value for every slot, and the region of <object>; None where the image lacks one."""
+    people = [one for one in scene.regions if _PEOPLE & set(one.name.casefold().split())]
+    pools = {"person": people, "object": [one for one in scene.regions if one.name], "other": list(scene.regions)}
+    found: dict[str, str] = {}
+    taken: list[Region] = []
+    for slot in slots:
+        if slot in pools:
+            free = [one for one in pools[slot] if not any(one is other for other in taken) and one.name]
+            if not free:
+                return None
+            taken.append(free[int(rng.integers(len(free)))])
+            found[slot] = referred(scene, taken[-1])
+            continue
+        said = {value.casefold() for value in found.values()}
+        values = [value for value in SLOTS[slot](scene) if without_article(value).casefold() not in said]
+        if not values:
+            return None
+        found[slot] = draw(rng, values)
+    return found, taken[0] if taken and slots and "object" in slots and found.get("object") else None
+
+
+def referred(scene: Scene, region: Region) -> str:
+    """The name of an object; where others have the same, with its place."""
+    same = [one for one in scene.regions if one.name.casefold() == region.name.casefold()]
+    return region.name if len(same) == 1 else f"{region.name} {place(region.box)}"
+
+
+def who_can(
+    instruction: str, library: Mapping[str, Expert], task: str | None = None, images: int | None = None
+) -> tuple[str, str]:
+    """The task and the primitive of a request. A primitive counts by the longest of its triggers in the request and the
+    longest word that its slots may take; the first of a task, which is the general one, only where no other has any.
+    Raises RowError for a request that no expert is for, or that the expert of its task refuses. `images` is how many
+    pictures there are.
+    """
+    said = instruction.casefold()
+    known = _slots_said(said)
+    candidates = {task: library[task]} if task is not None and task in library else library
+    best: tuple[int, str, dict[str, int]] = 0, "", {}
+    for name, expert in dict(candidates).items():
+        compound = name == "hybrid" and task != name  # whose parts are others' work
+        if compound or any(_has(said, word) for word in expert.cannot):
+            continue
+        found = {
+            primitive: _evidence(said, one, known)
+            for primitive, one in expert.primitives.items()
+            if images is None or one.images <= images
+        }
+        best = max(best, (max(found.values(), default=0), name, found), key=lambda one: one[0])
+    longest, name, found = best
+    if not longest:
+        raise RowError("no expert can do it", instruction)
+    general, *special = found
+    chosen = max(special, key=lambda one: found[one], default=general)
+    return name, chosen if found.get(chosen) else general
+
+
+def _evidence(said: str, primitive: Primitive, known: Mapping[str, int]) -> int:
+    """Characters of a request that speak for a primitive: its longest trigger, and a word for one of its slots."""
+    trigger = max((len(word) for word in primitive.triggers if _has(said, word)), default=0)
+    return trigger and trigger + max((known[slot] for slot in slots_in(primitive.say)), default=0)
+
+
+def _slots_said(said: str) -> dict[str, int]:
+    """Of every slot the length of the longest word in a request that it may take."""
+    nothing = Scene(np.zeros((1, 1, 3), np.uint8))
+    return {
+        slot: max((len(word) for word in map(without_article, find(nothing)) if _has(said, word)), default=0)
+        for slot, find in SLOTS.items()
+    }
+
+
+def _has(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words.casefold())}(?!\w)", text) is not None

@@ -1,0 +1,106 @@
+"""A word of the photograph's writing becomes another one of its kind: OCR finds it, it is drawn without a painter."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+
+from edittools.caption.targets import read_things
+from edittools.errors import RowError
+from edittools.metrics.ocr import Line, read_words
+from edittools.painters.canvas import Brush
+from edittools.seeded import draw
+from edittools.synth.core import Inapplicable
+from edittools.synth.fonts import latin_fonts
+from edittools.synth.painting import Plan, Scene, worded
+from edittools.synth.retext import rewrite
+
+TASK = "text"
+HELP = "a word that OCR reads becomes another of its length, in its font, colour and perspective, without the painter"
+PROMPT = False
+INVERSE = "text"
+BARE = True
+_SURE = 0.9
+_LATER = 0.2  # by which the new word may be longer or shorter, in letters
+_TRIES = 12  # words that are tried in a place
+_SAID = [
+    'change {the text|the word|} "<old>" to "<new>"',
+    'replace {the text|the word|} "<old>" with "<new>"',
+    'make {it|the sign} say "<new>" instead of "<old>"',
+    'the {text|writing} "<old>" should read "<new>"',
+]
+
+
+def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
+    """Raises RowError with the reason where there is writing, and none of it can be written anew."""
+    found: list[Plan] = []
+    why = ""
+    for line, words in read_words(scene.image, "--painted text"):
+        for k, word in enumerate(words):
+            if word.score >= _SURE and len(word.text) >= 2 and word.text.isascii():
+                made = _plan(scene, line, words, k, rng)
+                found += [made] if isinstance(made, Plan) else []
+                why = why if isinstance(made, Plan) else made
+    if not found and why:
+        raise RowError(why)
+    return found
+
+
+def _plan(scene: Scene, line: Line, words: list[Line], k: int, rng: np.random.Generator) -> Plan | str:
+    """An edit of the k-th word of a line, or why there is none."""
+    old, why = words[k].text, "no word of its length"
+    for new in alike(old, rng)[:_TRIES]:
+        try:
+            made = rewrite(scene.image, words[k].corners, old, new, latin_fonts())
+        except Inapplicable as error:
+            why = str(error)
+            if why not in ("the new word is wider or narrower", "the font lacks a letter"):
+                break
+            continue
+        whole = [one.text for one in words]
+        whole[k] = new
+        said = worded(_SAID, rng, old=old, new=new)
+        back = worded(_SAID, rng, old=new, new=old)
+        size = np.array([scene.image.shape[1], scene.image.shape[0]])
+        corners = line.corners / size
+        place = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+        slots = {"object": old, "text": new, "font": made.font.rsplit("/", 1)[-1]}
+        return Plan(
+            made.mask, Brush(0, 0, 1.0, holes=True), said, slots, made=made.image, inverse=back,
+            text=" ".join(whole), place=place,
+        )  # fmt: skip
+    return why
+
+
+def alike(old: str, rng: np.random.Generator) -> list[str]:
+    """Other words of about the length of one, in its case; of a number, others with as many digits."""
+    if re.search(r"\d", old):
+        return list(dict.fromkeys(new for _ in range(_TRIES) if (new := _digits(old, rng)) != old))
+    if not old.isalpha():
+        return []
+    fitting = [word for word in _words() if abs(len(word) - len(old)) <= _LATER * len(old) and word != old.casefold()]
+    same = [word for word in fitting if len(word) == len(old)]
+    order = [some[int(n)] for some in (same, [w for w in fitting if w not in same]) for n in rng.permutation(len(some))]
+    case = str.upper if old.isupper() else str.capitalize if old[:1].isupper() else str.lower
+    return [case(word) for word in order]
+
+
+def _digits(old: str, rng: np.random.Generator) -> str:
+    """Every digit another, the first of a number no zero that was none."""
+    made = ""
+    for k, sign in enumerate(old):
+        free = [d for d in "0123456789" if d != sign and (d != "0" or sign == "0" or k > 0)]
+        made += draw(rng, free) if sign.isdigit() else sign
+    return made
+
+
+@functools.cache
+def _words() -> list[str]:
+    """Words of one part, as signs may say them."""
+    more = (
+        "open sale fresh hotel music hello cafe exit welcome market bakery books summer winter river valley north south"
+    )
+    names = [name for names in read_things().values() for name in names] + more.split()
+    return sorted({name.casefold() for name in names if name.isascii() and name.isalpha()})

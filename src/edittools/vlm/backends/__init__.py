@@ -1,0 +1,1 @@
+"""One way to reach a VLM per file: `load(...)` gives a client."""

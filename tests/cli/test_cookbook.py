@@ -1,0 +1,295 @@
+"""Every shell block of docs/ is run, in its order, with tiny models and small images in the place of real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, Runner, encode, pixels, rejects_of, rows_of, tree
+from test_cases import make_gedit
+from test_clients import Server, chat, response
+from test_examples import BIN, environment, images
+from test_help_examples import DEMO, PUBLISHED
+from test_help_examples import run as run_line
+from test_rescore import GEDIT, gedit_row, write_gedit
+from tiny_architectures import save_firered
+
+# What is changed in a line, beside the settings that make training short.
+SMALLER = {"--device cuda": "--device cpu", "--dtype bfloat16 ": ""}
+SBATCH = """
+# Runs a batch script, or what --wrap says, at once: every task of the array that its header names.
+import os, re, subprocess, sys
+words = [word for word in sys.argv[1:] if word != "--parsable" and not word.startswith("--dependency=afterok:")]
+if words[0] == "--wrap":
+    subprocess.run(["bash", "-c", words[1]], check=True, stdout=subprocess.DEVNULL)
+else:
+    last = int(re.search(r"^#SBATCH --array=0-(\\d+)$", open(words[0]).read(), re.M)[1])
+    for task in range(last + 1):
+        slurm = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": str(last + 1)}
+        subprocess.run(["bash", words[0]], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **slurm})
+print(17)
+"""
+
+
+def sections(document: str) -> dict[str, str]:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    return {part.partition("\n")[0]: part for part in text.split("\n## ")[1:] if "```sh\n" in part}
+
+
+COOKBOOK, CLUSTER = sections("COOKBOOK.md"), sections("CLUSTER.md")
+
+
+def blocks(section: str) -> Iterator[tuple[str, str]]:
+    """(language and file name, text) of every fenced block."""
+    yield from re.findall(r"^```(\w+[^\n]*)\n(.*?)^```$", section, re.M | re.S)
+
+
+def shortened(line: str) -> str:
+    for old, new in SMALLER.items():
+        line = line.replace(old, new)
+    settings = DEMO if "--recipe demo" in line else PUBLISHED if "--recipe" in line else {}
+    if "--recipe lora" in line:
+        settings = {
+            name: settings[name]
+            for name in ("steps", "microbatches", "batch_tokens", "resolution", "ratios", "compile")
+        }
+    line += "".join(f" --set '{name}={json.dumps(value)}'" for name, value in settings.items())
+    if "edit sample" in line:
+        line = re.sub(r"edit sample ([^|]*)", r"edit sample \1 --steps 2 ", line)
+        line = line.replace("--steps 2", "--steps 2 --resolution 64") if "Qwen" in line or "--lora" in line else line
+    return line
+
+
+def execute(section: str, folder: Path, edit: Runner, replaced: dict[str, str] | None = None) -> None:
+    """Every `sh` block line by line, edit's commands in warm processes; other blocks with a file's name are files."""
+    exported: dict[str, str] = {}
+    for kind, text in blocks(section):
+        language, _, name = kind.partition(" ")
+        if name:
+            (folder / name).write_text(text, encoding="utf-8")
+        if language != "sh":
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            for old, new in (replaced or {}).items():
+                line = line.replace(old, new)
+            if line.startswith("export "):
+                exported |= dict(word.split("=", 1) for word in line.split()[1:])
+            elif line.startswith("edit ") and not any(w[0] == ">" or w[:5] == "--ray" for w in shlex.split(line)):
+                run_line(edit, shlex.split(shortened(line)), folder, exported or None)
+            else:  # `name=$(...)` holds over the lines of a block
+                done = subprocess.run(
+                    ["bash", "-euc", shortened(line)], cwd=folder, env=environment(**exported), capture_output=True,
+                    text=True, check=False,
+                )  # fmt: skip
+                assert done.returncode == 0, f"{line}\n{done.stderr}"
+                variable = re.match(r"(\w+)=\$\(", line)
+                if variable:
+                    exported[variable[1]] = "17"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model_edit: Runner) -> Path:
+    """A crawl with copies and broken files, and a clean set of its photographs."""
+    images(tmp_path / "crawl", 12, 0)
+    shutil.copy(tmp_path / "crawl/003.png", tmp_path / "crawl/copy.png")
+    (tmp_path / "crawl/broken.jpg").write_bytes(encode(pixels(1))[:300])
+    return tmp_path
+
+
+def test_every_recipe_has_its_test() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'COOKBOOK["{title}"]' in tested for title in COOKBOOK)
+
+
+def test_deduplicate_a_crawl(folder: Path, model_edit: Runner) -> None:
+    images(folder / "crawl2", 3, 5)
+    shutil.copy(folder / "crawl/005.png", folder / "crawl2/again.png")
+    execute(COOKBOOK["Deduplicate a crawl"], folder, model_edit)
+    assert [one["reason"] for one in rejects_of(folder / "unique")] == ["duplicate"]
+    assert len(rows_of(folder / "first")) == 12 and len(rows_of(folder / "second")) == 3
+    assert "<img" in (folder / "copies.html").read_text()
+
+
+def test_filter_by_quality(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "unique/", "--max-errors", "20%", cwd=folder)
+    execute(COOKBOOK["Filter by quality"], folder, model_edit)
+    assert json.loads((folder / "statistics.json").read_text())
+    assert {one["reason"] for one in rejects_of(folder / "clean")} == {"sharpness"}
+    assert {row["why_not"] is None for row in rows_of(folder / "marked")} == {True, False}
+
+
+def test_train_on_synthetic_pairs(folder: Path, model_edit: Runner) -> None:
+    (folder / "crawl/broken.jpg").unlink()
+    model_edit("shard", "crawl/", "-o", "clean/", cwd=folder)
+    images(folder / "heldout", 2, 1)
+    execute(COOKBOOK["Make a training set of synthetic pairs, train a small model, measure it"], folder, model_edit)
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert all(row["scores"]["psnr"] is not None for row in rows_of(folder / "scored"))
+
+
+def test_clean_edit_pairs(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", "--limit", 12, cwd=folder)
+    model_edit("synth", "raw/", "--crop", 60, "--templates", "add,invert", "--per-row", 2, "-o", "made/", cwd=folder)
+    rows = model_edit("cat", "made/", "-f", "jsonl", cwd=folder).lines
+    added = {**next(row for row in rows if row["task"] == "add"), "provenance": None}
+    rows += [added, {**added, "target": added["source"][0]}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model_edit("shard", "rows.jsonl", "-o", "pairs/", cwd=folder)
+    execute(COOKBOOK["Clean a set of edit pairs"], folder, model_edit)
+    assert {row["task"] for row in rows_of(folder / "distinct")} == {"add"}  # an inversion changes every pixel
+    assert len(rows_of(folder / "changed")) - len(rows_of(folder / "distinct")) == 1
+
+
+def test_fine_tune_on_own_pairs(folder: Path, model_edit: Runner) -> None:
+    for name, seed in (("before", 3), ("after", 4)):
+        images(folder / name, 3, seed)
+        for path in (folder / name).glob("*.png"):
+            path.rename(path.with_suffix(".jpg"))
+    save_firered(folder / "Qwen-Image-Edit-2509")
+    execute(COOKBOOK["Fine-tune a published model on your own pairs"], folder, model_edit)
+    assert (folder / "run-lora/pytorch_lora_weights.safetensors").exists()
+    assert (folder / "watercolour.safetensors").exists()
+    assert [row["instruction"]["zh"] for row in rows_of(folder / "results")] == [None, None, "画成水彩画。"]
+
+
+def test_judge_with_an_endpoint(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
+    model_edit("synth", "raw/", "--crop", 60, "--templates", "flip", "--limit", 4, "-o", "results/", cwd=folder)
+    reply = {"rationale": "as asked", "compliance": 4, "naturalness": 3, "coherence": 5}
+    server = Server(lambda prompt, number: [response(200, chat(json.dumps(reply)))])
+    try:
+        replaced = {"https://api.openai.com/v1": server.url}
+        execute(COOKBOOK["Judge results with a model behind an endpoint"], folder, model_edit, replaced)
+    finally:
+        server.close()
+    panel = [row["scores"] for row in rows_of(folder / "panel")]
+    assert len(panel) == 4 and len(rows_of(folder / "good")) == 4
+    # naturalness and coherence cannot exceed compliance: 4, 3 and 4
+    assert {scores["judge_dimensions_overall__ensemble"] for scores in panel} == {3.66667}
+    assert {scores["judge_dimensions_overall_spread__ensemble"] for scores in panel} == {0}
+
+
+def test_how_well_a_model_captions(folder: Path, model_edit: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"en": "Add a small red star at the top.", "zh": "在顶部中间添加一个小的红色五角星。"}
+    star = {"action": "add", "object": "star", "before": "", "after": "a small red star", "where": "top center"}
+    detailed = json.dumps({"changes": [star], "task": "add", "instruction": told})
+    server = Server(
+        lambda prompt, number: [
+            response(200, chat(detailed if '"changes"' in prompt else json.dumps({"instruction": told})))
+        ]
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    try:
+        replaced = {"http://gpu:8000/v1": server.url, "--cases cases/": "--cases cases/ --limit 3"}
+        execute(COOKBOOK["Find out how well a model captions pairs"], folder, model_edit, replaced)
+    finally:
+        server.close()
+    found = json.loads((folder / "captions.json").read_text())
+    assert found["list"] == "captions 1" and found["rows"] == 3 and found["expected"] == 670
+    assert set(found["texts"]) == {"changes", "instruction_concise", "instruction_detailed", "task"}
+
+
+def test_what_a_set_lacks(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
+    model_edit("synth", "raw/", "--templates", "gray", "-o", "pairs/", cwd=folder)
+    (folder / "requests.txt").write_text("Make the picture black and white.\nPut a penguin on the sofa.\n")
+    execute(COOKBOOK["Find what a data set lacks"], folder, model_edit)
+    gaps = [json.loads(line)["instruction"]["en"] for line in (folder / "gaps.jsonl").read_text().splitlines()]
+    assert gaps == ["Put a penguin on the sofa."]
+
+
+def test_compare_two_models(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
+    model_edit("synth", "raw/", "--crop", 60, "--templates", "flip", "--limit", 6, "-o", "truth/", cwd=folder)
+    run_line(model_edit, shlex.split(shortened("edit train truth/ --recipe demo -o run-a/")), folder)
+    shutil.copytree(folder / "run-a", folder / "run-b")
+    server = Server(lambda prompt, number: [response(200, chat('{"rationale": "the first", "better": 1}'))])
+    try:
+        key = "export OPENAI_API_KEY=sk-..."
+        execute(COOKBOOK["Compare two models"], folder, model_edit, {key: f"{key} EDITTOOLS_API_BASE={server.url}"})
+    finally:
+        server.close()
+    # a judge that always prefers the first one shown has no preference
+    assert {row["scores"]["judge_pairwise_preference"] for row in rows_of(folder / "compared")} == {0.5}
+    assert (folder / "compared.html").exists()
+
+
+def test_reproduce_an_official_number(folder: Path, model_edit: Runner) -> None:
+    rows = {task: [gedit_row(task, language, "a", 4, 9) for language in ("en", "cn")] for task in GEDIT}
+    write_gedit(folder / "results", rows)
+    make_gedit(folder / "GEdit-Bench")
+    save_firered(folder / "Qwen-Image-Edit-2509")
+    execute(COOKBOOK["Reproduce a benchmark's official number"], folder, model_edit)
+    assert json.loads((folder / "gedit.json").read_text())["official"]["en"]["overall"]["avg_overall"] == 6
+    assert len(list((folder / "official/my-model").rglob("*.png"))) >= 6
+
+
+def test_array_job_on_slurm(folder: Path, model_edit: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "crawl/broken.jpg").unlink()
+    model_edit("shard", "crawl/", "--rows", 4, "-o", "raw/", cwd=folder)
+    (folder / "examples").mkdir()
+    script = (ROOT / "examples/slurm-array.sh").read_text()
+    (folder / "examples/slurm-array.sh").write_text(script.replace("--array=0-15", "--array=0-1"))
+    (folder / "bin").mkdir()
+    (folder / "bin/sbatch").write_text(f"#!{BIN / 'python'}\n{SBATCH}")
+    (folder / "bin/sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    execute(COOKBOOK["An array job on Slurm"], folder, model_edit)
+    assert len(rows_of(folder / "clean")) == 12
+
+
+def test_hand_a_set_to_other_programs(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "clean/", "--max-errors", "20%", cwd=folder)
+    execute(COOKBOOK["Hand a data set to other programs"], folder, model_edit)
+    datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
+    shown = datasets.load_dataset("parquet", data_files=str(folder / "clean.parquet"), cache_dir=str(folder / "cache"))
+    assert shown["train"][0]["target"].size == (72, 72)
+    for tar in ("clean.tar", "clean/00000.tar"):
+        read = list(webdataset.WebDataset(str(folder / tar), shardshuffle=False))
+        assert len(read) == pq.read_metadata(folder / "clean/00000.parquet").num_rows == 13
+
+
+def test_on_a_cluster(folder: Path, model_edit: Runner) -> None:
+    """All of CLUSTER.md, one section after the other."""
+    (folder / "crawl/broken.jpg").unlink()
+    model_edit("shard", "crawl/", "--rows", 4, "-o", "raw/", cwd=folder)
+    for section in CLUSTER.values():
+        execute(section, folder, model_edit)
+    assert tree(folder / "measured-by-ray") == tree(folder / "measured")
+    model_edit("filter", "measured/", "--sharpness", "q10", "-o", "alone/", cwd=folder)
+    assert rows_of(folder / "alone") == rows_of(folder / "clean") and len(rejects_of(folder / "clean")) == 2
+    assert len(rejects_of(folder / "unique")) == 1 and len(rows_of(folder / "pairs")) == 22
+
+
+def test_a_filter_in_ten_minutes_and_one_row(folder: Path, edit: Runner) -> None:
+    """CONTRIBUTING.md in a copy of the sources, to which nothing but the shown files is added."""
+    edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests/filter").mkdir(parents=True)
+    told = environment(PYTHONPATH=str(folder / "src"))
+    shown = ""
+    for section in sections("CONTRIBUTING.md").values():
+        for kind, text in blocks(section):
+            language, _, name = kind.partition(" ")
+            if name:
+                (folder / name).write_text(text, encoding="utf-8")
+            for line in text.splitlines() if language == "sh" else ():
+                line = line.replace("edit ", "python -m edittools ", 1) if line.startswith("edit ") else line
+                run = ["bash", "-c", line]
+                done = subprocess.run(run, cwd=folder, env=told, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{line}\n{done.stderr}"
+                shown += done.stdout
+    assert "--colorfulness BOUND" in shown and "(72, 72, 3)" in shown
+    assert {one["reason"] for one in rejects_of(folder / "colourful")} <= {"colorfulness"}
+    assert all(row["scores"]["colorfulness"] > 0 for row in rows_of(folder / "measured"))
+    test = [sys.executable, "-m", "pytest", "-q", "tests/filter/test_colorfulness.py", "-p", "no:cacheprovider"]
+    subprocess.run(test, cwd=folder, env=told, check=True, capture_output=True)

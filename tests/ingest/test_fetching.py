@@ -1,0 +1,320 @@
+"""Images of the web, from a server on this machine: what is fetched, what is not and why, and what is tried again."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Runner, image, rejects_of, rows_of
+
+from edittools.ingest.fetching import Manners, Store
+from edittools.ingest.http_get import FetchError, Limits, get_image, is_public, opted_out
+
+LIMITS = Limits(size=100_000, seconds=5, private=True)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Counts what it is asked for; `well` says whether what was flaky works."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: Counter[str] = Counter()
+        self.agents: set[str] = set()
+        self.times: list[float] = []
+        self.well = False
+
+    def address(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *said: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.asked[self.path] += 1
+        self.server.agents.add(self.headers["User-Agent"])
+        self.server.times.append(time.monotonic())
+        name, _, rest = self.path.strip("/").partition("/")
+        getattr(self, f"do_{name}", self.do_missing)(rest.partition("?")[0])
+
+    def send(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None, length: int = -1) -> None:
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data) if length < 0 else length))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_missing(self, rest: str) -> None:
+        self.send(b"gone", 404)
+
+    def do_image(self, rest: str) -> None:
+        self.send(image(int(rest.partition(".")[0])))
+
+    def do_flaky(self, rest: str) -> None:
+        """Works at the third request, or when the server is well."""
+        if self.server.well or self.server.asked[self.path] > 2:
+            self.do_image(rest)
+        else:
+            self.send(b"busy", 503, {"Retry-After": "0"})
+
+    def do_down(self, rest: str) -> None:
+        self.do_image(rest) if self.server.well else self.send(b"down", 500)
+
+    def do_page(self, rest: str) -> None:
+        self.send(b"<html>no image</html>", headers={"Content-Type": "image/jpeg"})
+
+    def do_tagged(self, rest: str) -> None:
+        self.send(image(1), headers={"X-Robots-Tag": {"all": "noindex, NoAI", "us": "edittools: noai"}[rest]})
+
+    def do_others(self, rest: str) -> None:
+        self.send(image(2), headers={"X-Robots-Tag": "otherbot: noai, noimageai"})
+
+    def do_large(self, rest: str) -> None:
+        self.send(b"\xff\xd8\xff" + b"x" * 10, length=10_000_000)
+
+    def do_endless(self, rest: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(1000):
+                self.wfile.write(b"\xff\xd8\xff" + b"x" * 10_000)
+        except OSError:  # nobody listens any more
+            pass
+
+    def do_slow(self, rest: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(100):
+                self.wfile.write(b"\xff\xd8\xff")
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+    def do_cut(self, rest: str) -> None:
+        self.send(image(3)[:200], length=len(image(3)))
+
+    def do_moved(self, rest: str) -> None:
+        self.send(b"", 302, {"Location": f"/{rest}"})
+
+    def do_circle(self, rest: str) -> None:
+        self.send(b"", 301, {"Location": self.path})
+
+    def do_away(self, rest: str) -> None:
+        self.send(b"", 302, {"Location": "file:///etc/passwd"})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_images_come_as_they_are(server: Server) -> None:
+    for path, seed in (("/image/5.jpg", 5), ("/image/6.jpg?size=1", 6), ("/moved/image/7.jpg", 7), ("/others", 2)):
+        assert get_image(server.address(path), LIMITS) == image(seed)
+    (agent,) = server.agents
+    assert agent.startswith("edittools/")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "again"),
+    [
+        ("/nowhere", "HTTP 404", False),
+        ("/down/1", "HTTP 500", True),
+        ("/flaky/1", "HTTP 503", True),
+        ("/page", "not an image", False),
+        ("/tagged/all", "opted out", False),
+        ("/tagged/us", "opted out", False),
+        ("/large", "larger than 100000 bytes", False),
+        ("/endless", "larger than 100000 bytes", False),
+        ("/cut", "answer cut off", True),
+        ("/circle", "too many redirects", False),
+        ("/away", "not an address of http or https", False),
+    ],
+)
+def test_why_there_is_no_image(server: Server, path: str, reason: str, again: bool) -> None:
+    with pytest.raises(FetchError) as raised:
+        get_image(server.address(path), LIMITS)
+    assert (str(raised.value), raised.value.again) == (reason, again)
+
+
+def test_what_takes_too_long_is_given_up(server: Server) -> None:
+    began = time.monotonic()
+    with pytest.raises(FetchError, match="timed out"):
+        get_image(server.address("/slow"), Limits(seconds=0.5, private=True))
+    assert time.monotonic() - began < 3
+
+
+def test_nobody_there(server: Server) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address, reason in (
+        (f"http://127.0.0.1:{port}/x", "connection refused"),
+        ("http://nowhere.invalid/x.jpg", "host not found"),
+        ("ftp://127.0.0.1/x", "not an address of http or https"),
+        ("http:///x", "not an address of http or https"),
+    ):
+        with pytest.raises(FetchError, match=reason):
+            get_image(address, LIMITS)
+
+
+def test_addresses_of_ones_own_network_are_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by number nor by name, nor where only one of several numbers of a name is private."""
+    limits = Limits()
+    port = server.server_port
+    for host in ("127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433"):
+        with pytest.raises(FetchError, match=r"private address|host not found|connection"):
+            get_image(f"http://{host}:{port}/image/1", limits)
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("93.184.216.34", "10.0.0.7")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: found)
+    with pytest.raises(FetchError, match="private address"):
+        get_image("http://example.org/x.jpg", limits)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),  # where clouds keep their keys
+        ("100.64.0.1", False),
+        ("127.8.8.8", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("2002:0a00:0001::1", False),
+        ("not an address", False),
+    ],
+)
+def test_addresses_of_the_public_internet(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+@pytest.mark.parametrize(
+    ("values", "out"),
+    [
+        ([], False),
+        (["noai"], True),
+        (["nofollow, noimageai"], True),
+        (["NoIndex"], True),
+        (["otherbot: noai"], False),
+        (["otherbot: nofollow, noai"], False),
+        (["edittools: noai"], True),
+        (["otherbot: noai", "noimageindex"], True),
+        (["max-snippet: 10"], False),
+        (["nofollow"], False),
+    ],
+)
+def test_headers_that_opt_out(values: list[str], out: bool) -> None:
+    headers = Message()
+    for value in values:
+        headers["X-Robots-Tag"] = value
+    assert opted_out(headers) == out
+
+
+def test_only_what_failed_is_tried_again(server: Server, tmp_path: Path) -> None:
+    paths = ["/image/1", "/flaky/2", "/down/3", "/nowhere", "/image/1"]
+    addresses = [server.address(path) for path in paths]
+    manners = Manners(rate=1000, retries=1, limits=LIMITS)
+    done = Store(str(tmp_path)).fetch(addresses, manners, quiet=True)
+    assert done == {"fetched": 1, "HTTP 503": 1, "HTTP 500": 1, "HTTP 404": 1}
+    assert server.asked == {"/image/1": 1, "/flaky/2": 2, "/down/3": 2, "/nowhere": 1}
+    store = Store(str(tmp_path))
+    assert store.find(addresses[2])["etag"] == "!HTTP 500" and store.find("http://x/y")["etag"] == "!not fetched"
+    server.well = True
+    assert store.fetch(addresses, manners, quiet=True) == {"fetched": 2, "HTTP 404": 1}
+    assert server.asked["/image/1"] == 1 and server.asked["/nowhere"] == 2
+    found = [Store(str(tmp_path)).find(address) for address in addresses[:3]]
+    assert [Path(one["file"]).read_bytes() for one in found] == [image(k) for k in (1, 2, 3)]
+    said = [json.loads(line) for line in (tmp_path / "status.jsonl").read_text().splitlines()]
+    assert len(said) == 7 and sum(line["status"] == "success" for line in said) == 3
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_a_host_is_asked_so_often_a_second(server: Server, tmp_path: Path) -> None:
+    addresses = [server.address(f"/image/{k}") for k in range(8)]
+    Store(str(tmp_path)).fetch(addresses, Manners(rate=20, limits=LIMITS), quiet=True)
+    times = sorted(server.times)
+    assert len(times) == 8 and times[-1] - times[0] > 7 / 20 * 0.8
+
+
+def test_a_list_of_addresses_becomes_rows(edit: Runner, server: Server, tmp_path: Path) -> None:
+    """Images and reasons; the second run fetches the rest, and what is there is not asked for again."""
+    paths = ["/image/0", "/down/1", "/page", "/tagged/all", "/image/0", "/image/4"]
+    table = {
+        "URL": [server.address(path) for path in paths],
+        "TEXT": [f"text {k}" for k in range(6)],
+        "similarity": [0.1 * k for k in range(6)],
+    }
+    pq.write_table(pa.table(table), tmp_path / "list.parquet")
+    given = ("shard", tmp_path / "list.parquet", "--from", "laion_list", "--fetch", tmp_path / "store", "-o")
+    manner = ("--max-errors", "100%", "--fetch-private", "--fetch-retries", 0, "--fetch-rate", 1000)
+    said = edit(*given, tmp_path / "out", *manner).stderr
+    assert "fetch: 5 addresses: 2 fetched" in said
+    rows = rows_of(tmp_path / "out")
+    assert [(row["target"], row["caption"]["en"]) for row in rows] == [
+        (image(0), "text 0"),
+        (image(0), "text 4"),
+        (image(4), "text 5"),
+    ]
+    assert {reject["reason"] for reject in rejects_of(tmp_path / "out")} == {"HTTP 500", "not an image", "opted out"}
+    server.well = True
+    edit(*given, tmp_path / "out", *manner, "--overwrite")
+    assert [row["target"] for row in rows_of(tmp_path / "out")] == [image(k) for k in (0, 1, 0, 4)]
+    assert server.asked["/image/0"] == 1 and server.asked["/down/1"] == 2
+    plain = ("--map", "target=URL", "--map", "caption=TEXT", "--fetch", tmp_path / "store", "--limit", 1)
+    edit("shard", tmp_path / "list.parquet", *plain, "-o", tmp_path / "one")
+    assert len(rows_of(tmp_path / "one")) == 1 and server.asked["/image/4"] == 1
+
+
+def test_without_leave_this_machine_is_not_asked(edit: Runner, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": server.address("/image/1")}) + "\n")
+    given = ("shard", tmp_path / "x.jsonl", "--fetch", tmp_path / "store", "-o", tmp_path / "out")
+    edit(*given, "--max-errors", "100%")
+    assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["private address"] and not server.asked
+
+
+def test_tasks_fetch_what_their_own_shards_name(edit: Runner, server: Server, tmp_path: Path) -> None:
+    """Six rows in three shards, two tasks: one after the other, each asks for its own, and the set is as one run's."""
+    addresses = [server.address(f"/image/{k}") for k in range(5)] + [server.address("/nothing")]
+    pq.write_table(pa.table({"URL": addresses, "TEXT": list("abcdef")}), tmp_path / "list.parquet")
+    given = ("shard", tmp_path / "list.parquet", "--from", "laion_list", "--rows", 2, "--max-errors", "100%")
+    manner = ("--fetch-private", "--fetch-retries", 0, "--fetch-rate", 1000)
+    edit(*given, *manner, "--fetch", tmp_path / "store", "--task", "0/2", "-o", f"{tmp_path}/out/")
+    assert set(server.asked) == {"/image/0", "/image/1", "/image/4", "/nothing"}
+    assert (tmp_path / "store/status.0-of-2.jsonl").exists()
+    edit(*given, *manner, "--fetch", tmp_path / "store", "--task", "1/2", "-o", f"{tmp_path}/out/")
+    assert set(server.asked.values()) == {1}
+    edit(*given, *manner, "--fetch", tmp_path / "one", "-o", f"{tmp_path}/whole/")
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole") and len(rows_of(tmp_path / "out")) == 5
+    assert {reject["reason"] for reject in rejects_of(tmp_path / "out")} == {"HTTP 404"}

@@ -1,0 +1,158 @@
+"""The writing in results: what an instruction asks for, what is read, and how near the two are."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Runner
+from PIL import Image, ImageDraw, ImageFont
+from signs import tools
+
+import edittools
+from edittools.errors import EditError, UsageError
+from edittools.judge.rubrics import load_rubric
+from edittools.metrics.ocr import common_length, passage_distance, read_targets, target_text, text_scores
+
+
+@pytest.mark.parametrize(
+    ("instruction", "text"),
+    [
+        ("Change the sign from 'OPEN' to 'CLOSED'.", "CLOSED"),
+        ('Add the words "Happy  New Year"', "Happy  New Year"),
+        ("把“春”改成“夏天”", "夏天"),
+        ("改为「你好」", "你好"),
+        ("Don't change the cat's colour", None),
+        ("Make it red", None),
+        ('Write ""', None),
+    ],
+)
+def test_what_is_asked_for(instruction: str, text: str | None) -> None:
+    assert target_text(instruction) == text
+
+
+def brute_distance(needle: str, hay: str) -> int:
+    """Levenshtein to every passage, by the textbook recursion."""
+
+    def distance(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+    return min(distance(needle, hay[i:j]) for i in range(len(hay) + 1) for j in range(i, len(hay) + 1))
+
+
+def test_distances_against_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = ("".join(rng.choice(list("abc"), rng.integers(0, 5))) for _ in range(2))
+        assert passage_distance(a, b) == brute_distance(a, b), (a, b)
+        subsequences = {"".join(a[k] for k in range(len(a)) if bits >> k & 1) for bits in range(1 << len(a))}
+        inside = [s for s in subsequences if all(c in it for it in [iter(b)] for c in s)]
+        assert common_length(a, b) == max(map(len, inside))
+
+
+def test_scores_by_hand() -> None:
+    assert set(text_scores("the OPEN sign", "open").values()) == {1}
+    # "closd" for "closed": one edit in six letters, five of six in order, no whole word.
+    found = text_scores("closd", "CLOSED")
+    assert found == {"ocr_similarity": 0.833333, "ocr_completion": 0.833333, "ocr_words": 0,
+                     "ocr": pytest.approx(0.5 * 5 / 6 + 0.25 * 5 / 6, 1e-5)}  # fmt: skip
+    assert text_scores("", "x")["ocr"] == 0 and text_scores("x", "!!")["ocr"] == 0
+    assert text_scores("夏大", "夏天")["ocr_words"] == 0.5
+
+
+def sign(text: str, left: int = 30) -> bytes:
+    # nearly square: the detector enlarges the short side, and its work with it
+    image = Image.new("RGB", (360, 300), (240, 240, 230))
+    font = ImageFont.truetype(str(tools().fonts.latin), 48)
+    ImageDraw.Draw(image).text((left, 120), text, (20, 20, 60), font=font)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_results_are_read(edit: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("rapidocr")
+    asked = "Change the sign to 'CLOSED'"
+    said = [(asked, "CLOSED"), (asked, "OPEN"), ("Make it red", "CLOSED")]
+    table = pa.table({
+        "id": ["right", "wrong", "none"],
+        "instruction": [{"en": text} for text, _ in said],
+        "result": [{"bytes": sign(drawn), "path": None} for _, drawn in said],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "rows.parquet")
+    done = edit("score", tmp_path / "rows.parquet", "--ocr", "-f", "jsonl", timeout=300)
+    scores = {row["id"]: row["scores"] for row in done.lines}
+    assert "no scores for 1 rows" in done.stderr
+    assert scores["right"]["ocr"] == 1 and scores["wrong"]["ocr"] < 0.5 and scores["none"]["ocr"] is None
+
+
+def test_writing_at_its_place_and_elsewhere(tmp_path: Path) -> None:
+    """Against a target that has it: the same, moved by 60 of 360 pixels, a longer word; without a target; unasked."""
+    pytest.importorskip("rapidocr")
+    asked = "Change the sign to 'CLOSED'"
+    drawn = {"same": sign("CLOSED"), "moved": sign("CLOSED", 90), "more": sign("CLOSEDUP"), "none": sign("CLOSED")}
+    table = pa.table({
+        "id": [*drawn, "free"],
+        "instruction": [{"en": asked}] * 3 + [{"en": "Make it red"}, {"en": asked}],
+        "result": [{"bytes": image, "path": None} for image in (*drawn.values(), drawn["same"])],
+        "target": [{"bytes": sign("CLOSED"), "path": None}] * 4 + [{"bytes": sign("OPEN"), "path": None}],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "rows.parquet")
+    read = edittools.read(str(tmp_path / "rows.parquet"), jobs=1).score(ocr=True, layout=True)
+    scores = {row["id"]: row["scores"] for row in read.rows()}
+    assert [scores["same"][name] for name in ("ocr_exact", "ocr_layout", "ocr_reward", "ocr")] == [1, 1, 1, 1]
+    # one word of about 190 x 50 pixels: exp(-60 / 196), and a little for what the engine sees of it
+    assert scores["moved"]["ocr_exact"] == 1 and scores["moved"]["ocr_layout"] == pytest.approx(0.736, abs=0.06)
+    assert scores["more"]["ocr_exact"] == pytest.approx(1 - 2 / 6, abs=1e-5)
+    assert set(scores["none"].values()) == {None}
+    free = scores["free"]  # the target does not show the text: nobody knows where it is to stand
+    assert (free["ocr_exact"], free["ocr_layout"], free["ocr_reward"]) == (1, None, 1)
+
+
+def test_wanted_texts_from_a_file(edit: Runner, tmp_path: Path) -> None:
+    """They replace what an instruction says; a row that has none keeps to its instruction."""
+    pytest.importorskip("rapidocr")
+    said = {"a": "Make it red", "b": "Write 'OPEN'", "c": "Write 'CLOSED'", "d": "Make it blue"}
+    wanted = {"a": "CLOSED", "b": "CLOSED", "c": "", "other": "HELLO"}
+    table = pa.table({
+        "id": list(said),
+        "instruction": [{"en": text} for text in said.values()],
+        "result": [{"bytes": sign("CLOSED"), "path": None}] * 4,
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "rows.parquet")
+    lines = [{"id": key, "text": text} for key, text in wanted.items()]
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "parquet")
+    (tmp_path / "jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "csv").write_text("id,text\n" + "".join(f"{line['id']},{line['text']}\n" for line in lines))
+    read = [read_targets(str(tmp_path / kind)) for kind in ("csv", "jsonl", "parquet")]
+    assert read[0] == read[1] == read[2]
+    words = ["score", tmp_path / "rows.parquet", "-f", "jsonl", "--targets", tmp_path / "csv"]
+    rows = edit(*words, "--ocr", timeout=300).lines
+    assert [row["scores"]["ocr"] for row in rows] == [1, 1, 1, None]
+    assert "--targets needs --ocr" in edit(*words, check=2).stderr
+
+
+def test_wanted_texts_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "targets"
+    for text, says in (("id,words\na,b\n", "no column `text`"), ("id,text\na,b\na,c\n", "row a has two texts"),
+                       ("{", "cannot be read as wanted texts")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(EditError, match=says):
+            read_targets(str(path))
+
+
+def test_the_rubric_reads_four_numbers() -> None:
+    rubric = load_rubric("text")
+    reply = json.dumps({"rationale": "r", "success": 5, "over": 4, "style": 3, "consistency": 2})
+    read = rubric.read(reply, "judge", None, {})  # type: ignore[arg-type]
+    values = {d.name: d.value({"judge": read.values}) for d in rubric.dimensions}  # type: ignore[union-attr]
+    assert values == {"success": 5, "over": 4, "style": 3, "consistency": 2, "overall": 3.5}
+    with pytest.raises(UsageError):
+        load_rubric("texts")

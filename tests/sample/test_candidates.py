@@ -1,0 +1,112 @@
+"""Candidates of a row: each is what the row is with the candidate's seed, also of array tasks and continued runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import training
+from conftest import encode, pixels, rejects_of, rows_of, tree
+
+import edittools
+from edittools.errors import UsageError
+from edittools.stream import codec
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training.random_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards: a plain row, a dialogue, a row whose source is damaged, and a row of another size."""
+    folder = tmp_path_factory.mktemp("rows")
+    turns = [{"parent": -1, "instruction": {"en": "invert"}}, {"parent": 0, "instruction": {"en": "leave it alone"}}]
+    made = [
+        {"id": "a", "source": ["a.png"], "instruction": {"en": "invert the colors"}, "turns": []},
+        {"id": "talk", "source": ["b.png"], "instruction": {"en": "both"}, "turns": turns},
+        {"id": "bad", "source": ["bad.png"], "instruction": {"en": "invert"}, "turns": []},
+        {"id": "z", "source": ["c.png"], "instruction": {"en": "leave it alone"}, "turns": []},
+    ]
+    for k, name in enumerate(("a.png", "b.png", "c.png")):
+        (folder / name).write_bytes(encode(pixels(k, 20, 30 + 10 * k), "PNG"))
+    (folder / "bad.png").write_bytes(encode(pixels(9), "PNG")[:90])
+    for shard, few in enumerate((made[:2], made[2:])):
+        lines = "".join(json.dumps({**row, "provenance": {"origin": "here", "seed": 77}}) + "\n" for row in few)
+        (folder / f"{shard}.jsonl").write_text(lines)
+    edittools.read(str(folder / "0.jsonl"), str(folder / "1.jsonl")).write(str(folder / "set"))
+    return folder / "set"
+
+
+def sample(rows: Path, model: Path, out: Path, **settings: object) -> list[dict]:
+    made = edittools.read(str(rows)).sample(str(model), steps=2, **settings)
+    made.write(str(out), max_errors="50%")
+    return rows_of(out)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return codec.decode(data).astype(int)
+
+
+def same(a: bytes, b: bytes) -> bool:
+    """To a level of rounding: in a batch of another size kernels add in another order."""
+    return np.abs(decoded(a) - decoded(b)).max() <= 1
+
+
+def test_candidate_is_the_row_with_that_seed(rows: Path, model: Path, tmp_path: Path) -> None:
+    found = sample(rows, model, tmp_path / "candidates", candidates=3, seed=5)
+    assert [row["id"] for row in found] == [f"{name}-c{k}" for name in ("a", "talk", "z") for k in range(3)]
+    assert [row["group"] for row in found] == ["a"] * 3 + ["talk"] * 3 + ["z"] * 3
+    assert [row["seed"] for row in found] == [5, 6, 7] * 3
+    for k in range(3):
+        alone = {row["id"]: row for row in sample(rows, model, tmp_path / str(k), seed=5 + k)}
+        for row in found[k::3]:
+            single = alone[row["group"]]
+            assert same(row["result"], single["result"])
+            assert len(row["result_turns"] or []) == (2 if row["group"] == "talk" else 0)
+            for a, b in zip(row["result_turns"] or [], single["result_turns"] or []):
+                assert same(a, b)
+            assert row["source"] == single["source"] and row["instruction"] == single["instruction"]
+    for group in range(0, 9, 3):  # seeds matter
+        assert np.abs(decoded(found[group]["result"]) - decoded(found[group + 1]["result"])).max() > 10
+
+
+def test_provenance_names_row_model_and_seed(rows: Path, model: Path, tmp_path: Path) -> None:
+    (first, second, *_) = sample(rows, model, tmp_path / "out", candidates=2, seed=-4)
+    assert first["provenance"]["parents"] == ["a"] and first["provenance"]["origin"] == "here"
+    assert (first["provenance"]["seed"], second["provenance"]["seed"]) == (-4, -3)
+    assert first["provenance"]["model"].startswith("run@")
+
+
+def test_row_that_fails_is_one_reject(rows: Path, model: Path, tmp_path: Path) -> None:
+    sample(rows, model, tmp_path / "out", candidates=4)
+    (reject,) = rejects_of(tmp_path / "out")
+    assert reject["id"] == "bad" and reject["failed"]
+
+
+def test_tasks_and_a_run_that_goes_on_write_the_same(model_edit, rows: Path, model: Path, tmp_path: Path) -> None:
+    given = ["sample", rows, "--model", model, "--steps", 2, "--candidates", 3, "--max-errors", "50%"]
+    model_edit(*given, "-o", tmp_path / "whole")
+    whole = tree(tmp_path / "whole")
+    for task in ("1/2", "0/2"):
+        model_edit(*given, "--task", task, "-o", tmp_path / "tasks")
+    assert tree(tmp_path / "tasks") == whole
+    (tmp_path / "tasks" / "00000.parquet").unlink()  # as a run leaves it that died between the two files
+    (tmp_path / "tasks" / "_end.json").unlink()
+    model_edit(*given, "-o", tmp_path / "tasks")
+    assert tree(tmp_path / "tasks") == whole
+    said = model_edit(*given[:6], "--candidates", 4, "-o", tmp_path / "tasks", check=None)
+    assert said.code != 0 and "candidates" in said.stderr
+
+
+def test_candidates_of_candidates_are_refused(rows: Path, model: Path, tmp_path: Path) -> None:
+    sample(rows, model, tmp_path / "out", candidates=2)
+    with pytest.raises(UsageError, match="`group`"):
+        edittools.read(str(tmp_path / "out")).sample(str(model), candidates=2, column="result_b").write(
+            str(tmp_path / "more")
+        )
+    with pytest.raises(UsageError, match="64 bits"):
+        edittools.read(str(rows)).sample(str(model), candidates=3, seed=(1 << 63) - 2)

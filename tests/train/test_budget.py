@@ -1,0 +1,205 @@
+"""What `edit train -n --budget` tells, against what is measured and what is counted by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TESTS, Runner
+from tiny_architectures import save_firered, save_kontext
+from training import MemoryRows, pairs, run, tiny
+
+from edittools.nets import load_edit_model
+from edittools.train import load_recipe
+from edittools.train.budget import disk, measure
+from edittools.train.state import TrainState
+
+# Two steps of a network; prints the most memory that the process has had, less what it had before.
+WORKER = """
+import gc, json, sys
+sys.path.insert(0, {tests!r})
+import torch
+from training import losses_of, tiny
+from edittools.nets import load_edit_model
+from edittools.train.activations import checkpoint_activations
+from edittools.train.data import TrainBatch, Step
+from edittools.train.copies import Average
+from edittools.train.optimizers import Optimizers
+from edittools.train.parallel import Parallel
+from edittools.train.rows import TrainRow
+
+def status(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+def steps(settings, rows, side, count):
+    recipe = tiny(**settings)
+    system = load_edit_model(recipe.system, recipe.model, texts=lambda: ["make it red"])
+    checkpoint_activations(system, recipe.checkpointing)
+    parallel = Parallel("single", 0, 1, torch.device("cpu"))
+    network = parallel.wrap(system.network, system.blocks(), torch.float32)
+    trained = {{n: p for n, p in network.named_parameters() if p.requires_grad}}
+    inner = {{id(p) for block in system.blocks() for p in block.parameters()}}
+    optimizers, average = Optimizers(recipe, trained, inner), Average(trained, recipe.ema)
+    row = TrainRow("a", "tone", "t", {{("instruction", "en"): "x"}}, [(side, side)], (side, side))
+    image = torch.rand(rows, 3, side, side)
+    for step in range(count):
+        batch = TrainBatch([row] * rows, image, [image], {{"words": torch.ones(rows, 8, dtype=torch.long)}},
+                      image.clone(), torch.rand(rows), [], 8, 0)
+        losses_of(recipe, system, Step(step, rows, [batch]), network)
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+        optimizers.step(1.0)
+        average.update(step + 1)
+
+steps({{}}, 2, 16, 2)  # what is loaded once
+for settings, rows, side in json.loads(sys.argv[1]):
+    gc.collect()  # what the last size left in cycles is not given back in the middle of this one
+    before = status("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+    steps(settings, rows, side, 2)
+    print(status("VmHWM") - before)
+"""
+
+# what is freed is given back at once, so that the peak is that of what is held
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
+WIDE = {"model_heads": 4, "model_head_dim": 48, "model_rope": [8, 20, 20], "ratios": ["1:1"], "ema": 0.999}
+SIZES = [
+    ({**WIDE, "model_layers": 4, "optimizer": "adamw", "resolution": [96, 96], "batch_tokens": 8 * 288}, 8, 96),
+    ({**WIDE, "model_layers": 12, "optimizer": "muon", "resolution": [32, 32], "batch_tokens": 4 * 32}, 4, 32),
+    ({**WIDE, "model_layers": 8, "optimizer": "adamw", "resolution": [96, 96], "batch_tokens": 16 * 288,
+      "checkpointing": "full"}, 16, 96),
+]  # fmt: skip
+
+
+def test_memory_is_what_a_process_takes(tmp_path: Path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(tests=str(TESTS)))
+    # a process of its own: how memory is given back is decided when one begins
+    child = subprocess.run([sys.executable, script, json.dumps(SIZES)], capture_output=True, text=True, timeout=300,
+                           env={**os.environ, **GIVEN_BACK})  # fmt: skip
+    assert child.returncode == 0, child.stderr[-2000:]
+    measured = [int(line) for line in child.stdout.split()]
+    assert len(measured) == len(SIZES)
+    for (settings, rows, _), taken in zip(SIZES, measured):
+        budget = measure(tiny(**settings), texts=["make it red"])
+        assert budget.rows == rows
+        assert budget.memory.total == pytest.approx(taken, rel=0.10)
+
+
+def lora(weights: Path, **settings):
+    return load_recipe(
+        "lora",
+        {
+            "model.weights": str(weights),
+            "model.lora.rank": 2,
+            "resolution": [64, 64],
+            "ratios": ["1:1"],
+            "batch_tokens": 32,
+            "checkpointing": "full",
+            **settings,
+        },
+    )
+
+
+def test_weights_that_do_not_train_are_counted_as_they_are_kept(tmp_path: Path):
+    weights = save_kontext(tmp_path / "m")
+    system = load_edit_model("kontext", {"weights": str(weights), "lora": {"rank": 2}}, encoders=False)
+    numbers = {True: 0, False: 0}
+    linear = 0
+    for block in (system.network, *system.blocks()):
+        for p in block.parameters():
+            if block is system.network:
+                numbers[p.requires_grad] += p.numel()
+            elif p.ndim == 2 and not p.requires_grad:
+                linear += p.numel()
+    plain = measure(lora(weights)).memory
+    assert plain.frozen == 4 * numbers[False]  # the checkpoint is in float32
+    assert plain.trained == plain.gradients == 4 * numbers[True] and plain.optimizer == 8 * numbers[True]
+    small = measure(lora(weights, quantize="int8")).memory
+    assert plain.frozen - 3 * linear <= small.frozen < 0.8 * plain.frozen
+    swapped = measure(lora(weights, block_swap=2)).memory
+    assert swapped.frozen < 0.5 * plain.frozen and swapped.activations > plain.activations
+    waiting = measure(lora(weights, block_swap=2))
+    assert waiting.swapped == plain.frozen - swapped.frozen and measure(lora(weights)).swapped == 0
+    assert waiting.copy == 3 * 4 * numbers[True] + (4 * numbers[True] if lora(weights).ema else 0)
+
+
+def test_sharded_weights_are_divided_and_one_block_is_whole():
+    recipe = tiny(optimizer="adamw", ema=0.999, model_layers=4)
+    alone = measure(recipe, texts=["x"]).memory
+    shared = measure(recipe, texts=["x"], mode="fsdp", world=8, shards=8).memory
+    for name in ("frozen", "trained", "gradients", "optimizer", "average"):
+        assert getattr(shared, name) == pytest.approx(getattr(alone, name) / 8)
+    assert 0 < shared.gathered < alone.trained * 4 and alone.gathered == 0
+
+
+def test_the_command_tells_it(tmp_path: Path, model_edit: Runner):
+    weights = save_firered(tmp_path / "m")
+    words = ["--recipe", "lora", "--set", f"model.weights={weights}", "--set", "resolution=[64,64]", "-n", "--budget"]
+    said = model_edit("train", *words, "--processes", 8).stdout.decode()
+    words_told = ("memory per device", "step: ", "main memory", "disk: checkpoints", "stored features", "24 GB")
+    for word in (*words_told, "block_swap"):
+        assert word in said
+    wrong = model_edit("train", *[word for word in words if word != "-n"], check=2)
+    assert "-n" in wrong.stderr
+
+
+def test_the_copy_of_a_checkpoint_is_what_a_process_copies(tmp_path: Path):
+    """Against the bytes of the tensors that a checkpoint is made of."""
+    recipe = tiny(optimizer="adamw", ema=0.999)
+    system = load_edit_model(recipe.system, recipe.model, texts=lambda: ["make it red"])
+    trained = {name: p for name, p in system.network.named_parameters() if p.requires_grad}
+    state = TrainState(recipe, trained, set(), [])
+    state.optimizers.prepare()
+    copied = sum(t.nbytes for t in state.tensors().values() if t.ndim)  # but the counts of steps
+    assert measure(recipe, texts=["make it red"]).copy == copied
+    shared = measure(recipe, texts=["make it red"], mode="fsdp", world=4, shards=4).copy
+    assert shared == pytest.approx(copied / 4)
+
+
+def test_what_keep_gb_leaves_is_told():
+    def said(**settings):
+        recipe = tiny(optimizer="adamw", steps=1000, **settings)
+        budget = dataclasses.replace(measure(recipe, texts=["x"]), checkpoint=2e9, model=1e9)
+        return " ".join(disk(recipe, budget))
+
+    plain = said(keep_last=2)
+    assert "4 GB (2 of 2 GB)" in plain and "keep_gb" not in plain
+    kept = said(keep_last=2, keep_every=250, keep_gb=30.0)  # (2 + 4) x 2 + 4 x 1
+    assert "12 GB (6 of 2 GB)" in kept and "4 GB (4 of 1 GB)" in kept and "30 GB of it" in kept and "as much" in kept
+    assert "the oldest go first" in said(keep_last=2, keep_every=250, keep_gb=10.0)
+    assert "less than the 5 GB" in said(keep_last=2, keep_every=250, keep_gb=4.0)
+
+
+def test_a_run_of_the_small_network_is_planned_as_weights_and_with_adapters(tmp_path: Path, model_edit: Runner):
+    run(tiny(steps=1), MemoryRows(pairs(4)), tmp_path / "run")
+    given = {**tiny().model, "weights": str(tmp_path / "run")}
+    system = load_edit_model("small", given)
+    numbers = sum(p.numel() for p in system.network.parameters() if p.requires_grad)
+    whole = measure(dataclasses.replace(tiny(optimizer="adamw"), model=given)).memory
+    assert whole.trained == 4 * numbers and whole.optimizer == 8 * numbers
+    adapted = {**given, "lora": {"rank": 2}}
+    system = load_edit_model("small", adapted)
+    trained = sum(p.numel() for p in system.network.parameters() if p.requires_grad)
+    few = measure(dataclasses.replace(tiny(optimizer="adamw"), model=adapted)).memory
+    assert few.trained == 4 * trained < whole.trained and few.frozen > 0.9 * whole.trained
+    for recipe in ("lora", "demo"):
+        words = ["--recipe", recipe, "--set", f"model.weights={tmp_path / 'run'}", "--set", "resolution=[16,16]", "-n"]
+        own = [w for k, v in tiny().model.items() if recipe == "demo" for w in ("--set", f"model.{k}={json.dumps(v)}")]
+        assert "memory per device" in model_edit("train", *words, *own, "--budget").stdout.decode()
+
+
+def test_a_step_of_reinforcement_makes_its_images_too() -> None:
+    """Of a prompt 8 images in 3 steps, one forward pass each; half of them are learned in a step, twice each: 3 passes,
+    and one by each copy."""
+    common = {"objective": "nft", "region_weight": False}
+    told = {"by": "psnr", "group": 8, "updates": 2, "times": 2, "sampling_steps": 3, "kl": 0.1}
+    plain, made = (
+        measure(tiny(**common, objective_settings={**told, "images": images})).flops for images in ("rows", "model")
+    )
+    assert made / plain == pytest.approx((8 * 3 / 2 + 4 * 2 * (3 + 2)) / (3 + 1))
