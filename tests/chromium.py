@@ -64,6 +64,8 @@ class Chromium:
             self.socket = create_connection(target, timeout=PATIENCE)
             self.call("Network.enable")
             self.call("Page.enable")
+            # a page of a browser that nobody looks at may be without the focus: keys and text would go nowhere
+            self.call("Emulation.setFocusEmulationEnabled", enabled=True)
             self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
         except BaseException:
             self.kill()
@@ -86,6 +88,7 @@ class Chromium:
         made.process, made.count, made.requests, made.port = self.process, 0, [], self.port
         made.socket = create_connection(f"ws://127.0.0.1:{self.port}/devtools/page/{target}", timeout=PATIENCE)
         made.call("Page.enable")
+        made.call("Emulation.setFocusEmulationEnabled", enabled=True)
         return made
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -110,6 +113,10 @@ class Chromium:
         url = page if isinstance(page, str) else page.resolve().as_uri()
         self.call("Page.navigate", url=url)
         wait(lambda: self.run(f"document.readyState === 'complete' && location.protocol === {url.partition('/')[0]!r}"))
+        # `autofocus` is carried out with the first drawing, which comes after `complete`
+        self.run("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn(1))))")
+        wait(lambda: self.run("[...document.querySelectorAll('[autofocus]')].every((one) => "
+                              "one.offsetParent === null || one === document.activeElement)"))  # fmt: skip
 
     def reload(self) -> None:
         self.run("window.before = true")
