@@ -107,7 +107,7 @@ class ModelCaptionStage:
     """
 
     name = "caption"
-    VERSION = 1
+    VERSION = 2  # JPEG, PNG and WebP are sent as they are where they fit
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class ModelCaptionStage:
             encode=self._encode,
             examples=self.examples,
         )
-        self.encoding = Encoding(max_side=config.max_side, max_pixels=config.max_pixels)
+        self.encoding = Encoding("original", max_side=config.max_side, max_pixels=config.max_pixels)
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """What the history records: own kinds and examples by their content."""
