@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from scripted import Talk, batch_of, in_language, reference, row, smallest, text
 from edittools.caption.kinds import dialogue, evolve, instruct, perturb
 from edittools.caption.kinds.classify import CLASSES
 from edittools.caption.kinds.detailed import CHANGE, agreement, edit_box, edit_mask
+from edittools.caption.near_copies import NearCopies
 from edittools.caption.schemas import specimen
 from edittools.caption.targets import proposals, targets
 from edittools.errors import EditError, UsageError
@@ -405,6 +408,7 @@ def test_an_instruction_grows_by_stages_and_keeps_its_atomic_edits(tmp_path) -> 
         ("Rewritten prompt: make the car crimson now", [edit("change", "car", "red")], "words of the prompt"),
         ("Let the engine sound louder and fill the street", [edit("change", "car", "red")], "cannot be seen"),
         ("Please edit this image for me", [edit("change", "car", "red")], "says nothing"),
+        ("Turn the street into a video of the passing car", [edit("change", "car", "red")], "beyond the experts"),
         ("Give the tall elephant a crimson coat", [edit("change", "elephant", "red coat")], "not in the image"),
         (
             "Take the car away and then paint it crimson",
@@ -420,6 +424,50 @@ def test_evolved_instructions_of_no_use_are_eliminated_with_the_reason(tmp_path,
     talk = Talk(tmp_path, answer, rows, kinds="evolve", stages="1", language="en")
     assert talk.rows == []
     assert [(r.reason, r.failed) for r in talk.rejects] == [(f"eliminated: {reason}", False)]
+
+
+def test_evolved_near_copies_of_earlier_rows_are_eliminated_as_many_as_are_too_many(tmp_path) -> None:
+    said = ["Make the small car on the left deep crimson", "make that lamp glow, in warm light, behind the old tree",
+            "Please make small car on the left deep crimson!", "Make the small car on the right deep crimson",
+            "Make the small car on the left deep crimson."]  # fmt: skip
+
+    def answer(request):
+        told = text_of(request)
+        number = int(re.search(r"number (\d)", told)[1])
+        text = said[number] if evolve.STAGES[1] in told else f"Make number {number} red."
+        return {"instruction": {"en": text}, "edits": [edit("change", "car", "red")]}
+
+    rows = [row(k, instruction={"en": f"Make number {k} red."}) for k in range(5)]
+    for most, copies in ((1, ["r2", "r4"]), (2, ["r4"]), (0, [])):
+        settings = {"kinds": "evolve", "stages": "1", "language": "en", "max_copies": most}
+        talk = Talk(tmp_path / str(most), answer, rows, **settings)
+        assert [(r.id, r.reason, r.value, r.failed) for r in talk.rejects] == [
+            (copy, "eliminated: near copy", "r0", False) for copy in copies
+        ]
+
+
+def test_near_copies_are_those_that_comparing_all_finds() -> None:
+    rng = np.random.default_rng(1)
+    texts: list[str] = []
+    for _ in range(400):
+        words = [f"w{rng.integers(300)}" for _ in range(int(rng.integers(1, 25)))]
+        if texts and rng.random() < 0.5:  # an earlier one with some words put in
+            words = texts[int(rng.integers(len(texts)))].split()
+            for _ in range(int(rng.integers(0, 3))):
+                words.insert(int(rng.integers(len(words) + 1)), "more")
+        texts.append(" ".join(words))
+
+    def pairs(text):
+        return set(itertools.pairwise(["^", *text.split(), "$"]))
+
+    kept: list[int] = []
+    copies = NearCopies(1)
+    for k, text in enumerate(texts):
+        like = next((j for j in kept if len(pairs(text) & pairs(texts[j])) >= 0.8 * len(pairs(text) | pairs(texts[j]))),
+                    None)  # fmt: skip
+        assert copies.first_like(str(k), text) == (None if like is None else str(like)), text
+        kept += [k] if like is None else []
+    assert 100 < len(kept) < 350
 
 
 def test_no_contradictory_chain_in_a_thousand(tmp_path) -> None:

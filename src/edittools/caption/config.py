@@ -119,6 +119,12 @@ class CaptionConfig(VlmConfig):
         "1,2,3,4,5,6", "Of kind evolve: stages to draw from (1 concrete ... 6 with knowledge).", metavar="1,2,...",
         parse=_stages,
     )  # fmt: skip
+    max_copies: int = setting(
+        1,
+        "Of kind evolve: rows of a shard that may ask for nearly the same; further ones are rejected. 0: any number.",
+        metavar="N",
+        low=0,
+    )
     column: str | None = setting(
         None, "The image of kinds that look at one. Default: `target`, otherwise the first source.", metavar="COLUMN"
     )

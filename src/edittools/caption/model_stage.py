@@ -18,6 +18,7 @@ from edittools.caption.conversations import Conversations, Manner, Outcome, samp
 from edittools.caption.examples import Examples
 from edittools.caption.kind import Kind, Look, Row
 from edittools.caption.load import load_kind
+from edittools.caption.near_copies import NearCopies
 from edittools.caption.stage import CaptionStage
 from edittools.errors import EditError, RowError, UsageError
 from edittools.record import COLUMNS, is_image
@@ -232,20 +233,21 @@ class ModelCaptionStage:
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         talks = Conversations(((batch, self.rows_of(batch)) for batch in batches), self.kinds, self.manner)
+        copies = _Copies(self.kinds, self.config.max_copies)
         with contextlib.ExitStack() as stack:
             stack.callback(talks.close)
             replies = self.ask(talks.requests(), talks.check) if self.ask is not None else iter(())
             stack.callback(getattr(replies, "close", lambda: None))
             for tag, reply in replies if self.ask is not None else _nobody(talks):
                 talks.answer(tag, reply)
-                yield from self._finished(talks)
-        yield from self._finished(talks)
+                yield from self._finished(talks, copies)
+        yield from self._finished(talks, copies)
         if talks.order:
             raise EditError("the model stopped before every row was asked about")
 
-    def _finished(self, talks: Conversations) -> Iterator[Batch]:
+    def _finished(self, talks: Conversations, copies: _Copies) -> Iterator[Batch]:
         for batch, rows in talks.finished():
-            yield self._finish(batch, [(row.outcomes, row.eliminated) for row in rows])
+            yield self._finish(batch, [(row.outcomes, row.eliminated) for row in rows], copies)
 
     def requests(self, source: Source, rows: int) -> Iterator[tuple[str, Request]]:
         """(kinds, request) of what the first rows ask at least, without asking anybody."""
@@ -257,16 +259,18 @@ class ModelCaptionStage:
             if left <= 0:
                 return
 
-    def _finish(self, batch: Batch, ended: list[tuple[dict[str, Outcome], RowError | None]]) -> Batch:
+    def _finish(self, batch: Batch, ended: list[tuple[dict[str, Outcome], RowError | None]], copies: _Copies) -> Batch:
         rows, schema = batch.rows, self.schema(batch.rows.schema)
         rejects: dict[int, Reject] = {}
         ids, paths = column_values(rows, "id"), row_paths(rows)
         annotations, before = [], _annotations(rows)
         for k, (by_end, eliminated) in enumerate(ended):
-            outcomes = {
-                name: by_end[name] for name in self.kinds if name in by_end
-            } | by_end  # not by which ended first
-            if reject := self._reject(outcomes, eliminated):
+            # not by which ended first
+            outcomes = {name: by_end[name] for name in self.kinds if name in by_end} | by_end
+            reject = self._reject(outcomes, eliminated)
+            if reject is None and (copy := copies.of_an_earlier_row(batch.shard.index, str(ids[k]), outcomes)):
+                reject = "eliminated: near copy", copy, False
+            if reject is not None:
                 reason, value, failed = reject
                 rejects[k] = Reject(str(ids[k]), self.name, reason, value, failed, paths[k])
             for name, outcome in outcomes.items():
@@ -326,6 +330,25 @@ class ModelCaptionStage:
             column = pq.read_table(file, columns=[COLUMN]).column(COLUMN)
         found = pc.list_flatten(column).combine_chunks().field("state")
         return pc.any(pc.is_in(found, pa.array(sorted(states)))).as_py() or False
+
+
+class _Copies:
+    """What kinds with a `distinct` text have said of the rows of a shard before."""
+
+    def __init__(self, kinds: Mapping[str, Kind], most: int) -> None:
+        self.columns = {name: kind.distinct for name, kind in kinds.items() if kind.distinct and most}
+        self.most, self.shard = most, -1
+        self.said: dict[str, NearCopies] = {}
+
+    def of_an_earlier_row(self, shard: int, row_id: str, outcomes: Mapping[str, Outcome]) -> str | None:
+        """The first row of the shard that this one nearly copies, where there are too many. Rows come in order."""
+        if shard != self.shard:
+            self.shard, self.said = shard, {name: NearCopies(self.most) for name in self.columns}
+        for name, column in self.columns.items():
+            texts = outcomes[name].values.get(column) if name in outcomes else None
+            if texts and (copy := self.said[name].first_like(row_id, texts.get("en") or next(iter(texts.values())))):
+                return copy
+        return None
 
 
 def _nobody(talks: Conversations) -> Iterator[tuple[int, Reply]]:

@@ -49,6 +49,12 @@ _UNSEEN = re.compile(
     r"|声音|气味|味道|音乐|心跳",
     re.IGNORECASE,
 )
+# What no expert makes of an image (edittools.synth.experts): their tasks are those of stills.
+_BEYOND = re.compile(
+    r"\b(?:videos?|gifs?|animat(?:e|ed|es|ion)|slow motion|time-?lapse|3d (?:model|print)|interactive|clickable)\b"
+    r"|视频|动图|动画|三维模型",
+    re.IGNORECASE,
+)
 _STOP = frozenset(
     "me my you your us we i it its this that some a an the of in on at to for and or with can could would will please "
     "make do edit very nice better good image picture photo something".split()
@@ -116,6 +122,8 @@ def eliminate(
             raise Eliminated("words of the prompt", found[0])
         if found := _UNSEEN.search(content):
             raise Eliminated("cannot be seen", found[0])
+        if found := _BEYOND.search(content):
+            raise Eliminated("beyond the experts", found[0])
         words = set(re.findall(r"[a-z']+", content.casefold()))
         if language == "en" and not words - _STOP:
             raise Eliminated("says nothing", content)
@@ -194,4 +202,5 @@ KIND = Kind(
     converse=_converse,
     after=("names", "instruct"),
     needs=("instruction",),
+    distinct="instruction_evolved",
 )
