@@ -105,20 +105,29 @@ def test_what_stands_around_an_answer_is_passed_over(tmp_path, kinds, reply) -> 
     assert Talk(tmp_path, lambda request: reply, [row()], kinds="one").rows[0]["a"] == "x"
 
 
-def test_a_reply_that_was_cut_off_is_asked_for_with_more_room(tmp_path, kinds) -> None:
+@pytest.mark.parametrize(
+    ("settings", "name", "asked"),
+    [
+        ({}, "max_tokens", [1024, 2048, 4096]),
+        ({"max_tokens": 50}, "max_tokens", [50, 100, 200]),
+        ({"max_tokens": 6000}, "max_tokens", [6000, 12000, 24000]),
+        ({"param": ("max_tokens=", "max_completion_tokens=70")}, "max_completion_tokens", [70, 140, 280]),
+    ],
+)
+def test_a_reply_that_was_cut_off_is_asked_for_with_more_room(tmp_path, kinds, settings, name, asked) -> None:
     kinds["one"] = simple("a")
     room = []
 
     def answer(request):
-        room.append(request.parameters["max_tokens"])
+        room.append(request.parameters[name])
         # An endpoint adds its own word for it.
         said = CUT_OFF if len(room) == 1 else f"{CUT_OFF}, finish_reason length"
         return Reply("failed", '{"a": "xx', said) if len(room) < 3 else {"a": "x"}
 
-    talk = Talk(tmp_path, answer, [row()], kinds="one")
-    assert room == [1024, 2048, 4096]
+    talk = Talk(tmp_path, answer, [row()], kinds="one", **settings)
+    assert room == asked
     assert talk.rows[0]["a"] == "x"
-    again = Talk(tmp_path, lambda request: pytest.fail("asked again"), [row()], kinds="one")
+    again = Talk(tmp_path, lambda request: pytest.fail("asked again"), [row()], kinds="one", **settings)
     assert again.rows == talk.rows  # the cut ones are known as cut
 
 

@@ -21,11 +21,12 @@ from edittools.caption.kind import Conversation, Eliminated, Kind, Look, NotAske
 from edittools.caption.schemas import form, read_answer, record, strict
 from edittools.errors import EditError, RowError
 from edittools.vlm import CUT_OFF, EncodedImage, Reply, Request, json_format
+from edittools.vlm.refusals import MOST_TOKENS
 
 Encode = Callable[[Row, Look], EncodedImage]
 
 _MOST_BATCHES = 64  # that are complete and wait for the caller, who looks when a reply arrives
-_MOST_TOKENS = 8192  # that a reply which was cut off is given room for, at most
+_MOST_TOKENS = 8192  # that a reply which was cut off is given room for, at most, or four times the user's own limit
 
 
 @dataclass
@@ -179,6 +180,8 @@ class Conversations:
             form_ = schema if self.manner.bounded else strict(schema)
             parameters["response_format"] = json_format(name, form_)
         parameters |= self.manner.parameters
+        if room := questions[0][0].room:  # such a question is asked alone
+            parameters |= {name: room for name in MOST_TOKENS if parameters.get(name) is not None}
         parameters = {name: value for name, value in parameters.items() if value is not None}
         request = Request(first.model or self.manner.model, tuple(parts), parameters)
         for talk, _ in questions:
@@ -324,7 +327,7 @@ class Conversations:
             outcome.models.append(reply.model)
         outcome.endpoint = reply.client or outcome.endpoint
         if reply.state == "unparsed" and (reply.error or "").startswith(CUT_OFF):
-            return self._ask_again(row, talk, "the answer was cut off", room=2 * (talk.room or question.max_tokens))
+            return self._ask_again(row, talk, "the answer was cut off", 2 * (talk.room or self._limit(question)))
         if isinstance(value, ValueError):
             return self._ask_again(row, talk, str(value))
         if reply.state not in ("ok", "unparsed") or value is None:
@@ -332,9 +335,16 @@ class Conversations:
             return False
         return self._step(row, talk, functools.partial(talk.conversation.send, value))
 
+    def _limit(self, question: Question) -> int:
+        """Tokens that an answer may have at first: the user's number, or else the question's own."""
+        given = self.manner.parameters
+        return next((given[name] for name in MOST_TOKENS if given.get(name) is not None), question.max_tokens)
+
     def _ask_again(self, row: _Open, talk: _Talk, problem: str, room: int = 0) -> bool:
         talk.tries += 1
-        if talk.tries >= self.manner.attempts or room > _MOST_TOKENS:
+        assert talk.question is not None
+        most = max(_MOST_TOKENS, 4 * self._limit(talk.question))
+        if talk.tries >= self.manner.attempts or room > most:
             self._end(row, talk, "unparsed", problem)
             return False
         talk.problem, talk.room = None if room else problem, room or talk.room
