@@ -88,9 +88,35 @@ def test_planted_errors_are_recovered_at_their_rates() -> None:
         assert whole["thing"]["mean"] >= 0.995 and whole["amount"]["mean"] >= 0.995
 
 
+def test_colours_of_two_things_that_change_places_are_found() -> None:
+    """In every style and language; where both have one colour or one shape, nothing changes."""
+    found = asked = 0
+    for identity, template, slots in samples(["replace", "hybrid", "hybrid"], 40):
+        own = [(part, part["slots"]) for part in slots["parts"]] if "parts" in slots else [(slots, slots)]
+        places = [(slot, name) for _, slot in own for name in ("color", "new_color")
+                  if name in slot and f"{name.removesuffix('color')}shape" in slot]  # fmt: skip
+        if len(places) < 2:
+            continue
+        parts = {language: parts_of(template, slots, language) for language in ("en", "zh")}
+        (one, a), (other, b) = places[0], places[-1]
+        shapes = [slot[f"{name.removesuffix('color')}shape"] for slot, name in ((one, a), (other, b))]
+        if one[a] == other[b] or shapes[0] == shapes[1]:
+            continue
+        one[a], other[b] = other[b], one[a]
+        for texts in caption(template, slots, identity).values():
+            for language, text in texts.items():
+                asked += 1
+                found += judge(text, language, parts[language]).right["colour"] is False
+    assert asked > 150 and found / asked >= 0.9, (found, asked)
+
+
 @pytest.mark.parametrize(
     ("template", "slots", "text", "aspect"),
     [
+        ("replace", {"color": "red", "shape": "star", "size": "small", "place": "left", "new_color": "blue",
+                     "new_shape": "circle"}, "Replace the small blue star on the left by a red circle.", "colour"),
+        ("replace", {"color": "red", "shape": "star", "size": "small", "place": "left", "new_color": "blue",
+                     "new_shape": "circle"}, "Replace the tiny red star on the left by a circle in blue.", None),
         ("move", {"color": "red", "shape": "star", "size": "small", "place": "left", "to_place": "top_right"},
          "Move the small red star from the left to the top right.", None),
         ("move", {"color": "red", "shape": "star", "size": "small", "place": "left", "to_place": "top_right"},
@@ -138,6 +164,11 @@ def test_atomic_changes_are_matched_with_the_edits_they_tell() -> None:
         "where": "bottom center",
     }
     assert judge_claims([two, one], parts).perfect
+    changed = {**one, "action": "replace", "before": "a red star", "after": "a blue circle"}
+    slots = star | {"new_color": "blue", "new_shape": "circle"}
+    assert judge_claims([changed], parts_of("replace", slots, "en")).perfect
+    exchanged = {**changed, "before": "a blue star", "after": "a red circle"}
+    assert judge_claims([exchanged], parts_of("replace", slots, "en")).right["colour"] is False
     mixed = [{**one, "after": "a blue star"}, {**two, "object": "red circle", "before": ""}]
     assert judge_claims(mixed, parts).right["colour"] is False
     assert judge_claims([one], parts).missed == ["remove"]

@@ -80,7 +80,7 @@ def test_too_few_rows_tell_nothing(texts: list[str]) -> None:
 
 
 def test_the_command_is_a_gate(edit: Runner, tmp_path: Path, texts: list[str]) -> None:
-    negatives = [f"{text}, instead" for text in texts]
+    negatives = [f"{text}, instead" if k % 5 else None for k, text in enumerate(texts)]  # some rows have none
     column = pa.struct([("en", pa.string())])
     rows = pa.table({
         "id": [f"r{k}" for k in range(len(texts))],
@@ -92,7 +92,8 @@ def test_the_command_is_a_gate(edit: Runner, tmp_path: Path, texts: list[str]) -
     failed = edit("eval", "probe", tmp_path / "told.parquet", "-f", "json", check=1)
     assert "the words alone tell negatives from positives: AUC 1.000, more than 0.55" in failed.stderr
     told = json.loads(failed.stdout)
-    assert told["passed"] is False and told["languages"]["en"]["negatives"] == len(texts)
+    assert told["passed"] is False
+    assert told["languages"]["en"]["negatives"] == told["languages"]["en"]["positives"] == 240
     swapped = rows.drop_columns(["instruction_negative"]).set_column(
         1, "instruction", rows["instruction"].take(pa.array(np.roll(np.arange(len(texts)), 37)))
     )

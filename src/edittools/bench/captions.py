@@ -33,7 +33,8 @@ MEASURES = ("right", "task", *ASPECTS, "not missed", "not invented")
 LEGEND = (
     "right: texts in which everything is right. task: the canonical task that was named. operation ... amount: texts "
     "that tell this of the edit, of those whose edit has it. not missed: every atomic edit is told. not invented: "
-    "nothing is named that is no part of it. Which of two things has a colour or a size is not told apart."
+    "nothing is named that is no part of it. Which of two shapes has a colour is read where both stand together (a red "
+    "star), which has a size is not."
 )
 _NOT_TOLD = ("instruction_negative", "instruction_evolved")  # are to say something else
 _KEPT, _SHOWN = 3, 60  # failures that are kept of a kind in one column and language, and that the page shows

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edittools.caption.text_facts import facts_of, of_the_edit, quoted, unquoted
+from edittools.caption.text_facts import COLOUR, facts_of, of_the_edit, quoted, unquoted
 
 _HORIZONTAL = {"left": "L", "right": "R"}
 _VERTICAL = {"top": "T", "bottom": "B"}
@@ -92,9 +92,21 @@ _compiled: dict[str, dict[str, re.Pattern[str]]] = {
     "thing": {name: re.compile(words, re.IGNORECASE) for name, words in _THINGS.items()},
 }
 
+# What may stand between the colour and the shape that has it.
+_BETWEEN = (
+    r"(?:[ -](?:small|tiny|little|medium|mid|sized|large|big|huge|solid|filled|plain|colou?red))*[ -]"
+    r"|色?(?:的|[大中小]号?|中等|大小|实心|纯)*"
+)
+_COLOURED = {
+    (colour, thing): re.compile(f"(?:{words.pattern})(?:{_BETWEEN})(?:{_THINGS[thing]})", re.IGNORECASE)
+    for colour, words in COLOUR.items()
+    for thing in _THINGS
+    if thing.startswith("shape:")
+}
+
 # Clauses in which people speak of themselves: "I run a small shop and", 我开了一家小店.
 _CLAUSE = re.compile(r"(?<=[.!?:])\s+|(?<=[。！？，])|(?<=\band) (?=I\b)|(?<=\bso) (?=I\b)")
-_SELF = re.compile(r"\b(?:I|my|we|our)\b|\bthis is for\b|我|老板|老师|客户")
+_SELF = re.compile(r"\b(?:I|my(?! (?:first|second|last) (?:change|edit))|we|our)\b|\bthis is for\b|我|老板|老师|客户")
 _WANTED = re.compile(
     r"\b(?:you|want|need|like|love|wish|please)\b|请|麻烦|希望|帮|能不能|能否|可不可以|想", re.IGNORECASE
 )
@@ -115,6 +127,7 @@ class Mentions:
 
     told: Mapping[str, frozenset[str]]
     places: tuple[Place, ...]
+    coloured: frozenset[tuple[str, str]]  # (colour, shape) that stand together
     bare: str  # the text without quotes, what people say of themselves, and what stays as it is
 
 
@@ -137,7 +150,8 @@ def mentions_of(text: str, language: str) -> Mentions:
         # Nothing said is the middle one.
         "strength": found["strength"] or frozenset(("medium",)),
     }
-    return Mentions(told, tuple(places), bare)
+    coloured = frozenset(pair for pair, words in _COLOURED.items() if pair[0] in facts.colours and words.search(bare))
+    return Mentions(told, tuple(places), coloured, bare)
 
 
 def _without_speaker(text: str) -> str:

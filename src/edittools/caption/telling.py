@@ -80,6 +80,7 @@ class Part:
     allowed: Told
     effect: re.Pattern[str] | None
     order: tuple[str, ...] = ()  # places in the order of going, where there are two
+    coloured: frozenset[tuple[str, str]] = frozenset()  # (colour, shape) that belong together
 
 
 @dataclass
@@ -130,8 +131,23 @@ def parts_of(template: str, slots: Mapping[str, Any], language: str) -> list[Par
             allowed=_told([*ever, *_all_facts(slots), *own, *words]),
             effect=re.compile(effect, re.IGNORECASE | re.DOTALL) if effect else None,
             order=tuple(str(slots[name]) for name in order),
+            coloured=_coloured(slots),
         )
     ]
+
+
+def _coloured(slots: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """`new_color` is the colour of `new_shape`, or where there is none of `shape`; and the other way round."""
+    colours, shapes = (
+        {name.removesuffix(kind): str(value) for name, value in slots.items() if _kind(name) == kind}
+        for kind in ("color", "shape")
+    )
+    return frozenset(
+        (colour, f"shape:{shape}")
+        for of, colour in colours.items()
+        for what, shape in shapes.items()
+        if what == of or (not what and of not in shapes) or (not of and what not in colours)
+    )
 
 
 def _told(facts: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
@@ -267,6 +283,7 @@ def judge(text: str, language: str, parts: Sequence[Part]) -> Verdict:
             if shapes and any(name.startswith("shape:") for name in needed):
                 verdict.invented += shapes
                 verdict.problems.append(f"{_listed(shapes)}: nobody asked for it")
+    _mark_exchanged(verdict, said, parts)
     for part in told:
         if part.order and verdict.right["side"] and not _goes(part.order, text, language):
             _mark(verdict, "side", False, f"it goes from {part.order[0]} to {part.order[1]}")
@@ -293,9 +310,19 @@ def judge_claims(claims: Sequence[Mapping[str, str]], parts: Sequence[Part]) -> 
             right = _in_claim((kind, name), said[best], claims[best])
             aspect = "operation" if name.startswith("operation:") else kind
             _mark(verdict, aspect, right, f"{_listed([name])} is not named")
+        _mark_exchanged(verdict, said[best], [part])
     verdict.invented = [claims[k]["object"] for k in left]
     verdict.problems += [f"{thing}: nobody asked for it" for thing in verdict.invented]
     return verdict
+
+
+def _mark_exchanged(verdict: Verdict, said: Mentions, parts: Sequence[Part]) -> None:
+    """A shape that is called by the colour of another one."""
+    known = {pair for part in parts for pair in part.coloured}
+    colours, shapes = {colour for colour, _ in known}, {shape for _, shape in known}
+    for colour, shape in sorted(said.coloured - known):
+        if colour in colours and shape in shapes:
+            _mark(verdict, "colour", False, f"there is no {colour} {_listed([shape])}")
 
 
 def _of_claim(claim: Mapping[str, str]) -> Mentions:

@@ -137,7 +137,7 @@ def facts_of(text: str) -> Facts:
         quotes=tuple(sorted(set(quoted(text)))),
         numbers=tuple(sorted(numbers.difference(_ONE))),
         sides=tuple(name for name, words in _SIDES.items() if words.search(bare)),
-        colours=tuple(name for name in _COLOURS if _COLOUR[name].search(plain)),
+        colours=tuple(name for name in _COLOURS if COLOUR[name].search(plain)),
         negated=_NEGATION.search(_ASKING.sub(" ", bare)) is not None,
     )
 
@@ -149,7 +149,7 @@ def _colour_pattern(name: str, others: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{english})(?:dish|ish|est|er|s)?\b|{'|'.join(chinese)}", re.IGNORECASE)
 
 
-_COLOUR = {name: _colour_pattern(name, others) for name, others in _COLOURS.items()}
+COLOUR = {name: _colour_pattern(name, others) for name, others in _COLOURS.items()}
 
 
 def first_sentence(text: str) -> str:

@@ -106,16 +106,25 @@ def _of(source: Source, column: str, negative: Any, beside: str | None = None) -
             name: column_values(rows, name) for name in ("id", "task", "perturbation") if name in rows.schema.names
         }
         blank = [None] * rows.num_rows
-        sides = [(column_values(rows, column), kinds)]
-        if beside is not None:
-            sides.append((column_values(rows, beside), [True] * rows.num_rows))
+        said = [_texts(value) for value in column_values(rows, column)]
+        sides = [(said, kinds)]
+        if beside is not None:  # a row without a negative has no positive either: they are 1:1, in every language
+            other = [_texts(value) for value in column_values(rows, beside)]
+            sides = [(_both(said, other), kinds), (_both(other, said), [True] * rows.num_rows)]
         for values, truth in sides:
-            for value, is_negative, identity, task, made in zip(
+            for texts, is_negative, identity, task, made in zip(
                 values, truth, *(known.get(name, blank) for name in ("id", "task", "perturbation"))
             ):
-                if beside is not None and values is sides[0][0] and made is None and "perturbation" in known:
-                    continue  # a row without a negative has no positive either: they are 1:1
                 operator = (made or {}).get("operator") if is_negative and isinstance(made, dict) else None
-                for language, text in value.items() if isinstance(value, dict) else [("text", value)]:
-                    if text:
-                        yield language, Sample(str(text), bool(is_negative), str(identity), task or "", operator or "")
+                for language, text in texts.items():
+                    yield language, Sample(text, bool(is_negative), str(identity), task or "", operator or "")
+
+
+def _texts(value: Any) -> dict[str, str]:
+    """The texts of a value by their languages; `text` where it is a plain one."""
+    return {name: str(text) for name, text in (value if isinstance(value, dict) else {"text": value}).items() if text}
+
+
+def _both(texts: list[dict[str, str]], others: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Of every row the languages in which there are both."""
+    return [{name: text for name, text in one.items() if name in other} for one, other in zip(texts, others)]
