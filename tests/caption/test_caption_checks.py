@@ -108,9 +108,11 @@ def test_quotes_are_looked_for_by_ocr() -> None:
         row(0, target=shown, instruction={"en": 'Write "GARDEN".'}),
         row(1, target=shown, instruction={"en": 'Write "MUSIC" and "GARDEN".'}),
         row(2, target=shown, instruction={"en": "Write something."}),
+        row(3, target=shown, instruction={"en": "Write."}, caption_structured={"visible_text": ["Garden", "CLOSED"]}),
     ]
-    scores = [one["scores"]["caption_ocr"] for one in alone(batch_of(rows), "ocr")]
-    assert scores == [1.0, 0.5, None]
+    visible = pa.struct([("visible_text", pa.list_(pa.string()))])
+    scores = [one["scores"]["caption_ocr"] for one in alone(batch_of(rows, caption_structured=visible), "ocr")]
+    assert scores == [1.0, 0.5, None, 0.5]
 
 
 def test_a_check_waits_for_the_kinds_it_reads(tmp_path) -> None:

@@ -14,7 +14,7 @@ from scripted import Talk, batch_of, in_language, reference, row, smallest, text
 
 from edittools.caption.kinds import dialogue, evolve, instruct, perturb
 from edittools.caption.kinds.classify import CLASSES
-from edittools.caption.kinds.detailed import CHANGE, agreement, edit_box, edit_mask
+from edittools.caption.kinds.detailed import CHANGE, FIELDS, agreement, edit_box, edit_mask, field_agreement
 from edittools.caption.near_copies import NearCopies
 from edittools.caption.schemas import specimen
 from edittools.caption.targets import proposals, targets
@@ -134,10 +134,18 @@ def test_instruct_draws_tasks_by_share_and_holds_to_the_object(tmp_path) -> None
 
 
 def test_instruct_asks_again_where_another_object_is_edited(tmp_path) -> None:
-    good = {"object": "the small dog", "instruction": {"en": "Remove the dog.", "zh": "去掉狗。"}, "result": "grass"}
-    answer = once_wrong({**good, "object": "the tree"}, good)
-    Talk(tmp_path, answer, [row(objects=OBJECTS[:1])], kinds="instruct", tasks="remove")
-    assert "the object is 'small dog', not 'the tree'" in answer.asked[1]
+    good = {"instruction": {"en": "Remove it.", "zh": "去掉它。"}, "result": "grass"}
+    asked = []
+
+    def answer(request):
+        asked.append(text_of(request))
+        dog = "The object: small dog" in asked[0]
+        return {**good, "object": "the dog" if dog == (len(asked) == 2) else "the umbrella"}
+
+    [told] = Talk(tmp_path, answer, [row(objects=OBJECTS)], kinds="instruct", tasks="remove").rows
+    thing, other = ("small dog", "umbrella") if "The object: small dog" in asked[0] else ("umbrella", "dog")
+    assert f"the object is {thing!r}, not 'the {other}'" in asked[1] and len(asked) == 2
+    assert told["edit"]["object"] == f"the {thing.split()[-1]}"
 
 
 def test_every_rule_and_target_is_of_a_task_there_is() -> None:
@@ -199,6 +207,7 @@ def test_dialogues_are_three_turns_whose_parents_are_data(tmp_path) -> None:
         ("version_backtracking", 1, {"task": "adjust"}, "turn 2 is `adjust`"),
         ("content_understanding", 0, {"object": "tree"}, "turn 1 adds 'tree'"),
         ("content_understanding", 1, {"instruction": {"en": "Make the dog bigger."}}, "names the dog"),
+        ("content_understanding", 2, {"instruction": {"en": "Now remove that dog."}}, "names the dog"),
         ("content_understanding", 1, {"instruction": {"en": "变大一点"}}, "not in English"),
     ],
 )
@@ -260,7 +269,10 @@ def test_rounds_see_the_claims_before_and_say_what_stayed(tmp_path) -> None:
 
     talk = Talk(tmp_path, answer, [row()], kinds="detailed", rounds=2)
     assert "- change the car (middle left): blue -> red" in talk.texts[1]
-    assert talk.rows[0]["scores"]["caption_agreement"] == 0.5  # one of two changes is in both rounds
+    scores = talk.rows[0]["scores"]
+    assert scores["caption_agreement"] == 0.5  # one of two changes is in both rounds
+    assert scores["caption_agreement_action"] == scores["caption_agreement_where"] == 0.5
+    assert scores["caption_agreement_task"] == 1
     assert talk.rows[0]["changes"] == [CAR]
 
 
@@ -270,6 +282,32 @@ def test_agreement_by_hand() -> None:
     assert agreement([CAR, other], [other]) == 0.5
     assert agreement([CAR], [{**CAR, "object": "a parked car"}]) == 1  # a word in common, same place, same action
     assert agreement([CAR], [{**CAR, "action": "remove"}]) == 0
+
+
+def test_agreement_of_fields_by_hand() -> None:
+    lamp = {"action": "add", "object": "a lamp", "before": "", "after": "a lamp", "where": "top right"}
+    other = {**CAR, "where": "bottom right", "after": "green"}
+    all_same = dict.fromkeys(FIELDS, 1.0)
+    assert field_agreement([CAR, lamp], [lamp, CAR]) == all_same
+    assert field_agreement([CAR], [other]) == all_same | {"where": 0.0, "after": 0.0}
+    assert field_agreement([CAR, lamp], [other]) == {
+        "action": 0.5, "object": 0.5, "before": 0.5, "after": 0.0, "where": 0.0
+    }  # fmt: skip
+
+
+def test_the_whole_image_is_inside_of_a_mask_of_all_of_it(tmp_path) -> None:
+    masked = row(mask=reference(encode(np.full((32, 40), 255, np.uint8), "PNG")) | {"format": "png"})
+    answer = {"changes": [{**CAR, "where": "whole image"}], "task": "color", "instruction": TOLD}
+    talk = Talk(tmp_path, lambda request: answer, [masked], kinds="detailed")
+    assert talk.rows[0]["scores"]["caption_inside"] == 1
+
+
+def test_names_come_of_a_caption_where_there_is_no_image(tmp_path) -> None:
+    answer = {"objects": ["car"], "backgrounds": [], "summary": "a car"}
+    bare = row(caption={"en": "A car."}, source=[], target=None)
+    talk = Talk(tmp_path, lambda request: answer, [bare], kinds="names")
+    assert talk.rows[0]["names"]["objects"] == ["car"]
+    assert not any(isinstance(part, EncodedImage) for part in talk.requests[0].parts)
 
 
 def test_detailed_asks_again_where_quotes_differ_between_languages(tmp_path) -> None:

@@ -96,7 +96,7 @@ class CaptionConfig(VlmConfig):
     rounds: int = setting(
         1,
         "Look K times: each round is shown the claims of the one before, to be checked against the images; what stayed "
-        "is the score `caption_agreement`.",
+        "is the score `caption_agreement`, by field `caption_agreement_FIELD`.",
         metavar="K",
         low=1,
         high=5,

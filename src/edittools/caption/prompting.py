@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,11 @@ def objects_in_words(objects: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
         f"- {item['name']}" + (f" ({box_in_words(tuple(item['box']))})" if item.get("box") else "") for item in objects
     )
+
+
+def words_of(*texts: str) -> set[str]:
+    """Small words left out."""
+    return {word for text in texts for word in re.findall(r"[\w-]+", text.casefold())} - {"the", "a", "an", "of"}
 
 
 def change_schema() -> Schema:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from edittools.caption.kind import Conversation, Question, Row
 from edittools.caption.prompting import bilingual, both_languages, check_languages
@@ -29,11 +28,10 @@ def drawn_model(row: Row, style: str) -> str | None:
     return draw(row.rng("model", style), models) if len(models) > 1 else None
 
 
-def check_kept(texts: Mapping[str, str], before: Mapping[str, str], changes: Sequence[Mapping[str, Any]] = ()) -> None:
+def check_kept(texts: Mapping[str, str], before: Mapping[str, str]) -> None:
     """Raises ValueError for what a rewording lost or invented: quoted text, numbers, sides, colours, negation.
 
-    What has to be kept is what the first sentence orders and the atomic changes say; nothing may be put in that
-    the whole text does not say.
+    What has to be kept is what the first sentence orders; nothing may be put in that the whole text does not say.
     """
     check_languages(texts)
     for language, content in texts.items():
@@ -56,7 +54,7 @@ def reword(row: Row, style: str, manner: str, longest: int) -> Conversation:
         (),
         words,
         record(instruction=bilingual(row, "the instruction", longest)),
-        lambda value: check_kept(value["instruction"], before, row.values.get("changes") or ()),
+        lambda value: check_kept(value["instruction"], before),
         model=drawn_model(row, style),
         max_tokens=500,
         examples=True,

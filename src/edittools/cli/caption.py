@@ -111,7 +111,8 @@ def _list(ctx: click.Context) -> None:
         kind = KINDS.load(name).KIND
         click.echo(f"  {name:<14} {kind.summary}")
         writes = ", ".join([*kind.writes(config), *(f"scores.{score}" for score in kind.scores_of(config))])
-        click.echo(f"  {'':<14} reads: {kind.reads}; writes: {writes}")
+        needs = f"; needs: {', '.join(kind.needs)}" if kind.needs else ""
+        click.echo(f"  {'':<14} reads: {kind.reads}{needs}; writes: {writes}")
     click.echo("\nTests of captions (--check):")
     for name in CHECKS.names:
         check = CHECKS.load(name).KIND

@@ -1,4 +1,4 @@
-"""Is every quoted text to be read in one of the row's images?"""
+"""Is every quoted text, and what `structured` calls visible, to be read in one of the row's images?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ def _converse(row: Row) -> Conversation:
     from edittools.metrics.ocr import passage_distance, read_text
     from edittools.stream import codec
 
-    wanted = {said for column, _, text in texts_of(row) for said in quoted(text) if _letters(said)}
+    quotes = {said for _, _, text in texts_of(row) for said in quoted(text)}
+    visible = (row.values.get("caption_structured") or {}).get("visible_text") or ()
+    wanted = {said for said in [*quotes, *visible] if _letters(said)}
     if not wanted:
         raise NotAsked("nothing is quoted")
     looks = [Look(column) for column in ("source", "target") if row.has(column)]
@@ -29,7 +31,7 @@ def _letters(text: str) -> str:
 
 
 KIND = Kind(
-    summary="share of quoted texts that OCR reads in source or target (extra `ocr`)",
+    summary="share of quoted and of visible texts that OCR reads in source or target (extra `ocr`)",
     reads="image",
     columns={},
     converse=_converse,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edittools.caption.kind import Conversation, Kind, Row
-from edittools.caption.kinds.detailed import claims_of, jaccard, looked_again, same_place, words_of
+from edittools.caption.kinds.detailed import claims_of, jaccard, looked_again, same_place
+from edittools.caption.prompting import words_of
 
 _INVERSE = {"add": "remove", "remove": "add"}
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from edittools.caption.config import CaptionConfig
 from edittools.caption.kind import Box, Conversation, Kind, Look, NotAsked, Question, Row
 from edittools.caption.prompting import (
+    CELLS,
     EVERYWHERE,
     QUOTES,
     VIEWER,
@@ -23,6 +23,7 @@ from edittools.caption.prompting import (
     cells_of,
     change_schema,
     check_languages,
+    words_of,
 )
 from edittools.caption.schemas import Schema, choice, listing, record
 from edittools.caption.text_facts import quoted
@@ -111,10 +112,6 @@ def check_detailed(answer: Any) -> None:
             raise ValueError(f"the change of {change['object']!r} changes nothing")
 
 
-def words_of(*texts: str) -> set[str]:
-    return {word for text in texts for word in re.findall(r"[\w-]+", text.casefold())} - {"the", "a", "an", "of"}
-
-
 def same_place(one: Claim, other: Claim) -> bool:
     places = {one["where"], other["where"]}
     return len(places) == 1 or EVERYWHERE in places
@@ -130,6 +127,36 @@ def jaccard(before: Sequence[Claim], after: Sequence[Claim], same: Callable[[Cla
     """The share of claims, of both together, that are in both."""
     kept = sum(any(same(one, other) for other in after) for one in before)
     return kept / (len(before) + len(after) - kept) if before or after else 1.0
+
+
+FIELDS = ("action", "object", "before", "after", "where")
+
+
+def field_agreement(before: Sequence[Claim], after: Sequence[Claim]) -> dict[str, float]:
+    """Of every field the share of changes, of the round that has more, that say the same as the change of the other
+    round which they have most in common with. Texts say the same that have a word in common.
+    """
+    same = [[_same_fields(one, other) for other in after] for one in before]
+    pairs = sorted((-len(same[i][j]), i, j) for i in range(len(before)) for j in range(len(after)))
+    count = dict.fromkeys(FIELDS, 0)
+    firsts: set[int] = set()
+    seconds: set[int] = set()
+    for _, i, j in pairs:
+        if i not in firsts and j not in seconds:
+            firsts.add(i)
+            seconds.add(j)
+            for name in same[i][j]:
+                count[name] += 1
+    return {name: number / max(len(before), len(after)) for name, number in count.items()}
+
+
+def _same_fields(one: Claim, other: Claim) -> list[str]:
+    texts = [(name, words_of(one[name]), words_of(other[name])) for name in ("object", "before", "after")]
+    return [
+        *(["action"] if one["action"] == other["action"] else []),
+        *(["where"] if same_place(one, other) else []),
+        *(name for name, mine, its in texts if mine & its or mine == its),
+    ]
 
 
 def agreement(before: Sequence[Claim], after: Sequence[Claim]) -> float:
@@ -159,18 +186,22 @@ def _converse(row: Row) -> Conversation:
     words = _PROMPT + both_languages(row) + known_facts(row, box)
     schema = detailed_schema(row)
     answer = yield Question(looks, words, schema, check_detailed, max_tokens=1200, examples=True)
-    agreed = None
+    scores: dict[str, Any] = {}
     for _ in range(1, row.config.rounds):
         claims = "\n".join(
             f"- {c['action']} {c['object']} ({c['where']}): {c['before'] or 'nothing'} -> {c['after'] or 'nothing'}"
             for c in answer["changes"]
         )
         again = yield Question(looks, f"{words}\n\n{_AGAIN}{claims}", schema, check_detailed, max_tokens=1200)
-        agreed = agreement(answer["changes"], again["changes"])
+        fields = field_agreement(answer["changes"], again["changes"])
+        fields["task"] = float(answer["task"] == again["task"])
+        scores = {f"caption_agreement_{name}": value for name, value in fields.items()}
+        scores["caption_agreement"] = agreement(answer["changes"], again["changes"])
         answer = again
-    scores: dict[str, Any] = {} if agreed is None else {"caption_agreement": agreed}
     if mask is not None:
         cells = cells_of(mask)
+        if len(cells) == len(CELLS):
+            cells.add(EVERYWHERE)
         inside = [c["where"] in cells for c in answer["changes"]]
         scores["caption_inside"] = sum(inside) / len(inside)
     return {
@@ -182,7 +213,8 @@ def _converse(row: Row) -> Conversation:
 
 
 def _scores(config: CaptionConfig) -> tuple[str, ...]:
-    return ("caption_inside", *(("caption_agreement",) if config.rounds > 1 else ()))
+    agreed = ("caption_agreement", *(f"caption_agreement_{name}" for name in (*FIELDS, "task")))
+    return ("caption_inside", *(agreed if config.rounds > 1 else ()))
 
 
 KIND = Kind(

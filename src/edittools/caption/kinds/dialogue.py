@@ -6,6 +6,7 @@ and 3 start from the real image, one generated image less than otherwise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from edittools.caption.prompting import (
     box_in_words,
     check_languages,
     objects_in_words,
+    words_of,
 )
 from edittools.caption.schemas import choice, record, text
 from edittools.record import DIALOGUE_KINDS, TEXT
@@ -68,13 +70,12 @@ def check_turns(kind: str, turns: list[Mapping[str, Any]], anchor: str) -> None:
         if turn["task"] not in allowed:
             raise ValueError(f"turn {number} is `{turn['task']}`; in {kind} it is {' or '.join(allowed)}")
         check_languages(turn["instruction"])
-    words = set(anchor.casefold().split())
-    if not words & set(turns[0]["object"].casefold().split()):
+    if not words_of(anchor) & words_of(turns[0]["object"]):
         raise ValueError(f"turn 1 adds {turns[0]['object']!r}, not {anchor!r}")
     if kind == "content_understanding":
         noun = anchor.casefold().split()[-1]
         for number, turn in enumerate(turns[1:], start=2):
-            if noun in turn["instruction"].get("en", "").casefold().split():
+            if noun in re.findall(r"[\w-]+", turn["instruction"].get("en", "").casefold()):
                 raise ValueError(f"turn {number} names the {noun}: it is to be a pronoun")
 
 

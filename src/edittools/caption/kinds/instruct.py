@@ -17,6 +17,7 @@ from edittools.caption.prompting import (
     box_in_words,
     check_languages,
     objects_in_words,
+    words_of,
 )
 from edittools.caption.schemas import record, text
 from edittools.caption.targets import proposals
@@ -137,8 +138,7 @@ def _converse(row: Row) -> Conversation:
         english = answer["instruction"].get("en")
         if english is not None and len(english.split()) > 40:
             raise ValueError("the instruction has more than thirty words")
-        known = {word for item in objects for word in item["name"].casefold().split()}
-        if chosen is not None and not known & set(answer["object"].casefold().split()):
+        if chosen is not None and not words_of(chosen["name"]) & words_of(answer["object"]):
             raise ValueError(f"the object is {chosen['name']!r}, not {answer['object']!r}")
 
     answer = yield Question((row.look(),), "\n".join(filter(None, lines)), schema, check, max_tokens=500, examples=True)

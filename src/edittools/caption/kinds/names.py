@@ -18,7 +18,7 @@ _ABSTRACT = re.compile(
     re.IGNORECASE,
 )
 
-_PROMPT = """List what could be cut out of this image, one by one: people, animals, things, parts of them that stand for
+_PROMPT = """List what could be cut out of an image, one by one: people, animals, things, parts of them that stand for
 themselves (a hat, a sign). Then what lies behind: sky, sea, wall, meadow. English nouns in the singular, with an
 adjective only where two of a kind have to be told apart ("red car", "blue car"). No moods, no styles, no light, nothing
 that cannot be outlined with a pen. Sum the image up in at most fifteen words."""
@@ -39,20 +39,21 @@ def _check(answer: Any) -> None:
 
 def _converse(row: Row) -> Conversation:
     caption = row.text("caption")
+    looks = () if caption and not (row.has("target") or row.has("source")) else (row.look(),)
     known = f"\nIts caption says: {caption}" if caption else ""
     schema = record(
         objects=listing(text("a noun", 60), 24),
         backgrounds=listing(text("a noun", 60), 6),
         summary=text("at most fifteen words", 200),
     )
-    answer = yield Question((row.look(),), _PROMPT + known, schema, _check, max_tokens=400, examples=True)
+    answer = yield Question(looks, _PROMPT + known, schema, _check, max_tokens=400, examples=True)
     names = {part: [name.strip() for name in answer[part]] for part in ("objects", "backgrounds")}
     return {"names": names, "summary": answer["summary"]}
 
 
 KIND = Kind(
     summary="objects and backgrounds that `edit ground` looks for, and fifteen words about the image",
-    reads="image",
+    reads="image, or its caption",
     columns={"names": _NAMES, "summary": pa.string()},
     converse=_converse,
     after=("structured",),

@@ -100,5 +100,5 @@ KIND = Kind(
     columns={"instruction_negative": TEXT, "perturbation": _PERTURBATION},
     converse=_converse,
     after=("detailed",),
-    needs=("source", "target", "instruction"),
+    needs=("source", "target"),
 )
