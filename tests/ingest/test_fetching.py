@@ -111,11 +111,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_cut(self, rest: str) -> None:
         self.send(image(3)[:200], length=len(image(3)))
 
+    def do_headers(self, rest: str) -> None:
+        """Headers without end, each in time."""
+        self.send_response(200)
+        self.flush_headers()
+        try:
+            for number in range(100):
+                self.wfile.write(f"X-{number}: more\r\n".encode())
+                time.sleep(0.1)
+        except OSError:
+            pass
+
     def do_moved(self, rest: str) -> None:
         self.send(b"", 302, {"Location": f"/{rest}"})
 
     def do_circle(self, rest: str) -> None:
         self.send(b"", 301, {"Location": self.path})
+
+    def do_accented(self, rest: str) -> None:
+        """A server that names the new place in UTF-8, as it stands."""
+        self.send(b"", 302, {"Location": "/image/8.jpg?é".encode().decode("latin-1")})
+
+    def do_home(self, rest: str) -> None:
+        self.send(b"", 302, {"Location": self.server.address("/image/1")})
 
     def do_away(self, rest: str) -> None:
         self.send(b"", 302, {"Location": "file:///etc/passwd"})
@@ -133,6 +151,9 @@ def server() -> Iterator[Server]:
 def test_images_come_as_they_are(server: Server) -> None:
     for path, seed in (("/image/5.jpg", 5), ("/image/6.jpg?size=1", 6), ("/moved/image/7.jpg", 7), ("/others", 2)):
         assert get_image(server.address(path), LIMITS) == image(seed)
+    for path in ("/image/8.jpg?é", "/image/8.jpg?%C3%A9", "/accented"):
+        assert get_image(server.address(path), LIMITS) == image(8)
+    assert server.asked["/image/8.jpg?%C3%A9"] == 3
     (agent,) = server.agents
     assert agent.startswith("edittools/")
 
@@ -159,11 +180,12 @@ def test_why_there_is_no_image(server: Server, path: str, reason: str, again: bo
     assert (str(raised.value), raised.value.again) == (reason, again)
 
 
-def test_what_takes_too_long_is_given_up(server: Server) -> None:
+@pytest.mark.parametrize("path", ["/slow", "/headers"])
+def test_what_takes_too_long_is_given_up(server: Server, path: str) -> None:
     began = time.monotonic()
     with pytest.raises(FetchError, match="timed out"):
-        get_image(server.address("/slow"), Limits(seconds=0.5, private=True))
-    assert time.monotonic() - began < 3
+        get_image(server.address(path), Limits(seconds=0.5, private=True))
+    assert time.monotonic() - began < 5  # of 10
 
 
 def test_nobody_there(server: Server) -> None:
@@ -175,6 +197,11 @@ def test_nobody_there(server: Server) -> None:
         ("http://nowhere.invalid/x.jpg", "host not found"),
         ("ftp://127.0.0.1/x", "not an address of http or https"),
         ("http:///x", "not an address of http or https"),
+        ("http://[::1/x.jpg", "not an address of http or https"),
+        ("http://127.0.0.1:99999/x", "not an address of http or https"),
+        ("http://127.0.0.1:abc/x", "not an address of http or https"),
+        ("http://" + "a" * 70 + ".com/x", "not an address of http or https"),
+        ("http://\u2100.com/x", "not an address of http or https"),
     ):
         with pytest.raises(FetchError, match=reason):
             get_image(address, LIMITS)
@@ -192,6 +219,28 @@ def test_addresses_of_ones_own_network_are_not_asked(server: Server, monkeypatch
     with pytest.raises(FetchError, match="private address"):
         get_image("http://example.org/x.jpg", limits)
     assert not server.asked
+
+
+def test_a_public_server_leads_to_no_address_of_ones_own_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`public.example` is the server, for whoever connects to its number; it sends on to itself by its own number."""
+    number, connect = "93.184.216.34", socket.create_connection
+    look_up = socket.getaddrinfo
+
+    def names(host: str, port: int, *asked: Any, **named: Any) -> Any:
+        return look_up(number if host == "public.example" else host, port, *asked, **named)
+
+    def connected(place: tuple[str, int], timeout: float) -> socket.socket:
+        assert place[0] == number, "a private address was asked"
+        return connect(("127.0.0.1", server.server_port), timeout)
+
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    monkeypatch.setattr(socket, "create_connection", connected)
+    assert get_image("http://public.example/image/3", Limits()) == image(3)
+    with pytest.raises(FetchError, match="private address"):
+        get_image("http://public.example/home", Limits())
+    assert server.asked == {"/image/3": 1, "/home": 1}
 
 
 @pytest.mark.parametrize(
@@ -213,6 +262,9 @@ def test_addresses_of_ones_own_network_are_not_asked(server: Server, monkeypatch
         ("fd00::1", False),
         ("::ffff:10.0.0.1", False),
         ("2002:0a00:0001::1", False),
+        ("64:ff9b::10.0.0.1", False),  # where a network translates it
+        ("::10.0.0.1", False),
+        ("fec0::1", False),
         ("not an address", False),
     ],
 )
@@ -233,6 +285,8 @@ def test_addresses_of_the_public_internet(address: str, public: bool) -> None:
         (["otherbot: noai", "noimageindex"], True),
         (["max-snippet: 10"], False),
         (["nofollow"], False),
+        (["max-image-preview: large, noai"], True),
+        (["unavailable_after: 25 Jun 2030 15:00:00 GMT", "otherbot: noai"], False),
     ],
 )
 def test_headers_that_opt_out(values: list[str], out: bool) -> None:
@@ -244,20 +298,21 @@ def test_headers_that_opt_out(values: list[str], out: bool) -> None:
 
 def test_only_what_failed_is_tried_again(server: Server, tmp_path: Path) -> None:
     paths = ["/image/1", "/flaky/2", "/down/3", "/nowhere", "/image/1"]
-    addresses = [server.address(path) for path in paths]
+    addresses = [*(server.address(path) for path in paths), "http://[half/of/an/address"]
     manners = Manners(rate=1000, retries=1, limits=LIMITS)
     done = Store(str(tmp_path)).fetch(addresses, manners, quiet=True)
-    assert done == {"fetched": 1, "HTTP 503": 1, "HTTP 500": 1, "HTTP 404": 1}
+    none = "not an address of http or https"
+    assert done == {"fetched": 1, "HTTP 503": 1, "HTTP 500": 1, "HTTP 404": 1, none: 1}
     assert server.asked == {"/image/1": 1, "/flaky/2": 2, "/down/3": 2, "/nowhere": 1}
     store = Store(str(tmp_path))
     assert store.find(addresses[2])["etag"] == "!HTTP 500" and store.find("http://x/y")["etag"] == "!not fetched"
     server.well = True
-    assert store.fetch(addresses, manners, quiet=True) == {"fetched": 2, "HTTP 404": 1}
+    assert store.fetch(addresses, manners, quiet=True) == {"fetched": 2, "HTTP 404": 1, none: 1}
     assert server.asked["/image/1"] == 1 and server.asked["/nowhere"] == 2
     found = [Store(str(tmp_path)).find(address) for address in addresses[:3]]
     assert [Path(one["file"]).read_bytes() for one in found] == [image(k) for k in (1, 2, 3)]
     said = [json.loads(line) for line in (tmp_path / "status.jsonl").read_text().splitlines()]
-    assert len(said) == 7 and sum(line["status"] == "success" for line in said) == 3
+    assert len(said) == 9 and sum(line["status"] == "success" for line in said) == 3
     assert not list(tmp_path.rglob("*.tmp-*"))
 
 

@@ -105,7 +105,7 @@ class Store:
 
     def _one(self, address: str, manners: Manners, clock: _Clock) -> dict[str, Any]:
         """Fetch one image, and say how it went."""
-        host = urlsplit(address).netloc
+        host = _host(address)
         for attempt in range(1, manners.retries + 2):
             clock.wait_for(host)
             try:
@@ -158,6 +158,13 @@ class _Clock:
 
     def stop(self) -> None:
         self.ended.set()
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:  # it will be no address
+        return ""
 
 
 def _in_threads(

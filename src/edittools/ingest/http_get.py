@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
+import string
 import time
 from dataclasses import dataclass
 from email.message import Message
-from urllib.parse import urljoin, urlsplit
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
 
 from edittools import __version__
 from edittools.stream.formats import sniff
 
 AGENT = "edittools"
 OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex"}  # directives of X-Robots-Tag, those of img2dataset
+_WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # which are no agents
 _MOST_REDIRECTS = 5
 _PIECE = 64 << 10
 _LATER = {408, 425, 429, 500, 502, 503, 504}  # the same request may succeed later
+_NO_ADDRESS = "not an address of http or https"
+_UNICAST = ipaddress.ip_network("2000::/3")  # what else IPv6 has is special, or means an IPv4 address
 
 
 class FetchError(Exception):
@@ -48,13 +55,15 @@ def get_image(address: str, limits: Limits) -> bytes:
             raise FetchError("timed out", again=True) from None
         except ssl.SSLError as error:
             raise FetchError(f"TLS: {error.reason or 'failed'}") from None
-        except (http.client.HTTPException, ConnectionError, socket.gaierror, OSError) as error:
+        except (http.client.InvalidURL, ValueError):  # of Python's parser, of a port, of a name that IDNA has not
+            raise FetchError(_NO_ADDRESS) from None
+        except (http.client.HTTPException, OSError) as error:
             raise FetchError(_why(error), again=True) from None
         if isinstance(found, bytes):
             if sniff(found) is None:
                 raise FetchError("not an image")
             return found
-        address = urljoin(address, found)
+        address = found
     raise FetchError("too many redirects")
 
 
@@ -72,24 +81,23 @@ def _answer(address: str, limits: Limits, deadline: float) -> bytes | str:
     """What an address holds, or where it redirects to."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FetchError("not an address of http or https")
+        raise FetchError(_NO_ADDRESS)
     connection = _connect(parts.scheme, parts.hostname, _port(parts.port, parts.scheme), limits, deadline)
     try:
-        path = (parts.path or "/").replace(" ", "%20") + (f"?{parts.query}" if parts.query else "")
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"}
-        connection.request("GET", path.encode("ascii", "surrogatepass").decode("ascii"), headers=headers)
+        connection.request("GET", quote(path, safe=string.punctuation), headers=headers)
         answer = connection.getresponse()
         if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("Location"):
-            return str(answer.headers["Location"])
+            # http.client reads headers as Latin-1, whatever they are in: the same bytes again
+            return urljoin(address, quote(answer.headers["Location"], string.punctuation, "latin-1"))
         if answer.status != 200:
             wait = answer.headers.get("Retry-After") or ""
             seconds = float(wait) if wait.isdecimal() else 0.0
             raise FetchError(f"HTTP {answer.status}", again=answer.status in _LATER, wait=seconds)
         if opted_out(answer.headers):
             raise FetchError("opted out")
-        return _body(answer, connection, limits, deadline)
-    except UnicodeError:
-        raise FetchError("not an address of http or https") from None
+        return _body(answer, limits)
     finally:
         connection.close()
 
@@ -121,16 +129,57 @@ def _connect(scheme: str, host: str, port: int, limits: Limits, deadline: float)
     else:
         raise last
     if scheme == "https":
+        plain.settimeout(_left(deadline))  # of the whole handshake
         try:
-            plain = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+            plain = _certificates().wrap_socket(plain, server_hostname=host)
         except BaseException:
             plain.close()
             raise
     connection = http.client.HTTPConnection(host, port)  # the socket is there already, and speaks TLS where it is to
     if scheme == "https":
         connection.default_port = 443
-    connection.sock = plain
+    connection.sock = _Timed(plain, deadline)
     return connection
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()  # which takes longer than a request
+
+
+class _Timed:
+    """A socket, as far as http.client needs one, that nothing is read from after a deadline: a server may send its
+    headers byte by byte for days, each in time."""
+
+    def __init__(self, plain: socket.socket, deadline: float) -> None:
+        self.plain, self.deadline = plain, deadline
+
+    def sendall(self, data: bytes) -> None:
+        self.plain.settimeout(_left(self.deadline))
+        self.plain.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_TimedReader(self.plain, self.deadline))
+
+    def close(self) -> None:
+        self.plain.close()
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, plain: socket.socket, deadline: float) -> None:
+        self.plain, self.deadline = plain, deadline
+        self.raw = plain.makefile("rb", 0)  # which keeps the socket open as long as it is read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.plain.settimeout(_left(self.deadline))
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
 
 
 def is_public(address: str) -> bool:
@@ -139,9 +188,11 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    if mapped is not None:
-        return is_public(str(mapped))
+    if found.version == 6:
+        mapped = found.ipv4_mapped or found.sixtofour
+        if mapped is not None:
+            return is_public(str(mapped))
+        return found.is_global and found in _UNICAST
     return found.is_global and not found.is_multicast
 
 
@@ -151,25 +202,20 @@ def opted_out(headers: Message) -> bool:
         agent = ""
         for part in value.casefold().split(","):
             name, colon, directive = part.strip().partition(":")
-            if colon:  # what follows is said to this agent
+            if colon and name.strip() not in _WITH_VALUES:  # what follows is said to this agent
                 agent, part = name.strip(), directive
             if part.strip() in OPT_OUT and agent in ("", AGENT):
                 return True
     return False
 
 
-def _body(
-    answer: http.client.HTTPResponse, connection: http.client.HTTPConnection, limits: Limits, deadline: float
-) -> bytes:
+def _body(answer: http.client.HTTPResponse, limits: Limits) -> bytes:
     """What is sent, as far as it is allowed to go."""
     stated = answer.headers.get("Content-Length") or ""
     if stated.isdecimal() and int(stated) > limits.size:
         raise FetchError(f"larger than {limits.size} bytes")
     pieces, size = [], 0
     while True:
-        if connection.sock is not None:
-            connection.sock.settimeout(_left(deadline))
-        _left(deadline)
         piece = answer.read1(_PIECE)
         if not piece:
             break
