@@ -43,7 +43,7 @@ class Inverse:
         return schema.remove(schema.get_field_index(self.column))
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        yield from map_chunks(batches, self._work, self.schema, self.jobs)
+        yield from map_chunks(batches, self._work, self.schema, self.jobs, cheap=True)
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         texts = [in_its_language(text) for text in column_values(batch.rows, self.column)]

@@ -117,7 +117,8 @@ class Ingest:
             yield first
             yield from batches
 
-        yield from self._told_apart(map_chunks(all_batches(), self._work, lambda _: schema, self.jobs))
+        cheap = not self.verify
+        yield from self._told_apart(map_chunks(all_batches(), self._work, lambda _: schema, self.jobs, cheap))
 
     def _told_apart(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same rows, of which a later one with the id of another row of its shard is called ID#2, ID#3 ..."""

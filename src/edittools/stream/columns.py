@@ -276,23 +276,39 @@ def meet(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
 def fit(value: Any, kind: pa.DataType) -> Any:
     """The value as `kind` takes it: JSON text where the type had to become text."""
-    if value is None or kind == IMAGE:
-        return value
+    return None if value is None else _fitting(kind)(value)
+
+
+@functools.cache
+def _fitting(kind: pa.DataType) -> Callable[[Any], Any]:
+    """`fit` for values of one type, None aside: asking Arrow for the type at every value costs more than the value."""
+    if kind == IMAGE:
+        return lambda value: value
     if pa.types.is_null(kind):
-        return None  # of empty records only
+        return lambda value: None  # of empty records only
     if pa.types.is_binary(kind):
-        return value if isinstance(value, bytes) else fit(value, pa.string()).encode()
+        as_text = _fitting(pa.string())
+        return lambda value: value if isinstance(value, bytes) else as_text(value).encode()
     if pa.types.is_string(kind):
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if pa.types.is_floating(kind) and isinstance(value, int):
-        return float(value)
+        return lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if pa.types.is_list(kind):
-        return [fit(item, kind.value_type) for item in value] if isinstance(value, list) else None
+        inside = _fitting(kind.value_type)
+        return lambda value: (
+            [None if item is None else inside(item) for item in value] if isinstance(value, list) else None
+        )
     if pa.types.is_struct(kind):
-        if not isinstance(value, dict) or (not value and kind.num_fields):
-            return None
-        return {name: fit(value.get(name), inner) for name, inner in _fields(kind).items()}
-    return None if value == {} else value  # an empty record fits anywhere
+        fields = {field.name: _fitting(field.type) for field in kind}
+
+        def record(value: Any) -> Any:
+            if not isinstance(value, dict) or (not value and fields):
+                return None
+            found = ((name, value.get(name), fitting) for name, fitting in fields.items())
+            return {name: None if item is None else fitting(item) for name, item, fitting in found}
+
+        return record
+    floating = pa.types.is_floating(kind)
+    # An empty record fits anywhere.
+    return lambda value: float(value) if floating and isinstance(value, int) else None if value == {} else value
 
 
 class ObservedSchema:
@@ -391,7 +407,8 @@ def to_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
             values = [row.get(name[5:]) if value is None else value for value, row in zip(values, rows)]
             values = [None if _is_image(value) else value for value in values]
         if column.type not in (IMAGE, _IMAGES):  # which are references already
-            values = [fit(value, column.type) for value in values]
+            fitting = _fitting(column.type)
+            values = [None if value is None else fitting(value) for value in values]
         columns.append(pa.array(values, type=column.type))
     return pa.record_batch(columns, schema=schema if rest is None else unmarked(schema))
 

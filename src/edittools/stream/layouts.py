@@ -7,6 +7,7 @@ for the first one that is there. Of a column that holds one value here and a lis
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -117,10 +118,18 @@ class Layout:
 
     def made_of(self, names: Iterable[str]) -> dict[str, tuple[Place, ...]]:
         """The columns of ours that a table with these columns has something for, with their places."""
-        there = {*names}
         if self.derive is not None:
             return self.places
-        return {name: held for name, held in self.places.items() if any(place.columns & there for place in held)}
+        return self._made_of(frozenset(names))
+
+    @cached_property
+    def _made_of(self) -> Callable[[frozenset[str]], dict[str, tuple[Place, ...]]]:
+        """`made_of`, which is asked of row after row, nearly all with the same columns."""
+
+        def found(there: frozenset[str]) -> dict[str, tuple[Place, ...]]:
+            return {name: held for name, held in self.places.items() if any(place.columns & there for place in held)}
+
+        return functools.lru_cache(64)(found)
 
     def types(self, names: Iterable[str]) -> dict[str, pa.DataType]:
         """The columns of ours that it makes of a table with these columns, with their types."""

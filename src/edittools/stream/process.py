@@ -22,7 +22,10 @@ class PerProcess(Generic[T]):
         self._made: tuple[int, T] | None = None
 
     def __call__(self) -> T:
-        with self._lock:
-            if self._made is None or self._made[0] != os.getpid():
-                self._made = os.getpid(), self._make()
-            return self._made[1]
+        made = self._made  # at once, without the lock: images are asked for one by one
+        if made is None or made[0] != os.getpid():
+            with self._lock:
+                made = self._made
+                if made is None or made[0] != os.getpid():
+                    made = self._made = os.getpid(), self._make()
+        return made[1]

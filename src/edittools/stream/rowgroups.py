@@ -8,6 +8,8 @@ memory once and not twice.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import tempfile
 import threading
@@ -15,7 +17,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from edittools.errors import DamagedError, EditError, describe
@@ -44,7 +45,8 @@ class _File:
         opened, buffer = (files.open_read(path), 0) if files.is_url(path) else (pa.OSFile(path), _BUFFER)
         self.parquet: Any = pq.ParquetFile(opened, buffer_size=buffer, pre_buffer=False)
         about = self.parquet.metadata
-        self.starts = np.cumsum([0, *(about.row_group(k).num_rows for k in range(about.num_row_groups))])
+        groups = (about.row_group(k).num_rows for k in range(about.num_row_groups))
+        self.starts: list[int] = list(itertools.accumulate(groups, initial=0))
         self.columns = set(self.parquet.schema_arrow.names)
 
     def large(self, group: int, column: str) -> bool:
@@ -117,9 +119,9 @@ class RowGroups:
             file = self._file(path, etag)
             if not 0 <= row < file.starts[-1] or column not in file.columns:
                 raise EditError(f"{path}: has no row {row} of a column `{column}`")
-            group = int(np.searchsorted(file.starts, row, side="right")) - 1
+            group = bisect.bisect_right(file.starts, row) - 1
             values = self._values(file, (path, etag), group, column)
-            place = row - int(file.starts[group])
+            place = row - file.starts[group]
             if place >= len(values):
                 why = values.damaged or "fewer rows than the file says"
                 raise DamagedError(f"{path}: column `{column}` of row group {group} is damaged: {why}")

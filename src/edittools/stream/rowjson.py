@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from edittools.record import IMAGE
 
+_LINE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # `dumps` makes one each time
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -120,10 +121,7 @@ def dump_rows(rows: pa.RecordBatch) -> list[bytes]:
     """Every row as one line of JSON, keys in column order."""
     if not any(needs_care(column.type) for column in rows.schema):
         try:
-            return [
-                json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-                for row in rows.to_pylist()
-            ]
+            return [_LINE.encode(row).encode() for row in rows.to_pylist()]
         except ValueError:
             pass  # NaN or infinity, or half a surrogate pair: the careful way spells them out
     columns = [to_json(column) for column in rows.columns]

@@ -54,16 +54,19 @@ def map_chunks(
     work: Callable[..., Batch],
     schema: Callable[[pa.Schema], pa.Schema],
     jobs: int,
+    cheap: bool = False,
 ) -> Iterator[Batch]:
     """Apply `work` to small slices of every batch, in the same `jobs` threads (see RowPool.run).
 
-    `work(piece, schema=...)` is told the schema of what it is to return: `schema` of the batch's.
+    `work(piece, schema=...)` is told the schema of what it is to return: `schema` of the batch's. Where it is `cheap`,
+    no pixels decoded, the slices are as large as leave every thread a few: each has a cost of its own.
     """
     pool = RowPool(jobs)
     try:
         for batch in batches:
             made = schema(batch.rows.schema)
-            yield from pool.run(batch, functools.partial(work, schema=made), made)
+            rows = max(CHUNK_ROWS, batch.rows.num_rows // (4 * jobs)) if cheap else CHUNK_ROWS
+            yield from pool.run(batch, functools.partial(work, schema=made), made, rows)
     finally:
         pool.close()
 
