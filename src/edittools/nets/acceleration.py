@@ -14,7 +14,10 @@ import torch
 from edittools.errors import EditError, UsageError, describe, missing_extra
 from edittools.nets.editor import EditorOptions
 
-MODULATION = ("img_mod", "txt_mod", "time_text_embed", "norm")  # parts of modules' names, Qwen-Image's and FLUX's
+# Names of modules, of Qwen-Image, FLUX, FLUX.2 and Qwen-Image-2.1, each whole for diffusers or the end of one
+MODULATION = ("img_mod", "txt_mod", "norm", "norm1", "norm1_context", "norm_out", "modulation",
+              "double_stream_modulation_img", "double_stream_modulation_txt", "time_text_embed",
+              "time_guidance_embed")  # fmt: skip
 FP8_CAPABILITY = (8, 9)  # the first CUDA devices that multiply in fp8: Ada and Hopper
 
 

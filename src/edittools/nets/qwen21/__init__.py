@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVCache
 from PIL import Image
 from torch import Tensor, nn
 
@@ -98,7 +99,15 @@ class Qwen21Network(nn.Module):
             block.attn.set_processor(RowsProcessor())
 
     def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditioning: Conditioning) -> Tensor:
-        made: Tensor = self.transformer(x_t, t, references, conditioning, self.prefixes)
+        # looked up here: what hands weights around (offloading) calls the transformer with copies of its arguments
+        more: dict[str, Any] = {}
+        if self.prefixes is not None:
+            kept = self.prefixes.get(id(conditioning))
+            more["kv_cache_mode"] = "extract" if kept is None else "cached"
+            if kept is None:
+                kept = self.prefixes[id(conditioning)] = QwenImage21KVCache(len(self.transformer.transformer_blocks))
+            more["kv_cache"] = kept
+        made: Tensor = self.transformer(x_t, t, references, conditioning, **more)
         return made
 
 

@@ -21,41 +21,30 @@ class RowsTransformer(QwenImage21Transformer2DModel):  # type: ignore[misc]
 
     def forward(  # type: ignore[override]
         self, x_t: Tensor, t: Tensor, references: list[Tensor], conditioning: Conditioning,
-        prefixes: dict[int, Any] | None = None,
+        kv_cache: QwenImage21KVCache | None = None, kv_cache_mode: str | None = None,
     ) -> Tensor:  # fmt: skip
-        """What EditModel.network is called with, and what it gives; prefixes: see Qwen21Network."""
+        """What EditModel.network is called with, and what it gives; the last two: see diffusers' own forward pass."""
         causal = self.config["causal_condition"]
         target = _tokens(x_t)
         rows = Rows.of(_layouts(len(x_t), references, conditioning))
-        cache, mode = self._cache(conditioning, prefixes)
         hidden = self.img_in(target)
-        if mode != "cached":
+        if kv_cache_mode != "cached":
             before = self._before(hidden.dtype, references, conditioning, rows)
             hidden = torch.cat([before.to(hidden.dtype), hidden], dim=1)
         rotary = self._rotary(rows, (x_t.shape[-2], x_t.shape[-1]), x_t.device)[:, -hidden.shape[1] :]
-        times, is_target = t.to(hidden.dtype), None
+        times, is_target = t.to(x_t.dtype), None
         if causal:  # all but the target has t = 0
             times = torch.cat([times, times.new_zeros(1)])
             is_target = torch.arange(hidden.shape[1], device=hidden.device) >= hidden.shape[1] - target.shape[1]
         time = self.time_text_embed(times, hidden)
         modulation = self.modulation(time)
         for number, block in enumerate(self.transformer_blocks):
-            layer = None if cache is None else cache.get_layer(number)
-            given = (hidden, modulation, rotary, None, is_target, layer, mode, None, rows, None)
+            layer = None if kv_cache is None else kv_cache.get_layer(number)
+            given = (hidden, modulation, rotary, None, is_target, layer, kv_cache_mode, None, rows, None)
             again: Any = self._gradient_checkpointing_func if self.gradient_checkpointing else None
             hidden = again(block, *given) if again and torch.is_grad_enabled() else block(*given)
         made = self.norm_out(hidden[:, -target.shape[1] :], time[: len(x_t)])
         return self.proj_out(made).transpose(1, 2).reshape(x_t.shape)
-
-    def _cache(
-        self, conditioning: Conditioning, prefixes: dict[int, Any] | None
-    ) -> tuple[QwenImage21KVCache | None, str | None]:
-        if prefixes is None:
-            return None, None
-        if id(conditioning) in prefixes:
-            return prefixes[id(conditioning)], "cached"
-        made = prefixes[id(conditioning)] = QwenImage21KVCache(len(self.transformer_blocks))
-        return made, "extract"
 
     def _before(self, dtype: torch.dtype, references: list[Tensor], conditioning: Conditioning, rows: Rows) -> Tensor:
         """What is before the target, embedded: (B, longest, D)."""
