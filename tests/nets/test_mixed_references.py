@@ -24,7 +24,7 @@ from training import MemoryRows, edit_row, losses_of, pairs, run
 from edittools.errors import RowError, UsageError
 from edittools.nets import load_edit_model
 from edittools.nets.editor import EditRequest
-from edittools.nets.images import to_tensor
+from edittools.nets.images import fit, to_tensor
 from edittools.nets.load import load_editor
 from edittools.nets.lora import _targets, add_adapters, save_adapters
 from edittools.nets.lora_files import FORMATS, Adapter, modules_of
@@ -32,7 +32,7 @@ from edittools.stream import codec
 from edittools.train.activations import checkpoint_activations
 from edittools.train.bucket_sampler import BatchItem, BucketSampler
 from edittools.train.data import Loader, Step
-from edittools.train.features import Encoder
+from edittools.train.features import Encoder, shows
 from edittools.train.origin import check_references
 from edittools.train.rejects import Rejects
 from edittools.weights.diffusers import open_pipeline
@@ -79,11 +79,11 @@ def stock(folder: Path, kind: str) -> Any:
 
 
 def batch_of(kind: str, folder: Path, counts=COUNTS, **overrides):
-    """A batch of rows with these numbers of references, their shapes 64 x 64 and 32 x 128, out of the loader."""
+    """A batch of rows with these numbers of references, as they are seen 64 x 64 and 32 x 128, out of the loader."""
     random = np.random.default_rng(0)
     data = []
     for k, count in enumerate(counts):
-        shapes = [(64, 64, 3), (32, 128, 3), (128, 32, 3)][:count]
+        shapes = [(64, 64, 3), (64, 256, 3), (256, 64, 3)][:count]
         sources = [random.integers(0, 256, shape).astype(np.uint8) for shape in shapes]
         target = random.integers(0, 256, (64, 64, 3)).astype(np.uint8)
         data.append(edit_row(f"row-{k}", sources, target, WORDS[k]))
@@ -139,9 +139,13 @@ def qwen21_loss(pipe: Any, kind: str, row: Any, images: list[np.ndarray], t: Ten
 
 def expected_losses(pipe: Any, kind: str, rows: MemoryRows, batch: Any) -> Tensor:
     by_row = qwen21_loss if kind == "qwen21" else flux2_loss
-    each = enumerate(zip(batch.t, batch.noise))
+    losses = []
     with torch.no_grad():
-        return torch.stack([by_row(pipe, kind, *rows.rows[k], t, noise[None]) for k, (t, noise) in each])
+        for (row, images), sample, t, noise in zip(rows.rows, batch.samples, batch.t, batch.noise):
+            shapes = [*sample.shapes[1:], sample.shapes[0]]
+            cut = [fit(image, *shape) for image, shape in zip(images, shapes)]  # the last one is the target
+            losses.append(by_row(pipe, kind, row, cut, t, noise[None]))
+    return torch.stack(losses)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -336,6 +340,54 @@ def test_more_references_than_the_model_takes_cost_the_row(models, kind, most):
     sampler = BucketSampler(made, rows, 16, 16, False, rejects)
     assert sampler.weights.tolist() == [0.0, 2.0] and f"the model takes {most}" in rejects.summary()
     check_references(made, rows)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [
+    ("base", [(64, 63), (64, 600)]), ("dev", [(64, 63), (64, 600)]), ("qwen21", [(2, 402), (602, 3)]),
+])  # fmt: skip
+def test_sources_of_sizes_that_cost_a_row_in_sampling_cost_it_in_training(models, kind, sizes):
+    folder = models(kind)
+    fine = image(0, 64, 80)
+    sources = [image(k, *size) for k, size in enumerate(sizes)]
+    editor = load_editor(str(folder), steps=1, guidance_scale=1.0, resolution=64)
+    *odd, made = editor.edit([EditRequest([source], "x", 0) for source in (*sources, fine)])
+    assert all(isinstance(each, RowError) for each in odd) and made.ndim == 3
+    rows = MemoryRows([edit_row(f"{k}", [fine, source], fine, "x") for k, source in enumerate((*sources, fine))])
+    made = recipe(system_of(kind), {"weights": str(folder)}, ratios=["1:1", "4:1"])
+    rejects = Rejects("2")
+    sampler = BucketSampler(made, rows, 16, 32, False, rejects)
+    assert sampler.weights.tolist() == [0.0, 0.0, 3.0] and rejects.reasons.keys() == {"0", "1"}
+    assert [rejects.reasons[f"{k}"] for k in range(2)] == [str(each) for each in odd]
+
+
+@pytest.mark.parametrize(("kind", "multiple"), [("base", 16), ("qwen21", 32)])
+def test_odd_sizes_are_cut_or_scaled_in_training_as_in_sampling(models, kind, multiple):
+    """Where a bucket has the shape of sampling: of FLUX.2 the very pixels where nothing is scaled, else about those."""
+    folder = models(kind)
+    side = 320
+    editor = load_editor(str(folder), steps=1, guidance_scale=1.0, resolution=side)
+    for height, width in [(310, 325), (640, 725)]:
+        smooth = Image.fromarray(image(0, 6, 7)).resize((width, height), Image.Resampling.BICUBIC)
+        source = np.asarray(smooth)
+        prepared = editor.prepare(EditRequest([source], "x", 0))
+        shape = prepared.shapes[1]
+        assert prepared.target == shape
+        rows = MemoryRows([edit_row("a", [source], source, "x")])
+        ratio = f"{shape[1] // multiple}:{shape[0] // multiple}"
+        made = recipe(system_of(kind), {"weights": str(folder)}, resolution=[side, side], ratios=[ratio],
+                      batch_tokens=1000)  # fmt: skip
+        sampler = BucketSampler(made, rows, 16, multiple)
+        [sample] = sampler.samples
+        assert sample.shapes == (shape, shape)
+        encoder = Encoder(load_edit_model(made.system, made.model, network=False), rows)
+        target, reference = (encoder._cut(0, shown).astype(int) for shown in shows(rows[0], sample))
+        assert np.array_equal(target, reference)
+        [seen] = prepared.images
+        expected = ((seen[:3].permute(1, 2, 0) + 1) * 127.5).round().numpy()
+        worst = np.abs(reference - expected).max()
+        assert worst == 0 if kind == "base" and height == 310 else worst < 4
+        # the middle of the bucket's ratio, as other architectures have it
+        assert np.abs(fit(source, *shape).astype(int) - expected).max() > 1.5 * worst
 
 
 def test_what_flux2_refuses(models):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TESTS, Runner
 from tiny_architectures import save_firered, save_kontext
 from training import MemoryRows, pairs, run, tiny
@@ -143,6 +144,28 @@ def test_sharded_weights_are_divided_and_one_block_is_whole():
     for name in ("frozen", "trained", "gradients", "optimizer", "average"):
         assert getattr(shared, name) == pytest.approx(getattr(alone, name) / 8)
     assert 0 < shared.gathered < alone.trained * 4 and alone.gathered == 0
+
+
+def test_sharded_weights_come_in_the_arithmetics_precision(tmp_path: Path):
+    """Autocast's copy of every matrix that trains is there where weights are whole, and not where blocks are gathered;
+    of weights in 8 bits a byte each is gathered. See test_mixed_parallel for what a run of several processes does."""
+    recipe = tiny(optimizer="adamw", dtype="bfloat16", checkpointing="none", microbatches=2)
+    system = load_edit_model(recipe.system, recipe.model, texts=lambda: ["x"])
+    matrices = 0
+    for module in system.network.modules():
+        if isinstance(module, torch.nn.Linear):
+            matrices += sum(p.numel() for p in module.parameters())
+    modes = {mode: measure(recipe, texts=["x"], mode=mode, world=2).memory for mode in ("ddp", "fsdp")}
+    copied = modes["ddp"].activations - modes["fsdp"].activations
+    assert copied == pytest.approx(2 * matrices, rel=0.1)
+    weights = save_kontext(tmp_path / "m")
+    system = load_edit_model("kontext", {"weights": str(weights), "lora": {"rank": 2}}, encoders=False)
+    block = max(system.blocks(), key=lambda block: sum(p.numel() for p in block.parameters()))
+    linear = sum(p.numel() for p in block.parameters() if p.ndim == 2 and not p.requires_grad)
+    plain, few = (measure(lora(weights, dtype="bfloat16", quantize=how), mode="fsdp", world=2).memory.gathered
+                  for how in ("", "int8"))  # fmt: skip
+    # two blocks of a byte and not two for each number, but for scales and what sees one token a row
+    assert 0.4 * 2 * linear < plain - few < 2 * linear
 
 
 def test_the_command_tells_it(tmp_path: Path, model_edit: Runner):

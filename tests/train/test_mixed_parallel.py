@@ -1,4 +1,4 @@
-"""FLUX.2 and Qwen-Image-2.1 on two processes train what one does: rows of 0 to 3 references, all weights and adapters."""
+"""FLUX.2 and Qwen-Image-2.1 on two processes train what one does, rows of 0 to 3 references, whole and by adapters."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ mode, out, root = sys.argv[1], sys.argv[2], {optimizer!r}
 parallel = start(mode, "cpu", replicas=2 if mode == "hsdp" else None)
 random = np.random.default_rng(0)
 def drawn(width):
-    return random.integers(0, 256, (32, width, 3)).astype(np.uint8)
-rows = MemoryRows([edit_row(f"{{k}}", [drawn(32 + 64 * (k % 2)) for _ in range(k % 4)], drawn(32), f"make {{k}}")
+    return random.integers(0, 256, (64, width, 3)).astype(np.uint8)
+rows = MemoryRows([edit_row(f"{{k}}", [drawn(64 + 128 * (k % 2)) for _ in range(k % 4)], drawn(64), f"make {{k}}")
                    for k in range(8)])
-common = {{"resolution": [32, 64], "ratios": ["1:1", "3:1"], "batch_tokens": 40, "microbatches": 3, "variants": 1,
+common = {{"resolution": [32, 64], "ratios": ["1:1", "3:1"], "batch_tokens": 64, "microbatches": 3, "variants": 1,
           "caption_dropout": 0.0, "drop_references": 0.0, "steps": 2, "warmup": 0, "lr": 1e-2, "compile": False,
           "attention": "", "dtype": "float32", "checkpointing": "none"}}
 small = {{"model.lora.rank": 2, "model.lora.alpha": 2, "quantize": "int8", "checkpointing": "full"}}

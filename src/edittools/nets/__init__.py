@@ -23,6 +23,8 @@ from edittools.weights.lookup import read_config
 
 if TYPE_CHECKING:
     from edittools.nets.base import EditModel, Once
+    from edittools.nets.images import Box
+    from edittools.nets.shapes import Shape
 
 
 def architecture_names() -> list[str]:
@@ -74,6 +76,21 @@ def mixes_references(name: str, settings: dict[str, Any]) -> bool:
 def most_references(name: str, settings: dict[str, Any]) -> int | None:
     """How many source images an architecture takes at most; None: any number."""
     found: int | None = _declared(name, settings, "most_references", None)
+    return found
+
+
+def source_limits(name: str, settings: dict[str, Any]) -> tuple[int, float]:
+    """The fewest pixels that a side of a source may have, and how many times the other side at most."""
+    found: tuple[int, float] = _declared(name, settings, "source_limits", (1, float("inf")))
+    return found
+
+
+def sampled_as(name: str, settings: dict[str, Any]) -> Callable[[int, int, int], tuple[Shape, Box]] | None:
+    """How an image of this height and width is sampled with at about so many pixels: its shape, and what of it is seen.
+
+    None: an architecture whose sampling and training have nothing in common here.
+    """
+    found: Callable[[int, int, int], tuple[Shape, Box]] | None = _declared(name, settings, "sampled_as", None)
     return found
 
 

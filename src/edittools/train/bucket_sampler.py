@@ -12,14 +12,15 @@ Where the architecture takes rows of other references into one batch, rows of eq
 share a bucket, and what the largest of them needs decides how many fit.
 
 A reference of about its target's aspect ratio shows the same scene: it has the target's shape and the same part of it,
-so that the tokens of one place show the same place in both (`crops`).
+so that the tokens of one place show the same place in both (`crops`). Where an architecture says how an image is cut or
+scaled in sampling, one whose shape there is its bucket's is shown so in training.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -27,7 +28,7 @@ import numpy as np
 import xxhash
 
 from edittools.errors import UsageError
-from edittools.nets import mixes_references, most_references, sees_references
+from edittools.nets import mixes_references, most_references, sampled_as, sees_references, source_limits
 from edittools.nets import shapes as known
 from edittools.nets.images import WHOLE, Box, crop_box
 from edittools.nets.shapes import Shape
@@ -52,7 +53,7 @@ class TrainSample:
     text: str
     references: tuple[int, ...]  # which sources, in which order
     shapes: tuple[Shape, ...]  # of the target and of every reference
-    whole: bool = False  # images are shown whole, their aspect ratio given up, as `edit sample` does
+    boxes: tuple[Box, ...] | None = None  # what is shown of each; None: see crops()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class TrainSamples(Sequence[TrainSample]):
         """codes: the bucket of every sample, (N,). shapes: of the images of every bucket's samples."""
         self.recipe, self.rows, self.codes, self.shapes = recipe, rows, codes, shapes
         self._offers: _Offers = {}
+        self._sampled_as = sampled_as(recipe.system, recipe.model)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -111,7 +113,19 @@ class TrainSamples(Sequence[TrainSample]):
             raise IndexError(index)
         variant, row = divmod(index % len(self), len(self.rows))
         text, references = choose_text(self.recipe, self.rows[row], variant, self._offers)
-        return TrainSample(row, text, references, self.shapes[self.codes[index]], self.recipe.rollouts)
+        shapes = self.shapes[self.codes[index]]
+        boxes = None
+        if self.recipe.rollouts:  # as `edit sample` does
+            boxes = (WHOLE,) * len(shapes)
+        elif self._sampled_as is not None:
+            boxes = tuple(_crops(self.rows[row], references, shapes, self._box))
+        return TrainSample(row, text, references, shapes, boxes)
+
+    def _box(self, size: Shape, shape: Shape) -> Box:
+        """What an architecture's sampling shows of an image, where it has this shape there."""
+        assert self._sampled_as is not None
+        wanted, box = self._sampled_as(*size, self.recipe.resolution[1] ** 2)
+        return box if wanted == shape else crop_box(*size, *shape)
 
 
 class BucketSampler:
@@ -166,7 +180,7 @@ class BucketSampler:
 
     def _leave_out(self, references: list[int], rejects: Rejects | None) -> None:
         """Never draw a row with more tokens than a batch may have, or more references than the model takes, in any of
-        its variants.
+        its variants, or a source of a size that it does not take.
 
         references: how many there are in every bucket.
         """
@@ -176,9 +190,7 @@ class BucketSampler:
         too_many = (self._tokens > budget) | (np.array(references) > most)
         where = np.flatnonzero(too_many[self._code])
         rows = {int(k) % total: int(k) for k in where[::-1]}
-        if not rows:
-            return
-        reasons = {}
+        reasons = self._odd_sources()
         for row, k in sorted(rows.items()):
             code = int(self._code[k])
             used = int(self._tokens[code])
@@ -186,15 +198,34 @@ class BucketSampler:
             reasons[row] = f"a row of {count} references has {used} image tokens, and `batch_tokens` is {budget}"
             if count > most:
                 reasons[row] = f"a row of {count} references, and the model takes {most}"
-        if rejects is None or len(rows) == total:
+        if not reasons:
+            return
+        if rejects is None or len(reasons) == total:
             raise UsageError(next(iter(reasons.values())))
         for row, reason in reasons.items():
             rejects.add(self.rows[row].id, reason)
         rejects.check()
-        self.weights[list(rows)] = 0
+        self.weights[list(reasons)] = 0
         if not self.weights.any():
             raise UsageError("the rows that `batch_tokens` has room for are never drawn", hint="`task_weights`")
         self.weights *= total / self.weights.sum()
+
+    def _odd_sources(self) -> dict[int, str]:
+        """The rows with a source of a size that the architecture does not take, and why, in the words of sampling."""
+        smallest, most = source_limits(self.recipe.system, self.recipe.model)
+        if smallest <= 1 and most == float("inf"):
+            return {}
+        short, long = self._sizes.min(1), self._sizes.max(1)
+        odd = (short < smallest) | (long > most * short)
+        odd[self._starts[:-1]] = False  # targets
+        found: dict[int, str] = {}
+        for k in np.flatnonzero(odd).tolist():
+            row = int(np.searchsorted(self._starts, k, "right")) - 1
+            if short[k] < smallest:
+                found.setdefault(row, f"a source picture of less than {smallest} pixels: {short[k]}")
+            else:
+                found.setdefault(row, f"one side is more than {most} times the other: {long[k] / short[k]:.1f}")
+        return found
 
     # ---------------------------------------------------------------------------------------------- buckets
 
@@ -455,13 +486,19 @@ class BucketSampler:
 
 def crops(row: TrainRow, sample: TrainSample) -> list[Box]:
     """The part of its target and of each of its references that a sample shows: the same part of the same scene."""
-    if sample.whole:
-        return [WHOLE] * len(sample.shapes)
-    boxes = [crop_box(*row.target, *sample.shapes[0])]
-    for reference, shape in zip(sample.references, sample.shapes[1:]):
+    if sample.boxes is not None:
+        return list(sample.boxes)
+    return _crops(row, sample.references, sample.shapes, lambda size, shape: crop_box(*size, *shape))
+
+
+def _crops(
+    row: TrainRow, references: Sequence[int], shapes: Sequence[Shape], box: Callable[[Shape, Shape], Box]
+) -> list[Box]:
+    boxes = [box(row.target, shapes[0])]
+    for reference, shape in zip(references, shapes[1:]):
         size = row.sources[reference]
-        same = shape == sample.shapes[0] and known.same_scene(np.array(size), np.array(row.target))
-        boxes.append(boxes[0] if same else crop_box(*size, *shape))
+        same = shape == shapes[0] and known.same_scene(np.array(size), np.array(row.target))
+        boxes.append(boxes[0] if same else box(size, shape))
     return boxes
 
 

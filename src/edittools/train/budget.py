@@ -90,6 +90,8 @@ class Alive(TorchDispatchMode):
         self.sizes: dict[int, int] = {}
         self.now = self.most = 0
         self.gradients = self.most_beside = 0  # beside gradients
+        self.weights: set[int] = set()
+        self.cast = True  # what autocast makes of weights is counted: sharded ones come in its precision
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if op is torch.ops.aten._local_scalar_dense.default:
@@ -98,16 +100,17 @@ class Alive(TorchDispatchMode):
         if op is torch.ops.aten.equal.default:
             return True  # crops of one scene
         made = op(*args, **(kwargs or {}))
+        cast = not self.cast and op is torch.ops.aten._to_copy.default and self.is_weight(args[0])
         for tensor in made if isinstance(made, (tuple, list)) else [made]:
             if isinstance(tensor, Tensor):
-                self.count(tensor)
+                self.count(tensor, not cast)
         return made
 
-    def count(self, tensor: Tensor) -> None:
+    def count(self, tensor: Tensor, counts: bool = True) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self.sizes:
-            self.sizes[key] = storage.nbytes()
+            self.sizes[key] = storage.nbytes() if counts else 0
             self.now += self.sizes[key]
             weakref.finalize(storage, self._forget, key)
         self.most = max(self.most, self.now)
@@ -120,6 +123,10 @@ class Alive(TorchDispatchMode):
         """Weights, which are counted by themselves."""
         storage = tensor.untyped_storage()
         self.sizes[storage._cdata] = 0
+        self.weights.add(storage._cdata)
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self.weights
 
 
 def shapeless() -> Any:
@@ -187,7 +194,8 @@ def measure(
     fake = shapeless()
     edit_model = load_shapes(recipe, fake, texts)
     rows, shapes = largest(recipe, edit_model, sampler)
-    traced = _trace(recipe, fake, edit_model, rows * _passes(recipe), shapes)
+    sharded = shards > 1 or mode in ("fsdp", "hsdp")
+    traced = _trace(recipe, fake, edit_model, rows * _passes(recipe), shapes, sharded)
     optimizers = Optimizers(
         recipe, traced.trained, {id(p) for block in edit_model.blocks() for p in block.parameters()}
     )
@@ -203,7 +211,7 @@ def measure(
         optimizer=state / shards,
         average=average / shards,
         copies=copies / shards,
-        gathered=_gathered(recipe, edit_model) if shards > 1 or mode in ("fsdp", "hsdp") else 0.0,
+        gathered=_gathered(recipe, edit_model) if sharded else 0.0,
         activations=_activations(recipe, fake, traced, optimizers, 0.0 if several else 4.0 * numbers / shards),
         encoders=encoders,
     )
@@ -233,7 +241,9 @@ class _Traced:
     row: Conditioning  # one row's
 
 
-def _trace(recipe: Recipe, fake: Any, edit_model: EditModel, rows: int, shapes: Sequence[Shape]) -> _Traced:
+def _trace(
+    recipe: Recipe, fake: Any, edit_model: EditModel, rows: int, shapes: Sequence[Shape], sharded: bool
+) -> _Traced:
     """Make the network as small as the recipe says, and send the largest batch through it and back."""
     blocks, network = edit_model.blocks(), edit_model.network
     with fake:
@@ -247,6 +257,7 @@ def _trace(recipe: Recipe, fake: Any, edit_model: EditModel, rows: int, shapes: 
         frozen = sum(t.nbytes for t in weights if not t.requires_grad and id(t) not in waiting)
         swapped = sum(t.nbytes for t in weights if id(t) in waiting)
         alive = Alive()
+        alive.cast = not sharded
         for tensor in weights:
             alive.ignore(tensor)
         row = edit_model.example(len(shapes) - 1)
@@ -284,12 +295,20 @@ def _optimizer_bytes(recipe: Recipe, optimizers: Optimizers) -> float:
 
 
 def _gathered(recipe: Recipe, edit_model: EditModel) -> float:
-    """Of sharded weights, what is whole at once: two blocks' weights, one's gradients in two precisions, and what
-    belongs to no block."""
-    counts = [sum(p.numel() for p in block.parameters()) for block in edit_model.blocks()]
+    """Of sharded weights, what is whole at once: two blocks' weights, the gradients of one's that train in two
+    precisions, and what belongs to no block."""
     width = 4 if recipe.dtype == "float32" else 2
-    root = sum(p.numel() for p in edit_model.network.parameters()) - sum(counts)
-    return max(counts, default=0) * (2 * width + width + 4.0) + root * width
+
+    def whole(weights: Iterable[Tensor]) -> float:  # few bits are gathered as they are
+        return float(sum(p.numel() * width if p.is_floating_point() else p.nbytes for p in weights))
+
+    blocks = [list(block.parameters()) for block in edit_model.blocks()]
+    inside = {id(p) for block in blocks for p in block}
+    most = max(
+        (2 * whole(block) + (width + 4.0) * sum(p.numel() for p in block if p.requires_grad) for block in blocks),
+        default=0.0,
+    )
+    return most + whole(p for p in edit_model.network.parameters() if id(p) not in inside)
 
 
 def _flops(recipe: Recipe, edit_model: EditModel, shapes: Sequence[Shape], row: Conditioning) -> float:

@@ -15,7 +15,8 @@ Of the last one references attend to references alone and have t = 0: they are c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,16 @@ from edittools.nets.autoencoder import Autoencoder
 from edittools.nets.base import Conditioning, EditModel, NetworkPart, Once, at_once, encoder_digests
 from edittools.nets.dit import new_or_stored
 from edittools.nets.flux2.attention import Rows, set_processors
+from edittools.nets.images import Box
 from edittools.nets.lora import add_lora
+from edittools.nets.shapes import Shape, floor
 from edittools.weights.diffusers import locate_pipeline, open_pipeline, pipeline_class, pipeline_parts
 from edittools.weights.lookup import read_config
 
 PIPELINES = ("Flux2Pipeline", "Flux2KleinPipeline", "Flux2KleinKVPipeline")
 TEXT_TOKENS = 512  # the pipelines' max_sequence_length
 STEPS = 50  # the pipelines' num_inference_steps
+SMALLEST, MOST_RATIO = 64, 8  # of a source's sides: others are refused by the pipelines
 BETWEEN = 10  # images of the first position that lie between two references
 
 
@@ -46,6 +50,25 @@ def most_references(settings: dict[str, Any]) -> int | None:
 
 def mixes_references(settings: dict[str, Any]) -> bool:
     return True
+
+
+def source_limits(settings: dict[str, Any]) -> tuple[int, float]:
+    return SMALLEST, MOST_RATIO
+
+
+def sampled_as(settings: dict[str, Any]) -> Callable[[int, int, int], tuple[Shape, Box]]:
+    return _middle
+
+
+def _middle(height: int, width: int, area: int) -> tuple[Shape, Box]:
+    """Sides cut to multiples of 16, as Flux2ImageProcessor does, of an image that is made smaller where it exceeds an
+    area."""
+    if height * width > area:
+        scale = math.sqrt(area / (height * width))
+        height, width = int(height * scale), int(width * scale)
+    shape = floor(height, 16), floor(width, 16)
+    top, left = ((side - kept) // 2 for side, kept in zip((height, width), shape))
+    return shape, (left / width, top / height, (left + shape[1]) / width, (top + shape[0]) / height)
 
 
 def sampler_line(settings: dict[str, Any]) -> list[float]:

@@ -13,10 +13,8 @@ from edittools.errors import RowError
 from edittools.nets.architecture_editor import PipelineEditor
 from edittools.nets.batched import Prepared
 from edittools.nets.editor import EditorOptions, EditRequest
-from edittools.nets.flux2 import PIPELINES, most_references
+from edittools.nets.flux2 import MOST_RATIO, PIPELINES, SMALLEST, most_references
 from edittools.nets.shapes import Shape, floor
-
-SMALLEST, MOST_RATIO = 64, 8  # of an image's sides, which the pipelines refuse
 
 
 class Flux2Editor(PipelineEditor):

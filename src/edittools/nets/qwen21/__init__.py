@@ -8,7 +8,7 @@ has alpha: sources are opaque to it, over white, and results keep theirs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from edittools.errors import RowError
 from edittools.nets.autoencoder import Autoencoder
 from edittools.nets.base import Conditioning, EditModel, NetworkPart, Once, at_once, encoder_digests
 from edittools.nets.dit import TIME_FREQUENCIES, new_or_stored
-from edittools.nets.images import resize
+from edittools.nets.firered import plus_shape
+from edittools.nets.images import WHOLE, Box, resize
 from edittools.nets.lora import add_lora
 from edittools.nets.qwen21.layout import RowsProcessor, layout, length
-from edittools.nets.qwen_states import check_ratios
+from edittools.nets.qwen_states import MOST_RATIO, check_ratios
+from edittools.nets.shapes import Shape
 from edittools.weights.diffusers import locate_pipeline, open_pipeline, pipeline_parts
 
 PIPELINES = ("QwenImage21Pipeline",)
@@ -39,6 +41,15 @@ def most_references(settings: dict[str, Any]) -> int | None:
 
 def mixes_references(settings: dict[str, Any]) -> bool:
     return True
+
+
+def source_limits(settings: dict[str, Any]) -> tuple[int, float]:
+    return 1, MOST_RATIO
+
+
+def sampled_as(settings: dict[str, Any]) -> Callable[[int, int, int], tuple[Shape, Box]]:
+    """Whole, scaled to sides of multiples of 32."""
+    return lambda height, width, area: (plus_shape(area, width / height), WHOLE)
 
 
 @dataclass(frozen=True)
