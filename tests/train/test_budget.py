@@ -149,7 +149,7 @@ def test_sharded_weights_are_divided_and_one_block_is_whole():
 def test_sharded_weights_come_in_the_arithmetics_precision(tmp_path: Path):
     """Autocast's copy of every matrix that trains is there where weights are whole, and not where blocks are gathered;
     of weights in 8 bits a byte each is gathered. See test_mixed_parallel for what a run of several processes does."""
-    recipe = tiny(optimizer="adamw", dtype="bfloat16", checkpointing="none", microbatches=2)
+    recipe = tiny(optimizer="adamw", dtype="bfloat16", checkpointing="none", microbatches=4)
     system = load_edit_model(recipe.system, recipe.model, texts=lambda: ["x"])
     matrices = 0
     for module in system.network.modules():
