@@ -38,6 +38,7 @@ FACES = {
         "ground.maps.pose",
     },  # to check what was painted; people
     ("ground", "caption"): {"caption.schemas"},  # the form of a VLM's boxes
+    ("nets", "vlm"): {"vlm", "vlm.processing"},  # a model is trained on what whoever asks it shows it
     ("painters", "nets"): {"nets.editor", "nets.load"},  # an editing model paints, too
     ("synth", "caption"): {
         "caption.grammar",

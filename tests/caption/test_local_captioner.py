@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scripted import batch_of, row
-from test_clients import tiny_model
+from tiny_vlm import tiny_model
 
 from edittools.caption.config import CaptionConfig
 from edittools.caption.model_stage import CutIsUnparsed, ModelCaptionStage

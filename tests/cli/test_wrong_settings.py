@@ -149,10 +149,11 @@ patch = 8 # of "eight" # pixels
         if made.system != "auto":  # of which nobody knows the settings before the weights are there
             tables["model"] = importlib.import_module(f"edittools.nets.{made.system}").Settings
         for table, kind in tables.items():  # what the recipe leaves out has its default
+            given = made.model["lora"] if table == "model.lora" else made.model
             for f in dataclasses.fields(kind):
                 full = f"{table}.{f.name}"
                 assert any(each == full or each.startswith(f"{full}.") for each in names), full
-                if f.default is not dataclasses.MISSING and f.name not in made.model.get("lora", made.model):
+                if f.default is not dataclasses.MISSING and f.name not in given:
                     line = next(line for line in told if line.startswith(f"{full} = "))
                     assert ast.literal_eval(line.partition(" = ")[2].partition("  # ")[0]) == f.default
 

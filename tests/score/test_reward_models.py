@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import encode, pixels
 from PIL import Image
-from test_clients import tiny_model
+from tiny_vlm import tiny_model
 from torch import nn
 
 import edittools
@@ -175,7 +175,7 @@ def test_editreward_says_what_is_missing(published: Published, base: Path, check
 def test_uniworld_is_its_published_number(base: Path, checkout: Path) -> None:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from edittools.vlm.backends.local import load_processor
+    from edittools.vlm.processing import load_processor
 
     model, processor = Qwen2_5_VLForConditionalGeneration.from_pretrained(base), load_processor(str(base))
     found = load_reward_model("uniworld", str(base), str(checkout), "cpu", "float32").score(cases(3))

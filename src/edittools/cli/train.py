@@ -160,6 +160,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     elif given["output"] is None:
         raise UsageError("name the run folder with -o DIR/")
     stores = given["precompute"] or given["precompute_reference"]
+    if recipe.replies and (stores or config.feature_dir):
+        raise UsageError("replies are learnt without features: nothing is stored beforehand")
     if given["task"] is not None and not stores:
         raise UsageError("--task is for --precompute; several processes that train are started by torchrun")
     if given["precompute"] and given["precompute_reference"]:

@@ -229,6 +229,10 @@ class VlmJudgeStage:
             if left == 0:
                 return
 
+    def calls(self, batch: Batch) -> Iterator[tuple[list[Call], str | None]]:
+        """What would be asked about each row, with its images; or none and why there is nothing to ask."""
+        return ((calls, row.missing) for _, row, calls in self._prepared(batch))
+
     # ---------------------------------------------------------------- columns
 
     def score_names(self) -> list[str]:

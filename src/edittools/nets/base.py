@@ -44,7 +44,8 @@ class NetworkPart:
     prefix: str  # of its parameters' names within the network
     config: dict[str, Any]
     stem: str = "diffusion_pytorch_model"  # of the safetensors; transformers and our own parts: "model"
-    files: dict[str, str] = field(default_factory=dict)  # further small text files by name
+    files: dict[str, str] = field(default_factory=dict)  # further text files by name
+    names: dict[str, str] = field(default_factory=dict)  # of its parameters in the file, where they are others
 
 
 class EditModel(ABC):
@@ -165,6 +166,20 @@ class EditModel(ABC):
     @abstractmethod
     def parts(self) -> dict[str, NetworkPart]:
         """The network's pieces by the name of the folder that each is saved in."""
+
+    def rate(self, name: str) -> float:
+        """The learning rate of a parameter, by its name in the network, relative to the recipe's."""
+        return 1.0
+
+    def checkpoint(self, run: Callable[..., Any]) -> None:
+        """Have every block called by run(block, *arguments) in training."""
+        transformer: Any = getattr(self.network, "transformer", None)
+        if transformer is not None:
+            transformer.enable_gradient_checkpointing(run)
+
+    def exported(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is written of the network's tensors, by name."""
+        return tensors
 
     def described(self) -> dict[str, Any]:
         """What `edit.json` of a whole model's folder says, where no pipeline of diffusers describes it."""

@@ -5,6 +5,7 @@ Ours stand in `judge/rubrics/`, those of a public benchmark in its own file in `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,11 +54,24 @@ class Rubric:
     images: tuple[str, ...] = ("source", "edited")
     tasks: tuple[str, ...] | None = None  # canonical tasks it has words for; None: any
     schemas: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # JSON schema of each call's reply
+    number: str = ""  # label of the one number that is its whole reply, where it is
 
     @property
     def benchmark(self) -> str | None:
         """Whose texts it needs."""
         return None if self.layout is None else self.layout.benchmark
+
+    def labels(self, call: str) -> tuple[str, ...]:
+        """Labels of the numbers that the reply to a call has; none where only `read` knows them."""
+        if self.number:
+            return (self.number,)
+        properties = self.schemas.get(call, {}).get("properties", {})
+        return tuple(name for name, kind in properties.items() if kind["type"] == "integer")
+
+    def reply(self, call: str, numbers: Mapping[str, int]) -> str:
+        """The reply to a call that says these numbers, by `labels`, without reasons: what a judge can be taught."""
+        said = {label: numbers[label] for label in self.labels(call)}
+        return str(said[self.number]) if self.number else json.dumps(said)
 
 
 def scores_schema(keys: tuple[str, ...], low: int, high: int) -> dict[str, Any]:

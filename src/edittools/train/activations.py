@@ -37,15 +37,14 @@ _INTO_BUFFERS = {
 
 def checkpoint_activations(edit_model: EditModel, how: str) -> None:
     """how: "none", "selective" or "full" (every block's input only)."""
-    transformer: Any = getattr(edit_model.network, "transformer", None)
-    if how == "none" or transformer is None:
+    if how == "none":
         return
 
     def run(block: Any, *arguments: Any) -> Any:
         extra: dict[str, Any] = {"context_fn": _selective} if how == "selective" else {}
         return checkpoint(block, *arguments, use_reentrant=False, **extra)
 
-    transformer.enable_gradient_checkpointing(run)
+    edit_model.checkpoint(run)
 
 
 class _OwnResults(TorchDispatchMode):

@@ -227,6 +227,11 @@ class Recipe:
         return self.of_objective().get("images") == "model"
 
     @property
+    def replies(self) -> bool:
+        """Does the objective learn replies to messages? Its architecture is a vision-language model then."""
+        return bool(OBJECTIVES.declared("REPLIES", False)[self.objective])
+
+    @property
     def copies(self) -> tuple[str, ...]:
         """Names of the sets of weights that the objective keeps beside those that train."""
         declared = OBJECTIVES.declared("COPIES", ())[self.objective]

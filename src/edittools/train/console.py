@@ -41,6 +41,7 @@ from edittools.train.log import StepReport, read_lines, say
 from edittools.train.loop import memory_counted, train
 from edittools.train.mapped import once_a_machine
 from edittools.train.mixture import drawn
+from edittools.train.objectives import load_objective
 from edittools.train.origin import check_references, is_run, settle
 from edittools.train.parallel import Parallel, start
 from edittools.train.rejects import HELD_OUT, Rejects
@@ -69,12 +70,16 @@ class TrainOptions:
     quiet: bool = False
 
 
-def open_rows(recipe: Recipe, source: Source, max_pixels: int, max_errors: str = "0", kind: str = "") -> ShardRows:
-    """The rows of a source that a recipe can learn from.
+def open_rows(recipe: Recipe, source: Source, max_pixels: int, max_errors: str = "0", kind: str = "") -> Any:
+    """The rows of a source that a recipe can learn from: ShardRows, or where it learns replies ReplyRows.
 
     Raises UsageError for instruction styles that it does not have, and for weights of tasks that are neither canonical
     nor there, TooManyFailed where more rows than `max_errors` cannot be used.
     """
+    if recipe.replies:
+        from edittools.train.replies import ReplyRows
+
+        return ReplyRows(recipe, source, max_pixels, Rejects(max_errors, kind))
     for style, share in recipe.instruction_styles.items():
         if share and wording_column(style) not in source.schema.names:
             raise UsageError(f"`instruction_styles`: {style}: the input has no column `{wording_column(style)}`")
@@ -144,14 +149,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
             say(f"finished before; {finished.steps} steps, loss {finished.loss:.4f}")
         return
     edit_model = load_trained(recipe, rows, options, branch, parallel)
-    features = FeatureSource(recipe, edit_model, options, parallel)
-    sampler = BucketSampler(recipe, rows, edit_model.patch, edit_model.multiple, edit_model.one_row, rows.rejects)
-    given = features.of(rows)
-    sampler.lengths = check_stored(given, sampler)
-    heldout = None
-    if held_rows is not None:
-        heldout = HeldOut(recipe, held_rows, edit_model, features.of(held_rows), held_rows.rejects)
-        check_stored(heldout.features, heldout.sampler)
+    sampler, given, heldout = prepared_rows(recipe, rows, held_rows, edit_model, options, parallel)
     if not quiet:
         describe(recipe, sampler, rows, held_rows, parallel)
     # Only now, so that a mistake leaves no folder that the next try is refused.
@@ -179,6 +177,30 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
         )
     if not quiet:
         say(summary(outcome, read_lines(Path(options.output, "heldout.jsonl")) if heldout is not None else []))
+
+
+def prepared_rows(
+    recipe: Recipe, rows: Any, held_rows: Any, edit_model: EditModel, options: TrainOptions, parallel: Parallel
+) -> tuple[BucketSampler, Any, HeldOut | None]:
+    """The sampler of the rows, what gives their features, and those that are held out, if any."""
+    heldout: HeldOut | None = None
+    if recipe.replies:
+        from edittools.train import replies
+
+        load_objective(recipe, edit_model, rows, parallel.device)  # which refuses another architecture
+        model: Any = edit_model
+        model.bound_images(*(side**2 for side in recipe.resolution))
+        if held_rows is not None:
+            heldout = replies.HeldOutReplies(recipe, held_rows, model, held_rows.rejects)
+        return replies.ReplySampler(recipe, rows, model, rows.rejects), replies.ReplyFeatures(model, rows), heldout
+    features = FeatureSource(recipe, edit_model, options, parallel)
+    sampler = BucketSampler(recipe, rows, edit_model.patch, edit_model.multiple, edit_model.one_row, rows.rejects)
+    given = features.of(rows)
+    sampler.lengths = check_stored(given, sampler)
+    if held_rows is not None:
+        heldout = HeldOut(recipe, held_rows, edit_model, features.of(held_rows), held_rows.rejects)
+        check_stored(heldout.features, heldout.sampler)
+    return sampler, given, heldout
 
 
 def load_trained(
@@ -243,7 +265,7 @@ def _reads(recipe: Recipe, rows: ShardRows, options: TrainOptions) -> dict[str, 
     return {**images, **dict.fromkeys(options.reads, "the input"), **named}
 
 
-def open_all(recipe: Recipe, source: Source, options: TrainOptions) -> tuple[ShardRows, ShardRows | None]:
+def open_all(recipe: Recipe, source: Source, options: TrainOptions) -> tuple[Any, Any]:
     """The rows to learn from and those of --heldout, all of which the model can take."""
     rows = open_rows(recipe, source, options.config.max_pixels, options.max_errors)
     check_references(recipe, rows)
@@ -256,7 +278,11 @@ def open_heldout(recipe: Recipe, options: TrainOptions) -> ShardRows | None:
         return None
     try:
         rows = open_rows(
-            heldout_recipe(recipe), options.heldout, options.config.max_pixels, options.max_errors, HELD_OUT
+            recipe if recipe.replies else heldout_recipe(recipe),
+            options.heldout,
+            options.config.max_pixels,
+            options.max_errors,
+            HELD_OUT,
         )
         check_references(recipe, rows)
         return rows
@@ -271,6 +297,8 @@ def tell_budget(recipe: Recipe, source: Source | None, options: TrainOptions) ->
     from edittools.train import budget
 
     disable_progress_bars("transformers", "diffusers")
+    if recipe.replies:
+        raise UsageError("--budget: not of a vision-language model, whose messages differ in length")
     recipe = settle(recipe) if is_run(recipe) else recipe
     world = options.config.processes or int(os.environ.get("WORLD_SIZE", "1"))
     mode = options.config.parallel

@@ -43,12 +43,14 @@ def save_model(
     """
     tensors = {name: average.get(name, p.detach()) for name, p in network.named_parameters()}
     tensors |= {name: b for name, b in network.named_buffers() if name in network.state_dict()}
+    tensors = edit_model.exported(tensors)
     adapters = {name: tensor for name, tensor in tensors.items() if split_parameter(name)[1]}
     if adapters:
         _write_adapters(edit_model, adapters, out, parallel)
         return
     for name, part in edit_model.parts().items():
         chosen = {key.removeprefix(part.prefix): t for key, t in tensors.items() if key.startswith(part.prefix)}
+        chosen = {part.names.get(key, key): tensor for key, tensor in chosen.items()}
         _write_part(chosen, part, out / name, parallel, dtype)
     parallel.on_main(lambda: _describe(edit_model, out))
     parallel.on_main(lambda: link_parts(edit_model.frozen_parts() if frozen is None else frozen, out))

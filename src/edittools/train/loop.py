@@ -82,7 +82,7 @@ def train(
         parallel.on_main(lambda: tidy(out))
         objective = load_objective(recipe, edit_model, sampler.rows, parallel.device)
         prepared = prepare(recipe, sampler, edit_model, parallel, on_start)
-        state = TrainState(recipe, prepared.trained, prepared.blocks, edit_model.words())
+        state = TrainState(recipe, prepared.trained, prepared.blocks, edit_model.words(), edit_model.rate)
         state.resume(out, branch, parallel)
         state.follow(sampler, parallel)
         first = state.step

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -23,10 +23,13 @@ from edittools.train.parallel import Parallel
 class TrainState:
     """A run after `step` steps. Its methods are for every process to call."""
 
-    def __init__(self, recipe: Recipe, trained: dict[str, nn.Parameter], blocks: set[int], words: list[str]) -> None:
-        """trained: the parameters by name. blocks: see Optimizers. words: see EditModel.words()."""
-        self.recipe, self.trained, self.blocks = recipe, trained, blocks
-        self.optimizers = Optimizers(recipe, trained, blocks)
+    def __init__(
+        self, recipe: Recipe, trained: dict[str, nn.Parameter], blocks: set[int], words: list[str],
+        rate: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:  # fmt: skip
+        """trained: the parameters by name. blocks, rate: see Optimizers. words: see EditModel.words()."""
+        self.recipe, self.trained, self.blocks, self.rate = recipe, trained, blocks, rate
+        self.optimizers = Optimizers(recipe, trained, blocks, rate)
         self.average = Average(trained, recipe.ema)
         self.lock = self.average.lock  # whoever has it sees nothing change
         self.copies = {name: Copy(trained, self.lock) for name in recipe.copies}
@@ -120,7 +123,7 @@ class TrainState:
 
     def forget(self) -> None:
         """New optimisers, as a checkpoint that could not be read may have filled half of them."""
-        self.optimizers = Optimizers(self.recipe, self.trained, self.blocks)
+        self.optimizers = Optimizers(self.recipe, self.trained, self.blocks, self.rate)
 
     def _load(self, folder: Path, parallel: Parallel) -> None:
         kept = checkpoint.read_state(folder)

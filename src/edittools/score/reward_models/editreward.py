@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edittools.errors import EditError
 from edittools.rubric.prompts import PromptLayout, read_prompts
 from edittools.score.reward_models import Case, conversation, filled
-from edittools.vlm.backends.local import load_processor
+from edittools.vlm.processing import load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights, load_strictly, read_config, read_tensors
 

@@ -18,26 +18,31 @@ its own. As literals, which are read without importing it, it declares
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edittools.errors import EditError
+from edittools.errors import EditError, UsageError
 from edittools.train.config import OPTIMIZERS, Recipe
 
 
 class Optimizers:
     """The optimisers of a run as one: each with its base learning rate."""
 
-    def __init__(self, recipe: Recipe, trained: dict[str, nn.Parameter], blocks: set[int]) -> None:
-        """trained: the parameters by name. blocks: the ids of those in the network's repeated blocks.
+    def __init__(
+        self, recipe: Recipe, trained: dict[str, nn.Parameter], blocks: set[int],
+        rate: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:  # fmt: skip
+        """trained: the parameters by name. blocks: the ids of those in the network's repeated blocks. rate: the
+        learning rate of a parameter by its name, relative to the recipe's; a rule for matrices knows one alone.
 
         A rule for matrices is for those of the blocks, without the modulation layers: these turn one time into scales
         and shifts, and are no maps between features.
         """
         self.names = {id(p): name for name, p in trained.items()}
+        self.rates = {id(p): rate(name) for name, p in trained.items()}
         self.rule = recipe.optimizer
         chosen_rule = OPTIMIZERS.load(recipe.optimizer)
         by_blocks = getattr(chosen_rule, "block_rule", None)
@@ -47,10 +52,12 @@ class Optimizers:
             if by_blocks is not None and p.ndim == 2 and id(p) in blocks and not _modulates(name)
         ]
         chosen = {id(p) for p in matrices}
+        if any(self.rates[number] != 1 for number in chosen):
+            raise UsageError(f"recipe: `optimizer`: {self.rule} has one rate for the matrices of all blocks")
         rest = [p for p in trained.values() if id(p) not in chosen]
         self.pairs: list[tuple[torch.optim.Optimizer, float]] = []
         if rest:
-            self.pairs.append((chosen_rule.rule(recipe, _groups(recipe, rest)), recipe.lr))
+            self.pairs.append((chosen_rule.rule(recipe, self._groups(recipe, rest)), recipe.lr))
         if by_blocks is not None and matrices:
             optimizer = by_blocks(recipe, matrices)
             self.pairs.append((optimizer, optimizer.param_groups[0]["lr"]))
@@ -60,9 +67,20 @@ class Optimizers:
         """One update; the learning rates are the recipe's times a factor. Forgets the gradients."""
         for optimizer, rate in self.pairs:
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = rate * factor * group.get("relative_rate", 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def _groups(self, recipe: Recipe, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+        """Groups of parameters of one learning rate each, and of one weight decay."""
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for p in parameters:
+            by_rate.setdefault(self.rates[id(p)], []).append(p)
+        return [
+            group if rate == 1 else {**group, "relative_rate": rate}
+            for rate, members in by_rate.items()
+            for group in _groups(recipe, members)
+        ]
 
     # -------------------------------------------------------------------------------------- checkpoints
 

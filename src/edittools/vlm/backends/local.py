@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import io
-import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from edittools.errors import EditError, RowError, UsageError
+from edittools.errors import RowError, UsageError
 from edittools.vlm import CUT_OFF, Begin, EncodedImage, Reply, Request, State
 from edittools.vlm.grammar import Grammars, allowed
+from edittools.vlm.processing import bound_images, decode, end_tokens, open_checkpoint, prompt
 from edittools.weights.digest import model_digest
-from edittools.weights.quiet import disable_progress_bars
 
 HELP = "transformers"
 WHAT = "a model in this process"
@@ -54,54 +50,28 @@ class LocalClient:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        """`spec` is a folder or a name on the hub; safetensors only, no code out of the repository.
+        """`spec`: see open_checkpoint().
 
         Images are resized so that their area is at least `min_pixels` and at most `max_pixels`; None: the
         checkpoint's own bounds. Raises EditError that names what is missing.
         """
-        from transformers import AutoModelForImageTextToText
-
-        disable_progress_bars("transformers")
         if dtype not in ("float32", "bfloat16"):
             raise UsageError(f"no dtype `{dtype}`", hint="float32 or bfloat16")
-        folder = Path(spec)
-        if not folder.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
-            raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
-        try:
-            self.processor = load_processor(spec)
-            load: Any = AutoModelForImageTextToText.from_pretrained
-            self.model = load(spec, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            where = None if folder.is_dir() else f"where there is a network: hf download {spec}"
-            raise EditError(f"cannot load the model {spec}: {str(error).strip().splitlines()[0]}", where) from error
+        spec, self.model, self.processor = open_checkpoint(spec, getattr(torch, dtype))
         self.model = self.model.to(device).eval()
         self.name = model_digest(spec)  # what makes it judge otherwise is part of its name
         if dtype != "float32":
             self.name += f", {dtype}"
         self.batch_size = batch_size
         if min_pixels is not None or max_pixels is not None:
-            self._bound_images(min_pixels, max_pixels)
+            bound_images(self.processor, min_pixels, max_pixels)
             self.name += f", images of {min_pixels or ''}..{max_pixels or ''} pixels"
-        ends = self.model.generation_config.eos_token_id
-        if ends is None:
-            ends = self.processor.tokenizer.eos_token_id
-        if ends is None:
-            raise EditError(f"the model {spec} names no token that ends a reply")
-        self.ends: list[int] = list(ends) if isinstance(ends, list | tuple) else [ends]
+        self.ends = end_tokens(self.model, self.processor, spec)
         self.waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
         self.working: asyncio.Task[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
         self.bounded = True  # JSON schemas may bound lengths
         self.grammars: Grammars | None = None  # made when the first request wants one
-
-    def _bound_images(self, least: int | None, most: int | None) -> None:
-        images = self.processor.image_processor
-        if type(images).__name__[:7] not in ("Qwen2VL", "Qwen3VL"):  # elsewhere `size` means other things
-            raise UsageError(f"a {type(self.model).__name__} takes no bounds on the pixels of an image")
-        shortest, longest = least or images.size["shortest_edge"], most or images.size["longest_edge"]
-        if shortest > longest:
-            raise UsageError(f"images of at least {shortest} and at most {longest} pixels: there are none")
-        images.size = {"shortest_edge": shortest, "longest_edge": longest}
 
     def draws(self, request: Request) -> bool:
         return bool(request.parameters.get("temperature"))
@@ -148,7 +118,7 @@ class LocalClient:
         replies: dict[int, Reply] = {}
         for k, request in enumerate(requests):
             try:
-                images.append([_decode(part) for part in request.parts if isinstance(part, EncodedImage)])
+                images.append([decode(part) for part in request.parts if isinstance(part, EncodedImage)])
             except RowError as error:
                 images.append([])
                 replies[k] = Reply("failed", error=str(error), model=self.name)
@@ -163,7 +133,7 @@ class LocalClient:
 
         flat = [image for row in images for image in row]
         inputs = self.processor(
-            text=[self._prompt(request) for request in requests],
+            text=[prompt(self.processor, request.parts) for request in requests],
             images=flat or None,
             padding=True,
             padding_side="left",
@@ -203,15 +173,6 @@ class LocalClient:
             vocabulary = self.model.get_output_embeddings().weight.shape[0]
             self.grammars = Grammars(self.processor.tokenizer, vocabulary, self.ends)
         return self.grammars.matcher(form["json_schema"]["schema"])
-
-    def _prompt(self, request: Request) -> str:
-        content = [
-            {"type": "image"} if isinstance(part, EncodedImage) else {"type": "text", "text": part}
-            for part in request.parts
-        ]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
 
     def _named(self, step: list[tuple[int, float]]) -> list[tuple[str, float]]:
         return [(self.processor.tokenizer.decode([token]), value) for token, value in step]
@@ -277,44 +238,3 @@ def _wanted(request: Request) -> int | None:
     if not 0 <= most <= _MOST_LIKELY:
         raise UsageError(f"top_logprobs {most}: at most {_MOST_LIKELY}")
     return most
-
-
-def _decode(encoded: EncodedImage) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(encoded.data)) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RowError(f"a picture cannot be read: {error}") from error
-
-
-def load_processor(spec: str) -> Any:
-    """The checkpoint's processor; without torchvision, which only its video half needs, without that half."""
-    import transformers
-    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
-    from transformers.utils import cached_file
-
-    if importlib.util.find_spec("torchvision"):
-        return AutoProcessor.from_pretrained(spec, trust_remote_code=False)
-    name = None
-    for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        path = cached_file(spec, file, _raise_exceptions_for_missing_entries=False)
-        if path is not None:
-            name = name or json.loads(Path(path).read_text()).get("processor_class")
-    whole = getattr(transformers, name or "", None)
-    if whole is None or "video_processor" not in whole.get_attributes():
-        return AutoProcessor.from_pretrained(spec, trust_remote_code=False)
-
-    class ImageProcessor(whole):  # type: ignore[misc, valid-type]
-        def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
-            super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return ["image_processor", "tokenizer"]
-
-    tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
-    images = AutoImageProcessor.from_pretrained(spec, trust_remote_code=False)
-    processor = ImageProcessor(images, tokenizer)
-    template = cached_file(spec, "chat_template.jinja", _raise_exceptions_for_missing_entries=False)
-    processor.chat_template = Path(template).read_text() if template else tokenizer.chat_template
-    return processor

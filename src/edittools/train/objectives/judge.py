@@ -1,0 +1,222 @@
+"""A judge: a vision-language model learns the ratings of edits, asked by the very rubric that will ask it.
+
+Ratings are columns of `scores`, or what another judge said (`judgements`), with its reasons if wanted. The model learns
+to write the rubric's reply to them, and `edit judge --rubric R --model RUN` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from edittools.errors import RowError, UsageError
+from edittools.judge.rubrics import load_rubric
+from edittools.judge.stage import COLUMN, VlmJudgeStage, judgements_of
+from edittools.nets.base import EditModel
+from edittools.rubric.calls import JudgedEdit
+from edittools.rubric.parsing import Scores
+from edittools.rubric.prompts import read_prompts
+from edittools.stream.batch import Batch
+from edittools.stream.rows import column_values, instructions
+from edittools.train.config import Recipe
+from edittools.train.replies import Parts, Replies, Taught, Teacher, load_replies
+from edittools.train.rows import Rows
+from edittools.vlm.images import Encoding
+
+HELP = "a vision-language model that judges edits"
+SETTINGS = {
+    "rubric": "rating",  # the rubric that asks; `edit judge --rubric` names the same one
+    "ratings": "",  # "LABEL=SCORE ...", a score for each number of a reply, or "LABEL=SCORE@LOW..HIGH" of another scale
+    "rejected_ratings": "",  # likewise for the image `rejected` beside the target, which is judged too
+    "preference": "",  # of the rubric pairwise: the score that is 1 where target is better than rejected, 0.5 for a tie
+    "judge": "",  # without `ratings`: whose `judgements` are learned; empty: of a judge without a name
+    "reasons": False,  # learn a judge's whole replies, and not the numbers alone
+    "column": "",  # the edited image; empty: `result` if there is one, else `target`
+    "prompts": "",  # of a rubric with a benchmark's texts: where they are
+    "max_side": 1024,  # pixels, of the longest side of images; `edit judge --max-side` has to say the same
+}
+REPLIES = True
+REJECTED = "rejected "  # begins the names of messages about that image
+
+
+def load(recipe: Recipe, edit_model: EditModel, rows: Rows, device: torch.device) -> Replies:
+    return load_replies(recipe, edit_model)
+
+
+def teacher(recipe: Recipe, max_pixels: int) -> JudgeTeacher:
+    return JudgeTeacher(recipe, max_pixels)
+
+
+class JudgeTeacher(Teacher):
+    """The messages are those of VlmJudgeStage."""
+
+    def __init__(self, recipe: Recipe, max_pixels: int) -> None:
+        """Raises UsageError."""
+        self.given = recipe.of_objective()
+        self.rubric = load_rubric(self.given["rubric"])
+        self.language = None if recipe.language == "both" else recipe.language
+        self.max_side = self.given["max_side"]
+        self.calls = tuple(dict.fromkeys(call for each in self.rubric.dimensions for call in each.calls))
+        self.pairwise = "other" in self.rubric.images
+        if self.pairwise != bool(self.given["preference"]):
+            raise UsageError(
+                "recipe: `objective_settings`: `preference` is for a rubric that compares, and needed there"
+            )
+        told = [name for name in ("ratings", "rejected_ratings") if self.given[name]]
+        if told and (self.pairwise or self.given["reasons"] or self.given["judge"]):
+            raise UsageError(f"recipe: `objective_settings`: `{told[0]}`, and a judge's replies: one of the two")
+        self.sides = {"": self._scores("ratings")}
+        if self.given["rejected_ratings"]:
+            self.sides[REJECTED] = self._scores("rejected_ratings")
+        self.stages = {side: self._stage(side, max_pixels) for side in self.sides}
+        edited = self.given["column"] or "target"
+        self.images = ("source", edited, *(["rejected"] if self.pairwise or REJECTED in self.sides else []))
+
+    def _stage(self, side: str, max_pixels: int) -> VlmJudgeStage:
+        where, rubric = self.given["prompts"], self.rubric
+        prompts = read_prompts(where, rubric.layout).texts if where and rubric.layout else None
+        edited = "rejected" if side else self.given["column"] or ("target" if self.pairwise else None)
+        return VlmJudgeStage(
+            rubric, lambda requests, check: iter(()), model="", endpoint="", prompts=prompts,
+            encoding=Encoding(max_side=self.max_side, max_pixels=max_pixels), language=self.language, edited=edited,
+            other="rejected" if self.pairwise else None,
+        )  # fmt: skip
+
+    def _scores(self, setting: str) -> dict[str, tuple[str, float | None, float]]:
+        """By label: the score, and the ends of its scale where that is another one. Raises UsageError."""
+        text: str = self.given[setting]
+        found: dict[str, tuple[str, float | None, float]] = {}
+        for each in text.split():
+            match = re.fullmatch(r"(\w+)=([^@\s]+?)(?:@(-?[\d.]+)\.\.(-?[\d.]+))?", each)
+            if match is None or (match[3] is not None and float(match[3]) >= float(match[4])):
+                raise UsageError(f"recipe: `{setting}`: {each} is not LABEL=SCORE or LABEL=SCORE@LOW..HIGH")
+            found[match[1]] = match[2], None if match[3] is None else float(match[3]), float(match[4] or 0)
+        labels = [label for call in self.calls for label in self.rubric.labels(call)]
+        if text and (sorted(found) != sorted(labels) or not self.rubric.ratings):
+            hint = f"the labels are {', '.join(labels)}" if labels else "train with a judge's replies instead"
+            raise UsageError(
+                f"recipe: `{setting}` has to name every number that `{self.rubric.name}` asks for", hint=hint
+            )
+        return found
+
+    def check(self, schema: pa.Schema) -> None:
+        if not self.given["column"] and not self.pairwise and "result" in schema.names:
+            self.images = ("source", "result", *self.images[2:])
+        for stage in self.stages.values():
+            stage.schema(schema)
+        if self.pairwise or self.sides[""]:
+            names = [self.given["preference"]] if self.pairwise else []
+            names += [score for side in self.sides.values() for score, _, _ in side.values()]
+            scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
+            for name in names:
+                if scores.get_field_index(name) < 0:
+                    raise UsageError(f"the input has no score `{name}`", hint="`ratings`, `preference`")
+        elif COLUMN not in schema.names:
+            raise UsageError(
+                "the input has no `judgements` column", hint="or objective_settings.ratings names scores of people"
+            )
+
+    # ------------------------------------------------------------------------------------------------- replies
+
+    def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
+        if not self.pairwise and not self.sides[""]:
+            return self._by_judge(rows)
+        scores = (each or {} for each in column_values(rows, "scores"))
+        return [self._of_pair(each) if self.pairwise else self._of_scores(each) for each in scores]
+
+    def _of_pair(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
+        preference = scores.get(self.given["preference"])
+        if preference is None:
+            return "a preference"
+        if preference not in (0, 0.5, 1):
+            return RowError("a preference is 0, 0.5 or 1", preference)
+        better = {1: (1, 2), 0: (2, 1), 0.5: (0, 0)}[preference]
+        said = {call: self.rubric.reply(call, {"better": which}) for call, which in zip(self.calls, better)}
+        return Taught(said, f"{preference:g}")
+
+    def _of_scores(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
+        replies: dict[str, str] = {}
+        every: list[int] = []
+        for side, named in self.sides.items():
+            numbers: dict[str, int] = {}
+            for label, (score, low, high) in named.items():
+                value = scores.get(score)
+                if value is None:
+                    continue
+                try:
+                    numbers[label] = self._on_scale(float(value), low, high)
+                except ValueError:
+                    return RowError("a rating is not on the scale", f"{score} is {value}")
+            for call in self.calls:
+                labels = self.rubric.labels(call)
+                if all(label in numbers for label in labels):
+                    replies[f"{side}{call}"] = self.rubric.reply(call, numbers)
+            every += numbers.values()
+        return Taught(replies, f"{sum(every) / len(every):.0f}") if replies else "a rating"
+
+    def _on_scale(self, value: float, low: float | None, high: float) -> int:
+        """The nearest rating; of a scale low..high the one at the same share of the rubric's. Raises ValueError."""
+        first, last = self.rubric.ratings[0], self.rubric.ratings[-1]
+        if low is not None:
+            value = first + (value - low) / (high - low) * (last - first)
+        if not first - 1e-9 <= value <= last + 1e-9:
+            raise ValueError
+        return min(self.rubric.ratings, key=lambda rating: (abs(rating - value), -rating))
+
+    def _by_judge(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
+        said = judgements_of(rows)
+        tasks, texts = column_values(rows, "task"), instructions(rows, self.language)
+        found: list[Taught | RowError | str] = []
+        for judgements, task, text in zip(said, tasks, texts):
+            case = JudgedEdit(task or "", text or "", (), b"")
+            read = dict(self._read(judgements, case))
+            mean = [value for _, numbers in read.values() for value in numbers]
+            replies = {call: reply for call, (reply, _) in read.items()}
+            found.append(Taught(replies, f"{sum(mean) / len(mean):.0f}") if replies else "a judgement")
+        return found
+
+    def _read(
+        self, judgements: list[dict[str, Any]], case: JudgedEdit
+    ) -> Iterator[tuple[str, tuple[str, list[float]]]]:
+        """By call: the reply to learn and its numbers, of the first pass that can be read."""
+        judge = self.given["judge"] or None
+        for call in self.calls:
+            for one in judgements:
+                if one["rubric"] != self.rubric.name or one["judge"] != judge or one["state"] != "ok":
+                    continue
+                reply = self._reply_of(one, call)
+                read = self.rubric.read(reply, call, case, {}) if reply is not None else None
+                if isinstance(read, Scores):
+                    numbers = {label: int(value) for label, value in read.values.items()}
+                    if self.given["reasons"] or set(self.rubric.labels(call)) != set(numbers):
+                        yield call, (reply or "", list(read.values.values()))
+                    else:
+                        yield call, (self.rubric.reply(call, numbers), list(read.values.values()))
+                    break
+
+    def _reply_of(self, judgement: dict[str, Any], call: str) -> str | None:
+        """What a judge wrote to a call: of several, JSON of call -> text."""
+        dimension = next(each for each in self.rubric.dimensions if each.name == judgement["dimension"])
+        if call not in dimension.calls:
+            return None
+        if len(dimension.calls) == 1:
+            return judgement["reply"]
+        said: dict[str, str | None] = json.loads(judgement["reply"])
+        return said.get(call)
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    def message(self, batch: Batch, name: str) -> Parts:
+        side = REJECTED if name.startswith(REJECTED) else ""
+        [(calls, missing)] = list(self.stages[side].calls(batch))
+        if missing is not None:
+            raise RowError(missing)
+        found = [call for call in calls if call.name == name.removeprefix(side)]
+        if not found:
+            raise RowError("the rubric does not ask this about the row")
+        return found[0].parts
