@@ -444,6 +444,21 @@ def test_the_document_shows_the_tested_examples() -> None:
         assert f"`{group}`" in document
 
 
+def test_a_broken_file_is_told_and_stops_nobody_else(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    package = tmp_path / "kinds_of_a_test"
+    package.mkdir()
+    for name, text in {"__init__": "", "bad": "import nowhere", "empty": "", "good": "KIND = 7"}.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("kinds_of_a_test", "kinds.of_a_test")
+    registry.folder = package
+    assert registry.each("KIND") == {"good": 7}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "kinds_of_a_test.bad: ModuleNotFoundError" in told[0] and "KIND" in told[1]
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        registry.load("bad")
+
+
 def test_declared_constants_are_read_without_importing_their_module(tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "__init__.py").touch()
     (tmp_path / "one.py").write_text("import nowhere\nHELP = 'said'\nMADE = nowhere.make()\nTAKES = ('a', 2)\n")

@@ -55,6 +55,20 @@ class Registry:
         """Import a module by its name here. Raises KeyError where there is none."""
         return importlib.import_module(self.modules[name])
 
+    def each(self, constant: str) -> dict[str, Any]:
+        """What every module calls `constant`, by the module's name.
+
+        A module that cannot be imported, or lacks it, is told on standard error and left out: one broken file does not
+        stop what has no need of it. `load` raises what is wrong with it.
+        """
+        found = {}
+        for name, module in self.modules.items():
+            try:
+                found[name] = getattr(self.load(name), constant)
+            except Exception as error:  # it is somebody's code: whatever it raises
+                print(f"{self.group}: left out {module}: {type(error).__name__}: {error}", file=sys.stderr)
+        return found
+
     def path(self, name: str) -> Path:
         """The source file of a module, which is not imported (of another package's, the packages around it are)."""
         value = self.modules[name]

@@ -310,10 +310,11 @@ def test_what_an_older_release_made_is_not_taken_for_current(
 
 
 def test_scores_that_an_earlier_release_measured_are_measured_again(
-    edit: Runner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    edit: Runner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Once, and only those that a history tells of: others are somebody's own."""
     from edittools.cli.main import group
+    from edittools.filter.stage import FilterStage
 
     (tmp_path / "in").mkdir()
     for seed in range(3):
@@ -339,6 +340,12 @@ def test_scores_that_an_earlier_release_measured_are_measured_again(
     told = edit("filter", tmp_path / "old", "--saturation", "q40..", "-o", tmp_path / "quantile")
     kept = sorted(row["saturation"] for row in scores("true"))[1:]
     assert "measured again" in told.stderr and sorted(row["saturation"] for row in scores("quantile")) == kept
+    with monkeypatch.context() as later:
+        later.setattr(FilterStage, "VERSION", FilterStage.VERSION + 1)
+        for before, after, told_of in (("true", "newer", True), ("newer", "last", False)):
+            words = f"filter {tmp_path}/{before} --saturation .. -o {tmp_path}/{after}/"
+            group.main(words.split(), standalone_mode=False)
+            assert ("measured again" in capsys.readouterr().err) is told_of  # by the stage's own version, once
     # Without a history that tells of it a score is the user's, and stays.
     edit("cat", tmp_path / "old", "-o", tmp_path / "whole.parquet")
     table = pq.read_table(tmp_path / "whole.parquet")

@@ -58,8 +58,7 @@ def _filter_names() -> dict[str, str]:
     from edittools.filter import FILTERS
 
     found: dict[str, str] = {}
-    for file in FILTERS.names:
-        item = FILTERS.load(file).FILTER
+    for file, item in FILTERS.each("FILTER").items():
         found |= dict.fromkeys((item.flag.removeprefix("--"), item.name, file), file)
     return found
 

@@ -8,7 +8,7 @@ from edittools.cli import figures, options
 from edittools.cli.benchmarks import bench_argument, choice_options, examples_of
 from edittools.cli.eval_report import judged_options, named_paths, report_judged
 from edittools.errors import UsageError
-from edittools.suites import benchmarks
+from edittools.suites import load_benchmark
 
 
 @options.command(
@@ -35,4 +35,4 @@ def command(ctx: click.Context, /, bench: str, rows: tuple[str, ...], **given: o
     models = named_paths(rows, "argument")
     if len(models) < 2:
         raise UsageError("expected two models or more, NAME=ROWS", hint=f"edit eval compare {bench} a=A/ b=B/")
-    report_judged(ctx, benchmarks()[bench], "compare", [(name, [path]) for name, path in models])
+    report_judged(ctx, load_benchmark(bench), "compare", [(name, [path]) for name, path in models])

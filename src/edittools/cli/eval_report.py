@@ -12,7 +12,7 @@ from edittools.cli import figures, options
 from edittools.cli.benchmarks import choice_options, chosen, examples_of
 from edittools.cli.eval_rescore import scoring_option
 from edittools.errors import EditError, TooManyFailed, UsageError
-from edittools.suites import benchmark_names, benchmarks
+from edittools.suites import benchmark_names, load_benchmark
 
 if TYPE_CHECKING:
     from edittools.suites.shared.types import Benchmark
@@ -119,7 +119,7 @@ def command(ctx: click.Context, /, bench: str, input: tuple[str, ...], **given: 
     `edit eval report heldout` and `edit eval report pairwise` have pages and options of their own; models over the same
     cases are compared by `edit eval compare`.
     """
-    benchmark = benchmarks()[bench]
+    benchmark = load_benchmark(bench)
     copy = f"edit eval cases {bench} COPY/ | edit sample --model M | edit judge --rubric {bench} --model J -o JUDGED/"
     figures.need_input(
         ctx,

@@ -9,7 +9,7 @@ import click
 from edittools.cli import figures, options
 from edittools.cli.benchmarks import bench_argument, choice_options, chosen, examples_of
 from edittools.errors import EditError
-from edittools.suites import benchmarks
+from edittools.suites import benchmarks, load_benchmark
 
 _OUTPUTS = ", ".join(f"{one.title}'s {one.outputs}" for one in benchmarks().values() if one.outputs)
 
@@ -56,7 +56,7 @@ def command(ctx: click.Context, /, bench: str, path: str, seed: int, **given: ob
     from edittools.bench.terminal import ScoreTable
     from edittools.suites.shared.types import Outputs
 
-    benchmark, params = benchmarks()[bench], ctx.params
+    benchmark, params = load_benchmark(bench), ctx.params
     language, suite = (chosen(ctx, benchmark, "rescore", name) for name in ("language", "suite"))
     beside = figures.place_of_figures(ctx)
     if not Path(path).exists():

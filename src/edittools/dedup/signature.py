@@ -42,7 +42,7 @@ class Signature:
 
 @functools.cache
 def all_signatures() -> dict[str, Signature]:
-    return {name: SIGNATURES.load(name).SIGNATURE for name in SIGNATURES.names}
+    return SIGNATURES.each("SIGNATURE")
 
 
 def of_bits() -> list[str]:

@@ -142,8 +142,7 @@ class Filter:
 def all_filters() -> dict[str, Filter]:
     """Every filter by name, in alphabetical order of their files. Raises EditError for a name that is there twice."""
     found: dict[str, Filter] = {}
-    for name in FILTERS.names:
-        item: Filter = FILTERS.load(name).FILTER
+    for name, item in FILTERS.each("FILTER").items():
         if found.setdefault(item.name, item) is not item:
             raise EditError(f"{FILTERS.modules[name]}: there is a filter `{item.name}` already")
     return found

@@ -59,15 +59,17 @@ class Models:
         given = [one for one in item.optional if self.names[one.name] is not None]
         return [one.name for one in (*item.models, *given)]
 
-    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+    def settings(self, schema: pa.Schema, history: History, version: int) -> dict[str, Any]:
         """What the history records, for rows of these columns: of models the content of their weights.
+
+        version  of the stage that measures
 
         Models whose scores are stored with the rows are only named: nobody needs their weights any more. What an
         earlier release measured of other pixels counts as not stored. Raises EditError for weights that are not there.
         """
         image, names = self.config.image, score_types(schema)
         stored = [item for item, _ in self.config.bounds if item.stored and self.score(item) in names]
-        self.outdated = frozenset(self.score(item) for item in stored if outdated(history, item.name, image))
+        self.outdated = frozenset(self.score(item) for item in stored if outdated(history, item.name, image, version))
         found = {role: Path(self._name(role)).name for role in self.asked(schema, stored=True)}
         needed = self.asked(schema, stored=False)
         if self.config.region is not None:

@@ -54,7 +54,7 @@ class RegionStage:
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """The settings that the history records."""
-        return self.models.settings(schema, history)
+        return self.models.settings(schema, history, self.VERSION)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         kind = schema.field("objects").type if "objects" in schema.names else None

@@ -94,7 +94,7 @@ class FilterStage:
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """The settings that the history records."""
-        return self.models.settings(schema, history)
+        return self.models.settings(schema, history, self.VERSION)
 
     def remark(self) -> str:
         again = ", ".join(sorted(self.models.outdated))

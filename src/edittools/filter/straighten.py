@@ -55,7 +55,7 @@ class StraightenStage:
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """The settings that the history records."""
-        return self.models.settings(schema, history)
+        return self.models.settings(schema, history, self.VERSION)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         if "target" not in schema.names or schema.field("target").type != IMAGE:

@@ -32,4 +32,4 @@ def load_benchmark(name: str) -> Benchmark:
 @functools.cache
 def benchmarks() -> dict[str, Benchmark]:
     """Every public benchmark by name."""
-    return {name: load_benchmark(name) for name in benchmark_names()}
+    return SUITES.each("BENCHMARK")
