@@ -34,6 +34,7 @@ from edittools.errors import EditError
 @options.option("--limit", type=click.IntRange(min=0), metavar="N", group="Input", help="The first N cases only.")
 @options.write_options
 @options.config_option
+@options.quiet_option
 @click.pass_context
 def command(ctx: click.Context, /, bench: str, path: str, **given: object) -> None:
     """List the cases of a benchmark as rows that `edit sample` reads.

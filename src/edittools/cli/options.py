@@ -315,8 +315,11 @@ def run_options(function: Function) -> Function:
         ),
         config_option,
         option("-n", "--dry-run", is_flag=True, group="Run", setting=False, help="Show what would be done."),
-        option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary."),
+        quiet_option,
     )(function)
+
+
+quiet_option = option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary.")
 
 
 def config_option(function: Function) -> Function:

@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     setting=False,
     help="With -n: memory per device, time per step, room on disk; of the largest batch of the input, if there is one.",
 )
-@options.option("-q", "--quiet", is_flag=True, group="Run", setting=False, help="No progress and no summary.")
+@options.quiet_option
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Train an editing model from a recipe.
