@@ -185,7 +185,7 @@ def test_what_takes_too_long_is_given_up(server: Server, path: str) -> None:
     began = time.monotonic()
     with pytest.raises(FetchError, match="timed out"):
         get_image(server.address(path), Limits(seconds=0.5, private=True))
-    assert time.monotonic() - began < 5  # of 10
+    assert time.monotonic() - began < 8  # of 10
 
 
 def test_nobody_there(server: Server) -> None:

@@ -64,7 +64,7 @@ def workers_of(pid: int) -> list[int]:
     return [child for child in found if b"edittools.workers" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def gone(pids: list[int], seconds: float = 20) -> bool:
+def gone(pids: list[int], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         if time.monotonic() > end:

@@ -698,8 +698,8 @@ def test_store_that_is_no_store(tmp_path):
 
 
 def test_what_a_call_waits_for_does_not_count_as_its_time(serve, store):
-    server = serve(lambda prompt, number: [0.2, response(200, chat(prompt))])
-    client = EndpointClient(server.url, timeout=0.35)
+    server = serve(lambda prompt, number: [0.4, response(200, chat(prompt))])
+    client = EndpointClient(server.url, timeout=2.2)  # less than all of them one after the other
     replies = dict(request_all(questions(6), client, store, RequestPolicy(concurrency=1, attempts=1)))
     assert {reply.state for reply in replies.values()} == {"ok"} and server.most == 1
 
