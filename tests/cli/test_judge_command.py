@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,7 +81,14 @@ def test_redo_asks_again_about_rows_of_a_state_and_leaves_the_others(judge, edit
 def test_the_same_command_in_other_words_is_refused_while_it_runs(judge, edit, tmp_path):
     run, server = judge
     answer = server.script
-    server.script = lambda prompt, number: [3.0, *answer(prompt, number)]
+    refused = threading.Event()
+
+    def once_refused(prompt, number):
+        while not refused.is_set():
+            yield 0.05
+        yield from answer(prompt, number)
+
+    server.script = once_refused
     with ThreadPoolExecutor() as pool:
         first = pool.submit(run)
         while not server.total:
@@ -88,7 +96,10 @@ def test_the_same_command_in_other_words_is_refused_while_it_runs(judge, edit, t
         rest = [word for word in run.args if word not in (tmp_path / "pairs", tmp_path / "judged")]
         place = rest.index("-o") + 1
         words = ["judge", f"{tmp_path}/./pairs/", *rest[1:place], f"{tmp_path}/p/../judged", *rest[place:]]
-        assert "another process runs the same command now" in edit(*words, check=1, **run.keywords).stderr
+        try:
+            assert "another process runs the same command now" in edit(*words, check=1, **run.keywords).stderr
+        finally:
+            refused.set()
         first.result()
     assert server.total == 6
 
