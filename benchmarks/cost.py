@@ -24,6 +24,15 @@ from edittools.filter import Filter, all_filters, flow
 from edittools.stream import codec
 
 
+def decodes(path: Path) -> bool:
+    try:
+        Image.open(path).load()
+    except OSError as error:
+        print(f"left out {path}: {error}")
+        return False
+    return True
+
+
 def joined(paths: list[Path]) -> bytes:
     """Four photographs as one JPEG of 1.57 megapixels."""
     sheet = Image.new("RGB", (1536, 1024))
@@ -59,7 +68,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     args = parser.parse_args()
 
-    photos = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    photos = [path for path in sorted(args.photos.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    photos = [path for path in photos if decodes(path)]
     rng = random.Random(0)
     made = [joined(rng.sample(photos, 4)) for _ in range(args.images)]
     print(f"{'filter':18}{'decode':>9}{'in all':>9}{'stated':>9}   milliseconds of one core")

@@ -454,7 +454,7 @@ def test_a_broken_file_is_told_and_stops_nobody_else(tmp_path: Path, monkeypatch
     registry.folder = package
     assert registry.each("KIND") == {"good": 7}
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "kinds_of_a_test.bad: ModuleNotFoundError" in told[0] and "KIND" in told[1]
+    assert len(told) == 2 and "(kinds_of_a_test.bad): ModuleNotFoundError" in told[0] and "KIND" in told[1]
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         registry.load("bad")
 

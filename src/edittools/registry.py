@@ -66,7 +66,7 @@ class Registry:
             try:
                 found[name] = getattr(self.load(name), constant)
             except Exception as error:  # it is somebody's code: whatever it raises
-                print(f"{self.group}: left out {module}: {type(error).__name__}: {error}", file=sys.stderr)
+                print(f"{self.group}: left out `{name}` ({module}): {type(error).__name__}: {error}", file=sys.stderr)
         return found
 
     def path(self, name: str) -> Path:

@@ -26,5 +26,6 @@ def test_a_benchmark_declares_under_its_file_name_what_the_others_read(name: str
     benchmark = load_benchmark(name)
     assert benchmark.name == name and benchmarks()[name] is benchmark
     assert set(benchmark.tasks) <= set(benchmark.canonical)
-    assert benchmark.rubrics[0].name == name and benchmark.outputs and benchmark.title
+    assert benchmark.rubrics[0].name == name and benchmark.title
+    assert bool(benchmark.outputs) == (benchmark.rescore is not None)
     assert {rubric.name for rubric in benchmark.rubrics} <= set(rubric_names())

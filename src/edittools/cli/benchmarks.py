@@ -49,7 +49,11 @@ def chosen(ctx: click.Context, benchmark: Benchmark, verb: str, name: str) -> st
         said: str | None = ctx.params[name]
         return said
     if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-        raise UsageError(f"--{name} has no meaning with {benchmark.name}")
+        choices = ", ".join(f"--{one.name}" for one in benchmark.choices if verb in one.verbs)
+        raise UsageError(
+            f"--{name} has no meaning with {benchmark.name}",
+            hint=f"it has {choices}" if choices else "it declares no `choices` for this command",
+        )
     return None
 
 

@@ -184,7 +184,7 @@ def report_judged(ctx: click.Context, benchmark: Benchmark, verb: str, models: l
             report,
             judged[0].shown(metric),
             name=judged[0].name,
-            title=params["title"] or f"{benchmark.name}: {judged[0].name}",
+            title=params["title"] or f"{benchmark.title}: {judged[0].name}",
             scoring=params["scoring"],
             protocol=judged[0].facts,
             history=judged[0].history,

@@ -104,6 +104,8 @@ class Filter:
 
     def __post_init__(self) -> None:
         """Raises EditError for what measures nothing, or in two ways."""
+        if not self.name.isidentifier():
+            raise EditError(f"filter `{self.name}`: a name has letters, digits and _ (its option has - for _)")
         if self.bare not in ("min", "max"):
             raise EditError(f"filter `{self.name}`: bare is {self.bare!r}, not 'min' or 'max'")
         ways = (self.measure, self.measure_pair, self.measure_flow, self.from_size, self.from_header, self.score)
@@ -142,9 +144,12 @@ class Filter:
 def all_filters() -> dict[str, Filter]:
     """Every filter by name, in alphabetical order of their files. Raises EditError for a name that is there twice."""
     found: dict[str, Filter] = {}
+    files: dict[str, str] = {}
     for name, item in FILTERS.each("FILTER").items():
-        if found.setdefault(item.name, item) is not item:
-            raise EditError(f"{FILTERS.modules[name]}: there is a filter `{item.name}` already")
+        file = FILTERS.modules[name]
+        if files.setdefault(item.name, file) != file:
+            raise EditError(f"the filter `{item.name}` is in both {files[item.name]} and {file}")
+        found[item.name] = item
     return found
 
 

@@ -487,9 +487,9 @@ def _as_float(array: pa.Array) -> pa.Array:
         raise EditError(f"column `scores`: a score of type {array.type} is not a number") from None
 
 
-def finite(name: str, value: float) -> float:
+def finite(name: str, value: float | None) -> float:
     """A measured value, rounded as scores are. Raises RowError where it is none."""
-    if not np.isfinite(value):
+    if value is None or not np.isfinite(value):
         raise RowError(f"{name} is not a number")
     return significant(value)
 

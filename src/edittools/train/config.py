@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 from edittools.nets import ARCHITECTURES, architecture_names
 from edittools.registry import Registry
 from edittools.settings import (
@@ -251,7 +251,11 @@ class Recipe:
 
 def _own(registry: Registry, name: str, told: dict[str, Any], table: str) -> dict[str, Any]:
     """What the SETTINGS of a registered file come to."""
-    known = registry.declared("SETTINGS", {})[name]
+    known = registry.declared("SETTINGS")[name]
+    if known is None:
+        known = {}
+        if getattr(registry.load(name), "SETTINGS", None):
+            raise EditError(f"{registry.modules[name]}: SETTINGS is computed: only literals are read from a file")
     for key in told:
         if key not in known:
             raise UsageError(f"recipe: `{table}`: {name} has no `{key}`", hint=", ".join(known) or None)
