@@ -5,7 +5,7 @@
 Crops of 60 pixels, edits of `edit synth`; the model is the recipe `demo` after 150 steps (`small`: two layers, after
 300). All figures are of held-out photographs: PSNR of results against the truth, and the share of rows that are better
 than before at equal noise (`win`). Rates and other settings were chosen on other photographs than the held-out ones of
---heldout-photos. `dpo`, `nft`, `hack` and `mining` take 5 to 15 CPU minutes for each seed.
+--heldout-photos. `dpo`, `nft`, `hack` and `mining` take 5 to 15 CPU minutes for each seed, `judge` two.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from stream import Report
+from stream import Report, of_tests
 from vlm_requests import loopback
 
 import edittools
@@ -394,8 +394,39 @@ def endpoint(given: Given) -> None:
     given.report.add("an endpoint of 0.2 s: waiting, of an iteration", 100 * waiting / each, 10, "%", least=False)
 
 
+def judge(given: Given) -> None:
+    """Vision-language models of random weights that learn how much brighter a picture has become, in 120 steps of 8."""
+    from scipy.stats import spearmanr
+
+    made, tiny = of_tests("test_judge"), of_tests("tiny_vlm")
+    for seed in given.seeds:
+        rows, others = (
+            made.brighter(given.folder / f"{name}-{seed}", 10 if given.quick else count, seed + more)
+            for name, count, more in (("rated", 400, 1000), ("rated-heldout", 100, 2000))
+        )
+        for kind in made.KINDS:
+            start = tiny.tiny_model(given.folder / f"{kind}-{seed}", kind)
+            settings = {"batch_tokens": 64, "steps": given.steps(120), "lr": 1e-3, "schedule": "cosine", "seed": seed}
+            run = made.learn(rows, given.folder / f"judge-{kind}-{seed}", start, checkpoint_every=1000, **settings)
+            found = {}
+            for name, model in (("untrained", start), ("trained", run)):
+                judged = [row["scores"] for row in made.judge(others, model)]
+                away = [abs((each["judge_rating_rating"] or 99) - each["human"]) for each in judged]
+                soft = [(each["judge_rating_rating_soft"] or 3.0, each["human"]) for each in judged]
+                found[name] = {
+                    "within": statistics.fmean(value <= 1 for value in away),
+                    "exact": statistics.fmean(value == 0 for value in away),
+                    "spearman": float(np.nan_to_num(spearmanr(*zip(*soft)).statistic)),
+                }
+            given.report.numbers[f"judge {kind} {seed}"] = found
+            now, before = found["trained"], found["untrained"]
+            for name, bar, constant in (("within", 0.9, "0.60"), ("exact", 0.35, "0.20"), ("spearman", 0.85, "0")):
+                note = f"untrained {before[name]:.2f}, a constant {constant}"
+                given.report.add(f"{kind}, seed {seed}: {name}", now[name], bar, "", note=note)
+
+
 PARTS: dict[str, Callable[[Given], None]] = {
-    "dpo": dpo, "nft": nft, "endpoint": endpoint, "hack": hack, "small": small, "mining": mining,
+    "dpo": dpo, "nft": nft, "endpoint": endpoint, "hack": hack, "small": small, "mining": mining, "judge": judge,
 }  # fmt: skip
 
 
@@ -413,7 +444,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         all_of = Given(given.tmp or Path(folder), given.seeds, given.quick, report)
         all_of.folder.mkdir(parents=True, exist_ok=True)
-        if not Path(all_of.heldout, "_end.json").exists():
+        if given.only != ["judge"] and not Path(all_of.heldout, "_end.json").exists():
             prepare(all_of, given.photos, given.heldout_photos)
         for name, part in PARTS.items():
             if not given.only or name in given.only:

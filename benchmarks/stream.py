@@ -646,7 +646,7 @@ def colours(report: Report) -> None:
 
     from edittools.stream import codec
 
-    made, deep = _of_tests("test_colour"), _of_tests("test_depth")
+    made, deep = of_tests("test_colour"), of_tests("test_depth")
 
     rgb = next(sources(None))
     inks = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
@@ -675,19 +675,19 @@ def colours(report: Report) -> None:
 def walk(report: Report, folder: Path) -> None:
     """How often `edit shard` opens the images of a crawl, and the sidecars beside them."""
     crawl = folder / "crawl"
-    made = _of_tests("conftest").make_crawl(crawl, 120)
+    made = of_tests("conftest").make_crawl(crawl, 120)
     for inside in list(made)[::4]:
         (crawl / inside).with_suffix(".json").write_text('{"number": 1}')
-    times = _of_tests("test_opened_once").opened(folder, crawl, "shard", crawl, "-o", folder / "out")
+    times = of_tests("test_opened_once").opened(folder, crawl, "shard", crawl, "-o", folder / "out")
     for what, names in (("an image", set(made)), ("a sidecar", set(times) - set(made))):
         opens = statistics.mean(times[name] for name in names)
         report.add(f"edit shard of a crawl: opens of {what}", opens, 1, "times", least=False, note="0.1.0: 2")
 
 
-def _of_tests(name: str) -> Any:
+def of_tests(name: str) -> Any:
     """A module of the tests, which makes what is measured here, too."""
     tests = Path(__file__).parents[1] / "tests"
-    for place in (tests, tests / "stream"):
+    for place in (tests, tests / "stream", tests / "train"):
         if str(place) not in sys.path:
             sys.path.insert(0, str(place))
     return importlib.import_module(name)

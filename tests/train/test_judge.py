@@ -17,6 +17,10 @@ from safetensors.torch import load_file
 from tiny_vlm import tiny_model
 
 import edittools
+from edittools.caption.config import CaptionConfig
+from edittools.caption.kinds.detailed import detailed_schema
+from edittools.caption.model_stage import ModelCaptionStage
+from edittools.caption.schemas import read_answer
 from edittools.errors import EditError, RowError, UsageError
 from edittools.judge.rubrics import load_rubric
 from edittools.judge.stage import JUDGEMENT, VlmJudgeStage
@@ -28,6 +32,7 @@ from edittools.train.bucket_sampler import TrainSample
 from edittools.train.config import load_recipe
 from edittools.train.console import TrainOptions, train_with_progress
 from edittools.train.mixture import row_weights
+from edittools.train.rejects import Unusable
 from edittools.train.replies import ReplyFeatures, ReplyRows, Taught, load_teacher
 from edittools.train.settings import TrainConfig
 from edittools.vlm import EncodedImage
@@ -322,3 +327,56 @@ def test_cells_of_task_and_rating_are_drawn_equally(weights, rows) -> None:
     for group, each in zip(groups, row_weights(recipe, found)):
         weight[group] += each
     assert list(weight.values()) == pytest.approx([len(found) / 10] * 10)
+
+
+# ------------------------------------------------------------------------------------------------------- captions
+
+
+def test_a_captioner_is_trained_on_what_it_will_be_asked(weights, tmp_path) -> None:
+    """Messages are the first requests of `edit caption`, and replies what the kind takes for an answer."""
+    change = {"action": "change", "object": "picture", "before": "dark", "after": "bright", "where": "whole image"}
+    same = {**change, "after": "dark"}
+    rows = brighter(
+        tmp_path / "rows", 5, instruction_detailed={"en": "Make the whole picture brighter."}, changes=[change]
+    )
+    others = brighter(tmp_path / "others", 2, 1, instruction_detailed={"en": "Make it so."}, changes=[same])
+    lacking = brighter(tmp_path / "lacking", 2, 2, instruction_detailed=None, changes=[change])
+    settings = {"model.weights": str(weights), "resolution": [28, 56]}
+    recipe = load_recipe("captioner", settings)
+    model = load_edit_model(recipe.system, recipe.model)
+    model.bound_images(28**2, 56**2)
+    source = open_input([str(rows), str(others), str(lacking)], RunOptions())
+    found = ReplyRows(recipe, source, 10**8)
+    assert len(found) == 7 and found.left_out == {"without a caption": 2}
+    given = ReplyFeatures(model, found)
+    stage = ModelCaptionStage(
+        CaptionConfig(model="m", kinds="detailed", language="en"), lambda requests, check: iter(())
+    )
+    asked = [request for _, request in stage.requests(open_input([str(rows)], RunOptions()), 5)]
+    for row, request in enumerate(asked):
+        parts = found.message(row, "detailed")
+        assert tuple(parts) == request.parts
+        read = given(sample(row, "detailed")).conditioning
+        said = model.processor.tokenizer.decode(read["words"][read["labels"] != -100][:-1])
+        answer = read_answer(said, detailed_schema(stage.rows_of(next(source.batches(lambda shard: True)))[0]))
+        assert answer["changes"] == [change] and answer["task"] == ("tone" if row % 3 else "color")
+    with pytest.raises(Unusable, match="changes nothing"):
+        found.message(5, "detailed")
+    with pytest.raises(UsageError, match="no columns tell"):
+        load_teacher(load_recipe("captioner", {"objective_settings.kind": "classify"}), 10**8)
+
+
+def test_a_captioner_learns(rows, tmp_path) -> None:
+    change = {"action": "change", "object": "picture", "before": "dark", "after": "bright", "where": "whole image"}
+    rows = brighter(tmp_path / "rows", 4, instruction_detailed={"en": "Brighten it."}, changes=[change])
+    weights = tiny_model(tmp_path / "vlm", "Qwen3VL")
+    settings = {"resolution": [28, 56], "batch_tokens": 4, "microbatches": 1, "steps": 3, "warmup": 0, "lr": 3e-3,
+                "dtype": "float32", "log_every": 1, "model.weights": str(weights)}  # fmt: skip
+    overrides = tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    config = TrainConfig(recipe="captioner", overrides=overrides)
+    train_with_progress(
+        config.load(), open_input([str(rows)], RunOptions()), TrainOptions(config, str(tmp_path / "run"), quiet=True)
+    )
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert LocalClient(str(tmp_path / "run")).name

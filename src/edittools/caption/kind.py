@@ -85,6 +85,7 @@ class Kind:
     needs: tuple[str, ...] = ()  # columns without which there is nothing to ask
     scores: tuple[str, ...] | Callable[[CaptionConfig], tuple[str, ...]] = ()
     asks: bool = True  # False: its conversation has no questions
+    answer: Callable[[Row], Any] | None = None  # what its first answer was, as the columns tell; None where they do not
     distinct: str = ""  # the text of which --max-copies rows of a shard may have nearly the same
 
     def scores_of(self, config: CaptionConfig) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -248,6 +249,17 @@ class ModelCaptionStage:
     def _finished(self, talks: Conversations, copies: _Copies) -> Iterator[Batch]:
         for batch, rows in talks.finished():
             yield self._finish(batch, [(row.outcomes, row.eliminated) for row in rows], copies)
+
+    def first_question(self, batch: Batch) -> tuple[tuple[str | EncodedImage, ...], Callable[[str], None]]:
+        """The message that is sent first about the one row of a batch, and what raises ValueError for no answer to it.
+
+        Raises RowError where there is nothing to ask, or an image cannot be read.
+        """
+        talks = Conversations(iter([(batch, self.rows_of(batch))]), self.kinds, self.manner)
+        with contextlib.closing(talks):
+            for tag, make in talks.requests():
+                return make().parts, functools.partial(talks.check, tag)
+        raise RowError("there is nothing to ask about the row")
 
     def requests(self, source: Source, rows: int) -> Iterator[tuple[str, Request]]:
         """(kinds, request) of what the first rows ask at least, without asking anybody."""

@@ -212,6 +212,14 @@ def _converse(row: Row) -> Conversation:
     }
 
 
+def _answer(row: Row) -> dict[str, Any] | None:
+    written, changes, task = (row.values.get(name) for name in ("instruction_detailed", "changes", "task"))
+    texts = {language: (written or {}).get(language) for language in row.languages}
+    if not (changes and task and all(texts.values())):
+        return None
+    return {"changes": changes, "task": task, "instruction": texts}
+
+
 def _scores(config: CaptionConfig) -> tuple[str, ...]:
     agreed = ("caption_agreement", *(f"caption_agreement_{name}" for name in (*FIELDS, "task")))
     return ("caption_inside", *(agreed if config.rounds > 1 else ()))
@@ -225,4 +233,5 @@ KIND = Kind(
     after=("classify",),
     needs=("source", "target"),
     scores=_scores,
+    answer=_answer,
 )

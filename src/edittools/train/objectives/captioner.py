@@ -1,0 +1,82 @@
+"""A captioner: a vision-language model learns what another one, or a person, has written about pairs, asked by the very
+kind of `edit caption` that will ask it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from edittools.caption.config import CaptionConfig
+from edittools.caption.model_stage import ModelCaptionStage
+from edittools.errors import RowError, UsageError
+from edittools.nets.base import EditModel
+from edittools.stream.batch import Batch, Shard
+from edittools.train.config import Recipe
+from edittools.train.replies import Parts, Replies, Taught, Teacher, load_replies
+from edittools.train.rows import Rows
+
+HELP = "a vision-language model that writes captions of pairs"
+SETTINGS = {
+    "kind": "detailed",  # the kind that asks; `edit caption --kinds` names the same one
+    "max_side": 1024,  # pixels, of the longest side of images; `edit caption --max-side` has to say the same
+}
+REPLIES = True
+
+
+def load(recipe: Recipe, edit_model: EditModel, rows: Rows, device: torch.device) -> Replies:
+    return load_replies(recipe, edit_model)
+
+
+def teacher(recipe: Recipe, max_pixels: int) -> CaptionTeacher:
+    return CaptionTeacher(recipe, max_pixels)
+
+
+class CaptionTeacher(Teacher):
+    """The messages are the first questions of ModelCaptionStage, in the recipe's language or both."""
+
+    images = ("source", "target")
+
+    def __init__(self, recipe: Recipe, max_pixels: int) -> None:
+        """Raises UsageError."""
+        given = recipe.of_objective()
+        self.max_side = given["max_side"]
+        language = "en,zh" if recipe.language == "both" else recipe.language
+        config = CaptionConfig(
+            model="m", kinds=given["kind"], language=language, max_side=self.max_side, max_pixels=max_pixels
+        )
+        self.stage = ModelCaptionStage(config, lambda requests, check: iter(()))
+        [(self.name, self.kind)] = self.stage.kinds.items()
+        if self.kind.answer is None:
+            raise UsageError(f"recipe: `kind` of `objective_settings`: what {self.name} answers no columns tell")
+
+    def check(self, schema: pa.Schema) -> None:
+        for name in (*self.kind.needs, *self.kind.writes(self.stage.config)):
+            if name not in schema.names:
+                raise UsageError(
+                    f"the input has no `{name}` column", hint=f"`edit caption --kinds {self.name}` writes it"
+                )
+
+    def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
+        return [self._of_row(answer) for answer in self._answers(Batch(rows, Shard(0, 1, ""), True, rows.num_rows))]
+
+    def _of_row(self, answer: Any) -> Taught | RowError | str:
+        if answer is None:
+            return "a caption"
+        return Taught({self.name: json.dumps(answer, ensure_ascii=False)}, "")
+
+    def _answers(self, batch: Batch) -> list[Any]:
+        assert self.kind.answer is not None
+        return [self.kind.answer(row) for row in self.stage.rows_of(batch)]
+
+    def message(self, batch: Batch, name: str) -> Parts:
+        """Raises RowError for an answer, too, that the kind itself would not take."""
+        parts, check = self.stage.first_question(batch)
+        try:
+            check(json.dumps(self._answers(batch)[0], ensure_ascii=False))
+        except ValueError as error:
+            raise RowError("its caption is no answer", str(error)) from error
+        return parts
