@@ -44,9 +44,9 @@ class CaptionTeacher(Teacher):
         """Raises UsageError."""
         given = recipe.of_objective()
         self.max_side = given["max_side"]
-        language = "en,zh" if recipe.language == "both" else recipe.language
+        languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
         config = CaptionConfig(
-            model="m", kinds=given["kind"], language=language, max_side=self.max_side, max_pixels=max_pixels
+            model=("m",), kinds=(given["kind"],), language=languages, max_side=self.max_side, max_pixels=max_pixels
         )
         self.stage = ModelCaptionStage(config, lambda requests, check: iter(()))
         [(self.name, self.kind)] = self.stage.kinds.items()
