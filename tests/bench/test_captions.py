@@ -18,7 +18,7 @@ from edittools.bench import caption_cases
 from edittools.bench.captions import CaptionTest, listings
 from edittools.caption.captions import caption
 from edittools.caption.kinds.detailed import CHANGE
-from edittools.caption.telling import judge, judge_claims, parts_of
+from edittools.caption.telling import claimable, judge, judge_claims, parts_of
 from edittools.errors import UsageError
 from edittools.record import PROVENANCE, TEXT
 from edittools.seeded import stream
@@ -168,6 +168,7 @@ def test_atomic_changes_are_matched_with_the_edits_they_tell() -> None:
     slots = star | {"new_color": "blue", "new_shape": "circle"}
     assert judge_claims([changed], parts_of("replace", slots, "en")).perfect
     exchanged = {**changed, "before": "a blue star", "after": "a red circle"}
+    assert claimable(parts) and not claimable(parts_of("blur", {"strength": "slight"}, "en"))
     assert judge_claims([exchanged], parts_of("replace", slots, "en")).right["colour"] is False
     mixed = [{**one, "after": "a blue star"}, {**two, "object": "red circle", "before": ""}]
     assert judge_claims(mixed, parts).right["colour"] is False

@@ -15,7 +15,7 @@ from typing import Any
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.report import fill, history_list
 from edittools.bench.terminal import ReportListing
-from edittools.caption.telling import ASPECTS, Part, Verdict, judge, judge_claims, parts_of
+from edittools.caption.telling import ASPECTS, Part, Verdict, claimable, judge, judge_claims, parts_of
 from edittools.errors import EditError, RowError, UsageError
 from edittools.metrics import intervals
 from edittools.record import TEXT
@@ -137,7 +137,7 @@ class CaptionTest:
                 if told:
                     verdict = judge(told, language, parts[language])
                     self._count(row["id"], template, column, language, told, verdict, images)
-        if self.claims and row["changes"]:
+        if self.claims and row["changes"] and claimable(parts["en"]):
             verdict = judge_claims(row["changes"], parts["en"])
             self._count(row["id"], template, "changes", "en", _claimed(row["changes"]), verdict, images)
         kinds = {one["kind"] for one in row.get("annotations") or () if one["state"] == "ok"}

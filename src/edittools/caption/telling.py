@@ -293,13 +293,14 @@ def judge(text: str, language: str, parts: Sequence[Part]) -> Verdict:
 def judge_claims(claims: Sequence[Mapping[str, str]], parts: Sequence[Part]) -> Verdict:
     """The atomic changes of kind `detailed` against the atomic edits, each edit with the claim that tells it best.
 
-    Nobody asks a claim for sizes and strengths. More claims than edits are inventions.
+    Nobody asks a claim for sizes and strengths. More claims than edits are inventions. Where a claim can be asked for
+    nothing (a blur) it is taken to tell the edit: see `claimable`.
     """
     verdict = Verdict(dict.fromkeys(ASPECTS))
     said = [_of_claim(claim) for claim in claims]
     left = list(range(len(claims)))
     for part in parts:
-        facts = [(kind, name) for kind in ("thing", "side", "colour", "text") for name in part.needed.get(kind, ())]
+        facts = _claimed(part)
         if not left:
             verdict.missed.append(part.template)
             verdict.problems.append(f"`{part.template}` is not told")
@@ -314,6 +315,15 @@ def judge_claims(claims: Sequence[Mapping[str, str]], parts: Sequence[Part]) -> 
     verdict.invented = [claims[k]["object"] for k in left]
     verdict.problems += [f"{thing}: nobody asked for it" for thing in verdict.invented]
     return verdict
+
+
+def claimable(parts: Sequence[Part]) -> bool:
+    """Whether a claim can be right or wrong about every part."""
+    return all(map(_claimed, parts))
+
+
+def _claimed(part: Part) -> list[tuple[str, str]]:
+    return [(kind, name) for kind in ("thing", "side", "colour", "text") for name in part.needed.get(kind, ())]
 
 
 def _mark_exchanged(verdict: Verdict, said: Mentions, parts: Sequence[Part]) -> None:
