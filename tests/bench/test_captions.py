@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Runner
@@ -20,10 +21,11 @@ from edittools.caption.captions import caption
 from edittools.caption.kinds.detailed import CHANGE
 from edittools.caption.telling import claimable, judge, judge_claims, parts_of
 from edittools.errors import UsageError
-from edittools.record import PROVENANCE, TEXT
+from edittools.record import IMAGE, PROVENANCE, TEXT
 from edittools.seeded import stream
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.history import History
+from edittools.stream.row_images import image_value
 from edittools.synth.synthesis import template_names
 
 PLANTED = {"side": 0.08, "colour": 0.05, "not invented": 0.06, "not missed": 0.04}
@@ -40,6 +42,9 @@ class Told:
             "provenance": pa.array(values, PROVENANCE),
             "instruction_concise": pa.array([row[3] for row in rows], TEXT),
         }
+        image = image_value(np.zeros((8, 8, 3), np.uint8))
+        columns["source"] = pa.array([[image]] * len(rows), pa.list_(IMAGE))
+        columns["target"] = pa.array([image] * len(rows), IMAGE)
         self.rows = pa.record_batch(list(columns.values()), names=list(columns))
         self.schema, self.history = self.rows.schema, history or History()
 
@@ -205,6 +210,7 @@ def test_failures_are_shown_and_missing_rows_are_said(edit: Runner) -> None:
     assert {f["language"] for f in found["failures"]} == {"en", "zh"} and len(found["failures"]) == 6
     page = test.html("Title")
     assert "Add a green cross." in page and "is not told" in page
+    assert page.count('src="data:image') == 2 * 6  # source and target of each
     assert [table.title for table in listings(found)] == ["concise en", "concise zh", "Right, by task"]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
 from collections import Counter
 
 import pyarrow as pa
 import pytest
 from scripted import Talk, batch_of, row, schema_of, smallest, task_of, text_of
 
-from edittools.caption.kind import KINDS, Eliminated, Kind, Look, NotAsked, Question
+from edittools.caption.config import CaptionConfig
+from edittools.caption.conversations import Conversations, Manner
+from edittools.caption.kind import KINDS, Eliminated, Kind, Look, NotAsked, Question, Row
 from edittools.caption.model_stage import ModelCaptionStage
 from edittools.caption.schemas import listing, record, text, whole
 from edittools.errors import UsageError
@@ -129,6 +133,51 @@ def test_a_reply_that_was_cut_off_is_asked_for_with_more_room(tmp_path, kinds, s
     assert talk.rows[0]["a"] == "x"
     again = Talk(tmp_path, lambda request: pytest.fail("asked again"), [row()], kinds="one", **settings)
     assert again.rows == talk.rows  # the cut ones are known as cut
+
+
+def test_a_row_that_waits_holds_up_a_bounded_number_of_batches(monkeypatch, kinds) -> None:
+    monkeypatch.setattr("edittools.caption.conversations._MOST_BATCHES", 3)
+    drawn = 0
+
+    def batches():
+        nonlocal drawn
+        for number in range(10):
+            drawn += 1
+            yield number, [Row({"id": f"r{number}"}, {}, CaptionConfig(model="x", kinds="one"))]
+
+    manner = Manner("x", {}, True, True, 3, lambda row, look: pytest.fail("no image"), lambda kind, row: "")
+    talks = Conversations(batches(), {"one": simple("a", looks=False)}, manner)
+    asked: queue.Queue = queue.Queue()
+    blocked = threading.Event()
+    wait = talks.condition.wait
+
+    def waiting():
+        blocked.set()
+        return wait()
+
+    talks.condition.wait = waiting
+
+    def draw():
+        for tag, make in talks.requests():
+            make()
+            asked.put(tag)
+        asked.put(None)
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    late = asked.get(timeout=60)
+    assert blocked.wait(60) and drawn == 4
+    done = []
+    for _ in range(3):
+        talks.answer(asked.get(timeout=60), Reply("ok", '{"a": "x"}'))
+        done += [number for number, _ in talks.finished()]
+    assert done == [] and drawn == 4  # the first one is not answered
+    talks.answer(late, Reply("ok", '{"a": "x"}'))
+    done += [number for number, _ in talks.finished()]
+    while (tag := asked.get(timeout=60)) is not None:
+        talks.answer(tag, Reply("ok", '{"a": "x"}'))
+        done += [number for number, _ in talks.finished()]
+    assert done == list(range(10)) and drawn == 10
 
 
 def test_a_second_run_asks_nothing_and_writes_the_same(tmp_path) -> None:

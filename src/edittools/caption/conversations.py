@@ -25,7 +25,7 @@ from edittools.vlm.refusals import MOST_TOKENS
 
 Encode = Callable[[Row, Look], EncodedImage]
 
-_MOST_BATCHES = 64  # that are complete and wait for the caller, who looks when a reply arrives
+_MOST_BATCHES = 64  # that are under way, or complete and wait for the caller, who looks when a reply arrives
 _MOST_TOKENS = 8192  # that a reply which was cut off is given room for, at most, or four times the user's own limit
 
 
@@ -117,26 +117,32 @@ class Conversations:
 
     def requests(self) -> Iterator[tuple[int, Callable[[], Request]]]:
         """(tag, what makes the request). Waits for replies where only they can lead to more questions."""
-        fresh = self._rows()
+        fresh, more = self._rows(), True
         while True:
             with self.condition:
+                # Nothing to ask but of further rows: not while the head of the line holds up too many batches.
+                while not self.queue and self.asked and not self.closed and (not more or self._full):
+                    self.condition.wait()
+                if self.closed:
+                    return
                 item = self.queue.popleft() if self.queue else None
-            if item is None:
-                row = next(fresh, None)
-                if row is not None:
-                    self._enqueue(row, self._begin(row))
-                    if row.ended:
-                        self._ended(row)
-                    if len(self.unfinished) > _MOST_BATCHES and not any(self.unfinished.values()):
-                        yield self._tagged(_Asked(row, []))  # about nothing: has the caller take them
-                    continue
-                with self.condition:
-                    while not self.queue and any(self.unfinished.values()) and not self.closed:
-                        self.condition.wait()
-                    if not self.queue:
-                        return
-                    item = self.queue.popleft()
-            yield self._tagged(item)
+            if item is not None:
+                yield self._tagged(item)
+            elif not more:
+                return
+            elif (row := next(fresh, None)) is None:
+                more = False
+            else:
+                self._enqueue(row, self._begin(row))
+                if row.ended:
+                    self._ended(row)
+                if self._full and not self.asked and not self.queue:
+                    yield self._tagged(_Asked(row, []))  # about nothing: has the caller take them
+
+    @property
+    def _full(self) -> bool:
+        """Whether as many batches as may are under way, or wait for the caller."""
+        return len(self.unfinished) > _MOST_BATCHES
 
     def _tagged(self, item: _Asked) -> tuple[int, Callable[[], Request]]:
         with self.condition:
@@ -298,7 +304,9 @@ class Conversations:
             item = self.asked[tag]
         row = item.row
         if not item.talks:
-            del self.asked[tag]
+            with self.condition:
+                del self.asked[tag]
+                self.condition.notify_all()
             return
         if item.read is None and reply.text and reply.state == "ok":
             with contextlib.suppress(ValueError):
@@ -358,6 +366,7 @@ class Conversations:
                     return
                 number = self.order.popleft()
                 del self.unfinished[number]
+                self.condition.notify_all()
                 done = self.open.pop(number)
             yield done
 
@@ -402,3 +411,4 @@ def sampled(rows: Iterable[Row], kinds: Mapping[str, Kind], manner: Manner) -> I
                 if talk.question is not None:
                     talk.question = replace(talk.question, check=None)
             talks.answer(tag, Reply("ok", text))
+        talks.asked.pop(tag, None)
