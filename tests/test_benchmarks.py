@@ -115,3 +115,12 @@ def test_preference(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "preference_gpu.py", "--device", "cpu", "--iterations", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0 and "images a second, all in all" in done.stdout, done.stderr[-2000:]
+
+
+def test_captioning(tmp_path: Path) -> None:
+    tiny = ["--rows", "40", "--seconds", "0.02", "--side", "64", "--json", tmp_path / "found.json"]
+    command = [sys.executable, BENCHMARKS / "captioning.py", *tiny]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert done.returncode == (found["share of the ideal"] < 0.95), done.stderr
+    assert found["calls"] == found["second run: replies from the store"] == 80 and found["second run: calls"] == 0
