@@ -170,8 +170,8 @@ def said(task, thing, en):
 DIALOGUES = {
     "content_memory": [
         said("add", "dog", "Add a dog; from now on everything is made of wood."),
-        said("replace", "tree", "Swap the tree for a lamp."),
-        said("adjust", "house", "Make the house taller."),
+        said("replace", "tree", "Swap the tree for a lamp.") | {"result": "a wooden lamp"},
+        said("adjust", "house", "Make the house taller.") | {"result": "a tall house of wood"},
     ],
     "content_understanding": [
         said("add", "dog", "Add a dog."),
@@ -190,7 +190,8 @@ def test_dialogues_are_three_turns_whose_parents_are_data(tmp_path) -> None:
     def answer(request):
         text = text_of(request)
         kind = next(name for name in DIALOGUE_KINDS if dialogue._RULES[name] in text)
-        return dict(zip(("first", "second", "third"), DIALOGUES[kind]))
+        turns = dict(zip(("first", "second", "third"), DIALOGUES[kind]))
+        return turns | ({"premise": "wooden"} if kind == "content_memory" else {})
 
     rows = [row(k, objects=[{"name": "dog", "box": [0, 0, 0.5, 0.5]}]) for k in range(30)]
     talk = Talk(tmp_path, answer, rows, kinds="dialogue")
@@ -204,6 +205,9 @@ def test_dialogues_are_three_turns_whose_parents_are_data(tmp_path) -> None:
     [
         ("content_memory", 0, {"task": "remove"}, "turn 1 is `remove`"),
         ("content_memory", 2, {"task": "add"}, "turn 3 is `add`"),
+        ("content_memory", 0, {"instruction": {"en": "Add a dog."}}, "does not say the premise"),
+        ("content_memory", 1, {"instruction": {"en": "Swap the tree for a lamp of wood."}}, "turn 2 repeats"),
+        ("content_memory", 2, {"result": "a taller house"}, "turn 3 does not obey the premise 'wooden'"),
         ("version_backtracking", 1, {"task": "adjust"}, "turn 2 is `adjust`"),
         ("content_understanding", 0, {"object": "tree"}, "turn 1 adds 'tree'"),
         ("content_understanding", 1, {"instruction": {"en": "Make the dog bigger."}}, "names the dog"),
@@ -213,10 +217,11 @@ def test_dialogues_are_three_turns_whose_parents_are_data(tmp_path) -> None:
 )
 def test_turns_that_are_no_dialogue_of_their_kind(kind, turn, change, why) -> None:
     turns = [dict(one) for one in DIALOGUES[kind]]
-    dialogue.check_turns(kind, turns, "dog")
+    premise = "wooden" if kind == "content_memory" else None
+    dialogue.check_turns(kind, turns, "dog", premise)
     turns[turn] |= change
     with pytest.raises(ValueError, match=why):
-        dialogue.check_turns(kind, turns, "dog")
+        dialogue.check_turns(kind, turns, "dog", premise)
 
 
 # ---------------------------------------------------------------- of pairs

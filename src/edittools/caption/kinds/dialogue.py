@@ -46,7 +46,7 @@ _RULES = {
     "content_memory": (
         'Turn 1 adds the object and lays down a premise for everything that follows: a material or a colour ("from now '
         'on everything is made of wood"). Turns 2 and 3 replace or adjust other things without repeating the premise, '
-        "and their results obey it."
+        "and their results obey it. `premise` is the one word that their results carry for it, such as wooden or red."
     ),
     "content_understanding": (
         "Turn 1 adds the object. Turn 2 adjusts it, turn 3 removes or replaces it; both speak of it by a pronoun or by "
@@ -64,19 +64,35 @@ _ALLOWED = {
 }
 
 
-def check_turns(kind: str, turns: list[Mapping[str, Any]], anchor: str) -> None:
-    """Raises ValueError where turns are not a dialogue of this kind about the object `anchor`."""
+def check_turns(kind: str, turns: list[Mapping[str, Any]], anchor: str, premise: str | None = None) -> None:
+    """Raises ValueError where turns are not a dialogue of this kind about the object `anchor`, with this premise."""
     for number, (turn, allowed) in enumerate(zip(turns, _ALLOWED[kind]), start=1):
         if turn["task"] not in allowed:
             raise ValueError(f"turn {number} is `{turn['task']}`; in {kind} it is {' or '.join(allowed)}")
         check_languages(turn["instruction"])
     if not words_of(anchor) & words_of(turns[0]["object"]):
         raise ValueError(f"turn 1 adds {turns[0]['object']!r}, not {anchor!r}")
+    if premise is not None:
+        said = [_has_premise(turn["instruction"].get("en", premise), premise) for turn in turns]
+        if not said[0]:
+            raise ValueError(f"turn 1 does not say the premise {premise!r}")
+        for number, turn in enumerate(turns[1:], start=2):
+            if said[number - 1] and "en" in turn["instruction"]:
+                raise ValueError(f"turn {number} repeats the premise {premise!r}")
+            if not _has_premise(turn["result"], premise):
+                raise ValueError(f"the result of turn {number} does not obey the premise {premise!r}")
     if kind == "content_understanding":
         noun = anchor.casefold().split()[-1]
         for number, turn in enumerate(turns[1:], start=2):
             if noun in re.findall(r"[\w-]+", turn["instruction"].get("en", "").casefold()):
                 raise ValueError(f"turn {number} names the {noun}: it is to be a pronoun")
+
+
+def _has_premise(text: str, premise: str) -> bool:
+    """Whether a word of the text is of the premise's family, by its first four letters (wood, wooden)."""
+    return any(
+        word == one or (len(one) > 3 and word[:4] == one[:4]) for word in words_of(text) for one in words_of(premise)
+    )
 
 
 def _converse(row: Row) -> Conversation:
@@ -100,11 +116,14 @@ Objects in the image:
         result=text("a noun phrase, in English: what is there afterwards", 160),
     )
     turns = ("first", "second", "third")
+    schema = {name: one for name in turns}
+    if kind == "content_memory":
+        schema["premise"] = text("one English word", 40)
     answer = yield Question(
         (row.look(),),
         words,
-        record(**{name: one for name in turns}),
-        lambda value: check_turns(kind, [value[name] for name in turns], anchor["name"]),
+        record(**schema),
+        lambda value: check_turns(kind, [value[name] for name in turns], anchor["name"], value.get("premise")),
         max_tokens=900,
         examples=True,
     )
