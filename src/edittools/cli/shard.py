@@ -30,6 +30,7 @@ if TYPE_CHECKING:
             "edit shard x.json --map source=image[:-1] --map target=image[-1] --root images.tar -o pairs/",
             "parts of a column, and images in an archive",
         ),
+        ("edit shard clips/ --frames --gap 0.2..1 -o frames/", "pairs of frames of videos"),
         ("edit shard pairs.parquet --map source=src_img --map target=edited_img -o pairs/", "name the columns"),
     ),
 )
@@ -71,6 +72,12 @@ def command(ctx: click.Context, /, input: tuple[str, ...], images: tuple[str, ..
     --from names a published data set: its columns, tasks and masks become ours, and its images are found in its
     archives, cut into parts or not. `edit man datasets` lists them, and says what OLD in `--map NEW=OLD` may be: a
     place inside a column, such as `images[0]`. An input that is laid out as one of them is told so.
+
+    With --frames a file, tar entry or column `target` is a video (MP4, Matroska, WebM, AVI, MPEG, Ogg, FLV): it is cut
+    where the picture changes suddenly (the rule of Koala-36M), and every clip becomes pairs of frames that are --gap
+    seconds apart by their own times, upright and with square pixels; `provenance.path` says which seconds
+    (`a.mp4#t=1.200,1.920`). 20 minutes of a video are looked at. What moves in them is for `edit filter --motion` and
+    `edit caption --kinds motion`.
 
     The same command over a folder, a list, a set or a tar that has grown adds shards for what is new; those that are
     there stay.

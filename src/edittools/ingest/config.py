@@ -65,6 +65,16 @@ class ShardConfig(Config):
         group="Input",
         metavar="GROUP,TURN|set",
     )
+    frames: bool = setting(
+        False,
+        "The input holds videos: every clip between two cuts becomes pairs of its frames, of the task motion.",
+        group="Input",
+    )
+    gap: tuple[float, float] = setting(
+        "0.2..2", "With --frames: seconds between the frames of a pair.", group="Input", metavar="A..B",
+        parse=lambda text: parse_gap(text),
+    )  # fmt: skip
+    per_clip: int = setting(1, "With --frames: pairs of every clip.", group="Input", metavar="N", low=1)
     mask: str | None = setting(
         None, "What is edited in the masks, unless white is.", flag="--edited", group="Input", choices=EDITED
     )
@@ -163,7 +173,22 @@ class ShardConfig(Config):
 
     def recorded(self, **resolved: Any) -> dict[str, Any]:
         """The settings that the history records."""
-        return super().recorded(rows=self.rows_per_shard, **resolved)
+        told = {} if self.frames else {"gap": None, "per_clip": None}
+        return super().recorded(rows=self.rows_per_shard, **told, **resolved)
+
+
+def parse_gap(text: Any) -> tuple[float, float]:
+    """`0.2..2` in seconds. Raises ValueError."""
+    if not isinstance(text, str):
+        return float(text[0]), float(text[1])
+    least, dots, most = text.partition("..")
+    try:
+        found = float(least), float(most)
+    except ValueError:
+        found = (0.0, 0.0)
+    if not dots or not 0 < found[0] <= found[1] < 3600:
+        raise ValueError("expected two numbers of seconds, such as 0.2..2")
+    return found
 
 
 def parse_size(text: Any, flag: str = "--bytes") -> int | None:

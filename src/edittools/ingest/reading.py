@@ -15,6 +15,7 @@ from edittools.ingest import dataset_names, load_dataset
 from edittools.ingest.config import ShardConfig
 from edittools.ingest.dialogues import Dialogues
 from edittools.ingest.fetching import Manners, Store
+from edittools.ingest.frames import Frames
 from edittools.ingest.http_get import Limits
 from edittools.ingest.inverse import Inverse
 from edittools.ingest.masks import Masks
@@ -73,7 +74,8 @@ def before_ingest(config: ShardConfig, jobs: int) -> list[Stage]:
     published = config.published
     edited = config.mask or (published.mask if published else "white")
     inverse = config.inverse or (published.inverse if published else None)
-    stages: list[Stage] = [Masks(edited, config.max_pixels, jobs)] if edited != "white" else []
+    stages: list[Stage] = [Frames(config.gap, config.per_clip, config.max_pixels, jobs)] if config.frames else []
+    stages += [Masks(edited, config.max_pixels, jobs)] if edited != "white" else []
     if inverse is not None:
         stages.append(Inverse(inverse, jobs))
     if config.dialogue is not None:

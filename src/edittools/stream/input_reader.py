@@ -29,6 +29,7 @@ from edittools.stream.mapping import Mapping
 
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl"}
+VIDEO_ENDINGS = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv"}
 _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 IMAGE_FIELDS = frozenset(_IMAGE_FIELDS)
 _STUB = {"member", "width", "height", "format"}  # an image in the JSON of our own tars

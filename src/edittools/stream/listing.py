@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 
 from edittools.stream import files
-from edittools.stream.input_reader import IMAGE_ENDINGS
+from edittools.stream.input_reader import IMAGE_ENDINGS, VIDEO_ENDINGS
 from edittools.stream.packed import Packed, name_key
 
 _FACTS = struct.Struct("<Qq")  # of a file: size, and mtime in ns
@@ -36,7 +36,8 @@ class LooseFile:
         return ending(self.inside)
 
     def is_image(self) -> bool:
-        return ending(self.inside) in IMAGE_ENDINGS
+        """Whether its name says so. A video is one here: it has sidecars as well, and --frames makes images of it."""
+        return ending(self.inside) in IMAGE_ENDINGS | VIDEO_ENDINGS
 
 
 def ending(name: str) -> str:

@@ -20,6 +20,7 @@ from edittools.stream.history import History, digest
 from edittools.stream.input_reader import (
     IMAGE_ENDINGS,
     TEXT_LIMIT,
+    VIDEO_ENDINGS,
     Part,
     finish,
     other_label,
@@ -335,6 +336,7 @@ def _foreign_row(
         if fields is not None:
             taken.add(sidecar)
     others: list[tuple[list[str], Member]] = []
+    videos: list[tuple[list[str], Member]] = []
     for ending, member in sample.files:
         if ending in taken:
             continue
@@ -343,7 +345,11 @@ def _foreign_row(
         if codec.sniff(head) is not None or parts[-1].lower() in IMAGE_ENDINGS:
             place_image(row, parts, reader.image(member, {}))
         else:
-            others.append((parts, member))
+            (videos if parts[-1].lower() in VIDEO_ENDINGS else others).append((parts, member))
+    if videos and not row:  # a clip, until --frames makes pairs of it; beside images it is what it says
+        place_image(row, videos[0][0], reader.image(videos[0][1], {}))
+        videos = videos[1:]
+    others = [*videos, *others]
     for parts, member in others:  # after the images, whose names come first
         if parts[-1].lower() == "txt":
             name = text_column(row) if len(parts) == 1 else "_".join(parts)
