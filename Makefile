@@ -26,9 +26,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	PATH="$(abspath $(BIN)):$$PATH" CRAWL="$(CRAWL)" DEMO="$(DEMO)" sh examples/demo.sh
 
-# Its extras are those of the offline detectors and of OCR.
+# Its extras are those of the offline detectors, of OCR and of videos.
 demo-models: $(VENV)/.demo
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,ocr,vision]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,ocr,video,vision]'
 	PATH="$(abspath $(BIN)):$$PATH" DEMO="$(DEMO)-models" sh examples/models.sh
 
 lint: $(VENV)/.dev

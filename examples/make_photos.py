@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Photographs to ground and paint, out of those that scikit-image brings along.
+"""Photographs to ground and paint, out of those that scikit-image brings along, and frames of a clip.
 
-usage: make_photos.py OUT [--seed S]
+usage: make_photos.py OUT [--clip FILE] [--seed S]
 
-A dozen crops of a person, and as many of a printed page; some mirrored (the person), none recoloured. Beside them a
-cat, a cup of coffee, a rocket: photographs in which offline detectors find nothing, so that what is refused is seen.
+A dozen crops of a person, and as many of a printed page, half of them with its heading; some mirrored (the person),
+none recoloured. With --clip, frames of it three times as large. Beside them a cat, a cup of coffee, a rocket:
+photographs in which offline detectors find nothing, so that what is refused is seen.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-PEOPLE, PAGES = 12, 12
+PEOPLE, PAGES, FRAMES = 12, 14, 6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--clip", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
@@ -35,13 +37,26 @@ def main() -> None:
         crop.save(told.out / f"person-{k:02}.png")
     page = Image.fromarray(skimage.data.page()).convert("RGB")
     for k in range(PAGES):
-        top = int(rng.integers(0, 80))
+        top = int(rng.integers(0, 8)) if k % 2 else int(rng.integers(40, 80))
         crop = page.crop((int(rng.integers(0, 6)), top, 384, top + int(rng.integers(60, 111))))
         scale = rng.uniform(1.5, 2.2)
         size = round(crop.width * scale), round(crop.height * scale)
         crop.resize(size, Image.Resampling.BICUBIC).save(told.out / f"page-{k:02}.png")
     for name in ("chelsea", "coffee", "rocket"):
         Image.fromarray(getattr(skimage.data, name)()).save(told.out / f"{name}.png")
+    if told.clip is not None:
+        save_frames(told.clip, told.out)
+
+
+def save_frames(clip: Path, out: Path) -> None:
+    """Frames at even distances, the first and last of which are not those of the clip."""
+    import av
+
+    with av.open(str(clip)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    for k, place in enumerate(np.linspace(0, len(frames) - 1, FRAMES + 2).round().astype(int)[1:-1].tolist()):
+        size = 3 * frames[place].width, 3 * frames[place].height
+        frames[place].resize(size, Image.Resampling.BICUBIC).save(out / f"frame-{k:02}.png")
 
 
 if __name__ == "__main__":

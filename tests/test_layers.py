@@ -31,6 +31,7 @@ LAYERS = (
 # Stages that use the public face of another one.
 FACES = {
     ("caption", "synth"): {"synth.core", "synth.registry"},  # the words of a template
+    ("caption", "ground"): {"ground.people"},  # what a face does between two frames
     ("synth", "ground"): {
         "ground",
         "ground.config",

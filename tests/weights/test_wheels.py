@@ -111,4 +111,4 @@ def test_the_command_lists_and_fetches(one_wheel: Path) -> None:
 def test_the_table_names_files_with_whole_digests() -> None:
     for one in wheels.wheels().values():
         assert "==" in one.wheel and one.files
-        assert all(len(sha256) == 64 and place.endswith(".tflite") for place, sha256 in one.files.values())
+        assert all(len(sha256) == 64 and place.endswith((".tflite", ".mp4")) for place, sha256 in one.files.values())

@@ -22,6 +22,7 @@ _SIDE = 384  # pixels of the longer side that the cut is made at
 _CONTEXT = 0.25  # of the box's sides, on each: what the background is learnt from
 _ROUNDS = 4
 _SURE = 0.9  # of the matte; below 1 - _SURE it is surely no person
+_REACH = 0.02  # of the longer side: farther from where the matte is above a half nothing is taken for a person
 
 
 def load(weights: str = "", device: str = "cpu", dtype: str = "float32") -> GrabCut:
@@ -76,6 +77,8 @@ class GrabCut:
             likely = np.where(person >= 0.5, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_PR_BGD))
             likely[person >= _SURE] = cv2.GC_FGD
             likely[person <= 1 - _SURE] = cv2.GC_BGD
+            far = cv2.distanceTransform((person < 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            likely[far > _REACH * max(size)] = cv2.GC_BGD
             state = np.where(within, likely, state)
         known = {int(value) for value in np.unique(state)}
         unsure = known & {cv2.GC_PR_FGD, cv2.GC_PR_BGD}

@@ -17,7 +17,9 @@ WEIGHTS = ""
 _DEEP = 0.1  # of the image's longer side: farther from the border than this it is a blur
 _MOST = 0.25  # share of the image
 _RING = 0.02  # of the image's longer side: how far about the region the ground is looked at
-_EVEN = 18.0  # levels: standard deviation of a channel in the ring that is plain ground
+_EVEN = (
+    18.0  # levels: standard deviation of a channel in the ring from a plane (light falls off evenly) on plain ground
+)
 _RADIUS = 5  # pixels
 
 
@@ -40,7 +42,10 @@ class Inpaint:
         ring = image[(far > 0) & (far <= reach)]
         if not len(ring):
             return "no ground about it"
-        return "the ground is not plain" if ring.astype(np.float64).std(axis=0).max() > _EVEN else None
+        y, x = np.nonzero((far > 0) & (far <= reach))
+        terms = np.stack([np.ones_like(x), x, y], axis=1).astype(np.float64)
+        plane = terms @ np.linalg.lstsq(terms, ring.astype(np.float64), rcond=None)[0]
+        return "the ground is not plain" if (ring - plane).std(axis=0).max() > _EVEN else None
 
     def paint(self, requests: Sequence[PaintRequest]) -> list[np.ndarray | RowError]:
         return [self._one(request) for request in requests]

@@ -51,6 +51,8 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         middle = face.landmarks.mean(axis=0) / (width, height)
         who = "the person" if len(faces) == 1 else f"the person {place((*middle, *middle))}"
         for kind in _MOVES:
+            if kind == "sad" and not _turns_down(face):
+                continue
             moved, mask = bent(scene.image, face, kind)
             said, back = (worded(words[kind], rng, who=who) for words in (_SAID, _BACK))
             slots = {"object": f"{who}: {kind}", "expression": kind}
@@ -63,6 +65,16 @@ def _frontal(face: Face) -> bool:
     left, right, nose = face.five[:3]
     along = (right - left) / np.linalg.norm(right - left)
     return bool(abs((nose - (left + right) / 2) @ along) <= _TURNED * np.linalg.norm(right - left))
+
+
+def _turns_down(face: Face) -> bool:
+    """Whether the corners of the mouth come to lie below its middle: of a broad smile they do not, however sad."""
+    left, right = face.five[:2]
+    across = (right - left) / np.linalg.norm(right - left)
+    down = np.array([-across[1], across[0]])
+    middle = face.landmarks[[13, 14]].mean(axis=0)  # of the lips, where they meet
+    corners = face.landmarks[[61, 291]].mean(axis=0)
+    return bool((corners - middle) @ down / np.linalg.norm(right - left) + _MOVES["sad"][0][2] >= 0)
 
 
 def bent(image: np.ndarray, face: Face, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ _TRIES = 12  # words that are tried in a place
 _SAID = [
     'change {the text|the word|} "<old>" to "<new>"',
     'replace {the text|the word|} "<old>" with "<new>"',
-    'make {it|the sign} say "<new>" instead of "<old>"',
+    'make it say "<new>" instead of "<old>"',
     'the {text|writing} "<old>" should read "<new>"',
 ]
 
