@@ -69,6 +69,43 @@ def save_owlv2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def save_florence2(folder: Path, seed: int = 0) -> Path:
+    from transformers import BartTokenizer, CLIPImageProcessorPil, Florence2Config, Florence2ForConditionalGeneration
+
+    places = [f"<loc_{k}>" for k in range(1000)]
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<image>", *places, *ALPHABET, *"Ġ.,", "<poly>", "</poly>"]
+    tokenizer = BartTokenizer(
+        vocab={piece: k for k, piece in enumerate(dict.fromkeys(vocabulary))}, merges=[],
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    tokenizer.add_tokens(["<image>", *places, "<poly>", "</poly>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    config = Florence2Config(
+        vision_config={
+            "embed_dim": [8] * 4, "num_heads": [1] * 4, "num_groups": [1] * 4, "depths": [1] * 4, "window_size": 2,
+            "projection_dim": 16,
+        },
+        text_config={
+            "model_type": "bart", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+            "vocab_size": len(tokenizer), "max_position_embeddings": 600, "bos_token_id": 0, "pad_token_id": 1,
+            "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": 2,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    network = stir(Florence2ForConditionalGeneration(config), seed, 1.0)
+    network.generation_config.no_repeat_ngram_size = 1  # random weights say one place over and over
+    network.save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"height": 64, "width": 64},
+        crop_size={"height": 64, "width": 64},
+        do_center_crop=False,
+        image_seq_length=5,
+    ).save_pretrained(folder)
+    return folder
+
+
 def save_sam(folder: Path, seed: int = 0) -> Path:
     from transformers import (
         SamConfig,
