@@ -58,6 +58,7 @@ ELSEWHERE = {
     "edit caption found/ --kinds": "likewise: test_model_command",
     "edit caption told/ --kinds": "likewise: test_model_command",
     "edit eval captions told/": "tests/bench/test_captions.py",
+    "edit eval judges": "tests/bench/test_judge_accuracy.py has pairs with people's choice",
     "edit eval probe": "tests/bench/test_probe.py has negatives of every kind",
     "edit eval coverage pairs/": "a line of docs/COOKBOOK.md, and tests/bench/test_text_coverage.py",
     "edit score results/ --reward-model": "tests/score/test_reward_models.py has the tiny weights, and the prompts",

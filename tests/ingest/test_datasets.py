@@ -451,6 +451,29 @@ def test_judged_results_of_editscore(edit: Runner, tmp_path: Path) -> None:
         ([image(2)], image(13), image(14)),
     ]
     assert [row["task"] for row in rows] == ["add", "style"] and rows[1]["dimension"] == "overall"
+    assert [row["scores"]["editscore_preference"] for row in rows] == [1, 1]
+
+
+def test_rankings_of_editreward_bench(edit: Runner, tmp_path: Path) -> None:
+    """The columns as its evaluation reads them: 2pair, 3pair and 4pair in one table."""
+    told = [
+        ("p1_AvsB", "AvsB", "B>A", 0), ("p2_AvsB", "AvsB", "A=B=Good", 0.5), ("p3_AvsB", "AvsB", "A<B", 0),
+        ("t1_AvsB", "AvsB", "A>B", 1), ("t1_AvsC", "AvsC", "C>A", 0), ("t1_BvsC", "BvsC", "C>B", 0),
+        ("q1_BvsD", "BvsD", "C>B>A>D", 1), ("q2_AvsC", "AvsC", "A=B>C", 1), ("q3_AvsB", "AvsB", "?", None),
+    ]  # fmt: skip
+    count = len(told)
+    parquet(
+        tmp_path / "x.parquet", id=[each[0] for each in told], comparison_type=[each[1] for each in told],
+        ranking=[each[2] for each in told], instruction=["paint it"] * count, dataset=["3pair"] * count,
+        source_image=hf(*range(count)), candidate_1=hf(*range(20, 20 + count)), candidate_2=hf(*range(40, 40 + count)),
+        score_1=[3.0] * count, score_2=[5.0] * count, model_1=["M"] * count, model_2=["N"] * count,
+    )  # fmt: skip
+    rows, rejects = read(edit, "editreward", tmp_path / "x.parquet", out=tmp_path / "out")
+    assert not rejects
+    assert [row["scores"]["editreward_preference"] for row in rows] == [each[3] for each in told]
+    assert [row["group"] for row in rows] == [each[0][:2] for each in told]
+    assert (rows[0]["result_a"], rows[0]["result_b"], rows[0]["source"]) == (image(20), image(40), [image(0)])
+    assert rows[0]["scores"]["editreward_b"] == 5 and rows[0]["dataset"] == "3pair" and rows[0]["model_2"] == "N"
 
 
 def test_tars_of_x2edit(edit: Runner, tmp_path: Path) -> None:

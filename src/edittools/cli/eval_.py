@@ -20,6 +20,7 @@ VERBS = {
     "coverage": "say which requests a data set leaves uncovered",
     "dataset": "say what a data set consists of",
     "probe": "say whether hard negatives can be told by their words alone",
+    "judges": "say how often a judge prefers what people prefer",
     "build": "make a benchmark out of rows",
     "study": "let people compare models, rate edits or review pairs, and score what they answer",
     "checkpoints": "compare the models that a training run has kept",

@@ -1,9 +1,12 @@
-"""EditReward-Data (Wu et al. 2025): Parquet of pairs of results that people compared.
+"""EditReward-Data and EditReward-Bench (Wu et al. 2025): Parquet of pairs of results that people compared.
 
 Columns as its card lists them. The result that was voted for is the target, the other one `rejected`; of a tie the one
-with the higher score is, and the preference 0.5.
+with the higher score is, and the preference 0.5. Of the benchmark both are results, in their order, and the preference
+is 1 where people ranked the first above the second, 0 below, 0.5 where they are even; the pairs of one ranking of
+three or four results are a group.
 """
 
+import re
 from typing import Any
 
 from edittools.ingest.dataset import Dataset
@@ -32,6 +35,40 @@ def ordered(record: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def compared(record: dict[str, Any]) -> dict[str, Any]:
+    """Of a pair of the benchmark: what people prefer, and which ranking it is from."""
+    letters = str(record.get("comparison_type") or "AvsB").split("vs")
+    ranking = re.sub(r"\s", "", str(record.get("ranking") or ""))
+    places = [ranking.find(letter) for letter in letters]
+    made: dict[str, Any] = {"ranked": str(record.get("id") or "").partition("_")[0], "preference": None}
+    if len(places) == 2 and min(places) >= 0:
+        between = ranking[min(places) : max(places)]  # of "A=B=Good" it is "A="
+        if ">" in between or "<" in between:
+            made["preference"] = float((places[0] < places[1]) == (">" in between))
+        elif "=" in between:
+            made["preference"] = 0.5
+    return made
+
+
+BENCH = Layout(
+    has=("source_image", "candidate_1", "candidate_2", "ranking"),
+    columns={
+        "source": "source_image",
+        "result_a": "candidate_1",
+        "result_b": "candidate_2",
+        "instruction": "instruction",
+        "group": "ranked",
+        "scores.editreward_preference": "preference",
+        "scores.editreward_a": "score_1",
+        "scores.editreward_b": "score_2",
+    },
+    derive=compared,
+    reads=("comparison_type", "ranking", "id"),
+    images=("result_a", "result_b"),
+    needs=("source", "result_a", "result_b"),
+)
+
+
 def layout(source: str, side: str, *further: str) -> Layout:
     sides = [f"{which}_{name}" for which in ("left", "right") for name in (side, "model", *AXES.values())]
     return Layout(
@@ -58,7 +95,7 @@ DATASET = Dataset(
     title="EditReward-Data",
     home="huggingface.co/datasets/TIGER-Lab/EditReward-Data",
     license="cc-by-nc-4.0",
-    size="170,772 pairs of results, 87 GB",
+    size="170,772 pairs of results, 87 GB; the benchmark 1,524",
     tables=("*.parquet", "*.arrow"),
-    layouts=(layout("source_img", "output_image"), layout("source_image", "image")),
+    layouts=(BENCH, layout("source_img", "output_image"), layout("source_image", "image")),
 )

@@ -1,8 +1,9 @@
 """The judge sets of EditScore (Luo et al. 2025): EditReward-Bench, and the conversations of EditScore-Reward-Data.
 
-Of the benchmark the columns as its evaluation reads them: two results of one source. Which of the two is better the
-columns that were looked up do not say, so that both are results, in their order, and what else a row says is kept. Of
-the training data (97,300 rows) `images` are source and result, and `conversations` is kept as it is.
+Of the benchmark the columns as its evaluation reads them: two results of one source, of which the first is the better
+one by the row's `dimension`: the released statistics count where it has the higher score, and nothing else. What else a
+row says is kept. Of the training data (97,300 rows) `images` are source and result, and `conversations` is kept as it
+is.
 """
 
 from edittools.ingest.dataset import Dataset
@@ -23,7 +24,9 @@ DATASET = Dataset(
                 "result_b": "output_images[1]",
                 "instruction": "instruction",
                 "task": "task_type",
+                "scores.editscore_preference": "preference",
             },
+            derive=lambda record: {"preference": 1.0},
             images=("result_a", "result_b"),
             needs=("source", "result_a", "result_b"),
             tasks={
@@ -49,5 +52,5 @@ DATASET = Dataset(
             needs=("source", "result"),
         ),
     ),
-    unverified="which result is the better one, how the tasks are spelled, the fields of a conversation",
+    unverified="how the tasks are spelled, the fields of a conversation",
 )
