@@ -17,6 +17,7 @@ from edittools.stream.batch import Batch, Reject, Shard, image_positions, map_im
 from edittools.stream.fetch import Fetcher, image_references, kept_reference
 
 CHUNK_ROWS = 16  # rows a thread takes at a time
+_CHEAP_ROWS = 128  # that all threads have in hand where a row costs little
 _FLUSH_SECONDS = 2.0
 _FLUSH_ROWS = 256
 _FLUSH_BYTES = 64 << 20
@@ -30,9 +31,16 @@ class RowPool:
         self._pool = ThreadPoolExecutor(max_workers=jobs) if jobs > 1 else None
 
     def run(
-        self, batch: Batch, work: Callable[[Batch], Batch], schema: pa.Schema, rows: int = CHUNK_ROWS
+        self,
+        batch: Batch,
+        work: Callable[[Batch], Batch],
+        schema: pa.Schema,
+        rows: int = CHUNK_ROWS,
+        ahead: int | None = None,
     ) -> Iterator[Batch]:
         """Apply `work` to slices of at most `rows` rows of a batch. It returns as many as it likes, of `schema`.
+
+        So many slices are begun `ahead` of the one that is waited for, without it two for each thread.
 
         What is finished is sent on after 2 seconds at the latest, and before the next batch is waited for, so that
         nothing downstream starves.
@@ -41,7 +49,7 @@ class RowPool:
         if self._pool is None:
             results: Iterator[Batch] = (work(piece) for piece in pieces)
         else:
-            results = _in_order(self._pool, work, pieces, ahead=2 * self.jobs)
+            results = _in_order(self._pool, work, pieces, 2 * self.jobs if ahead is None else ahead)
         yield from _merge(results, schema)
 
     def close(self) -> None:
@@ -59,14 +67,15 @@ def map_chunks(
     """Apply `work` to small slices of every batch, in the same `jobs` threads (see RowPool.run).
 
     `work(piece, schema=...)` is told the schema of what it is to return: `schema` of the batch's. Where it is `cheap`,
-    no pixels decoded, the slices are as large as leave every thread a few: each has a cost of its own.
+    no pixels decoded, slices are larger, for each has a cost of its own, and no more rows than else are under way:
+    who writes them reads the same row groups a little later, of which few are kept.
     """
     pool = RowPool(jobs)
     try:
         for batch in batches:
             made = schema(batch.rows.schema)
-            rows = max(CHUNK_ROWS, batch.rows.num_rows // (4 * jobs)) if cheap else CHUNK_ROWS
-            yield from pool.run(batch, functools.partial(work, schema=made), made, rows)
+            rows, ahead = (max(CHUNK_ROWS, _CHEAP_ROWS // jobs), jobs - 1) if cheap else (CHUNK_ROWS, None)
+            yield from pool.run(batch, functools.partial(work, schema=made), made, rows, ahead)
     finally:
         pool.close()
 
