@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.error
@@ -19,12 +20,12 @@ from test_study_rows import invoke, items_of, rows_file
 
 from edittools.bench.studies.answers import read_answers
 from edittools.bench.studies.build import build_items
-from edittools.bench.studies.serve import Service
+from edittools.bench.studies.serve import Service, application
 from edittools.bench.studies.store import OtherTab
 from edittools.errors import EditError
 
 pytest.importorskip("uvicorn")
-pytest.importorskip("starlette")
+testclient = pytest.importorskip("starlette.testclient")
 
 ACCEPT = {"given": {"a": {"decision": 1}}, "shown": ["a"], "at": "2026-01-01T00:00:00Z"}
 REJECT = {"given": {"a": {"decision": 3}}, "shown": ["a"], "at": "2026-01-01T00:00:01Z", "reason": "other"}
@@ -94,6 +95,44 @@ def post(url: str, path: str, **said: Any) -> Any:
     request = urllib.request.Request(url + path, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("begin", b'{"rater": "\\ud800", "tab": "t"}', 400),  # half a sign, which SQLite does not take
+        ("begin", b'{"rater": "A", "tab": "t", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400),
+        ("begin", b'{"rater": "A", "tab": "' + b"t" * 70_000 + b'"}', 400),
+        ("begin", b"[]", 400),
+        ("answer/0", b'{"rater": "A", "tab": "t", "answer": {"given": {"a": {"decision": true}}}}', 400),
+        ("answer/0", b'{"rater": "A", "tab": "t", "answer": {"given": {}, "note": "\\udfff"}}', 400),
+        ("answer/99999999999999999999", b'{"rater": "A", "tab": "t", "answer": {"given": {}}}', 400),
+        ("answer/0", b'{"rater": "A", "tab": "another", "answer": {"given": {"a": {"decision": 1}}}}', 409),
+        ("answer/0", b'{"rater": "Nobody", "tab": "t", "answer": {"given": {"a": {"decision": 1}}}}', 409),
+        ("key.json", b"{}", 404),
+        ("case/../key.json", b"{}", 404),
+    ],
+)
+def test_what_no_page_sends_is_refused(study: Path, path: str, body: bytes, status: int) -> None:
+    service = Service(str(study))
+    service.store.begin("A", "t")
+    client = testclient.TestClient(application(service), raise_server_exceptions=False)
+    assert client.post(f"/{path}", content=body, headers={"content-type": "application/json"}).status_code == status
+    assert client.post("/begin", data={"rater": "A", "tab": "t"}).status_code == 400  # a form of another site
+    assert service.store.begin("A", "t") == {}
+    service.store.close()
+
+
+def test_a_disk_that_is_full_is_tried_again_later(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    service = Service(str(study))
+    monkeypatch.setattr(service.store, "save", full)
+    answer = {"rater": "A", "tab": "t", "answer": ACCEPT}
+    said = testclient.TestClient(application(service)).post("/answer/0", json=answer)
+    assert (said.status_code, said.text) == (503, f"{study}/answers.sqlite: database or disk is full")
+    service.store.close()
 
 
 def test_a_killed_server_has_every_answer_that_it_confirmed(study: Path) -> None:

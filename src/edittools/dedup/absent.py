@@ -29,8 +29,8 @@ from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
 
-_STRIDE = 1024  # of the pieces of a private file
 _PIECE = 32
+_STRIDE = 1024 - _PIECE + 1  # of the pieces of a private file: one lies whole in every KiB of it
 _WORD = 8
 _BLOCK = 1 << 24
 

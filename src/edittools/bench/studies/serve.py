@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ async def _said(request: Any) -> dict[str, Any]:
         parts.append(part)
     try:
         found = json.loads(b"".join(parts))
-    except ValueError:
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate pair cannot be stored
+    except (ValueError, RecursionError):
         raise EditError("not JSON") from None
     rater, tab = (found.get(name) if isinstance(found, dict) else None for name in ("rater", "tab"))
     if not (isinstance(rater, str) and 0 < len(rater.strip()) <= 60 and isinstance(tab, str) and len(tab) <= 64):
@@ -129,6 +131,8 @@ def application(service: Service) -> Any:
                 return PlainTextResponse("open in another tab", 409)
             except EditError as error:
                 return PlainTextResponse(str(error), 400)
+            except sqlite3.Error as error:  # a full disk: the page tries again until there is room
+                return PlainTextResponse(f"{service.database}: {error}", 503)
 
         return reply
 
