@@ -16,6 +16,7 @@ from edittools.bench.dataset import DatasetStatistics
 from edittools.bench.heldout import Counts, kind_of, summarize
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.report import render_report
+from edittools.bench.sampled import RandomRows
 from edittools.errors import EditError, RowError, UsageError
 from edittools.record import IMAGE
 from edittools.stream import codec
@@ -39,12 +40,14 @@ def _wanted(source: Source) -> tuple[dict[str, str], list[Reject]]:
     return kinds, rejects
 
 
-def dataset_statistics(source: Source) -> dict[str, Any]:
-    """What a data set consists of, as in ImgEdit's table 1."""
+def dataset_statistics(source: Source, sample: RandomRows | None = None) -> dict[str, Any]:
+    """What a data set consists of, as in ImgEdit's table 1; `sample` is shown its rows, too."""
     statistics = DatasetStatistics()
     for batch in source.batches(lambda shard: True):
         for row in _plain_rows(batch.rows):
             statistics.add(row)
+        if sample is not None:
+            sample.add(batch.rows)
     return statistics.result()
 
 

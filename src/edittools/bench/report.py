@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
 from edittools import __version__
 from edittools.bench.cases import CaseRow
+from edittools.bench.sampled import SampledRow
 from edittools.metrics import intervals
 from edittools.report import digits, plots, thumbnails
 from edittools.report.markup import text
@@ -56,9 +57,18 @@ def render_report(
     )
 
 
-def render_dataset(dataset: dict[str, Any], *, title: str, published: str, history: Iterable[dict[str, Any]]) -> str:
-    """A data set in numbers (dataset.DatasetStatistics) as a page of its own, with what papers say of theirs."""
+def render_dataset(
+    dataset: dict[str, Any],
+    *,
+    title: str,
+    published: str,
+    history: Iterable[dict[str, Any]],
+    sample: Sequence[SampledRow] = (),
+) -> str:
+    """A data set in numbers (dataset.DatasetStatistics) as a page of its own, with what papers say of theirs, and some
+    of its rows."""
     parts = {"dataset": _dataset(dataset), "published": published, "history": history_list(history)}
+    parts["sample"] = _sample(sample, dataset["rows"]) if sample else ""
     return fill("dataset.html", title=title, **parts)
 
 
@@ -219,6 +229,26 @@ def _image(image, alternative: str, caption: str) -> str:
     return (
         f'<figure><img{style} alt="{alternative}" src="{thumbnails.data_uri(image)}">'
         f"<figcaption>{text(caption)}</figcaption></figure>"
+    )
+
+
+def _sample(rows: Sequence[SampledRow], of: int) -> str:
+    shown = "".join(map(_sampled, rows))
+    note = f"{_plural(len(rows), 'row')} of {of:,}, each as likely as any other."
+    return f'<h2>Rows at random</h2><p class="note">{note}</p><div class="sample">{shown}</div>'
+
+
+def _sampled(row: SampledRow) -> str:
+    said = "".join(f'<p lang="{text(key)}" dir="auto">{text(words)}</p>' for key, words in row.texts.items())
+    scores = ", ".join(f"{text(name)} {value:.4g}" for name, value in row.scores.items())
+    return (
+        f'<article class="row"><div class="about"><div class="tag"><b>{text(row.task)}</b></div>'
+        f'<div class="said">{said}</div><div class="id mono">{text(row.id)}</div><div class="id">{scores}</div></div>'
+        + "".join(
+            f'<p class="note">{text(name)}: {text(image)}</p>' if isinstance(image, str) else _image(image, name, name)
+            for name, image in row.images
+        )
+        + "</article>"
     )
 
 

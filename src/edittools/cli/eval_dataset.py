@@ -13,9 +13,18 @@ from edittools.cli import figures, options
     examples=(
         ("edit eval dataset pairs/", "what the rows consist of, as a table"),
         ("edit eval dataset pairs/ -o dataset.html", "as a page, beside the published data sets"),
+        ("edit eval dataset pairs/ -o dataset.html --sample 50", "with pairs at random, to be judged by eye"),
     ),
 )
 @options.input_options
+@options.option(
+    "--sample",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    group="Output",
+    setting=False,
+    help="Show so many rows at random on the page, each as likely as any other; of the same rows always the same.",
+)
 @figures.figure_options
 @options.config_option
 @click.pass_context
@@ -27,17 +36,20 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: object) -> N
     """
     from edittools.bench.evaluate import dataset_statistics
     from edittools.bench.report import render_dataset
+    from edittools.bench.sampled import RandomRows
     from edittools.bench.score_report import published_tables
     from edittools.bench.terminal import dataset_listings
     from edittools.stream.run import RunOptions, open_input
 
     params = ctx.params
     figures.need_input(ctx, "dataset", "rows", "any rows; `edit shard FILES -o ROWS/` makes some of files")
-    beside = figures.place_of_figures(ctx)
+    beside = figures.place_of_figures(ctx, "sample")
+    sample = RandomRows(params["sample"]) if params["sample"] else None
     source = open_input(list(input), RunOptions(limit=params["limit"], partial=params["partial"]))
-    found = dataset_statistics(source)
+    found = dataset_statistics(source, sample)
     if params["output"] is not None:
         title, history = params["title"] or "The data set", list(source.history.nodes)
-        page = render_dataset(found, title=title, published=published_tables("dataset"), history=history)
+        shown = sample.rows() if sample is not None else []
+        page = render_dataset(found, title=title, published=published_tables("dataset"), history=history, sample=shown)
         figures.write_report(params["output"], beside, page, found)
     figures.print_figures(found, dataset_listings(found), figures.format_of(ctx))
