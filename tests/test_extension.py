@@ -303,7 +303,9 @@ def test_a_benchmark_and_its_published_table(edit: Edit, colours: Path, tmp_path
         assert "postcards" in flat(page) and "edit eval cases postcards Postcards/ -o cases/" in flat(page)
     for verb in ("report", "rescore", "compare"):
         assert "postcards" in "".join(edit("eval", verb, "--help").split()), "words are broken where a line ends"
-    assert "multiturn, pairwise, postcards, rating, text" in flat(edit("judge", "--help")), "a rubric that needs no --prompts"
+    assert "multiturn, pairwise, postcards, rating, text" in flat(edit("judge", "--help")), (
+        "a rubric that needs no --prompts"
+    )
     assert "postcards" in flat(edit("shard", "--help")), "its names of tasks"
     assert "postcards: an invented paper, Table 1" in flat(edit("man", "eval", "postcards"))
     copy, work = shutil.copytree(colours, tmp_path / "copy"), tmp_path
