@@ -406,7 +406,9 @@ def judge(given: Given) -> None:
         )
         for kind in made.KINDS:
             start = tiny.tiny_model(given.folder / f"{kind}-{seed}", kind)
-            settings = {"batch_tokens": 64, "steps": given.steps(120), "lr": 1e-3, "schedule": "cosine", "seed": seed}
+            # the rate: of 1e-3, 2e-3 and 3e-3 on other rows than these
+            settings = {"batch_tokens": 64, "steps": given.steps(120), "lr": 2e-3, "schedule": "cosine", "seed": seed}
+            settings |= {"warmup": 10}
             run = made.learn(rows, given.folder / f"judge-{kind}-{seed}", start, checkpoint_every=1000, **settings)
             found = {}
             for name, model in (("untrained", start), ("trained", run)):

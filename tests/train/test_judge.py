@@ -268,6 +268,27 @@ def test_ratings_become_replies() -> None:
         taught(rows, ratings="rating=x")
 
 
+def test_negatives_are_learned_one_to_one(tmp_path) -> None:
+    """The target under an instruction that it does not follow, asked as `edit judge` would ask about it; a row without
+    one teaches nothing.
+    """
+    both = brighter(tmp_path / "both", 3, instruction_negative={"en": "Make it darker."})
+    without = brighter(tmp_path / "without", 2, 1, instruction_negative=None)
+    settings = {"ratings": "rating=5", "negative_ratings": "rating=1"}
+    recipe = load_recipe("judge", {f"objective_settings.{name}": value for name, value in settings.items()})
+    found = ReplyRows(recipe, open_input([str(both), str(without)], RunOptions()), 10**8)
+    assert len(found) == 3 and found.variants == 2 and found.left_out == {"without an instruction_negative": 2}
+    for k in range(3):
+        assert found.replies(k) == {"judge": "5", "negative judge": "1"}
+        good, bad = (list(found.message(k, name)) for name in ("judge", "negative judge"))
+        assert good[0].replace("Make it brighter.", "Make it darker.") == bad[0] != good[0]
+        assert good[1:] == bad[1:]
+    with pytest.raises(UsageError, match="instruction_negative"):
+        ReplyRows(recipe, open_input([str(brighter(tmp_path / "none", 2))], RunOptions()), 10**8)
+    with pytest.raises(UsageError, match="beside `ratings`"):
+        load_teacher(load_recipe("judge", {"objective_settings.negative_ratings": "rating=1"}), 10**8)
+
+
 def test_preferences_become_replies_in_both_orders() -> None:
     rows = [{"id": f"r{k}", "scores": {"p": p}} for k, p in enumerate((1.0, 0.0, 0.5, None, 0.7))]
     found = taught(rows, rubric="pairwise", preference="p")

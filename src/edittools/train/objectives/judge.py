@@ -31,8 +31,9 @@ from edittools.vlm.images import Encoding
 HELP = "a vision-language model that judges edits"
 SETTINGS = {
     "rubric": "rating",  # the rubric that asks; `edit judge --rubric` names the same one
-    "ratings": "",  # "LABEL=SCORE ...", a score for each number of a reply, or "LABEL=SCORE@LOW..HIGH" of another scale
+    "ratings": "",  # "LABEL=SCORE ...": a score, or a number, for each number of a reply; SCORE@LOW..HIGH: its scale
     "rejected_ratings": "",  # likewise for the image `rejected` beside the target, which is judged too
+    "negative_ratings": "",  # likewise for the target under `instruction_negative`, which it does not follow
     "preference": "",  # of the rubric pairwise: the score that is 1 where target is better than rejected, 0.5 for a tie
     "judge": "",  # without `ratings`: whose `judgements` are learned; empty: of a judge without a name
     "reasons": False,  # learn a judge's whole replies, and not the numbers alone
@@ -42,6 +43,8 @@ SETTINGS = {
 }
 REPLIES = True
 REJECTED = "rejected "  # begins the names of messages about that image
+NEGATIVE = "negative "  # begins those with the instruction that the target does not follow
+_FURTHER = {REJECTED: "rejected_ratings", NEGATIVE: "negative_ratings"}
 
 
 def load(recipe: Recipe, edit_model: EditModel, rows: Rows, device: torch.device) -> Replies:
@@ -67,12 +70,15 @@ class JudgeTeacher(Teacher):
             raise UsageError(
                 "recipe: `objective_settings`: `preference` is for a rubric that compares, and needed there"
             )
-        told = [name for name in ("ratings", "rejected_ratings") if self.given[name]]
+        told = [name for name in ("ratings", *_FURTHER.values()) if self.given[name]]
         if told and (self.pairwise or self.given["reasons"] or self.given["judge"]):
             raise UsageError(f"recipe: `objective_settings`: `{told[0]}`, and a judge's replies: one of the two")
         self.sides = {"": self._scores("ratings")}
-        if self.given["rejected_ratings"]:
-            self.sides[REJECTED] = self._scores("rejected_ratings")
+        for side, setting in _FURTHER.items():
+            if self.given[setting]:
+                self.sides[side] = self._scores(setting)
+        if told and not self.given["ratings"]:
+            raise UsageError(f"recipe: `{told[0]}` of `objective_settings` stands beside `ratings`")
         self.stages = {side: self._stage(side, max_pixels) for side in self.sides}
         edited = self.given["column"] or "target"
         self.images = ("source", edited, *(["rejected"] if self.pairwise or REJECTED in self.sides else []))
@@ -80,7 +86,7 @@ class JudgeTeacher(Teacher):
     def _stage(self, side: str, max_pixels: int) -> VlmJudgeStage:
         where, rubric = self.given["prompts"], self.rubric
         prompts = read_prompts(where, rubric.layout).texts if where and rubric.layout else None
-        edited = "rejected" if side else self.given["column"] or ("target" if self.pairwise else None)
+        edited = "rejected" if side == REJECTED else self.given["column"] or ("target" if self.pairwise else None)
         return VlmJudgeStage(
             rubric, lambda requests, check: iter(()), model="", endpoint="", prompts=prompts,
             encoding=Encoding(max_side=self.max_side, max_pixels=max_pixels), language=self.language, edited=edited,
@@ -111,7 +117,9 @@ class JudgeTeacher(Teacher):
             stage.schema(schema)
         if self.pairwise or self.sides[""]:
             names = [self.given["preference"]] if self.pairwise else []
-            names += [score for side in self.sides.values() for score, _, _ in side.values()]
+            names += [score for side in self.sides.values() for score, _, _ in side.values() if _number(score) is None]
+            if NEGATIVE in self.sides and "instruction_negative" not in schema.names:
+                raise UsageError("the input has no `instruction_negative` column", hint="edit caption --kinds slots")
             scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
             for name in names:
                 if scores.get_field_index(name) < 0:
@@ -126,8 +134,15 @@ class JudgeTeacher(Teacher):
     def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
         if not self.pairwise and not self.sides[""]:
             return self._by_judge(rows)
-        scores = (each or {} for each in column_values(rows, "scores"))
-        return [self._of_pair(each) if self.pairwise else self._of_scores(each) for each in scores]
+        scores = [each or {} for each in column_values(rows, "scores")]
+        if self.pairwise:
+            return [self._of_pair(each) for each in scores]
+        negatives = (
+            instructions(rows.select(["instruction_negative"]).rename_columns(["instruction"]), self.language)
+            if NEGATIVE in self.sides
+            else [None] * len(scores)
+        )
+        return [self._of_scores(each, negative is not None) for each, negative in zip(scores, negatives)]
 
     def _of_pair(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
         preference = scores.get(self.given["preference"])
@@ -139,13 +154,17 @@ class JudgeTeacher(Teacher):
         said = {call: self.rubric.reply(call, {"better": which}) for call, which in zip(self.calls, better)}
         return Taught(said, f"{preference:g}")
 
-    def _of_scores(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
+    def _of_scores(self, scores: Mapping[str, Any], negative: bool) -> Taught | RowError | str:
+        """negative: the row has an instruction that its target does not follow; where such are learned, one without
+        teaches nothing, so that good and bad are 1:1 in every task."""
+        if NEGATIVE in self.sides and not negative:
+            return "an instruction_negative"
         replies: dict[str, str] = {}
         every: list[int] = []
         for side, named in self.sides.items():
             numbers: dict[str, int] = {}
             for label, (score, low, high) in named.items():
-                value = scores.get(score)
+                value = scores.get(score) if (number := _number(score)) is None else number
                 if value is None:
                     continue
                 try:
@@ -212,7 +231,10 @@ class JudgeTeacher(Teacher):
     # ------------------------------------------------------------------------------------------------ messages
 
     def message(self, batch: Batch, name: str) -> Parts:
-        side = REJECTED if name.startswith(REJECTED) else ""
+        side = next((side for side in _FURTHER if name.startswith(side)), "")
+        if side == NEGATIVE:
+            at = batch.rows.schema.get_field_index("instruction")
+            batch = batch.replace(batch.rows.set_column(at, "instruction", batch.rows.column("instruction_negative")))
         [(calls, missing)] = list(self.stages[side].calls(batch))
         if missing is not None:
             raise RowError(missing)
@@ -220,3 +242,8 @@ class JudgeTeacher(Teacher):
         if not found:
             raise RowError("the rubric does not ask this about the row")
         return found[0].parts
+
+
+def _number(text: str) -> float | None:
+    """A rating that stands for a score's name."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
