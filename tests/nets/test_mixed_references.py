@@ -34,7 +34,7 @@ from edittools.train.bucket_sampler import BatchItem, BucketSampler
 from edittools.train.data import Loader, Step
 from edittools.train.features import Encoder, shows
 from edittools.train.origin import check_references
-from edittools.train.rejects import Rejects
+from edittools.train.rejects import Rejects, Unusable
 from edittools.weights.diffusers import open_pipeline
 
 KINDS = ("base", "dev", "kv", "qwen21")
@@ -58,10 +58,14 @@ def models(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch):
-    """FLUX.2's 512 tokens of text, all of which attend, are most of its work here."""
+    """FLUX.2's 512 tokens of text, all of which attend, are most of its work here. The system prompt of [dev], a byte a
+    token here, would leave no room for the instruction."""
+    from diffusers.pipelines.flux2 import pipeline_flux2
+
     from edittools.nets import flux2
 
     monkeypatch.setattr(flux2, "TEXT_TOKENS", TEXT)
+    monkeypatch.setattr(pipeline_flux2, "SYSTEM_MESSAGE", "You make images.")
 
 
 def system_of(kind: str) -> str:
@@ -155,6 +159,8 @@ def test_the_loss_of_a_step_is_the_librarys(models, kind):
     made, edit_model, rows, sampler, batch = batch_of(kind, folder)
     assert len({len(sample.shapes) for sample in batch.samples}) == 4
     assert ("sizes" in batch.conditioning) and batch.conditioning["sizes"].shape == (4, 3, 2)
+    states = batch.conditioning["states"]
+    assert all((states[k] - states[0]).abs().max() > 1e-3 for k in range(1, 4))  # of other instructions
     expected = expected_losses(stock(folder, kind), kind, rows, batch)
     [found] = losses_of(made, edit_model, Step(0, 4, [batch]))
     assert torch.allclose(found.rows, expected, rtol=0, atol=1e-6), (found.rows - expected).abs().max()
@@ -321,6 +327,40 @@ def test_adapters_in_every_spelling(models, kind, tmp_path):
             assert torch.allclose(found, plain[name] + update, atol=1e-5), (spelling, name)
         pipe.unfuse_lora()
         pipe.delete_adapters(spelling.replace("-", ""))
+
+
+@pytest.mark.parametrize("kind", ["base", "qwen21"])
+def test_a_row_whose_references_are_dropped_is_the_row_of_those_that_stay(models, kind):
+    """Latents, places, and a text that counts them from 1; an unreadable one costs the row, another takes its place."""
+    sources, target = [image(k, 64, 64) for k in range(3)], image(9, 64, 64)
+    rows = MemoryRows([edit_row(name, sources, target, "Put Figure 2 on a table") for name in ("a", "b")])
+    made = recipe(system_of(kind), {"weights": str(models(kind))}, drop_references=0.8, variants=4, batch_tokens=64)
+    edit_model = load_edit_model(made.system, made.model, seed=0)
+    sampler = BucketSampler(made, rows, edit_model.patch, edit_model.multiple)
+    [few, *_] = [sample for sample in sampler.samples if len(sample.references) < 3 and sample.row == 0]
+    kept = [sources[k] for k in few.references]
+    plain = MemoryRows([edit_row("b", kept, target, few.text)])
+    [alone] = BucketSampler(recipe(made.system, made.model), plain, 16, edit_model.multiple).samples
+    found, expected = Encoder(edit_model, rows)(few), Encoder(edit_model, plain)(alone)
+    assert few.text == f"Put Figure {1 + few.references.index(1)} on a table"
+    assert len(found.references) == len(kept)
+    assert all(torch.equal(a, b) for a, b in zip(found.references, expected.references))
+    assert found.conditioning.keys() == expected.conditioning.keys()
+    assert all(torch.equal(value, expected.conditioning[name]) for name, value in found.conditioning.items())
+
+    class Damaged(MemoryRows):
+        def image(self, index, which, shape=None):
+            if index == 0 and which == 1:
+                raise Unusable("a", RowError("cannot decode"))
+            return super().image(index, which, shape)
+
+    damaged, rejects = Damaged(rows.rows), Rejects("1")
+    made = recipe(made.system, made.model, batch_tokens=64)
+    sampler = BucketSampler(made, damaged, edit_model.patch, edit_model.multiple)
+    rejects.rows = 2
+    loader = Loader(made, sampler, edit_model, Encoder(edit_model, damaged), first=0, rejects=rejects)
+    batch = loader.load(0, 1, 0, [BatchItem(0, 0, 0)])
+    assert [row.id for row in batch.rows] == ["b"] and rejects.reasons == {"a": "cannot decode"}
 
 
 # --------------------------------------------------------------------------------------- what a model does not take
