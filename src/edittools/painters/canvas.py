@@ -98,13 +98,27 @@ def depth(mask: np.ndarray) -> float:
 def paste_alpha(mask: np.ndarray, brush: Brush) -> np.ndarray:
     """1 within `grow` pixels of the filled region, falling linearly to 0 beyond `feather` pixels more; float32 HxW."""
     cv2 = opencv("--painter", "vision")
-    inside = mask if brush.holes else filled(mask)
+    alpha = np.zeros(mask.shape, np.float32)
+    window = _about(mask, brush.grow + brush.feather + 2)
+    inside = mask[window] if brush.holes else filled(mask[window])
     if inside.all():
-        return np.ones(mask.shape, np.float32)
+        alpha[window] = 1  # it is the whole image, or empty
+        return alpha
     # OpenCV's distance is to the nearest zero; its exact one is Euclidean, between the centres of pixels.
     far = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     beyond = np.maximum(far - brush.grow, 0)
-    return np.asarray(np.clip(1 - beyond / (brush.feather + 1), 0, 1), np.float32)
+    alpha[window] = np.clip(1 - beyond / (brush.feather + 1), 0, 1)
+    return alpha
+
+
+def _about(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
+    """The rows and columns of a region, and so many pixels about it as far as the image goes; nothing of an empty
+    one."""
+    seen = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    if not len(seen[0]):
+        return slice(0, 0), slice(0, 0)
+    rows, columns = (slice(max(0, int(one[0]) - reach), int(one[-1]) + 1 + reach) for one in seen)
+    return rows, columns
 
 
 def crop_box(region: np.ndarray, context: float) -> tuple[int, int, int, int]:
