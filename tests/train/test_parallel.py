@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,31 @@ except Stop:
 if {preferred!r}:
     for name, (settings, more) in PREFERRED.items():
         run(tiny(**settings), more(), f"{{out}}/{{name}}", parallel=parallel, stirred=0.05)
+if parallel.is_main:
+    print(json.dumps(losses))
+parallel.close()
+"""
+
+
+GOES_ON = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from training import PREFERRED, run, tiny
+from edittools.train.parallel import start
+mode, out, steps, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+parallel = start(mode, "cpu")
+losses = []
+class Stop(Exception):
+    pass
+def on_step(report):
+    losses.append(report.loss)
+    if report.step == stop:
+        raise Stop
+settings, more = PREFERRED["online"]
+try:
+    run(tiny(**settings), more(), f"{{out}}/online", parallel=parallel, stirred=0.05, on_step=on_step)
+except Stop:
+    pass
 if parallel.is_main:
     print(json.dumps(losses))
 parallel.close()
@@ -256,10 +281,10 @@ def heldout(run: Path) -> dict[str, float]:
     return {f"{line['step']}/{name}": value for line in lines for name, value in flat(line).items()}
 
 
-def preferred(run: Path) -> dict[str, float]:
+def preferred(run: Path, names: Iterable[str] = PREFERRED) -> dict[str, float]:
     """What the runs of preferences in the folder have logged, by name, but for times."""
     found = flat([json.loads(line)["reward"] for line in (run / "online/rollouts.jsonl").open()])
-    for name in PREFERRED:
+    for name in names:
         lines = [json.loads(line) for line in (run / name / "log.jsonl").read_text().splitlines()]
         for line in lines:
             kept = {key: line[key] for key in ("loss", "grad_norm", "objective")}
@@ -325,6 +350,20 @@ def test_a_checkpoint_loads_at_another_number_of_processes(tmp_path, launch, alo
     assert heldout(tmp_path / "run") == pytest.approx(held, rel=2e-3)
     for name, value in weights(tmp_path / "run").items():
         assert np.allclose(value, trained[name], atol=2e-4), name
+
+
+@pytest.mark.parametrize("before, after", [(("ddp", 2), ("single", 1)), (("single", 1), ("fsdp", 2))])
+def test_images_made_on_the_way_go_on_at_another_number_of_processes(tmp_path, launch, alone, before, after):
+    """Stopped within an iteration: its images and their rewards are the same for any number of processes."""
+    alone("adamw")
+    first = launch(*before, tmp_path / "run", "adamw", stop=3, worker=GOES_ON)
+    rest = launch(*after, tmp_path / "run", "adamw", worker=GOES_ON)
+    assert (len(first), len(rest)) == (3, 1)
+    whole = alone.out("adamw")
+    assert preferred(tmp_path / "run", ["online"]) == pytest.approx(preferred(whole, ["online"]), rel=2e-3, abs=1e-5)
+    found, trained = weights(tmp_path / "run" / "online"), weights(whole / "online")
+    assert found.keys() == trained.keys() and found
+    assert all(np.allclose(value, trained[name], atol=2e-4) for name, value in found.items())
 
 
 def test_no_process_keeps_gradients_that_others_have(tmp_path, launch):
