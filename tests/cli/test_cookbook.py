@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -9,8 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +24,7 @@ from test_help_examples import DEMO, PUBLISHED
 from test_help_examples import run as run_line
 from test_rescore import GEDIT, gedit_row, write_gedit
 from tiny_architectures import save_firered
+from tiny_models import save_clip, save_dino
 
 # What is changed in a line, beside the settings that make training short.
 SMALLER = {"--device cuda": "--device cpu", "--dtype bfloat16 ": ""}
@@ -69,9 +72,18 @@ def shortened(line: str) -> str:
     return line
 
 
-def execute(section: str, folder: Path, edit: Runner, replaced: dict[str, str] | None = None) -> None:
-    """Every `sh` block line by line, edit's commands in warm processes; other blocks with a file's name are files."""
-    exported: dict[str, str] = {}
+def execute(
+    section: str,
+    folder: Path,
+    edit: Runner,
+    replaced: dict[str, str] | None = None,
+    people: Callable[[str], None] = lambda line: None,
+    **exported: str,
+) -> None:
+    """Every `sh` block line by line, edit's commands in warm processes; other blocks with a file's name are files.
+
+    After every line `people` do what they do then; `exported` is in the environment.
+    """
     for kind, text in blocks(section):
         language, _, name = kind.partition(" ")
         if name:
@@ -84,7 +96,8 @@ def execute(section: str, folder: Path, edit: Runner, replaced: dict[str, str] |
             if line.startswith("export "):
                 exported |= dict(word.split("=", 1) for word in line.split()[1:])
             elif line.startswith("edit ") and not any(w[0] == ">" or w[:5] == "--ray" for w in shlex.split(line)):
-                run_line(edit, shlex.split(shortened(line)), folder, exported or None)
+                words = (names_of(word, folder) for word in shlex.split(shortened(line)))
+                run_line(edit, [name for names in words for name in names], folder, exported or None)
             else:  # `name=$(...)` holds over the lines of a block
                 done = subprocess.run(
                     ["bash", "-euc", shortened(line)], cwd=folder, env=environment(**exported), capture_output=True,
@@ -94,6 +107,12 @@ def execute(section: str, folder: Path, edit: Runner, replaced: dict[str, str] |
                 variable = re.match(r"(\w+)=\$\(", line)
                 if variable:
                     exported[variable[1]] = "17"
+            people(line)
+
+
+def names_of(word: str, folder: Path) -> list[str]:
+    """What the shell makes of a pattern of answers."""
+    return sorted(glob.glob(word, root_dir=folder)) if word.endswith("*.json") else [word]
 
 
 @pytest.fixture
@@ -221,6 +240,99 @@ def test_compare_two_models(folder: Path, model_edit: Runner) -> None:
     # a judge that always prefers the first one shown has no preference
     assert {row["scores"]["judge_pairwise_preference"] for row in rows_of(folder / "compared")} == {0.5}
     assert (folder / "compared.html").exists()
+
+
+def answer(folder: Path, study: str, rater: str, given: list[dict[str, Any]]) -> None:
+    """What a rater's page would export: an answer to each of the first cases, by the name of what is picked."""
+    key = json.loads((folder / study / "key.json").read_text())
+    head = {"format": "edittools study answers", "version": 1, "study": key["study"], "rater": rater}
+    answers = {str(number): {"shown": ["a"], "at": "2026-01-01T00:00:00Z", **one} for number, one in enumerate(given)}
+    (folder / f"answers-{rater}.json").write_text(json.dumps({**head, "answers": answers}))
+
+
+ACCEPT, REJECT = {"given": {"a": {"decision": 1}}}, {"given": {"a": {"decision": 3}}, "reason": "other"}
+
+
+def test_people_review_pairs(folder: Path, model_edit: Runner) -> None:
+    model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
+    model_edit("synth", "raw/", "--crop", 60, "--templates", "flip", "--limit", 3, "-o", "pairs/", cwd=folder)
+
+    def people(line: str) -> None:
+        """Ann accepts all, Bo rejects the first, and so does the third."""
+        if " study build " in line:
+            answer(folder, "review", "Ann", [ACCEPT] * 3)
+            answer(folder, "review", "Bo", [REJECT, ACCEPT, ACCEPT])
+        elif "--third" in line:
+            assert (folder / "third.html").read_text().count('id="case-') == 1
+            answer(folder, "review", "Cy", [REJECT])
+
+    execute(COOKBOOK["Let people review pairs"], folder, model_edit, people=people)
+    assert len(rows_of(folder / "reviewed")) == 2 and len(rejects_of(folder / "reviewed")) == 1
+
+
+def test_make_a_benchmark(folder: Path, model_edit: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"Make the boat red.": "把船变成红色。", "Turn all of the water green.": "把水全部变成绿色。"}
+    asked = [
+        {"image": f"crawl/{k:03}.png", "instruction": text}
+        for k, text in enumerate([*said, "Make the boat red."], 1)  # which asks for the same again
+    ]
+    (folder / "requests.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    model_edit("shard", "requests.jsonl", "--map", "source=image", "-o", "requests/", cwd=folder)
+    model_edit("synth", "requests/", "--crop", 60, "--templates", "flip", "-o", "truth/", cwd=folder)
+    run_line(model_edit, shlex.split(shortened("edit train truth/ --recipe demo -o run/")), folder)
+
+    def reply(prompt: str, number: int) -> list[Any]:
+        zh = next(there for text, there in said.items() if text in prompt)
+        known = {"task": "color", "concept": "boat", "group": "transportation"}
+        found = known if "which kind of edit" in prompt else {"instruction": {"zh": zh}}
+        return [response(200, chat(json.dumps(found)))]
+
+    server = Server(reply)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+
+    def people(line: str) -> None:
+        if " study build " in line:
+            for rater in ("Ann", "Bo"):
+                answer(folder, "review", rater, [ACCEPT] * 2)
+
+    try:
+        replaced = {"--model gpt-4.1": f"--model gpt-4.1 --api-base {server.url}"}
+        execute(COOKBOOK["Make a benchmark"], folder, model_edit, replaced, people)
+    finally:
+        server.close()
+    texts = [next(filter(None, row["instruction"].values())) for row in rows_of(folder / "results")]
+    assert sorted(texts) == sorted([*said, *said.values()])  # each in two languages, and none twice
+
+
+def test_publish_a_benchmark(folder: Path, model_edit: Runner) -> None:
+    """The models by their names, with random weights."""
+    save_clip(folder / "weights/openai/clip-vit-large-patch14")
+    save_dino(folder / "weights/facebook/dinov2-base")
+    for name, seed, count in (("private", 3, 3), ("public", 4, 9)):
+        images(folder / f"{name}-files", count, seed)
+        asked = [
+            {"image": f"{name}-files/{k:03}.png", "instruction": "Make it red.", "task": "color"} for k in range(count)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+        model_edit("shard", f"{name}.jsonl", "--map", "source=image", "-o", f"{name}/", cwd=folder)
+
+    def people(line: str) -> None:
+        if " study build " in line:
+            pick = {"given": {"a": {"picked": 1}}}
+            answer(
+                folder,
+                "choose",
+                "Ann",
+                [pick, {**pick, "instruction": {"en": "Make it blue."}}, {"given": {}, "none": True}],
+            )
+
+    recipe = COOKBOOK["Publish a benchmark that was collected from private images"]
+    execute(recipe, folder, model_edit, people=people, EDITTOOLS_WEIGHTS=str(folder / "weights"))
+    near = [row["nearest"] for row in rows_of(folder / "near")]
+    assert all(-1 <= one["score"] <= 1 for several in near for one in several)
+    made = rows_of(folder / "benchmark")
+    assert [row["instruction"]["en"] for row in made] == ["Make it red.", "Make it blue."]
+    assert [row["provenance"]["parents"] for row in made] == [[several[0]["id"]] for several in near[:2]]
 
 
 def test_reproduce_an_official_number(folder: Path, model_edit: Runner) -> None:

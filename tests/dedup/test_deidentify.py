@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 from click.testing import CliRunner
 from conftest import encode, pixels
 from PIL import Image
 from stub_embedder import StubEmbedder
 
 from edittools.cli import dedup, eval_study
+from edittools.encoders.embedders import load_embedder
 from edittools.errors import EditError, UsageError
 from edittools.record import COLUMNS
 
@@ -181,6 +183,21 @@ def test_likeness_is_the_mean_cosine_of_the_models(sets: Path, monkeypatch: pyte
         best = sorted(means, key=lambda name: -means[name])[:2]
         assert [one["id"] for one in row["nearest"]] == best
         assert [one["score"] for one in row["nearest"]] == pytest.approx([means[name] for name in best], abs=0.02)
+
+
+def test_models_are_found_by_their_names(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLIP and SSCD through their own classes, with random weights under the names that they have."""
+    folders = {"clip": sets / "w/openai/clip-vit-large-patch14", "sscd": sets / "w/sscd_disc_mixup"}
+    tiny_models.save_clip(folders["clip"])
+    tiny_models.save_sscd(folders["sscd"])
+    monkeypatch.setenv("EDITTOOLS_WEIGHTS", str(sets / "w"))
+    models = ("--method", "sscd", "--pair-model", "clip", "--neighbours", 1, "-o", f"{sets}/near/", "-q")
+    invoke(dedup.command, sets / "private.parquet", "--nearest", sets / "public.parquet", *models)
+    (best,) = read(sets / "near")[0]["nearest"]
+    public = {row["id"]: row["target"]["bytes"] for row in pq.read_table(sets / "public.parquet").to_pylist()}
+    pair = [np.asarray(Image.open(io.BytesIO(data))) for data in (jpeg(smooth(0)), public[best["id"]])]
+    both = [load_embedder(str(folder)).images(pair) for folder in folders.values()]
+    assert best["score"] == pytest.approx(np.mean([one[0] @ one[1] for one in both]), abs=1e-4)
 
 
 def test_whatever_is_left_is_found(sets: Path) -> None:
