@@ -38,7 +38,8 @@ def main() -> None:
     page = Image.fromarray(skimage.data.page()).convert("RGB")
     for k in range(PAGES):
         top = int(rng.integers(0, 8)) if k % 2 else int(rng.integers(40, 80))
-        crop = page.crop((int(rng.integers(0, 6)), top, 384, top + int(rng.integers(60, 111))))
+        high = int(rng.integers(120, 170) if k % 2 else rng.integers(60, 111))  # a heading is little of its page
+        crop = page.crop((int(rng.integers(0, 6)), top, 384, top + high))
         scale = rng.uniform(1.5, 2.2)
         size = round(crop.width * scale), round(crop.height * scale)
         crop.resize(size, Image.Resampling.BICUBIC).save(told.out / f"page-{k:02}.png")

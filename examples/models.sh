@@ -15,7 +15,7 @@ edit shard "${PHOTOS:-photos}" -o raw/ -q
 
 # shellcheck disable=SC2086  # options, and not one word
 edit ground raw/ --detector ${DETECTOR:-person} $placed | edit ground --segmenter "${SEGMENTER:-grabcut}" $placed -o people/
-edit ground raw/ --detector text -o writing/
+edit ground raw/ --detector text -q | edit filter --where "len(objects) > 0" -o writing/
 
 # What changes is exact in all of them: beyond the mask every pixel is the photograph's. What a painter refuses, and what
 # a check fails, is counted in the rejects.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from edittools.synth import retext
 from edittools.synth.core import Inapplicable
 from edittools.synth.fonts import latin_fonts
 from edittools.synth.painted import text
@@ -116,3 +117,13 @@ def test_a_word_is_found_written_anew_and_read_again() -> None:
     other = replace(edit, plan=replace(plan, text="GARDEN" if plan.text != "GARDEN" else "BASKET"))
     good, bad = TextCheck().measure([edit, other])
     assert good == 1.0 and bad is not None and bad < 1
+
+
+def test_a_word_that_comes_out_paler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ink of a third of the contrast: as a much bolder font would have it, whose strokes hold the same ink."""
+    image, corners = sign("MARKET")
+    assert rewrite(image, corners, "MARKET", "BAKERY", FONTS).mask.any()
+    whole = retext._colour
+    monkeypatch.setattr(retext, "_colour", lambda found, drawn: (whole(found, drawn) + 2 * found.base.mean((0, 1))) / 3)
+    with pytest.raises(Inapplicable, match="paler"):
+        rewrite(image, corners, "MARKET", "BAKERY", FONTS)

@@ -24,6 +24,7 @@ _SOFT = (0.0, 1.5, 3.0, 4.5, 6.0)  # pixels at HEIGHT: standard deviations of a 
 _TOUCHING = 0.02  # share of an edge of what is looked at that strokes may lie on
 _SEEN = 0.004  # of the ink: less is not seen
 _WIDER = 0.25  # by which the new word may be wider or narrower
+_PALE = 0.75  # of the old word's contrast
 _DILATE = 5  # pixels at HEIGHT, about a stroke
 
 
@@ -84,8 +85,17 @@ def rewrite(image: np.ndarray, corners: np.ndarray, old: str, new: str, fonts: S
     alpha = cv2.warpPerspective(drawn, back, shape, flags=cv2.INTER_AREA)[..., None]
     base = cv2.warpPerspective(found.base.astype(np.float32), back, shape, flags=cv2.INTER_LINEAR)
     bare = _erased(cv2, image, erased, base)
-    made = np.where(alpha > _SEEN, bare * (1 - alpha) + ink * alpha, bare)
-    return Rewritten(np.rint(made).clip(0, 255).astype(np.uint8), erased | (alpha[..., 0] > _SEEN), hand.font)
+    made = np.rint(np.where(alpha > _SEEN, bare * (1 - alpha) + ink * alpha, bare)).clip(0, 255).astype(np.uint8)
+    mask = erased | (alpha[..., 0] > _SEEN)
+    if _contrast(made, mask) < _PALE * _contrast(image, mask):
+        raise Inapplicable("the new word is paler")
+    return Rewritten(made, mask, hand.font)
+
+
+def _contrast(image: np.ndarray, mask: np.ndarray) -> float:
+    """Levels between what is bright and what is dark in a region: ink and ground."""
+    gray = image[mask].astype(np.float32).mean(axis=1)
+    return float(np.ptp(np.quantile(gray, (0.05, 0.95))))
 
 
 def _ink(cv2: Any, flat: np.ndarray) -> _Ink:

@@ -22,10 +22,19 @@ def load(told: str = "", device: str = "cpu", dtype: str = "float32") -> TextChe
 
 class TextCheck:
     def measure(self, edits: Sequence[Painted]) -> list[float | None]:
-        return [None if one.plan.text is None else self._one(one, one.plan.text) for one in edits]
+        before: dict[int, list[Line]] = {}  # several edits have one source
+        found: list[float | None] = []
+        for one in edits:
+            if one.plan.text is None:
+                found.append(None)
+                continue
+            if id(one.source) not in before:
+                before[id(one.source)] = read_lines(one.source, "--check text")
+            found.append(self._one(one, one.plan.text, before[id(one.source)]))
+        return found
 
-    def _one(self, edit: Painted, wanted: str) -> float:
-        before, after = (read_lines(pixels, "--check text") for pixels in (edit.source, edit.target))
+    def _one(self, edit: Painted, wanted: str, before: list[Line]) -> float:
+        after = read_lines(edit.target, "--check text")
         elsewhere = [sorted(_plain(one.text) for one in _beyond(lines, edit) if one.score >= _SURE) for lines in
                      (before, after)]  # fmt: skip
         if elsewhere[0] != elsewhere[1]:
