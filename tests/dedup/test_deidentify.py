@@ -211,6 +211,7 @@ def test_whatever_is_left_is_found(sets: Path) -> None:
         " bits apart": {"target": {"bytes": encode(smooth(2)[::-1], "PNG")}},
         "holiday-2 of the private rows": {"provenance": {"parents": ["holiday-2"]}},
         "IMG_3.jpg of the private rows": {"provenance": {"path": "/home/someone/IMG_3.jpg"}},
+        "row q: holiday-1 of the private rows": {"instruction": {"en": "Paint it as in holiday-1, please"}},
         "of the private rows": {"provenance": {"sha256": hashlib.sha256(private).hexdigest()}},
     }
     for said, more in wrong.items():
@@ -226,7 +227,13 @@ def test_whatever_is_left_is_found(sets: Path) -> None:
 
     known = private_of(open_input([str(sets / "private.parquet")], RunOptions()), 10**8)
     source = open_input([str(sets / "made/00000.parquet")], RunOptions())
-    for name, data in (("thumbs.db", b"x" * 777 + private[600:]), ("log.txt", b"read holiday-1 at noon")):
+    held = (
+        ("thumbs.db", b"x" * 777 + private[600:]),
+        ("one KiB", b"y" * 99 + private[1001:2025] + b"y" * 99),
+        ("log.txt", b"read holiday-1 at noon"),
+    )
+    assert len(private) > 2100
+    for name, data in held:
         (sets / name).write_bytes(data)
         assert remains(source, [str(sets / name)], known, 8, 10**8), name
     (sets / "fine.bin").write_bytes(jpeg(smooth(91)) + private[:400] + pixels(1).tobytes())

@@ -54,7 +54,8 @@ def private_of(source: Source, max_pixels: int) -> Private:
         for identity, origin in zip(ids, column_values(batch.rows, "provenance")):
             told = origin if isinstance(origin, dict) else {}
             for name, shortest in ((identity, 6), (told.get("path"), 12), (told.get("sha256"), 64)):
-                if isinstance(name, str) and len(name) >= shortest:  # `1` and `001.png` are found everywhere
+                # `1` and `001.png` are found everywhere, and so is what has few digits and nothing else
+                if isinstance(name, str) and len(name) >= (12 if name.isdecimal() else shortest):
                     found.names.setdefault(name, identity)
         for reference in images_of(batch.rows):
             try:
@@ -121,8 +122,11 @@ def remains(made: Source, files: Iterable[str], private: Private, bits: int, max
                 same = private.digests[place] == digest
                 apart = "the same file" if same else f"{distance(words[:1], index.words[place]).min()} bits apart"
                 found.append(f"an image is the private {private.places[place]}: {apart}")
-        for identity, row in zip(column_values(rows, "id"), rows.to_pylist()):
-            found += [f"row {identity}: {name} of the private rows" for name in _texts(row) if name in private.names]
+        texts = ["\n".join(_texts(row)) for row in rows.to_pylist()]
+        together = "\n".join(texts)
+        named = [name for name in private.names if name in together]
+        for identity, text in zip(column_values(rows, "id"), texts if named else ()):
+            found += [f"row {identity}: {name} of the private rows" for name in named if name in text]
     found += [f"the history names {name}" for name in private.names if name in made.history.to_json()]
     for path in files:
         found += _pieces_in(path, private)
@@ -169,5 +173,5 @@ def _pieces_in(path: str, private: Private) -> list[str]:
                     for piece in by_word[int(words[place])]:
                         if data[start : start + _PIECE] == piece:
                             found[f"{path}: bytes of the private {private.pieces[piece]}"] = None
-            before = data[-max(_PIECE, 256) :]
+            before = data[-max(_PIECE, *(len(raw) for raw, _ in names)) :]
     return list(found)
