@@ -53,6 +53,7 @@ ELSEWHERE = {
     "edit dedup near/ --replace": "likewise: test_deidentify",
     "edit dedup benchmark/ --absent": "likewise: test_deidentify",
     "edit filter pairs/ --review": "tests/bench/test_study_rows.py has what people decided",
+    "edit shard clips/": "tests/ingest/test_frames.py makes videos",
     "edit shard OmniEdit": "tests/ingest/test_datasets.py has a small set in each published layout",
     "edit caption clean/ --kinds": "tests/caption/test_model_command.py has models that answer by the schemas of kinds",
     "edit caption found/ --kinds": "likewise: test_model_command",

@@ -13,7 +13,7 @@ from edittools.cli import figures, options
     examples=(
         ("edit eval dataset pairs/", "what the rows consist of, as a table"),
         ("edit eval dataset pairs/ -o dataset.html", "as a page, beside the published data sets"),
-        ("edit eval dataset pairs/ -o dataset.html --sample 50", "with pairs at random, to be judged by eye"),
+        ("edit eval dataset pairs/ -o sampled.html --sample 50", "with pairs at random, to be judged by eye"),
     ),
 )
 @options.input_options
