@@ -219,7 +219,7 @@ def test_a_mixed_batch_is_the_stock_pipeline_row_by_row(models, kind, monkeypatc
 # ------------------------------------------------------------------------------------------------------ what it costs
 
 
-@pytest.mark.parametrize("kind", ["base", "kv", "qwen21"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_work_of_a_mixed_batch_is_what_torch_counts(models, kind):
     """Of a training pass, and of three steps of which the later ones begin with what the first one kept."""
     folder = models(kind)
