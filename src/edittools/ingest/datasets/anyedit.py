@@ -1,7 +1,9 @@
 """AnyEdit (Yu et al. 2024): Parquet with the images inside, or the JSON of its code with paths.
 
 Columns as its card lists them; the fields of the JSON as its code reads them, where one that has no visual input says
-"None". A visual input (a sketch, a depth map, a reference) is a second source.
+"None". A visual input (a sketch, a depth map, a reference) is a second source. Tasks are spelled as the authors'
+training code has them (AnySD), the tone in two ways; of those that it names too, `movement`, `resize`, `outpaint`,
+`counting` and `relation` are none of ours.
 """
 
 from typing import Any
@@ -20,6 +22,7 @@ TASKS = {
     "textual_change": "text",
     "background_change": "background",
     "tone_transfer": "tone",
+    "tune_transfer": "tone",
     "style_change": "style",
     "style_transfer": "style",
     "rotation_change": "viewpoint",
@@ -62,5 +65,5 @@ DATASET = Dataset(
     size="2,504,683 pairs, 218 GB",
     tables=("*.parquet", "*.arrow", "*.json", "*.jsonl"),
     layouts=(layout("edit_instruction"), layout("edit")),
-    unverified="how the tasks are spelled; the paths of the JSON are taken as beside it or below --root",
+    unverified="the paths of the JSON are taken as beside it or below --root",
 )
