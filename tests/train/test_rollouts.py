@@ -307,6 +307,32 @@ def test_alarms_ring_on_their_hack_alone(name: str, hack: list[float], honest: l
     assert not any(rings[:5]) and rings[-1] and not any(walk(name, honest * 3))
 
 
+@pytest.mark.parametrize(
+    "name, first, last", [("change", 0.01, 0.2), ("edit_ratio", 1.0, 0.2), ("diversity", 0.4, 0.1)]
+)
+def test_what_brings_images_nearer_to_the_truth_is_no_hack(name: str, first: float, last: float) -> None:
+    """A model that begins by copying learns to edit; one that paints everything anew learns what to leave alone."""
+
+    def rings(psnr: float) -> bool:
+        watch = Hacks()
+        seen = [(first, 18.0)] * 6 + [(last, psnr)] * 6
+        return any(name in watch.heed({name: value, "psnr": truth}) for value, truth in seen)
+
+    assert rings(18.0) and rings(17.0) and not rings(20.0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_no_alarm_rings_in_an_honest_run(tmp_path: Path, seed: int) -> None:
+    """Rewarded by the truth for twelve iterations, images come nearer to it or stay where they are."""
+    settings = {**ONLINE, "evaluate_every": 0, "kl": 0.0, "old_rate": 0.0}
+    recipe = tiny(steps=24, optimizer="adamw", lr=1e-3, microbatches=2, region_weight=False, log_every=8, seed=seed,
+                  objective="nft", objective_settings=settings)  # fmt: skip
+    run(recipe, MemoryRows(pairs()), tmp_path / "run", stirred=0.05)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
+    assert len(lines) == 12 and not [line["alarms"] for line in lines if line["alarms"]]
+
+
 def test_what_is_observed_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     source = np.full((8, 8, 3), 100, np.uint8)
     result = source.copy()

@@ -27,16 +27,18 @@ class Alarm:
     low: float = 0.0
     high: float | None = None
     by: float = float("inf")  # upwards where positive, downwards where negative
+    honest: bool = False  # it may leave it where images come nearer to the truth meanwhile
 
 
 ALARMS = (
     Alarm("copied", "ever more images are the source handed back", by=0.25),
-    Alarm("change", "images are ever further from their source", high=1.6),
-    Alarm("edit_ratio", "ever less of the source is changed", low=0.5),
-    Alarm("diversity", "the images of a prompt are ever more alike", low=0.3),
+    Alarm("change", "images are ever further from their source", high=1.6, honest=True),
+    Alarm("edit_ratio", "ever less of the source is changed", low=0.5, honest=True),
+    Alarm("diversity", "the images of a prompt are ever more alike", low=0.3, honest=True),
     Alarm("psnr", "images are ever further from the truth", by=-3.5),
     Alarm("text_size", "writing becomes ever larger", high=1.4),
 )
+NEARER = 1.0  # dB to the truth: by less, other prompts may have made the difference
 COPY = 40.0  # dB from the source, above which an image is a copy
 
 
@@ -80,11 +82,20 @@ class Hacks:
         self.ringing = set(rings)
         return rings
 
+    def _means(self, number: str) -> tuple[float, float] | None:
+        """Of a number at first and at last; None where it is not known long enough."""
+        values = [each[number] for each in self.seen if number in each]
+        return (
+            (statistics.fmean(values[:FIRST]), statistics.fmean(values[-LAST:]))
+            if len(values) >= FIRST + LAST
+            else None
+        )
+
     def _rings(self, alarm: Alarm) -> bool:
-        values = [each[alarm.number] for each in self.seen if alarm.number in each]
-        if len(values) < FIRST + LAST:
+        found, truth = self._means(alarm.number), self._means("psnr")
+        if found is None or (alarm.honest and truth is not None and truth[1] - truth[0] >= NEARER):
             return False
-        before, now = statistics.fmean(values[:FIRST]), statistics.fmean(values[-LAST:])
+        before, now = found
         moved = now - before
         far = moved > alarm.by if alarm.by > 0 else moved < alarm.by
         return far or now < before * alarm.low or (alarm.high is not None and now > before * alarm.high)
