@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import laplace
 
-from edittools.errors import EditError, UsageError
+from edittools.errors import EditError, RowError, UsageError
 from edittools.filter import PHOTOMETRIC, Bounds, Filter, all_filters
 from edittools.rounding import significant
 from edittools.stream import codec
@@ -114,11 +114,14 @@ def test_measures_against_independent_ones(name: str, shape: tuple[int, int]) ->
         ({}, "one of measure, "),
         ({"measure": np.mean, "from_size": np.minimum, "raster": PHOTOMETRIC}, "one of measure, "),
         ({"measure": np.mean}, "no raster"),
+        ({"measure": np.mean, "raster": PHOTOMETRIC, "name": "warm-th"}, "letters, digits and _"),
+        ({"measure": np.mean, "raster": PHOTOMETRIC, "help": "Warmth, at most this."}, "bare is 'min'"),
+        ({"measure": np.mean, "raster": PHOTOMETRIC, "cost": "6"}, "cost is '6'"),
     ],
 )
 def test_a_declaration_that_measures_nothing_is_refused(declared: dict[str, Any], says: str) -> None:
-    with pytest.raises(EditError, match=f"filter `odd`: {says}"):
-        Filter("odd", "help", "unit", "source", **declared)
+    with pytest.raises(EditError, match=says):
+        Filter(**{"name": "odd", "help": "help", "unit": "unit", "source": "source"} | declared)
 
 
 def test_two_filters_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +138,17 @@ def test_two_filters_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(EditError, match=r"`sharpness` is in both .*sharpness and .*other"):
         all_filters()
     all_filters.cache_clear()
+
+
+def test_what_measures_no_number_is_named() -> None:
+    from edittools.filter.stage import finite
+
+    for value in (np.zeros(3), "7 px", [1, 2]):
+        with pytest.raises(EditError, match=r"filter `warmth` measured .* no number"):
+            finite("warmth", value)
+    assert finite("warmth", np.float32(0.5)) == 0.5
+    with pytest.raises(RowError):
+        finite("warmth", None)
 
 
 def test_what_is_no_number_rejects_its_row(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

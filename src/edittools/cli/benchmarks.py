@@ -10,6 +10,7 @@ import click
 from edittools.cli import options
 from edittools.errors import UsageError
 from edittools.suites import benchmark_names, benchmarks
+from edittools.suites.shared.types import spoken_language
 
 if TYPE_CHECKING:
     from edittools.suites.shared.types import Benchmark
@@ -47,7 +48,7 @@ def chosen(ctx: click.Context, benchmark: Benchmark, verb: str, name: str) -> st
     which is for every benchmark, may hold it."""
     if _declared(benchmark, name, verb) is not None:
         said: str | None = ctx.params[name]
-        return said
+        return spoken_language(said) if name == "language" else said
     if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
         choices = ", ".join(f"--{one.name}" for one in benchmark.choices if verb in one.verbs)
         raise UsageError(

@@ -84,7 +84,7 @@ def _filter(file: str) -> Sections:
         source = model.release(model.default) if model.default else None
         return "\n\n".join([weights, *further, *([f"Published at {source}"] if source else [])])
 
-    where = "A row has the measure of each image that --image names: of the source it is source_NAME."
+    where = f"A row has the measure of each image that --image names: of the source it is source_{item.name}."
     stored = f"scores.{item.name}" if item.stored else "no score: width and height are columns of the image itself"
     return [
         (f"edit filter {item.flag}", _said(module) + f"\n\n{item.help}"),

@@ -106,6 +106,10 @@ class Filter:
         """Raises EditError for what measures nothing, or in two ways."""
         if not self.name.isidentifier():
             raise EditError(f"filter `{self.name}`: a name has letters, digits and _ (its option has - for _)")
+        if "at most" in self.help and self.bare == "min":
+            raise EditError(f"filter `{self.name}`: its help says at most, and bare is 'min'")
+        if not isinstance(self.cost, (int, float, type(None))):
+            raise EditError(f"filter `{self.name}`: cost is {self.cost!r}, not a number of milliseconds")
         if self.bare not in ("min", "max"):
             raise EditError(f"filter `{self.name}`: bare is {self.bare!r}, not 'min' or 'max'")
         ways = (self.measure, self.measure_pair, self.measure_flow, self.from_size, self.from_header, self.score)

@@ -487,11 +487,15 @@ def _as_float(array: pa.Array) -> pa.Array:
         raise EditError(f"column `scores`: a score of type {array.type} is not a number") from None
 
 
-def finite(name: str, value: float | None) -> float:
-    """A measured value, rounded as scores are. Raises RowError where it is none."""
-    if value is None or not np.isfinite(value):
+def finite(name: str, value: Any) -> float:
+    """A measured value, rounded as scores are. Raises RowError where it is none, EditError where it is no number."""
+    try:
+        number = float("nan" if value is None else value)
+    except (TypeError, ValueError):
+        raise EditError(f"filter `{name}` measured {value!r:.60}, which is no number") from None
+    if not np.isfinite(number):
         raise RowError(f"{name} is not a number")
-    return significant(value)
+    return significant(number)
 
 
 class _View:

@@ -337,10 +337,10 @@ def explained(recipe: Recipe, name_or_path: str | Path, overrides: dict[str, Any
 
 
 def _names(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings by name, those of `model`, its `lora` and `objective_settings` as TABLE.KEY."""
+    """The settings by name, those of `model`, its `lora`, the objective and the optimizer as TABLE.KEY."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict) and name in ("model", "lora", "objective_settings") and value:
+        if isinstance(value, dict) and name in ("model", "lora", "objective_settings", "optimizer_settings") and value:
             found |= {f"{name}.{key}": item for key, item in _names(value).items()}
         else:
             found[name] = value

@@ -59,6 +59,11 @@ class Case:
     facts: dict[str, Any] = field(default_factory=dict)
     turns: tuple[str, ...] = ()  # of a dialogue: its instructions, the first one included; each edits the last result
 
+    def __post_init__(self) -> None:
+        """Raises EditError for a language that reports would not know."""
+        if self.language not in (*LANGUAGES.values(), ""):
+            raise EditError(f"case {self.key}: its language is {self.language!r}, not 'en' or, of Chinese, 'cn'")
+
     @property
     def id(self) -> str:
         """Unique in a benchmark."""
