@@ -132,7 +132,7 @@ def aligned(photos: list[np.ndarray], number: int) -> Rows:
 
 def joined(photos: list[np.ndarray], number: int) -> Rows:
     from edittools.metrics.cuts import SIDE as LOOK
-    from edittools.metrics.cuts import Look, clips
+    from edittools.metrics.cuts import FrameLook, clips
 
     right = wrong = planted = 0
     for k in range(number):
@@ -144,7 +144,7 @@ def joined(photos: list[np.ndarray], number: int) -> Rows:
             for step in range(int(rng.integers(15, 31))):
                 left, top = 40 + x + dx * step, 10 + y * 0.5 + dy * step * 0.5
                 view = photo.crop((round(left), round(top), round(left) + LOOK, round(top) + LOOK))
-                looks.append(Look(np.asarray(view)))
+                looks.append(FrameLook(np.asarray(view)))
             starts.append(len(looks))
         found = clips([b.alike(a) for a, b in itertools.pairwise(looks)])
         begins = {first - 4 for first, _ in found[1:]}  # four frames of a clip's beginning are left out

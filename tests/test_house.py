@@ -37,3 +37,13 @@ def test_no_two_files_of_tests_have_one_name() -> None:
     """pytest imports them by their names alone, and collects nothing where two are one."""
     files = [path.name for path in Path(__file__).parent.rglob("*.py") if "extension" not in path.parts]
     assert sorted(set(files)) == sorted(files)
+
+
+def test_one_name_is_one_class() -> None:
+    """`Settings` apart, which every architecture calls its table of a recipe."""
+    homes: dict[str, list[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Settings":
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}

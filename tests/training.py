@@ -21,7 +21,7 @@ from edittools.train.folder import Data, kept_words, open_run
 from edittools.train.heldout import HeldOut
 from edittools.train.laid import module_once_a_machine
 from edittools.train.loop import forward_backward, train
-from edittools.train.objectives import Model, load_objective
+from edittools.train.objectives import TrainedModel, load_objective
 from edittools.train.parallel import Parallel
 from edittools.train.rows import REJECTED, TARGET, TrainRow
 
@@ -194,7 +194,7 @@ def losses_of(recipe, system, work, network=None, factor=1.0, copies=None, rows=
     """What the recipe's objective makes of a step's batches; the gradient is left in the parameters."""
     alone = Parallel("single", 0, 1, torch.device("cpu"))
     objective = load_objective(recipe, system, rows, alone.device)
-    model = Model(recipe, system, system.network if network is None else network, alone, copies or {})
+    model = TrainedModel(recipe, system, system.network if network is None else network, alone, copies or {})
     return forward_backward(objective, model, work, factor)
 
 

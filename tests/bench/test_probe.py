@@ -12,7 +12,7 @@ import pytest
 from conftest import Runner
 from sklearn.metrics import roc_auc_score
 
-from edittools.bench.probe import Sample, features, probe, won
+from edittools.bench.probe import LabelledText, features, probe, won
 from edittools.errors import EditError
 
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")
@@ -31,9 +31,9 @@ def texts() -> list[str]:
     return [said(rng) for _ in range(300)]
 
 
-def pairs(texts: list[str], negatives: list[str], operator: str = "") -> list[Sample]:
-    made = [Sample(text, False, f"row-{k}", "color") for k, text in enumerate(texts)]
-    return made + [Sample(text, True, f"row-{k}", "color", operator) for k, text in enumerate(negatives)]
+def pairs(texts: list[str], negatives: list[str], operator: str = "") -> list[LabelledText]:
+    made = [LabelledText(text, False, f"row-{k}", "color") for k, text in enumerate(texts)]
+    return made + [LabelledText(text, True, f"row-{k}", "color", operator) for k, text in enumerate(negatives)]
 
 
 def test_the_area_is_scikit_learns() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import Runner, pixels, rows_of
 
-from edittools.bench.probe import Sample, probe
+from edittools.bench.probe import LabelledText, probe
 from edittools.caption.kinds.slots import negative
 from edittools.caption.lexicon import LANGUAGES
 from edittools.caption.telling import judge, parts_of
@@ -67,7 +67,7 @@ def test_words_alone_tell_nothing(made) -> None:
     samples = []
     for k, (_, _, _, _, texts, found) in enumerate(made):
         if found is not None:
-            samples += [Sample(texts["en"], False, f"r{k}"), Sample(found[1]["en"], True, f"r{k}")]
+            samples += [LabelledText(texts["en"], False, f"r{k}"), LabelledText(found[1]["en"], True, f"r{k}")]
     assert probe(samples)["auc"] <= 0.55
 
 

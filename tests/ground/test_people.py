@@ -7,26 +7,26 @@ import pytest
 from PIL import Image
 
 from edittools.ground.people import anchors, decode, windows
-from edittools.ground.tflite import Window
+from edittools.ground.tflite import TurnedSquare
 
 # ---------------------------------------------------------------- windows
 
 
 def test_a_window_that_is_not_turned_is_a_slice() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    assert (Window(20, 16, 16).look(image, 16) == image[8:24, 12:28]).all()
-    outside = Window(0, 0, 16).look(image, 16)
+    assert (TurnedSquare(20, 16, 16).look(image, 16) == image[8:24, 12:28]).all()
+    outside = TurnedSquare(0, 0, 16).look(image, 16)
     assert (outside[8:, 8:] == image[:8, :8]).all() and not outside[:8].any() and not outside[:, :8].any()
 
 
 def test_a_quarter_turn_is_numpys() -> None:
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     # Turned by a quarter (y points down): what was on the right of the image is at the bottom of the window's left.
-    assert np.allclose(Window(16, 16, 32, np.pi / 2).look(image, 32), np.rot90(image, 1), atol=1)
+    assert np.allclose(TurnedSquare(16, 16, 32, np.pi / 2).look(image, 32), np.rot90(image, 1), atol=1)
 
 
 def test_points_and_spread_lead_back() -> None:
-    window = Window(30.0, 22.0, 24.0, 0.4)
+    window = TurnedSquare(30.0, 22.0, 24.0, 0.4)
     image = np.zeros((60, 70, 3), np.uint8)
     image[25:28, 33:36] = 255
     seen = window.look(image, 96)[..., 0]
@@ -40,7 +40,9 @@ def test_points_and_spread_lead_back() -> None:
 def test_what_is_shrunk_much_is_averaged() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 200
-    assert np.abs(Window.around(256, 256).look(stripes, 32) - 100).max() <= 1, "two pixels of four would be stripes"
+    assert np.abs(TurnedSquare.around(256, 256).look(stripes, 32) - 100).max() <= 1, (
+        "two pixels of four would be stripes"
+    )
 
 
 def test_windows_cover_the_image_with_overlap() -> None:

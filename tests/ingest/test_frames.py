@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import Runner, rejects_of, rows_of
 
-from edittools.metrics.cuts import SIDE, Look, clips
+from edittools.metrics.cuts import SIDE, FrameLook, clips
 from edittools.stream import codec
 
 av = pytest.importorskip("av")
@@ -200,8 +200,8 @@ def test_the_published_rule() -> None:
 
 
 def test_scores_of_alike_and_other_frames() -> None:
-    def look(scene: int) -> Look:
-        return Look(picture(0, scene, SIDE, SIDE))
+    def look(scene: int) -> FrameLook:
+        return FrameLook(picture(0, scene, SIDE, SIDE))
 
     assert look(0).alike(look(0)) == pytest.approx(4.61480465 + 3.75211168 - 5.485968377115124)
     assert look(0).alike(look(1)) < 0

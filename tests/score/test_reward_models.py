@@ -20,7 +20,7 @@ from torch import nn
 import edittools
 from edittools.convert import convert
 from edittools.errors import EditError, UsageError
-from edittools.score.reward_models import Case, load_reward_model, reward_model_names
+from edittools.score.reward_models import Triplet, load_reward_model, reward_model_names
 
 WIDTH = 32
 # Words of our own in the places where a checkout of EditReward has its texts.
@@ -46,9 +46,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parents[1]
 
 
-def cases(count: int = 2) -> list[Case]:
+def cases(count: int = 2) -> list[Triplet]:
     words = ["make it red", "把天空变成粉色", "leave it alone"]
-    return [Case(pixels(k, 60, 84), pixels(9 + k, 84, 60), words[k % 3]) for k in range(count)]
+    return [Triplet(pixels(k, 60, 84), pixels(9 + k, 84, 60), words[k % 3]) for k in range(count)]
 
 
 # ---------------------------------------------------------------- EditReward
@@ -90,7 +90,7 @@ class Published(nn.Module):
         return made | {f"rm_heads.{name}": tensor for name, tensor in self.rm_heads.state_dict().items()}
 
     @torch.no_grad()
-    def reward(self, case: Case) -> list[list[float]]:
+    def reward(self, case: Triplet) -> list[list[float]]:
         """Per head the mean and the log deviation: embeddings with the images' scattered in, positions one by one, the
         state at the token, the head; by hand."""
         found = []

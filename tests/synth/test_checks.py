@@ -16,7 +16,7 @@ from edittools.errors import EditError, RowError, UsageError
 from edittools.ground import Found
 from edittools.painters import PAINTERS, PaintRequest
 from edittools.painters.canvas import Brush
-from edittools.synth.checking import Asked, Checks, Painted
+from edittools.synth.checking import CheckOption, Checks, Painted
 from edittools.synth.checks import clip, edit_ratio, judge, outside, structure, text
 from edittools.synth.checks.detector import DetectorCheck
 from edittools.synth.config import PaintConfig
@@ -149,18 +149,21 @@ def test_a_judge_is_asked_for_what_is_left_over() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    assert vars(Asked.parse("edit_ratio:0.2")) == {"name": "edit_ratio", "told": "", "bound": 0.2, "lowest": True}
-    assert Asked.parse("outside").kept(0.0) and not Asked.parse("outside").kept(1e-6)
-    assert Asked.parse("detector").told == "groundingdino" and Asked.parse("detector=sam3=C:").told == "sam3=C:"
-    assert Asked.parse("clip:0.03").kept(None), "what a check has nothing to say of passes"
-    assert Asked.parse("outside").described == "outside:0", "nothing of the folder that one stands in"
-    assert Asked.parse("clip=a/b:0.1").described == "clip=a/b:0.1"
+    assert vars(CheckOption.parse("edit_ratio:0.2")) == {"name": "edit_ratio", "told": "", "bound": 0.2, "lowest": True}
+    assert CheckOption.parse("outside").kept(0.0) and not CheckOption.parse("outside").kept(1e-6)
+    assert (
+        CheckOption.parse("detector").told == "groundingdino"
+        and CheckOption.parse("detector=sam3=C:").told == "sam3=C:"
+    )
+    assert CheckOption.parse("clip:0.03").kept(None), "what a check has nothing to say of passes"
+    assert CheckOption.parse("outside").described == "outside:0", "nothing of the folder that one stands in"
+    assert CheckOption.parse("clip=a/b:0.1").described == "clip=a/b:0.1"
     with pytest.raises(UsageError, match="no such check"):
-        Asked.parse("taste")
+        CheckOption.parse("taste")
     with pytest.raises(UsageError, match="does not look for names"):
-        Checks([Asked.parse("detector=face")])
+        Checks([CheckOption.parse("detector=face")])
     with pytest.raises(EditError):
-        Checks([Asked.parse("clip=/nowhere")])
+        Checks([CheckOption.parse("clip=/nowhere")])
 
 
 class Fading:

@@ -78,7 +78,7 @@ def test_only_the_surroundings_are_decoded_and_nothing_is_lost():
 
     torch.manual_seed(0)
     pixels, system = torch.rand(1, 3, 300, 400, dtype=torch.float64) * 2 - 1, Pixels()
-    face = consistency.Face(tuple((0.3 + 0.2 * x, 0.3 + 0.3 * y) for x, y in FACE))
+    face = consistency.FaceLandmarks(tuple((0.3 + 0.2 * x, 0.3 + 0.3 * y) for x, y in FACE))
     crop = consistency.face_crop(system, pixels, face, 112)
     whole = arcface.align(pixels, np.array(face.landmarks) * [400, 300])
     assert torch.allclose(crop, whole, atol=1e-9)
@@ -163,8 +163,8 @@ def test_gradient_through_alignment_and_recognition_against_finite_differences()
     torch.manual_seed(1)
     truth, guess = torch.randn(2, 3, 4, 12, 12, dtype=torch.float64)
     t = torch.tensor([0.4, 0.95, 0.5], dtype=torch.float64)
-    second = consistency.Face(tuple((0.5 + (y - 0.5) * 0.6, 0.4 + (x - 0.5) * 0.7) for x, y in FACE))
-    faces = [[consistency.Face(FACE), second], [second], []]
+    second = consistency.FaceLandmarks(tuple((0.5 + (y - 0.5) * 0.6, 0.4 + (x - 0.5) * 0.7) for x, y in FACE))
+    faces = [[consistency.FaceLandmarks(FACE), second], [second], []]
 
     def value(x):
         return consistency.loss(system, encoder, x, truth, t, faces, 1.5).sum()

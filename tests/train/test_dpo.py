@@ -19,7 +19,7 @@ from edittools.train import checkpoint, reference
 from edittools.train.bucket_sampler import BucketSampler
 from edittools.train.data import Loader
 from edittools.train.features import Encoder
-from edittools.train.objectives import Model, load_objective
+from edittools.train.objectives import TrainedModel, load_objective
 from edittools.train.objectives.dpo import Degradation, preference
 from edittools.train.parallel import Parallel
 
@@ -103,7 +103,7 @@ def test_stored_reference_values_train_the_same_without_a_copy(tmp_path: Path) -
     edit_model = load_edit_model("small", plain.model, seed=plain.seed, dtype="float32", texts=lambda: texts)
     sampler = BucketSampler(plain, rows, edit_model.patch, edit_model.multiple, edit_model.one_row)
     objective = load_objective(plain, edit_model, rows, alone.device)
-    model = Model(plain, edit_model, edit_model.network, alone)
+    model = TrainedModel(plain, edit_model, edit_model.network, alone)
 
     def loader(first: int) -> Loader:
         return Loader(plain, sampler, edit_model, Encoder(edit_model, rows), first=first)

@@ -26,7 +26,7 @@ _SLOTS = 1 << 18  # features, by a hash
 _RESAMPLINGS, _LEVEL = 500, 0.95
 
 
-class Sample(NamedTuple):
+class LabelledText(NamedTuple):
     """A text that is a positive or a negative. `group` is its row: samples of one are never on both sides of a fit."""
 
     text: str
@@ -53,7 +53,7 @@ def won(scores: np.ndarray, negative: np.ndarray) -> tuple[float, int]:
     return float(ranks(scores)[negative].sum() - count * (count + 1) / 2), count * (len(negative) - count)
 
 
-def probe(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
+def probe(samples: Sequence[LabelledText], seed: int = 0) -> dict[str, Any]:
     """AUC over all, and per operator and task, with 95% intervals from resampled rows; and what gives negatives away.
 
     Raises EditError where there are fewer than 20 rows of either kind.
@@ -122,7 +122,7 @@ def _score(weights: np.ndarray, slots: np.ndarray) -> float:
     return float(weights[slots].sum() / max(1, len(slots)) ** 0.5 + weights[-1])
 
 
-def _parts(samples: Sequence[Sample], name: str) -> Iterator[tuple[str, np.ndarray]]:
+def _parts(samples: Sequence[LabelledText], name: str) -> Iterator[tuple[str, np.ndarray]]:
     """The samples of each operator, with the positives of its rows, or of each task, where there are enough."""
     values: dict[str, set[str]] = defaultdict(set)
     for sample in samples:

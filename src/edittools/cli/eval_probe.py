@@ -11,7 +11,7 @@ from edittools.cli import figures, options
 from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
-    from edittools.bench.probe import Sample
+    from edittools.bench.probe import LabelledText
     from edittools.stream.source import Source
 
 
@@ -59,7 +59,7 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
     if given["negatives"] is not None and given["negative_if"] is not None:
         raise UsageError("--negatives and --negative-if: one of the two")
     source = open_input(list(input), RunOptions(limit=given["limit"], partial=given["partial"]))
-    by_language: dict[str, list[Sample]] = {}
+    by_language: dict[str, list[LabelledText]] = {}
     for language, sample in _samples(source, given):
         by_language.setdefault(language, []).append(sample)
     if not by_language:
@@ -75,7 +75,7 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
         )
 
 
-def _samples(source: Source, given: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
+def _samples(source: Source, given: dict[str, Any]) -> Iterator[tuple[str, LabelledText]]:
     """Language and sample of every text. Raises UsageError."""
     from edittools.stream.run import RunOptions, open_input
 
@@ -91,9 +91,9 @@ def _samples(source: Source, given: dict[str, Any]) -> Iterator[tuple[str, Sampl
         yield from _of(source, column, negative=False, beside=given["negative_column"])
 
 
-def _of(source: Source, column: str, negative: Any, beside: str | None = None) -> Iterator[tuple[str, Sample]]:
+def _of(source: Source, column: str, negative: Any, beside: str | None = None) -> Iterator[tuple[str, LabelledText]]:
     """The samples of a source; `negative` is a truth, or an expression. With `beside` rows hold their negative too."""
-    from edittools.bench.probe import Sample
+    from edittools.bench.probe import LabelledText
     from edittools.stream.rows import column_values
 
     for name in filter(None, (column, beside)):
@@ -117,7 +117,7 @@ def _of(source: Source, column: str, negative: Any, beside: str | None = None) -
             ):
                 operator = (made or {}).get("operator") if is_negative and isinstance(made, dict) else None
                 for language, text in texts.items():
-                    yield language, Sample(text, bool(is_negative), str(identity), task or "", operator or "")
+                    yield language, LabelledText(text, bool(is_negative), str(identity), task or "", operator or "")
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from edittools.errors import EditError, UsageError
 from edittools.weights.lookup import find_weights
 
 
-class Segmenter(VisionModel):
+class SemanticSegmenter(VisionModel):
     """`foreground` of an image: the places whose likeliest label is one of `labels` (any case).
 
     Without `labels` these are all but `background`. A checkpoint of one label says foreground where its probability
@@ -61,6 +61,6 @@ class Segmenter(VisionModel):
         return self._guarded(work) > 0
 
 
-def load_segmenter(spec: str, labels: list[str], *, device: str = "cpu", dtype: str = "float32") -> Segmenter:
+def load_segmenter(spec: str, labels: list[str], *, device: str = "cpu", dtype: str = "float32") -> SemanticSegmenter:
     """A checkpoint by folder, by name below EDITTOOLS_WEIGHTS, or by name on the hub. Raises EditError."""
-    return Segmenter(find_weights(spec), Path(spec).name, labels, device, dtype)
+    return SemanticSegmenter(find_weights(spec), Path(spec).name, labels, device, dtype)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edittools.ground.tflite import Network, Window, sigmoid
+from edittools.ground.tflite import TfliteNetwork, TurnedSquare, sigmoid
 from edittools.metrics.boxes import centred, iou, suppressed
 
 WHEEL = "mediapipe"
@@ -61,17 +61,17 @@ def decode(regressors: np.ndarray, logits: np.ndarray, size: int, layers: tuple[
     return np.concatenate([scores[chosen, None], centred(places), places[:, 4:]], axis=1)
 
 
-def windows(width: int, height: int) -> list[Window]:
+def windows(width: int, height: int) -> list[TurnedSquare]:
     """Where faces are looked for: in the whole image, and, as small ones are missed there, in overlapping squares of
     its short side and of half of it."""
     short = min(width, height)
-    found = [Window.around(width, height)]
+    found = [TurnedSquare.around(width, height)]
     for side in (short, short / 2):
         counts = [1 if side >= length else int(np.ceil((length - side) / (side / 2))) + 1 for length in (width, height)]
         if side < 128 or (max(counts) == 1) or max(counts) > 16:
             continue
         x, y = (np.linspace(side / 2, length - side / 2, n) for length, n in zip((width, height), counts))
-        found += [Window(float(one), float(other), side) for other in y for one in x]
+        found += [TurnedSquare(float(one), float(other), side) for other in y for one in x]
     return found
 
 
@@ -81,8 +81,8 @@ class Faces:
     _LAYERS = ((8, 2), (16, 6))
 
     def __init__(self) -> None:
-        self.detector = Network(WHEEL, "face_detection_short_range.tflite")
-        self.landmarks = Network(WHEEL, "face_landmark.tflite")
+        self.detector = TfliteNetwork(WHEEL, "face_detection_short_range.tflite")
+        self.landmarks = TfliteNetwork(WHEEL, "face_landmark.tflite")
 
     def find(self, pixels: np.ndarray, threshold: float) -> list[Face]:
         """The faces of uint8 HxWx3, the surest first."""
@@ -105,7 +105,7 @@ class Faces:
                 boxes.append(box)
         return found
 
-    def _detect(self, pixels: np.ndarray, window: Window) -> np.ndarray:
+    def _detect(self, pixels: np.ndarray, window: TurnedSquare) -> np.ndarray:
         """As `decode`, in pixels of the image."""
         said = self.detector(window.look(pixels, 128) / 127.5 - 1)
         found = decode(said[896, 16], said[896, 1], 128, self._LAYERS)
@@ -116,7 +116,7 @@ class Faces:
         """The landmarks of a detection, from a window half as large again that stands as the eyes do."""
         (x0, y0, x1, y1), points = detection[1:5], detection[5:].reshape(-1, 2)
         (dx, dy), side = points[1] - points[0], 1.5 * max(x1 - x0, y1 - y0)
-        window = Window((x0 + x1) / 2, (y0 + y1) / 2, side, float(np.arctan2(dy, dx)))
+        window = TurnedSquare((x0 + x1) / 2, (y0 + y1) / 2, side, float(np.arctan2(dy, dx)))
         said = self.landmarks(window.look(pixels, 192) / 255)
         if sigmoid(said[1, 1, 1])[0, 0, 0] < _SURE:
             return None
@@ -129,13 +129,13 @@ class Bodies:
     _LAYERS = ((8, 2), (16, 2), (32, 6))
 
     def __init__(self) -> None:
-        self.detector = Network(WHEEL, "pose_detection.tflite")
-        self.landmarks = Network(WHEEL, "pose_landmark_full.tflite")
+        self.detector = TfliteNetwork(WHEEL, "pose_detection.tflite")
+        self.landmarks = TfliteNetwork(WHEEL, "pose_landmark_full.tflite")
 
     def find(self, pixels: np.ndarray, threshold: float) -> list[Body]:
         """The people of uint8 HxWx3, the surest first."""
         height, width = pixels.shape[:2]
-        window = Window.around(width, height)
+        window = TurnedSquare.around(width, height)
         said = self.detector(window.look(pixels, 224) / 127.5 - 1)
         seen = decode(said[2254, 12], said[2254, 1], 224, self._LAYERS)
         seen[:, 1:] = window.points(seen[:, 1:].reshape(-1, 2)).reshape(seen[:, 1:].shape)
@@ -151,7 +151,7 @@ class Bodies:
         point is the middle of the hips, the distance to the second the radius of a circle about the body."""
         (x, y), top = detection[5:7].tolist(), detection[7:9].tolist()
         dx, dy = top[0] - x, top[1] - y
-        window = Window(x, y, 2 * 1.25 * float(np.hypot(dx, dy)), float(np.arctan2(dx, -dy)))
+        window = TurnedSquare(x, y, 2 * 1.25 * float(np.hypot(dx, dy)), float(np.arctan2(dx, -dy)))
         said = self.landmarks(window.look(pixels, 256) / 255)
         joints = said[(195,)].reshape(39, 5)[:33].astype(np.float64)
         mask = window.spread(sigmoid(said[256, 256, 1][..., 0]).astype(np.float32), *pixels.shape[:2])

@@ -12,7 +12,7 @@ from edittools.errors import EditError, missing_extra
 from edittools.weights.wheels import wheel_file
 
 
-class Network:
+class TfliteNetwork:
     """A network out of a wheel's file, with an interpreter for every thread. Raises EditError where it is missing."""
 
     def __init__(self, name: str, file: str) -> None:
@@ -43,7 +43,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Window:
+class TurnedSquare:
     """A square of an image, turned about its centre; all in pixels, the angle in radians (y points down)."""
 
     x: float
@@ -52,7 +52,7 @@ class Window:
     angle: float = 0.0
 
     @classmethod
-    def around(cls, width: int, height: int) -> Window:
+    def around(cls, width: int, height: int) -> TurnedSquare:
         """The smallest square about the whole image."""
         return cls(width / 2, height / 2, max(width, height))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edittools.registry import Registry
 
 if TYPE_CHECKING:
-    from edittools.ingest.dataset import Dataset
+    from edittools.ingest.dataset import PublishedDataset
 
 DATASETS = Registry("edittools.ingest.datasets", "edittools.datasets")
 EDITED = ("white", "black", "transparent")  # what is edited in masks of others
@@ -20,7 +20,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str) -> PublishedDataset:
     """Raises KeyError."""
-    found: Dataset = DATASETS.load(name).DATASET
+    found: PublishedDataset = DATASETS.load(name).DATASET
     return found

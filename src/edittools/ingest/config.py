@@ -11,7 +11,7 @@ from edittools.settings import Config, max_pixels_setting, setting
 from edittools.suites import benchmark_names
 
 if TYPE_CHECKING:
-    from edittools.ingest.dataset import Dataset
+    from edittools.ingest.dataset import PublishedDataset
 
 ROWS = 1000  # in a shard
 
@@ -148,7 +148,7 @@ class ShardConfig(Config):
         return pairs
 
     @property
-    def published(self) -> Dataset | None:
+    def published(self) -> PublishedDataset | None:
         """The data set that --from names."""
         return load_dataset(self.dataset) if self.dataset is not None else None
 

@@ -53,7 +53,7 @@ from edittools.stream.roots import Roots
 
 
 @dataclass(frozen=True)
-class Dataset:
+class PublishedDataset:
     """A published data set: how its tables are laid out, and what is to be known of it."""
 
     title: str  # what it is called, for provenance

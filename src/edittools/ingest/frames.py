@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
 from edittools.ingest.video import Video, av, opened
-from edittools.metrics.cuts import SIDE, Look, clips
+from edittools.metrics.cuts import SIDE, FrameLook, clips
 from edittools.record import COLUMNS, PROVENANCE
 from edittools.seeded import stream
 from edittools.stream.batch import Batch, Reject
@@ -119,11 +119,11 @@ def _looked_through(video: Video) -> tuple[list[tuple[int, float]], list[float]]
     """Time stamps and seconds of the frames, and how alike neighbours are."""
     stamps: list[tuple[int, float]] = []
     scores: list[float] = []
-    before: Look | None = None
+    before: FrameLook | None = None
     for frame in video.frames():
         if stamps and frame.time <= stamps[-1][1]:
             continue  # a time that comes again says nothing
-        look = Look(frame.reformat(SIDE, SIDE, format="rgb24").to_ndarray())
+        look = FrameLook(frame.reformat(SIDE, SIDE, format="rgb24").to_ndarray())
         if before is not None:
             scores.append(look.alike(before))
         stamps.append((frame.pts, frame.time))

@@ -23,7 +23,7 @@ _SHORTEST = 8  # frames; a clip has more
 _ERODED = 4  # frames at either end of a clip, which fades may have changed
 
 
-class Look:
+class FrameLook:
     """What is kept of a frame (uint8 SIDE x SIDE x 3)."""
 
     def __init__(self, frame: np.ndarray) -> None:
@@ -33,7 +33,7 @@ class Look:
         gray = np.asarray(Image.fromarray(frame).convert("L").resize((SIDE // 2, SIDE // 2), Image.Resampling.BILINEAR))
         self.outlines = np.maximum(gray, cv2.Canny(np.ascontiguousarray(gray), *_CANNY))
 
-    def alike(self, other: Look) -> float:
+    def alike(self, other: FrameLook) -> float:
         """The classifier's score of two neighbouring frames; below 0 there is a cut between them."""
         a, b = (one.colours - one.colours.mean() for one in (self, other))
         spread = float(np.sqrt((a**2).sum() * (b**2).sum()))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from edittools.errors import RowError, UsageError
 from edittools.rounding import rounded
 from edittools.score.config import ScoreConfig
-from edittools.score.reward_models import Case, RewardModel, load_reward_model, reward_scores
+from edittools.score.reward_models import RewardModel, Triplet, load_reward_model, reward_scores
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
@@ -73,11 +73,11 @@ class RewardStage:
                 made[-1] = rounded(dict(scores))
         return drop_failed(batch, add_scores(rows, schema, self.names, made), failed, self.name)
 
-    def _case(self, source: dict[str, Any] | None, result: dict[str, Any] | None, text: str | None) -> Case:
+    def _case(self, source: dict[str, Any] | None, result: dict[str, Any] | None, text: str | None) -> Triplet:
         """Raises RowError."""
         if source is None or result is None:
             raise RowError("no source image" if source is None else "no image to score")
         if not text:
             raise RowError("no instruction")
         decoded = [codec.decode(self.fetcher.get(one), codec.FULL, self.max_pixels) for one in (source, result)]
-        return Case(decoded[0], decoded[1], text)
+        return Triplet(decoded[0], decoded[1], text)

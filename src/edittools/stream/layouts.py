@@ -30,7 +30,7 @@ _STEP = re.compile(r"\.([^.\[\]|]+)|\[(-?\d+)\]|\[(-?\d*):(-?\d*)\]")
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-class Place:
+class FieldPath:
     """Where in a record of others something is."""
 
     def __init__(self, written: str) -> None:
@@ -101,9 +101,10 @@ class Layout:
     needs: tuple[str, ...] = ("source", "target")  # a row without one of these has failed
 
     @cached_property
-    def places(self) -> dict[str, tuple[Place, ...]]:
+    def places(self) -> dict[str, tuple[FieldPath, ...]]:
         return {
-            name: tuple(map(Place, (said,) if isinstance(said, str) else said)) for name, said in self.columns.items()
+            name: tuple(map(FieldPath, (said,) if isinstance(said, str) else said))
+            for name, said in self.columns.items()
         }
 
     @cached_property
@@ -116,17 +117,17 @@ class Layout:
         there = {*names}
         return all(there & {*name.split("|")} for name in self.has)
 
-    def made_of(self, names: Iterable[str]) -> dict[str, tuple[Place, ...]]:
+    def made_of(self, names: Iterable[str]) -> dict[str, tuple[FieldPath, ...]]:
         """The columns of ours that a table with these columns has something for, with their places."""
         if self.derive is not None:
             return self.places
         return self._made_of(frozenset(names))
 
     @cached_property
-    def _made_of(self) -> Callable[[frozenset[str]], dict[str, tuple[Place, ...]]]:
+    def _made_of(self) -> Callable[[frozenset[str]], dict[str, tuple[FieldPath, ...]]]:
         """`made_of`, which is asked of row after row, nearly all with the same columns."""
 
-        def found(there: frozenset[str]) -> dict[str, tuple[Place, ...]]:
+        def found(there: frozenset[str]) -> dict[str, tuple[FieldPath, ...]]:
             return {name: held for name, held in self.places.items() if any(place.columns & there for place in held)}
 
         return functools.lru_cache(64)(found)
@@ -256,7 +257,7 @@ class Arrangement:
         if self.met["refused"] and not self.met["fitted"]:
             raise self._unlike("the input", self.seen)
         for name, written in self.asked:
-            if self.seen and not Place(written).columns & self.seen:
+            if self.seen and not FieldPath(written).columns & self.seen:
                 has = f"it has: {', '.join(sorted(self.seen))}"
                 raise UsageError(f"--map {name}={written}: the input has no column `{written}`", hint=has)
 
@@ -359,7 +360,7 @@ def asked_for(pairs: list[tuple[str, str]], images: Iterable[str], roots: Roots)
             raise UsageError(f"--map {new}={old}: both would be called `{new}`")
         said[new] = (*said.get(new, ()), old)
     heads = {name.partition(".")[0] for name in said}
-    taken = {name for places in said.values() for written in places for name in Place(written).columns}
+    taken = {name for places in said.values() for written in places for name in FieldPath(written).columns}
     alone = {"source": "source", "target": "target|image|file_name"}
     own = {name: alone.get(name, name) for name in COLUMNS if name not in ("id", "provenance")}
     own |= {name: name for name in images}

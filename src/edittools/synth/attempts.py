@@ -14,7 +14,7 @@ from edittools.metrics.pixels import changed
 from edittools.painters import Painter, PaintRequest
 from edittools.painters.canvas import Canvas, canvas
 from edittools.seeded import digest
-from edittools.synth.checking import Asked, Checks, Painted, Verdict
+from edittools.synth.checking import CheckOption, CheckResult, Checks, Painted
 from edittools.synth.painting import Plan
 from edittools.synth.tuning import Tuning
 
@@ -37,7 +37,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedRow:
     """One plan for one row. `first` are its steps that start from the photograph, made ready."""
 
     row: int
@@ -55,14 +55,14 @@ class Work:
 
 
 @dataclass
-class Outcome:
+class Attempt:
     """What came of one attempt."""
 
     seed: int
     images: list[np.ndarray] = field(default_factory=list)  # after each step that was done
     readies: list[Ready] = field(default_factory=list)
     error: RowError | None = None  # of the step that could not be done
-    verdict: Verdict = field(default_factory=lambda: Verdict({}, None))
+    verdict: CheckResult = field(default_factory=lambda: CheckResult({}, None))
 
     @property
     def passed(self) -> bool:
@@ -113,9 +113,9 @@ class Attempts:
         drawn = drawer.draw(image)
         return np.repeat(drawn[..., None], 3, axis=2) if drawn.ndim == 2 else drawn
 
-    def __call__(self, works: Sequence[Work]) -> list[Outcome]:
+    def __call__(self, works: Sequence[PlannedRow]) -> list[Attempt]:
         """The best attempt at every plan: the first that passes all checks, or of all attempts the best by `best`."""
-        found: dict[int, Outcome] = {}
+        found: dict[int, Attempt] = {}
         waiting = list(range(len(works)))
         for attempt in range(self.attempts):
             for k, outcome in zip(waiting, self._attempt([works[k] for k in waiting], attempt)):
@@ -127,15 +127,15 @@ class Attempts:
                 break
         return [found[k] for k in range(len(works))]
 
-    def _worth(self, outcome: Outcome) -> tuple[bool, bool, float]:
+    def _worth(self, outcome: Attempt) -> tuple[bool, bool, float]:
         """The more the better: whether it passed, whether it was done, the score of `best`."""
         one = next((one for one in self.checks.asked if one.name == self.best), None)
         score = one.good(outcome.verdict.values.get(one.name)) if one and outcome.verdict.values else 0.0
         return outcome.passed, outcome.error is None, score
 
-    def _attempt(self, works: Sequence[Work], attempt: int) -> list[Outcome]:
+    def _attempt(self, works: Sequence[PlannedRow], attempt: int) -> list[Attempt]:
         """One attempt at all plans, step by step; what failed in a step goes no further."""
-        made = [Outcome(work.seed(attempt, 0)) for work in works]
+        made = [Attempt(work.seed(attempt, 0)) for work in works]
         for step in range(max((len(work.plan.chain) for work in works), default=0)):
             going = [k for k, work in enumerate(works) if made[k].passed and step < len(work.plan.chain)]
             readies: dict[int, Ready] = {}
@@ -148,7 +148,7 @@ class Attempts:
             self._do(works, made, readies, attempt, step)
         return made
 
-    def _step(self, work: Work, outcome: Outcome, step: int) -> Ready | str:
+    def _step(self, work: PlannedRow, outcome: Attempt, step: int) -> Ready | str:
         if step in work.first:
             return work.first[step]
         one = work.plan.chain[step]
@@ -156,7 +156,7 @@ class Attempts:
         return self.ready(work.task, one.plan, image)
 
     def _do(
-        self, works: Sequence[Work], made: list[Outcome], readies: dict[int, Ready], attempt: int, step: int
+        self, works: Sequence[PlannedRow], made: list[Attempt], readies: dict[int, Ready], attempt: int, step: int
     ) -> None:
         """Paint a step of several works together, and check it."""
         asked = [k for k, ready in readies.items() if ready.plan.made is None]
@@ -178,7 +178,7 @@ class Attempts:
         for k, verdict in zip(finished, self.checks(list(finished.values()))):
             made[k].verdict = _worst(made[k].verdict, verdict, self.checks.asked)
 
-    def _request(self, work: Work, ready: Ready, seed: int) -> PaintRequest:
+    def _request(self, work: PlannedRow, ready: Ready, seed: int) -> PaintRequest:
         plan = ready.plan
         told: dict[str, Any] = {"prompt": plan.prompt, "negative": plan.negative, "instruction": plan.instruction}
         told["control"] = None if ready.control is None else ready.canvas.cropped(ready.control)
@@ -190,11 +190,11 @@ class Attempts:
         return ready.canvas.request(**told)
 
 
-def _worst(one: Verdict, other: Verdict, asked: Sequence[Asked]) -> Verdict:
+def _worst(one: CheckResult, other: CheckResult, asked: Sequence[CheckOption]) -> CheckResult:
     """Of two steps: the worse value of every check, and the first failure."""
     values: dict[str, float | None] = {}
     for check in asked:
         known = [v.values[check.name] for v in (one, other) if v.values.get(check.name) is not None]
         if any(check.name in v.values for v in (one, other)):
             values[check.name] = min(known, key=check.good) if known else None
-    return Verdict(values, one.failed or other.failed)
+    return CheckResult(values, one.failed or other.failed)

@@ -50,7 +50,7 @@ class Check(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckOption:
     """A check as the user asks for it: NAME[=TOLD][:BOUND]."""
 
     name: str
@@ -59,7 +59,7 @@ class Asked:
     lowest: bool  # whether the bound is the least or the most
 
     @classmethod
-    def parse(cls, spec: str) -> Asked:
+    def parse(cls, spec: str) -> CheckOption:
         """Raises UsageError."""
         head, colon, tail = spec.rpartition(":")
         bound = _number(tail) if colon else None
@@ -92,11 +92,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What the checks say of one edit."""
 
     values: dict[str, float | None]
-    failed: Asked | None  # the first check that it failed
+    failed: CheckOption | None  # the first check that it failed
 
     @property
     def reason(self) -> str:
@@ -111,20 +111,20 @@ class Verdict:
 class Checks:
     """All checks of a run."""
 
-    def __init__(self, asked: Sequence[Asked], **placed: str) -> None:
+    def __init__(self, asked: Sequence[CheckOption], **placed: str) -> None:
         self.asked = asked
         self.loaded = {one.name: CHECKS.load(one.name).load(one.told, **placed) for one in asked}
 
-    def __call__(self, edits: Sequence[Painted]) -> list[Verdict]:
+    def __call__(self, edits: Sequence[Painted]) -> list[CheckResult]:
         """The verdict on every edit. What failed one check is not shown to those behind it, which may be dear."""
         values: list[dict[str, float | None]] = [{} for _ in edits]
-        failed: list[Asked | None] = [None] * len(edits)
+        failed: list[CheckOption | None] = [None] * len(edits)
         for one in self.asked:
             open_ones = [k for k, why in enumerate(failed) if why is None]
             for k, value in zip(open_ones, self.loaded[one.name].measure([edits[k] for k in open_ones])):
                 values[k][one.name] = None if value is None else significant(value)
                 failed[k] = None if one.kept(value) else one
-        return [Verdict(*each) for each in zip(values, failed)]
+        return [CheckResult(*each) for each in zip(values, failed)]
 
 
 def _number(text: str) -> float | None:

@@ -23,8 +23,8 @@ from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History
 from edittools.stream.row_images import image_value, list_slots, whole_list
 from edittools.stream.rows import RowPool, column_values, row_paths
-from edittools.synth.attempts import SAME, Attempts, Outcome, Work
-from edittools.synth.checking import Asked, Checks
+from edittools.synth.attempts import SAME, Attempt, Attempts, PlannedRow
+from edittools.synth.checking import CheckOption, Checks
 from edittools.synth.config import PaintConfig
 from edittools.synth.painting import Plan, Region, Scene
 from edittools.synth.registry import PAINTED
@@ -50,7 +50,7 @@ class PaintStage:
     def __init__(self, config: PaintConfig, *, jobs: int = 1) -> None:
         self.config, self.jobs = config, jobs
         self.tasks = {name: PAINTED.load(name) for name in config.painted}
-        self.asked = [Asked.parse(spec) for spec in config.check]
+        self.asked = [CheckOption.parse(spec) for spec in config.check]
         self.tuning = read_tuning(config.tune, PAINTED.names)
         self.words = lexicon(config)
         instructed = any(getattr(module, "INSTRUCTS", False) for module in self.tasks.values())
@@ -163,9 +163,9 @@ class PaintStage:
 
     def _planned(
         self, rows: pa.RecordBatch, ids: list[Any], paths: list[Any], sources: list[Any], further: list[Any]
-    ) -> tuple[list[Work], list[Reject]]:
+    ) -> tuple[list[PlannedRow], list[Reject]]:
         """The edits of every row, and why there are none of some."""
-        works: list[Work] = []
+        works: list[PlannedRow] = []
         rejects: list[Reject] = []
         objects, said = column_values(rows, "objects"), facts_of(rows)
         for row, reference in enumerate(sources):
@@ -219,7 +219,7 @@ class PaintStage:
                 found.append(Region(name, mask >= 128, tuple(item.get("box") or (0, 0, 1, 1))))
         return tuple(found)
 
-    def _plans(self, row: int, identity: str, scene: Scene) -> tuple[list[Work], list[tuple[str, str, object]]]:
+    def _plans(self, row: int, identity: str, scene: Scene) -> tuple[list[PlannedRow], list[tuple[str, str, object]]]:
         """The edits of an image, tasks in turn, and what the painter refuses: (task, why, the object's name)."""
         key = (self.config.seed, identity)
         waiting: dict[str, list[Plan]] = {}
@@ -233,7 +233,7 @@ class PaintStage:
             refused += [] if plans else [(task, "no object fits", None)]
             order = sorted(range(len(plans)), key=lambda k, task=task: digest(*key, "painted", task, k))  # type: ignore[misc]
             waiting[task] = [plans[k] for k in order]
-        chosen: list[Work] = []
+        chosen: list[PlannedRow] = []
         turns = sorted(self.tasks, key=lambda task: digest(*key, "painted", task))
         while len(chosen) < self.config.per_row and any(waiting.values()):
             for task in turns:
@@ -249,10 +249,10 @@ class PaintStage:
 
     def _work_of(
         self, row: int, task: str, plan: Plan, scene: Scene, key: tuple[object, ...]
-    ) -> tuple[Work, str | None]:
+    ) -> tuple[PlannedRow, str | None]:
         """A plan made ready, and why the painter refuses it, if it does."""
         noise = (*key, "painted", task, "noise", plan.instruction)
-        work = Work(row, task, plan, scene.image, noise, references=scene.references)
+        work = PlannedRow(row, task, plan, scene.image, noise, references=scene.references)
         for number, step in enumerate(plan.chain):
             if step.parent >= 0:
                 continue
@@ -265,7 +265,7 @@ class PaintStage:
     # ------------------------------------------------------------ rows
 
     def _rows(
-        self, identity: str, work: Work, outcome: Outcome, sources: list[Any], parent: str, origin: dict[str, Any]
+        self, identity: str, work: PlannedRow, outcome: Attempt, sources: list[Any], parent: str, origin: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """The row of an edit; with `inverse` that of its way back, where there is one and it passed; with `steps` those
         of its steps, each of which names the row that it starts from."""

@@ -87,7 +87,7 @@ class Plan:
     backwards: bool = False  # only the way back is a pair
     task: str | None = None  # where it is not the module's
     numbers: str = ""  # the painted task whose --tune it is painted by, where that is not its own
-    steps: tuple[Step, ...] = ()  # of an edit that is several ones; the mask is that of all of them
+    steps: tuple[PlanStep, ...] = ()  # of an edit that is several ones; the mask is that of all of them
     turns: tuple[Turn, ...] = ()  # of a dialogue; `source` is the step that it begins with
     source: int = -1
     place: tuple[float, float, float, float] | None = (
@@ -95,13 +95,13 @@ class Plan:
     )
 
     @property
-    def chain(self) -> tuple[Step, ...]:
+    def chain(self) -> tuple[PlanStep, ...]:
         """Its steps; a plain edit is one."""
-        return self.steps or (Step(self),)
+        return self.steps or (PlanStep(self),)
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One of several edits: of the photograph, or of what an earlier step made."""
 
     plan: Plan

@@ -34,7 +34,7 @@ def weight(eta: float, t: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceLandmarks:
     """Five landmarks of a face, as shares of the image's width and height: left eye, right eye, nose, left and right
     corner of the mouth, as one sees them."""
 
@@ -92,7 +92,7 @@ class FrozenEncoder:
         return F.normalize(vector.to(torch.promote_types(vector.dtype, torch.float32)), dim=-1)
 
 
-def regions(row: TrainRow, box: Box, encoder: FrozenEncoder) -> list[Box | Face]:
+def regions(row: TrainRow, box: Box, encoder: FrozenEncoder) -> list[Box | FaceLandmarks]:
     """What of a row's target is compared: its faces, else its objects, within the part of it that is shown.
 
     box     that part, as shares of the target
@@ -101,11 +101,11 @@ def regions(row: TrainRow, box: Box, encoder: FrozenEncoder) -> list[Box | Face]
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
-    found: list[Box | Face] = []
+    found: list[Box | FaceLandmarks] = []
     for landmarks in row.faces:
         placed = tuple(((x - left) / width, (y - top) / height) for x, y in landmarks)
         if all(0 <= x <= 1 and 0 <= y <= 1 for x, y in placed):
-            found.append(Face(placed))
+            found.append(FaceLandmarks(placed))
     if found or encoder.faces_only:
         return found
     for x0, y0, x1, y1 in row.boxes:
@@ -130,7 +130,7 @@ def latent_crop(x: Tensor, box: Box) -> Tensor:
     return x[..., top:bottom, left:right]
 
 
-def face_crop(edit_model: EditModel, latents: Tensor, face: Face, side: int) -> Tensor:
+def face_crop(edit_model: EditModel, latents: Tensor, face: FaceLandmarks, side: int) -> Tensor:
     """The aligned face (1, 3, side, side) of latents (1, C, h, w), differentiable.
 
     Only what is around the face is decoded.
@@ -148,7 +148,7 @@ def face_crop(edit_model: EditModel, latents: Tensor, face: Face, side: int) -> 
 
 def loss(
     edit_model: EditModel, encoder: FrozenEncoder, guess: Tensor, truth: Tensor, t: Tensor,
-    regions: Sequence[Sequence[Box | Face]], eta: float,
+    regions: Sequence[Sequence[Box | FaceLandmarks]], eta: float,
 ) -> Tensor:  # fmt: skip
     """λ(σ) (1/N) Σ_i (1 - cos(φ(T_i x̂_0), φ(T_i x_0))) of every row, (B,), in float32 at least   [FireRed eq. 7, 8].
 
@@ -158,8 +158,8 @@ def loss(
     The crops go through the autoencoder's decoder, which is computed again in the backward pass.
     """
 
-    def seen(latents: Tensor, region: Box | Face) -> Tensor:
-        if isinstance(region, Face):
+    def seen(latents: Tensor, region: Box | FaceLandmarks) -> Tensor:
+        if isinstance(region, FaceLandmarks):
             return face_crop(edit_model, latents, region, encoder.side)
         return edit_model.images(latent_crop(latents, region))
 

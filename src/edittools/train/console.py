@@ -25,7 +25,7 @@ from edittools.train.config import Recipe
 from edittools.train.features import Encoder, FeatureStore, Keys, Stored
 from edittools.train.folder import (
     Data,
-    Outcome,
+    RunEnd,
     check_branch,
     check_run,
     flat_settings,
@@ -246,7 +246,7 @@ def check_stored(features: Any, sampler: BucketSampler) -> np.ndarray | None:
     return features.lengths(sampler.samples)
 
 
-def summary(outcome: Outcome, heldout: list[dict[str, Any]]) -> str:
+def summary(outcome: RunEnd, heldout: list[dict[str, Any]]) -> str:
     """A finished run in a line; `heldout`: what heldout.jsonl says of it."""
     resumed = f", resumed from step {outcome.resumed_from}" if outcome.resumed_from else ""
     held = f", held-out {value(heldout[-1]):.4f} (at the start {value(heldout[0]):.4f})" if heldout else ""

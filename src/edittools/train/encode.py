@@ -34,7 +34,7 @@ from edittools.train.features import Encoder, FeatureStore, FeatureWriter, Keys,
 from edittools.train.heldout import heldout_recipe
 from edittools.train.log import say
 from edittools.train.loop import prepare
-from edittools.train.objectives import Model, load_objective
+from edittools.train.objectives import TrainedModel, load_objective
 from edittools.train.origin import settle
 from edittools.train.parallel import start
 from edittools.train.rejects import HELD_OUT, Rejects
@@ -209,7 +209,7 @@ def precompute_reference_with_progress(
     features = FeatureSource(recipe, edit_model, options, alone).of(rows)
     sampler.lengths = check_stored(features, sampler)
     objective = load_objective(recipe, edit_model, rows, alone.device)
-    model = Model(recipe, edit_model, prepare(recipe, sampler, edit_model, alone, None).network, alone)
+    model = TrainedModel(recipe, edit_model, prepare(recipe, sampler, edit_model, alone, None).network, alone)
     model.network.eval()
 
     def loader(first: int) -> Loader:

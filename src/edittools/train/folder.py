@@ -57,7 +57,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunEnd:
     """The end of a finished run, as `_end.json` has it."""
 
     steps: int
@@ -68,12 +68,12 @@ class Outcome:
     resumed_from: int  # 0: from the start
 
 
-def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from: int) -> Outcome:
+def outcome(end: dict[str, Any], seconds: float, wait_share: float, resumed_from: int) -> RunEnd:
     """`_end.json` and what only this process knows."""
-    return Outcome(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
+    return RunEnd(end["steps"], end["samples"], end["loss"], seconds, wait_share, resumed_from)
 
 
-def check_run(out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: bool = False) -> Outcome | None:
+def check_run(out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: bool = False) -> RunEnd | None:
     """The outcome of this very run, where the folder holds it finished; None where it may begin or go on.
 
     A run goes on with other settings and somewhat other data, as long as its checkpoint fits; finished, with more
@@ -115,7 +115,7 @@ def check_run(out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: b
 
 def _finished(
     out: Path, end: dict[str, Any], recipe: Recipe, kept: dict[str, Any], data: Data, found: Path | None
-) -> Outcome | None:
+) -> RunEnd | None:
     if missing := {"steps", "samples", "loss"} - end.keys():
         raise EditError(f"{out / '_end.json'}: no '{min(missing)}'", hint="--overwrite trains anew")
     if recipe.steps > end["steps"]:
@@ -176,7 +176,7 @@ def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def open_run(
     out: str | Path, recipe: Recipe, data: Data = Data(), overwrite: bool = False, branch: Path | None = None,
     held: bool = False,
-) -> Outcome | None:  # fmt: skip
+) -> RunEnd | None:  # fmt: skip
     """Make the run folder, or write down what has changed. Returns and raises what `check_run` does.
 
     held: other trainers are kept out already; else they may come between this and the training.

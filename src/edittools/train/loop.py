@@ -32,13 +32,13 @@ from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step
 from edittools.train.features import Features
 from edittools.train.flow_matching import generator
-from edittools.train.folder import Outcome, outcome
+from edittools.train.folder import RunEnd, outcome
 from edittools.train.frozen import BlockSwap, check_shared, quantize_frozen
 from edittools.train.heldout import HeldOut
 from edittools.train.keeping import Keeper, tidy
 from edittools.train.log import Log, StepReport
 from edittools.train.monitor import Monitor
-from edittools.train.objectives import Around, Losses, Model, Objective, load_objective
+from edittools.train.objectives import Around, Losses, Objective, TrainedModel, load_objective
 from edittools.train.optimizers import rate_factor
 from edittools.train.parallel import Parallel, full
 from edittools.train.rejects import Rejects
@@ -62,7 +62,7 @@ def train(
     rescue: Rescue | None = None,
     on_start: Callable[[str], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-) -> Outcome:
+) -> RunEnd:
     """Train a model's network on the sampler's samples and leave a run folder at `out`: see keeping.py.
 
     The folder has been opened by open_run(). `features` gives what the frozen encoders say, `loaders` is the number of
@@ -99,7 +99,7 @@ def train(
             recipe, sampler, edit_model, features, first=objective.planned(first), begins=begins, rank=parallel.rank,
             world=parallel.world, threads=loaders, pin=parallel.device.type == "cuda", rejects=rejects,
         )  # fmt: skip
-        model = Model(recipe, edit_model, prepared.network, parallel, state.copies)
+        model = TrainedModel(recipe, edit_model, prepared.network, parallel, state.copies)
         received, loop_began = rescue.lasting.enter_context(signals()), time.perf_counter()
         around = Around(first, out, log.beside, heldout)
         Run(sampler, model, objective, state, keeper, log, monitor, around).loop(loader, received, on_step)
@@ -109,7 +109,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ReadyNetwork:
     """A network that is ready to be trained."""
 
     network: Any  # as it is called
@@ -123,7 +123,7 @@ def prepare(
     edit_model: EditModel,
     parallel: Parallel,
     on_start: Callable[[str], None] | None,
-) -> Prepared:
+) -> ReadyNetwork:
     """Bring the architecture's network to the device, as small and as fast as the recipe says; `on_start` is told
     how.
     """
@@ -144,7 +144,7 @@ def prepare(
     inside = {name for name, p in edit_model.network.named_parameters() if id(p) in inner}
     network = parallel.wrap(edit_model.network, edit_model.blocks(), dtype, swap.waiting if swap else ())
     trained = {name: p for name, p in edit_model.network.named_parameters() if p.requires_grad}
-    return Prepared(network, trained, {id(trained[name]) for name in inside & set(trained)})
+    return ReadyNetwork(network, trained, {id(trained[name]) for name in inside & set(trained)})
 
 
 LESS = 'with `checkpointing` "full", or with fewer `batch_tokens` and more `microbatches`'
@@ -190,7 +190,7 @@ class Run:
     """The loop's parts."""
 
     sampler: BucketSampler
-    model: Model
+    model: TrainedModel
     objective: Objective
     state: TrainState
     keeper: Keeper
@@ -300,7 +300,7 @@ class Run:
         )
 
 
-def forward_backward(objective: Objective, model: Model, work: Step, factor: float) -> list[Losses]:
+def forward_backward(objective: Objective, model: TrainedModel, work: Step, factor: float) -> list[Losses]:
     """The losses of this process's batches; the gradient of the step's mean loss is left in the parameters."""
     parallel, made = model.parallel, []
     # Where other processes have a batch more, this one goes through the network as often, and what it makes counts 0.

@@ -37,7 +37,7 @@ from edittools.train.features import Features
 from edittools.train.heldout import Chunk, HeldOut, heldout_recipe
 from edittools.train.mapped import Columns
 from edittools.train.mixture import row_weights
-from edittools.train.objectives import Losses, Model, Objective, plain
+from edittools.train.objectives import Losses, Objective, TrainedModel, plain
 from edittools.train.parallel import Parallel
 from edittools.train.rejects import Rejects, Unusable
 from edittools.train.rows import TrainRow
@@ -310,7 +310,7 @@ class HeldOutReplies(HeldOut):
 class Replies(Objective):
     """-log p of the tokens of a row's reply and its end, their mean; the share of them that the model would write."""
 
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         loss, right = model(batch.target, batch).unbind(1)
         return Losses(loss, {"right_tokens": right.detach()})
 

@@ -63,7 +63,7 @@ class GroupRewards:
 
 
 @dataclass
-class Case:
+class RolloutCase:
     """A candidate to be rewarded, with what it was made from; images are values of the column type IMAGE."""
 
     id: str
@@ -85,7 +85,7 @@ Scores = Mapping[str, Mapping[str, float] | None]
 """Of cases by their id; None where there is no reward."""
 
 
-def records(cases: Sequence[Case], scores: Scores | None = None) -> pa.RecordBatch:
+def records(cases: Sequence[RolloutCase], scores: Scores | None = None) -> pa.RecordBatch:
     """Cases as candidate rows, as `edit sample --candidates` makes them; with their scores, where these are given."""
     provenance = [{"seed": case.seed, "parents": [case.parent]} for case in cases]
     made: dict[str, pa.Array] = {
@@ -152,7 +152,7 @@ def _stages(name: str, words: list[str], out: Path, stack: contextlib.ExitStack)
     raise UsageError("commands that give scores are score, judge and filter")
 
 
-class Asker:
+class RewardJournal:
     """Asks for the rewards of an iteration's cases, and writes down what it was told: nothing is asked twice."""
 
     def __init__(self, rewards: Rewards, path: Path) -> None:
@@ -166,7 +166,7 @@ class Asker:
                     said = json.loads(line)
                     self.known[said["id"], said["image"]] = said["scores"]
 
-    def ask(self, cases: Iterable[Case]) -> None:
+    def ask(self, cases: Iterable[RolloutCase]) -> None:
         """Fill in what is not known of these; what fails stays unknown. Raises UsageError."""
         new = [case for case in cases if (case.id, case.content) not in self.known]
         if not new:
@@ -184,18 +184,18 @@ class Asker:
             if said is not None and all(said[name] is not None for name in names):
                 self._note(case, {name: float(said[name] or 0) for name in names})
 
-    def settle(self, cases: Iterable[Case]) -> None:
+    def settle(self, cases: Iterable[RolloutCase]) -> None:
         """What these are still without, they stay without."""
         for case in cases:
             if (case.id, case.content) not in self.known:
                 self._note(case, None)
 
-    def _note(self, case: Case, scores: dict[str, float] | None) -> None:
+    def _note(self, case: RolloutCase, scores: dict[str, float] | None) -> None:
         self.known[case.id, case.content] = scores
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"id": case.id, "image": case.content, "scores": scores}) + "\n")
 
-    def scores(self, case: Case) -> dict[str, float] | None:
+    def scores(self, case: RolloutCase) -> dict[str, float] | None:
         """Every reward by its name, the higher the better; None where there is none."""
         return self.known.get((case.id, case.content))

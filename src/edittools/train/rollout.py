@@ -48,8 +48,8 @@ from edittools.train.features import ENCODING, Encoder
 from edittools.train.hacks import Hacks, observe, said
 from edittools.train.heldout import Chunk
 from edittools.train.log import read_lines, say
-from edittools.train.objectives import Around, Model
-from edittools.train.rewards import Asker, Case, open_rewards, records
+from edittools.train.objectives import Around, TrainedModel
+from edittools.train.rewards import RewardJournal, RolloutCase, open_rewards, records
 from edittools.train.rows import TARGET, Rows, TrainRow
 
 FOLDER = "rollouts"
@@ -72,7 +72,7 @@ class Prompts:
 class Rollouts:
     """Makes the steps of a run. Its methods are for every process to call."""
 
-    def __init__(self, settings: dict[str, Any], model: Model, loader: Loader, around: Around) -> None:
+    def __init__(self, settings: dict[str, Any], model: TrainedModel, loader: Loader, around: Around) -> None:
         self.settings, self.model, self.loader, self.around = settings, model, loader, around
         self.group, self.updates, self.times = (settings[name] for name in ("group", "updates", "times"))
         self.rows: Rows = loader.sampler.rows
@@ -94,7 +94,7 @@ class Rollouts:
             # the second process and those after it learn what is wrong here
             self.model.parallel.wait()
             for plan in self.loader:
-                asker = None if rewards is None else Asker(rewards, self.folder / f"{plan.step:05d}.jsonl")
+                asker = None if rewards is None else RewardJournal(rewards, self.folder / f"{plan.step:05d}.jsonl")
                 if plan.step * self.updates >= self.around.first:
                     self.evaluate(plan.step, asker)
                 prompts, r = self.iteration(plan, asker)
@@ -103,11 +103,11 @@ class Rollouts:
                         yield self.step(step, plan, prompts, r)
                 if (plan.step + 1) * self.updates >= self.model.recipe.steps:
                     break
-            self.evaluate(-1, None if rewards is None else Asker(rewards, self.folder / "last.jsonl"))
+            self.evaluate(-1, None if rewards is None else RewardJournal(rewards, self.folder / "last.jsonl"))
 
     # ------------------------------------------------------------------------------------------- an iteration
 
-    def iteration(self, plan: Step, asker: Asker | None) -> tuple[list[Prompts], Rewarded]:
+    def iteration(self, plan: Step, asker: RewardJournal | None) -> tuple[list[Prompts], Rewarded]:
         """The images of an iteration's prompts, and what each is worth, on every process."""
         began = time.perf_counter()
         device, parallel = self.model.parallel.device, self.model.parallel
@@ -116,7 +116,7 @@ class Rollouts:
             Prompts(number * parallel.world + parallel.rank, number < len(plan.batches), batch.to(device))
             for number, batch in enumerate(every)
         ]
-        cases: list[Case] = []
+        cases: list[RolloutCase] = []
         asked: list[Future[None]] = []
         with self.model.by("old"):
             for prompt in prompts:
@@ -163,7 +163,7 @@ class Rollouts:
         """Of a prompt's group: a row may be drawn again."""
         return f"{row.id}-i{iteration}b{place}"
 
-    def cases(self, prompt: Prompts, iteration: int, candidate: int, latents: Tensor) -> list[Case]:
+    def cases(self, prompt: Prompts, iteration: int, candidate: int, latents: Tensor) -> list[RolloutCase]:
         seed, found = self.seed(iteration, prompt.place, candidate), []
         for k, (sample, image) in enumerate(zip(prompt.batch.samples, decoded(self.model, latents))):
             row = self.rows[sample.row]
@@ -172,7 +172,7 @@ class Rollouts:
             found.append(case_of(self.rows, sample, image, f"{group}-c{candidate}", group, seed, place))
         return found
 
-    def _round(self, asker: Asker, cases: list[Case], observed: bool) -> None:
+    def _round(self, asker: RewardJournal, cases: list[RolloutCase], observed: bool) -> None:
         """In the thread of rewards: ask about these, and look at the first candidate of every prompt."""
         asker.ask(cases)
         writing = any(reward.name.startswith("ocr") for reward in asker.rewards.rewards)
@@ -192,7 +192,9 @@ class Rollouts:
 
     # ------------------------------------------------------------------------------------------- rewards
 
-    def _wait(self, asker: Asker | None, asked: list[Future[None]], cases: list[Case], share: float = 0.5) -> None:
+    def _wait(
+        self, asker: RewardJournal | None, asked: list[Future[None]], cases: list[RolloutCase], share: float = 0.5
+    ) -> None:
         """Until the rewards are there. No process is kept in one exchange for longer than a beat.
 
         Raises EditError, on every process, where after `patience` seconds fewer than this share have a reward.
@@ -223,9 +225,9 @@ class Rollouts:
             if news[0]:
                 break
 
-    def worth(self, asker: Asker, cases: list[Case]) -> Rewarded:
+    def worth(self, asker: RewardJournal, cases: list[RolloutCase]) -> Rewarded:
         """r of every case, of its group alone; None where there is nothing to learn from."""
-        groups: dict[str, list[Case]] = defaultdict(list)
+        groups: dict[str, list[RolloutCase]] = defaultdict(list)
         for case in cases:
             groups[case.group].append(case)
         rewards, made = asker.rewards.rewards, Rewarded()
@@ -269,7 +271,7 @@ class Rollouts:
     # ------------------------------------------------------------------------------------------- what is told
 
     def _tell(
-        self, iteration: int, asker: Asker, cases: list[Case], r: Rewarded, diversity: list[float],
+        self, iteration: int, asker: RewardJournal, cases: list[RolloutCase], r: Rewarded, diversity: list[float],
         seconds: dict[str, float],
     ) -> None:  # fmt: skip
         known = [value for value in r.values() if value is not None]
@@ -298,7 +300,7 @@ class Rollouts:
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
         })  # fmt: skip
 
-    def _write(self, iteration: int, asker: Asker, cases: list[Case]) -> None:
+    def _write(self, iteration: int, asker: RewardJournal, cases: list[RolloutCase]) -> None:
         """The shard of an iteration; of older ones the pictures go where `keep_rollouts` says so."""
         most = self.settings["keep_rollouts"]
         write_shard(self.folder / f"{iteration:05d}.parquet", asker, cases)
@@ -307,13 +309,13 @@ class Rollouts:
 
     # ------------------------------------------------------------------------------------------- held-out rows
 
-    def evaluate(self, iteration: int, asker: Asker | None) -> None:
+    def evaluate(self, iteration: int, asker: RewardJournal | None) -> None:
         """The rewards of held-out rows, at fixed noise, by the weights as they are; -1: after the last iteration."""
         heldout, every = self.around.heldout, self.settings["evaluate_every"]
         if heldout is None or not every or (iteration >= 0 and iteration % every):
             return
         parallel, network = self.model.parallel, self.model.network
-        cases: list[Case] = []
+        cases: list[RolloutCase] = []
         groups = heldout.groups[: max(1, _fewest(heldout.groups, self.settings["evaluate_rows"]))]
         network.eval()
         for start in range(0, len(groups), parallel.world):
@@ -324,7 +326,7 @@ class Rollouts:
                 [heldout.rows[s.row] for s in chunk.samples], chunk.target, chunk.references, chunk.conditioning,
                 torch.zeros(0), torch.zeros(len(chunk.samples)), chunk.samples, 0, 0,
             ).to(parallel.device)  # fmt: skip
-            mine: list[Case] = []
+            mine: list[RolloutCase] = []
             for kind, negative in self._guided(chunk):
                 images = sampled(self.model, batch, names, self.settings["sampling_steps"], negative)
                 for sample, image in zip(chunk.samples, decoded(self.model, images)):
@@ -369,7 +371,7 @@ def _fewest(groups: Sequence[Sequence[Any]], rows: int) -> int:
 
 @torch.no_grad()
 def sampled(
-    model: Model, batch: TrainBatch, seeds: list[int], steps: int, negative: Conditioning | None = None
+    model: TrainedModel, batch: TrainBatch, seeds: list[int], steps: int, negative: Conditioning | None = None
 ) -> Tensor:
     """Latents (B, C, h, w) float32 of a batch's rows; each row's noise is of its seed alone.
 
@@ -390,7 +392,7 @@ def sampled(
 
 
 @torch.no_grad()
-def decoded(model: Model, latents: Tensor) -> Iterator[np.ndarray]:
+def decoded(model: TrainedModel, latents: Tensor) -> Iterator[np.ndarray]:
     """uint8 (h, w, 3) of every row."""
     for row in latents:
         with ENCODING:  # other threads encode prompts meanwhile, and an autoencoder holds what it is at
@@ -401,14 +403,14 @@ def decoded(model: Model, latents: Tensor) -> Iterator[np.ndarray]:
 def case_of(
     rows: Rows, sample: Any, image: np.ndarray, identity: str, group: str, seed: int,
     place: tuple[int, int, int] = (0, 0, 0),
-) -> Case:  # fmt: skip
+) -> RolloutCase:  # fmt: skip
     """The case of an image made of a row's sample: in the size of its first source, as `edit sample` leaves it."""
     row = rows[sample.row]
     height, width = row.sources[0] if row.sources else row.target
     image = np.ascontiguousarray(image if image.shape[:2] == (height, width) else resize(image, height, width))
     language = next((said for (_, said), text in row.texts.items() if text == sample.text), "en")
     known = getattr(rows, "known_target", True)
-    return Case(
+    return RolloutCase(
         identity, group, row.id, seed, row.task, language, sample.text,
         [rows.reference(sample.row, which) for which in sample.references],
         rows.reference(sample.row, TARGET) if known else None,
@@ -416,7 +418,7 @@ def case_of(
     )  # fmt: skip
 
 
-def summary(asker: Asker, cases: list[Case]) -> dict[str, Any]:
+def summary(asker: RewardJournal, cases: list[RolloutCase]) -> dict[str, Any]:
     """Of every reward its mean, the mean of its standard deviation within groups, and its mean by task."""
     made = {}
     for reward in asker.rewards.rewards:
@@ -436,7 +438,7 @@ def summary(asker: Asker, cases: list[Case]) -> dict[str, Any]:
     return made
 
 
-def write_shard(path: Path, asker: Asker, cases: list[Case]) -> None:
+def write_shard(path: Path, asker: RewardJournal, cases: list[RolloutCase]) -> None:
     """Cases as rows in one Parquet file, groups side by side, with the scores that they have."""
     ordered = sorted(cases, key=lambda case: (case.place[0], case.place[2], case.place[1]))
     rows = records(ordered, {case.id: asker.scores(case) for case in ordered})

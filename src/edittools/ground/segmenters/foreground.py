@@ -10,7 +10,7 @@ import numpy as np
 from edittools.ground import Found
 
 if TYPE_CHECKING:
-    from edittools.encoders.segmenter import Segmenter
+    from edittools.encoders.segmenter import SemanticSegmenter
 
 HELP = "the foreground in a box (semantic segmentation or matting of one label); --segmenter foreground=NAME"
 WEIGHTS = ""
@@ -26,7 +26,7 @@ def load(weights: str, device: str = "cpu", dtype: str = "float32") -> Foregroun
 
 
 class Foreground:
-    def __init__(self, network: Segmenter) -> None:
+    def __init__(self, network: SemanticSegmenter) -> None:
         self.network = network
 
     def masks(self, pixels: np.ndarray, objects: Sequence[Found]) -> list[np.ndarray | None]:

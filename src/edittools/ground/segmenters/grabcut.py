@@ -12,7 +12,7 @@ from PIL import Image
 from edittools.ground import Found
 from edittools.ground.people import WHEEL
 from edittools.ground.segmenters.foreground import inside
-from edittools.ground.tflite import Network, Window
+from edittools.ground.tflite import TfliteNetwork, TurnedSquare
 from edittools.opencv import opencv
 
 HELP = "GrabCut in the box; of people from a matte, offline"
@@ -32,7 +32,7 @@ def load(weights: str = "", device: str = "cpu", dtype: str = "float32") -> Grab
 class GrabCut:
     def __init__(self) -> None:
         self.cv2 = opencv("--segmenter grabcut", "vision")
-        self._matte: Network | None = None
+        self._matte: TfliteNetwork | None = None
         self._lock = threading.Lock()
 
     def masks(self, pixels: np.ndarray, objects: Sequence[Found]) -> list[np.ndarray | None]:
@@ -57,9 +57,9 @@ class GrabCut:
     def _person(self, pixels: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
         """How surely every pixel is a person's, 0 to 1: the network sees the box and what is about it."""
         with self._lock:
-            self._matte = self._matte or Network(WHEEL, "selfie_segmentation.tflite")
+            self._matte = self._matte or TfliteNetwork(WHEEL, "selfie_segmentation.tflite")
         x0, y0, x1, y1 = box
-        window = Window((x0 + x1) / 2, (y0 + y1) / 2, 1.25 * max(x1 - x0, y1 - y0))
+        window = TurnedSquare((x0 + x1) / 2, (y0 + y1) / 2, 1.25 * max(x1 - x0, y1 - y0))
         said = self._matte(window.look(pixels, 256) / 255)[256, 256, 1]
         return window.spread(said[..., 0], *pixels.shape[:2])
 

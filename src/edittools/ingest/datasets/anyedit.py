@@ -8,7 +8,7 @@ training code has them (AnySD), the tone in two ways; of those that it names too
 
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
 TASKS = {
@@ -58,7 +58,7 @@ def layout(instruction: str) -> Layout:
     )
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="AnyEdit",
     home="huggingface.co/datasets/Bin1117/AnyEdit",
     license="cc-by-4.0",

@@ -9,7 +9,7 @@ three or four results are a group.
 import re
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
 AXES = {
@@ -91,7 +91,7 @@ def layout(source: str, side: str, *further: str) -> Layout:
     )
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="EditReward-Data",
     home="huggingface.co/datasets/TIGER-Lab/EditReward-Data",
     license="cc-by-nc-4.0",

@@ -6,10 +6,10 @@ row says is kept. Of the training data (97,300 rows) `images` are source and res
 is.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="EditScore",
     home="huggingface.co/datasets/EditScore/EditReward-Bench",
     license="apache-2.0",

@@ -8,7 +8,7 @@ do, behind an <image> for every source.
 import re
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream import files
 from edittools.stream.layouts import Layout
 from edittools.stream.listing import walk
@@ -33,7 +33,7 @@ def said(record: dict[str, Any]) -> dict[str, Any]:
     return {"said": re.sub(r"\s*<image>\s*", " ", first).strip() if isinstance(first, str) else None}
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="GPT-Image-Edit-1.5M",
     home="huggingface.co/datasets/UCSC-VLAA/GPT-Image-Edit-1.5M",
     license="cc-by-4.0 (not verified)",

@@ -3,10 +3,10 @@
 Columns as its card lists them. The way back becomes a row of its own.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="HQ-Edit",
     home="huggingface.co/datasets/UCSC-VLAA/HQ-Edit",
     license="cc-by-nc-4.0",

@@ -8,7 +8,7 @@ where a version is gone back to.
 import re
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
 TASKS = {
@@ -68,7 +68,7 @@ def dialogue(record: dict[str, Any]) -> dict[str, Any]:
     return {"first": first, "turns_made": made, "native": native}
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="ImgEdit",
     home="huggingface.co/datasets/sysuyy/ImgEdit",
     license="not verified",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edittools.errors import RowError
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.metrics import rle
 from edittools.stream.codec import encode_png
 from edittools.stream.layouts import Layout
@@ -54,7 +54,7 @@ def drawn(mask: Any, height: int, width: int) -> bytes:
     return encode_png(np.repeat(inside.astype(np.uint8)[:, :, None] * 255, 3, axis=2))
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="ImgEdit_recap_mask",
     home="huggingface.co/datasets/sysuyy/ImgEdit_recap_mask",
     license="not verified",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edittools.errors import EditError
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream import files
 from edittools.stream.layouts import Layout
 
@@ -29,7 +29,7 @@ def gather(root: str) -> Iterator[dict[str, Any]]:
             yield {"seed": str(seed), **images, **{ours: prompt.get(theirs) for ours, theirs in texts.items()}}
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="InstructPix2Pix",
     home="huggingface.co/datasets/timbrooks/instructpix2pix-clip-filtered",
     license="none stated",

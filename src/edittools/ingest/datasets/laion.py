@@ -5,7 +5,7 @@ files with the images inside; columns as img2dataset writes them and LAION names
 reject with the status that img2dataset gave it.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
 # Columns of either case, and the scores that they are.
@@ -16,7 +16,7 @@ SCORES = {
     "scores.laion_unsafe": "punsafe",
 }
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="LAION (img2dataset)",
     home="laion.ai",
     license="of each image; the list cc-by-4.0",

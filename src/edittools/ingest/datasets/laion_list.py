@@ -3,11 +3,11 @@
 Columns as LAION names them, in upper or lower case.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.ingest.datasets.laion import SCORES
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="LAION",
     home="laion.ai",
     license="of each image; the list cc-by-4.0",

@@ -6,10 +6,10 @@ Its masks are the source with the edited region cut out: loaders of it take what
 is what was edited, as its card has it.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="MagicBrush",
     home="huggingface.co/datasets/osunlp/MagicBrush",
     license="cc-by-4.0",

@@ -3,10 +3,10 @@
 The folders as its card shows them, fields as loaders of it read them.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="NHR-Edit",
     home="huggingface.co/datasets/iitolstykh/NHR-Edit",
     license="apache-2.0",

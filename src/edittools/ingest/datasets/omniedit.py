@@ -1,9 +1,9 @@
 """OmniEdit-Filtered-1.2M (Wei et al. 2024): Parquet with the images inside. Columns as its card lists them."""
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="OmniEdit-Filtered-1.2M",
     home="huggingface.co/datasets/TIGER-Lab/OmniEdit-Filtered-1.2M",
     license="mit",

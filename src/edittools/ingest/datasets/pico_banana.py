@@ -7,7 +7,7 @@ order, so that images are found by their names and never by their lines.
 
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
 TASKS = {
@@ -40,7 +40,7 @@ def turns(record: dict[str, Any]) -> dict[str, Any]:
     return {"first": first, "turns_made": made}
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="Pico-Banana-400K",
     home="github.com/apple/pico-banana-400k",
     license="cc-by-nc-nd-4.0",

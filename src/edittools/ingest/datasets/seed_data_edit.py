@@ -9,7 +9,7 @@ import os
 import re
 from typing import Any
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream import files
 from edittools.stream.layouts import Layout
 from edittools.stream.listing import walk
@@ -38,7 +38,7 @@ def turns(record: dict[str, Any]) -> dict[str, Any]:
     return {"turns_made": made}
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="SEED-Data-Edit",
     home="huggingface.co/datasets/AILab-CVC/SEED-Data-Edit-Part1-Openimages",
     license="cc-by-nc-4.0",

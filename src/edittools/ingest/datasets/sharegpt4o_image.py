@@ -3,10 +3,10 @@
 Fields as loaders of its edits read them; `input_image` is a list.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="ShareGPT-4o-Image",
     home="huggingface.co/datasets/FreedomIntelligence/ShareGPT-4o-Image",
     license="not verified",

@@ -3,10 +3,10 @@
 As its training script reads it; the data themselves are not published.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="Step1X-Edit training metadata",
     home="github.com/stepfun-ai/Step1X-Edit",
     license="of the data that it names",

@@ -4,10 +4,10 @@ Columns as its card lists them. In its masks white is what may be edited: its ow
 of everything.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="UltraEdit",
     home="huggingface.co/datasets/BleachNick/UltraEdit",
     license="cc-by-4.0",

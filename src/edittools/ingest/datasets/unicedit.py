@@ -3,10 +3,10 @@
 Columns and tasks as a loader of the release lists them; 135 of 681 files were published then.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="UnicEdit-10M",
     home="huggingface.co/datasets/xiaotanhua/UnicEdit-10M",
     license="apache-2.0",

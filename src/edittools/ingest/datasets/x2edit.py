@@ -6,10 +6,10 @@ result, `1.1.jpg`, of `textflux` alone, the mask of the letters and `3.jpg`, of 
 two rows.
 """
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="X2Edit",
     home="huggingface.co/datasets/OPPOer/X2Edit-Dataset",
     license="apache-2.0",

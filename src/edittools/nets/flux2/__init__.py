@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edittools.nets.autoencoder import Autoencoder
 from edittools.nets.base import Conditioning, EditModel, NetworkPart, Once, at_once, encoder_digests
 from edittools.nets.dit import new_or_stored
-from edittools.nets.flux2.attention import Rows, set_processors
+from edittools.nets.flux2.attention import PaddedBatch, set_processors
 from edittools.nets.images import Box
 from edittools.nets.lora import add_lora
 from edittools.nets.shapes import Shape, floor
@@ -217,7 +217,7 @@ class Flux2Network(nn.Module):
 
     def _sequence(
         self, references: list[Tensor], conditioning: Conditioning, ids: Tensor, text_ids: Tensor
-    ) -> tuple[Tensor | None, Tensor, Rows | None]:
+    ) -> tuple[Tensor | None, Tensor, PaddedBatch | None]:
         """Tokens of the references (B, R, C), positions of these and of the target; what tells rows apart, if they
         differ: then each row's tokens lie at the front, and each has positions of its own.
         """
@@ -236,7 +236,7 @@ class Flux2Network(nn.Module):
         lengths, longest, width = [len(row) for row in rows], max(map(len, rows)), references[0].shape[1]
         tokens = torch.stack([F.pad(row.expand(-1, width), (0, 0, 0, longest - len(row))) for row in rows])
         each = [torch.cat([text_ids, F.pad(of, (0, 0, 0, longest - len(of))), ids]) for of in placed]
-        told = Rows(len(text_ids), longest, lengths, self.transformer.pos_embed(torch.cat(each)), self.separate)
+        told = PaddedBatch(len(text_ids), longest, lengths, self.transformer.pos_embed(torch.cat(each)), self.separate)
         # the transformer's own positions, which have to be of as many tokens, are not looked at
         return tokens, ids.new_zeros(longest + len(ids), 4), told
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rows:
+class PaddedBatch:
     """A batch of B rows of S = text + references + target tokens, the references' padded behind each row's own."""
 
     text: int  # tokens
@@ -65,7 +65,7 @@ class DoubleProcessor(Flux2KVAttnProcessor):
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None,
         image_rotary_emb: Any = None, kv_cache: Any = None, kv_cache_mode: str | None = None, num_ref_tokens: int = 0,
-        rows: Rows | None = None,
+        rows: PaddedBatch | None = None,
     ) -> Any:  # fmt: skip
         if rows is None:
             return super().__call__(
@@ -89,7 +89,7 @@ class SingleProcessor(Flux2KVParallelSelfAttnProcessor):
     def __call__(
         self, attn: Any, hidden_states: Tensor, attention_mask: Any = None, image_rotary_emb: Any = None,
         kv_cache: Any = None, kv_cache_mode: str | None = None, num_txt_tokens: int = 0, num_ref_tokens: int = 0,
-        rows: Rows | None = None,
+        rows: PaddedBatch | None = None,
     ) -> Any:  # fmt: skip
         if rows is None:
             return super().__call__(
@@ -110,7 +110,7 @@ def _heads(attn: Any, x: Tensor, norm: Any, layer: Any) -> Tensor:
 
 
 def _attended(
-    processor: Any, rows: Rows, query: Any, key: Any, value: Any, shared: Any, cache: Any, mode: str | None
+    processor: Any, rows: PaddedBatch, query: Any, key: Any, value: Any, shared: Any, cache: Any, mode: str | None
 ) -> Tensor:
     """Heads side by side, (B, S, heads D). shared: rotary embedding of text and target, where references are cached."""
     if mode == "cached":

@@ -72,7 +72,7 @@ def positions(pieces: Layout, longest: int, target: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchLayout:
     """A batch of rows of these layouts."""
 
     layouts: list[Layout]
@@ -80,7 +80,7 @@ class Rows:
     groups: dict[Layout, list[int]]  # rows of equal layout, which attend together
 
     @classmethod
-    def of(cls, layouts: list[Layout]) -> Rows:
+    def of(cls, layouts: list[Layout]) -> BatchLayout:
         groups: dict[Layout, list[int]] = defaultdict(list)
         for number, each in enumerate(layouts):
             groups[each].append(number)
@@ -106,7 +106,7 @@ class Rows:
 
 
 class RowsProcessor(QwenImage21AttnProcessor):
-    """Its `rotary_emb` is (B, S, D / 2), complex, and its `segments` the Rows; see QwenImage21TransformerBlock."""
+    """Its `rotary_emb` is (B, S, D / 2), complex, its `segments` the BatchLayout; see QwenImage21TransformerBlock."""
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, attention_mask: Any = None, rotary_emb: Any = None,

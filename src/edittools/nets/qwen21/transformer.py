@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVC
 from torch import Tensor
 
 from edittools.nets.base import Conditioning
-from edittools.nets.qwen21.layout import Layout, Rows, layout, padded, positions
+from edittools.nets.qwen21.layout import BatchLayout, Layout, layout, padded, positions
 
 CACHED = 8  # layouts whose positions are remembered
 
@@ -26,7 +26,7 @@ class RowsTransformer(QwenImage21Transformer2DModel):  # type: ignore[misc]
         """What EditModel.network is called with, and what it gives; the last two: see diffusers' own forward pass."""
         causal = self.config["causal_condition"]
         target = _tokens(x_t)
-        rows = Rows.of(_layouts(len(x_t), references, conditioning))
+        rows = BatchLayout.of(_layouts(len(x_t), references, conditioning))
         hidden = self.img_in(target)
         if kv_cache_mode != "cached":
             before = self._before(hidden.dtype, references, conditioning, rows)
@@ -46,7 +46,9 @@ class RowsTransformer(QwenImage21Transformer2DModel):  # type: ignore[misc]
         made = self.norm_out(hidden[:, -target.shape[1] :], time[: len(x_t)])
         return self.proj_out(made).transpose(1, 2).reshape(x_t.shape)
 
-    def _before(self, dtype: torch.dtype, references: list[Tensor], conditioning: Conditioning, rows: Rows) -> Tensor:
+    def _before(
+        self, dtype: torch.dtype, references: list[Tensor], conditioning: Conditioning, rows: BatchLayout
+    ) -> Tensor:
         """What is before the target, embedded: (B, longest, D)."""
         said = self.txt_in(conditioning["states"].to(dtype))
         shown = [self.img_in(_tokens(x)) for x in references]
@@ -64,7 +66,7 @@ class RowsTransformer(QwenImage21Transformer2DModel):  # type: ignore[misc]
             made.append(torch.cat([*found, said.new_zeros(0, said.shape[-1])]))
         return padded(made, rows.longest)
 
-    def _rotary(self, rows: Rows, target: tuple[int, int], device: torch.device) -> Tensor:
+    def _rotary(self, rows: BatchLayout, target: tuple[int, int], device: torch.device) -> Tensor:
         """(B, S, D / 2), complex."""
         known = self._rows_positions = {} if self._rows_positions is None else self._rows_positions
         found = []

@@ -20,7 +20,7 @@ REWARD_MODELS = Registry("edittools.score.reward_models", "edittools.reward_mode
 
 
 @dataclass(frozen=True)
-class Case:
+class Triplet:
     """One edit: uint8 images (height, width, 3), and what was asked for."""
 
     source: np.ndarray
@@ -33,7 +33,7 @@ class RewardModel(Protocol):
 
     revision: str
 
-    def score(self, cases: Sequence[Case]) -> list[Mapping[str, float] | None]: ...
+    def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]: ...
 
 
 def reward_model_names() -> tuple[str, ...]:

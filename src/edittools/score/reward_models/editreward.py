@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from edittools.errors import EditError
 from edittools.rubric.prompts import PromptLayout, read_prompts
-from edittools.score.reward_models import Case, conversation, filled
+from edittools.score.reward_models import Triplet, conversation, filled
 from edittools.vlm.processing import load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights, load_strictly, read_config, read_tensors
@@ -73,7 +73,7 @@ class EditReward:
         self.texts, self.revision = list(texts), folder_digest(folder)
 
     @torch.no_grad()
-    def score(self, cases: Sequence[Case]) -> list[Mapping[str, float] | None]:
+    def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]:
         made: list[Mapping[str, float] | None] = []
         for case in cases:
             shown = [self._sized(case.source), self._sized(case.result)]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from edittools.errors import EditError
 from edittools.rubric.prompts import PromptLayout, read_prompts
-from edittools.score.reward_models import Case, conversation, filled
+from edittools.score.reward_models import Triplet, conversation, filled
 from edittools.vlm.processing import load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights
@@ -50,7 +50,7 @@ class UniWorld:
         self.text, self.revision = text, folder_digest(folder)
 
     @torch.no_grad()
-    def score(self, cases: Sequence[Case]) -> list[Mapping[str, float] | None]:
+    def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]:
         made: list[Mapping[str, float] | None] = []
         for case in cases:
             text = filled(self.text, TEXT, prompt=case.instruction, requirement="")

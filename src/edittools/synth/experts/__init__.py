@@ -59,7 +59,7 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilledPrimitive:
     """A primitive with its slots filled: an instruction for one image."""
 
     task: str
@@ -154,7 +154,7 @@ def slots_in(pattern: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"<([a-z_]+)", pattern)))
 
 
-def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) -> Iterator[Asked]:
+def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) -> Iterator[FilledPrimitive]:
     """An instruction by every primitive that the image has what it takes for: its objects, its texts, its pictures."""
     for name, primitive in expert.primitives.items():
         if primitive.images != 1 + len(scene.references):
@@ -164,7 +164,7 @@ def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) 
             continue
         slots, region = filled
         words = {slot: Literal(value) for slot, value in slots.items()}
-        yield Asked(task, name, sentence(say([primitive.say], words, "en", rng), "en"), slots, region)
+        yield FilledPrimitive(task, name, sentence(say([primitive.say], words, "en", rng), "en"), slots, region)
 
 
 def _filled(

@@ -9,7 +9,7 @@ import numpy as np
 from edittools.seeded import draw
 from edittools.synth.painted import color
 from edittools.synth.painted.hybrid import bare, pairs_of, parts_of
-from edittools.synth.painting import Plan, Region, Scene, Step, Turn, worded
+from edittools.synth.painting import Plan, PlanStep, Region, Scene, Turn, worded
 
 TASK = "hybrid"
 HELP = "dialogues of three turns: content memory, content understanding, version backtracking"
@@ -35,13 +35,15 @@ def _begun(scene: Scene, parts: dict[str, list[Plan]]) -> dict[str, Plan]:
     return {name: plan for name, some in parts.items() for plan in some if plan.task == "remove" and plan.inverse}
 
 
-def _plan(kind: str, first: Plan, opening: str, steps: list[Step], turns: list[Turn], slots: dict[str, object]) -> Plan:
+def _plan(
+    kind: str, first: Plan, opening: str, steps: list[PlanStep], turns: list[Turn], slots: dict[str, object]
+) -> Plan:
     """A dialogue whose first step is the removal, and whose first turn is the photograph."""
     start = Turn(-1, -1, kind, "add", opening)
     masks = np.logical_or.reduce([first.mask, *(step.plan.mask for step in steps)])
     return Plan(
         masks, first.brush, opening, {"kind": kind, "object": first.slots["object"], **slots},
-        steps=(Step(first), *steps), turns=(start, *turns), source=0,
+        steps=(PlanStep(first), *steps), turns=(start, *turns), source=0,
     )  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def _backtracking(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         core = worded(_UNDO, rng, core=bare(third.instruction))
         turns = [Turn(1, 0, kind, second.task or "", second.instruction), Turn(2, 0, kind, third.task or "", core)]
         slots: dict[str, object] = {"second": second.slots["object"], "third": third.slots["object"]}
-        found.append(_plan(kind, first, str(first.inverse), [Step(second), Step(third)], turns, slots))
+        found.append(_plan(kind, first, str(first.inverse), [PlanStep(second), PlanStep(third)], turns, slots))
     return found
 
 
@@ -78,7 +80,7 @@ def _understanding(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         last = worded(_SWAP, rng, thing=str(end.slots["thing"])) if end.task == "replace" else worded(_GONE, rng)
         turns = [Turn(1, 0, kind, "color", said), Turn(2, 1, kind, end.task or "", last)]
         slots = {"color": tint.slots["color"]}
-        found.append(_plan(kind, first, str(first.inverse), [Step(tint), Step(end, 1)], turns, slots))
+        found.append(_plan(kind, first, str(first.inverse), [PlanStep(tint), PlanStep(end, 1)], turns, slots))
     return found
 
 
@@ -97,7 +99,7 @@ def _memory(scene: Scene, rng: np.random.Generator) -> list[Plan]:
             continue
         opening = worded(_RULE, rng, core=bare(str(first.inverse)), word=word)
         said = [worded(_BY_RULE, rng, object=one.name) for one in (b, c)]
-        steps = [Step(tints[0]), Step(tints[1], 1)]  # type: ignore[arg-type]
+        steps = [PlanStep(tints[0]), PlanStep(tints[1], 1)]  # type: ignore[arg-type]
         turns = [Turn(1, 0, kind, "color", said[0]), Turn(2, 1, kind, "color", said[1])]
         found.append(_plan(kind, first, opening, steps, turns, {"rule": word}))
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edittools.painters.canvas import Brush
-from edittools.synth.experts import Asked, Expert, asked_of
+from edittools.synth.experts import Expert, FilledPrimitive, asked_of
 from edittools.synth.painting import Plan, Scene, without_article
 
 TASK = "creative"
@@ -21,7 +21,7 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
     ]
 
 
-def plan_of(scene: Scene, one: Asked, expert: Expert) -> Plan:
+def plan_of(scene: Scene, one: FilledPrimitive, expert: Expert) -> Plan:
     there = next((one.slots[slot] for slot in expert.there if slot in one.slots), "")
     gone = one.region.name if one.region is not None and expert.gone in one.slots else ""
     return Plan(

@@ -6,7 +6,7 @@ import numpy as np
 
 from edittools.synth.painted import alter, color, remove
 from edittools.synth.painted import replace as replacing
-from edittools.synth.painting import Plan, Region, Scene, Step, apart, worded
+from edittools.synth.painting import Plan, PlanStep, Region, Scene, apart, worded
 
 TASK = "hybrid"
 HELP = "two of remove, replace, color, alter on objects that lie apart; --steps makes their pairs too"
@@ -27,7 +27,7 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         said = worded(_JOINED, rng, first=bare(chosen[0].instruction), second=bare(chosen[1].instruction))
         slots = {"parts": [dict(plan.slots, task=plan.task) for plan in chosen]}
         mask = chosen[0].mask | chosen[1].mask
-        steps = tuple(Step(plan, k - 1) for k, plan in enumerate(chosen))
+        steps = tuple(PlanStep(plan, k - 1) for k, plan in enumerate(chosen))
         found.append(Plan(mask, chosen[0].brush, said, slots, steps=steps))
         if len(found) == _MOST:
             break

@@ -8,7 +8,7 @@ import numpy as np
 from edittools.errors import RowError
 from edittools.painters.canvas import Brush
 from edittools.synth.experts import who_can
-from edittools.synth.painting import Plan, Scene, Step
+from edittools.synth.painting import Plan, PlanStep, Scene
 
 TASK = "hybrid"
 HELP = "the row's compound instruction, its atomic edits one after the other; --steps also makes their pairs"
@@ -31,7 +31,7 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         task, primitive = who_can(part, scene.experts, images=1)
         said = part[:1].upper() + part[1:].rstrip(".") + "."
         told = {"primitive": primitive, "part": k}
-        steps.append(Step(Plan(everywhere, brush, said, told, prompt=said, task=task), k - 1))
+        steps.append(PlanStep(Plan(everywhere, brush, said, told, prompt=said, task=task), k - 1))
     slots = {"parts": [{"task": step.plan.task, "instruction": step.plan.instruction} for step in steps]}
     return [Plan(everywhere, brush, scene.instruction, slots, prompt=scene.instruction, steps=tuple(steps))]
 

@@ -48,7 +48,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """The network in training, as an objective asks it."""
 
     recipe: Recipe
@@ -106,18 +106,18 @@ class Objective(ABC):
     """What a batch becomes."""
 
     @abstractmethod
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         """The losses of a batch's rows, on the device that it lies on; `factor` is the learning rate's."""
 
     def planned(self, step: int) -> int:
         """The step of the plan, which says what rows meet in which batch, that a step of the run is made of."""
         return step
 
-    def work(self, loader: Loader, model: Model, around: Around) -> Generator[Step, None, None]:
+    def work(self, loader: Loader, model: TrainedModel, around: Around) -> Generator[Step, None, None]:
         """The run's steps, out of those of the plan; every process asks for each of them at the same time."""
         yield from loader
 
-    def stepped(self, model: Model, step: int) -> None:
+    def stepped(self, model: TrainedModel, step: int) -> None:
         """Called after every update of the weights with the number of steps done: copies may follow."""
         return None
 

@@ -27,7 +27,7 @@ from edittools.nets.flow import interpolate
 from edittools.train import flow_matching
 from edittools.train.config import Recipe
 from edittools.train.data import TrainBatch
-from edittools.train.objectives import Losses, Model, Objective, plain
+from edittools.train.objectives import Losses, Objective, TrainedModel, plain
 from edittools.train.reference import ReferenceValues
 from edittools.train.rows import Rows
 
@@ -78,7 +78,7 @@ class Preference(Objective):
         self.weight = settings["sft"] * self.beta * self.omega / 2
         self.degradation = Degradation()
 
-    def errors(self, model: Model, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+    def errors(self, model: TrainedModel, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """Errors (B,) of the better images and of the worse ones, by the weights that the network has."""
         assert batch.rejected is not None
         both = torch.cat([batch.target, batch.rejected])
@@ -88,7 +88,7 @@ class Preference(Objective):
         win, lose = (rows * flow_matching.time_weights(self.recipe, t)).chunk(2)
         return win, lose
 
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         if self.values is None:
             with model.by("reference"):
                 before = self.errors(model, batch)

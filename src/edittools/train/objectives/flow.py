@@ -14,7 +14,7 @@ from edittools.train import consistency, flow_matching
 from edittools.train.bucket_sampler import crops
 from edittools.train.config import Recipe
 from edittools.train.data import TrainBatch
-from edittools.train.objectives import Losses, Model, Objective
+from edittools.train.objectives import Losses, Objective, TrainedModel
 from edittools.train.rows import Rows
 
 HELP = "supervised, towards the target"
@@ -35,7 +35,7 @@ class Flow(Objective):
         """encoder: of the consistency loss; None: without it."""
         self.recipe, self.edit_model, self.encoder = recipe, edit_model, encoder
 
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         # x_t and the weights from the float32 t; the network itself may round it
         x_t = interpolate(batch.target, batch.noise, batch.t)
         output = model(x_t, batch)

@@ -27,7 +27,7 @@ from edittools.nets.flow import interpolate
 from edittools.train import flow_matching
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step, TrainBatch
-from edittools.train.objectives import Around, Losses, Model, Objective, plain
+from edittools.train.objectives import Around, Losses, Objective, TrainedModel, plain
 from edittools.train.rollout import Rollouts
 from edittools.train.rows import Rows
 
@@ -121,21 +121,21 @@ class Reinforced(Objective):
     def planned(self, step: int) -> int:
         return step // self.settings["updates"] if self.recipe.rollouts else step
 
-    def work(self, loader: Loader, model: Model, around: Around) -> Generator[Step, None, None]:
+    def work(self, loader: Loader, model: TrainedModel, around: Around) -> Generator[Step, None, None]:
         if not self.recipe.rollouts:
             yield from loader
             return
         with contextlib.closing(Rollouts(self.settings, model, loader, around).steps()) as steps:
             yield from steps
 
-    def stepped(self, model: Model, step: int) -> None:
+    def stepped(self, model: TrainedModel, step: int) -> None:
         """At the end of iteration k: θ_old ← d θ_old + (1 - d) θ, d = min(old_rate k, old_most)."""
         if self.recipe.rollouts and step % self.settings["updates"] == 0:
             iteration = step // self.settings["updates"]
             kept = min(self.settings["old_rate"] * iteration, self.settings["old_most"])
             model.copies["old"].follow(kept)
 
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         x_t = interpolate(batch.target, batch.noise, batch.t)
 
         def guess() -> Tensor:

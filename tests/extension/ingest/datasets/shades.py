@@ -1,9 +1,9 @@
 """Shades: JSON lines with the paths of two images, and the wishes that lead from one to the other, the best first."""
 
-from edittools.ingest.dataset import Dataset
+from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.layouts import Layout
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     title="Shades",
     home="example.org/shades",
     license="cc0-1.0",

@@ -7,7 +7,7 @@ from edittools.nets.flow import interpolate
 from edittools.train.config import Recipe
 from edittools.train.data import TrainBatch
 from edittools.train.flow_matching import errors
-from edittools.train.objectives import Losses, Model, Objective
+from edittools.train.objectives import Losses, Objective, TrainedModel
 from edittools.train.rows import Rows
 
 HELP = "supervised, near the weights that it begins with"
@@ -23,7 +23,7 @@ class Anchored(Objective):
     def __init__(self, strength: float) -> None:
         self.strength = strength
 
-    def losses(self, model: Model, batch: TrainBatch, step: int, factor: float) -> Losses:
+    def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         x_t = interpolate(batch.target, batch.noise, batch.t)
         with model.by("start"):
             before = model(x_t, batch)
