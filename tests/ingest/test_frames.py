@@ -38,7 +38,7 @@ def number_of(pixels: np.ndarray) -> int:
 
 
 def clip(
-    frames: list[np.ndarray], times: list[int] | None = None, codec_name: str = "mpeg4", kind: str = "mp4"
+    frames: list[np.ndarray], times: list[int] | None = None, codec_name: str = "mpeg4", kind: str = "mp4", **said: int
 ) -> bytes:
     """A video whose k-th frame stands at `times[k]` hundredths of a second (k * 4 by default)."""
     file = io.BytesIO()
@@ -47,6 +47,8 @@ def clip(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
         stream.codec_context.time_base = __import__("fractions").Fraction(1, 100)
+        for name, value in said.items():
+            setattr(stream.codec_context, name, value)
         for k, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = times[k] if times else 4 * k, stream.codec_context.time_base
@@ -183,6 +185,25 @@ def test_too_many_pixels(edit: Runner, tmp_path: Path, plain: bytes) -> None:
     edit("shard", tmp_path / "in", "--frames", "--max-pixels", "10000", "-o", out, "-q", "--max-errors", "9")
     (reject,) = rejects_of(out)
     assert (reject["reason"], reject["value"]) == ("image too large", "160x96")
+
+
+def test_frames_of_a_telephones_hdr_become_srgb() -> None:
+    """HLG in BT.2020, as stills of that profile do; what says nothing and is no HDR stays as it is."""
+    from PIL import Image
+
+    from edittools.ingest.video import opened
+    from edittools.stream import colour, spaces
+
+    flat = np.full((96, 160, 3), (150, 120, 100), np.uint8)
+    shown = []
+    for said in ({"color_trc": 18, "color_primaries": 9, "colorspace": 9}, {}):
+        made = clip([flat] * 3, **said)
+        with opened({"bytes": made, "file": None, "etag": None}, 10**6) as video:
+            shown.append(video.pixels(next(video.frames()))[40, 80].astype(int))
+    profile = spaces.of_code_points(9, 18)
+    wanted = np.asarray(colour.to_rgb(Image.fromarray(flat), profile))[40, 80].astype(int)
+    assert np.abs(wanted - flat[0, 0]).max() > 20, "it differs"
+    assert np.abs(shown[0] - wanted).max() <= 8 and np.abs(shown[1] - flat[0, 0]).max() <= 6
 
 
 def test_the_published_rule() -> None:

@@ -149,6 +149,17 @@ def test_original_bytes_are_sent_where_they_fit():
     encoding = Encoding(kind="original", max_side=80)
     assert encoding.image(SOURCE) == EncodedImage(SOURCE, "image/jpeg")
     assert encoding.image(EDITED) == EncodedImage(EDITED, "image/png")
+    taken = Image.Exif()
+    taken.get_ifd(0x8825)[1] = "N"  # where it was taken
+    told = encode(pixels(1, 60, 80), "JPEG", exif=taken) + b"a video behind it"
+    for sent, data in ((encoding.image(told), told), (encoding.image(EDITED + b"cut away"), EDITED)):
+        assert len(sent.data) <= len(data) and b"Exif" not in sent.data and not sent.data.endswith((b"it", b"away"))
+        assert np.array_equal(np.asarray(shown(sent)), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    webp = encode(pixels(1, 60, 80), "WEBP", quality=80)
+    assert encoding.image(webp).mime == "image/png", "not every server reads WebP; and no second loss"
+    assert np.array_equal(shown(encoding.image(webp)), np.asarray(Image.open(io.BytesIO(webp))))
+    with pytest.raises(RowError):
+        encoding.image(SOURCE[: len(SOURCE) // 2])  # what is cut off is not described
     for data in (turned, clear, image(1, "PNG", 60, 81), image(1, "BMP")):
         sent = encoding.image(data)
         assert sent.mime == "image/jpeg" and sent.data != data and max(shown(sent).size) <= 80

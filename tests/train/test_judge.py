@@ -33,7 +33,7 @@ from edittools.train.config import load_recipe
 from edittools.train.console import TrainOptions, train_with_progress
 from edittools.train.mixture import row_weights
 from edittools.train.rejects import Unusable
-from edittools.train.replies import ReplyFeatures, ReplyRows, Taught, load_teacher
+from edittools.train.replies import ReplyFeatures, ReplyRows, ReplySampler, Taught, load_teacher
 from edittools.train.settings import TrainConfig
 from edittools.vlm import EncodedImage
 from edittools.vlm.backends.local import LocalClient
@@ -258,8 +258,12 @@ def test_ratings_become_replies() -> None:
     assert first == Taught({"judge": "2"}, "2") and half.replies == {"judge": "4"} and none == "a rating"
     assert isinstance(off, RowError) and last.replies == {"judge": "1"}
     # 1..4 on 1..5; the other image of a pair has ratings of its own, where it has some
+    rows[4]["rejected"] = {"file": "r.png"}
     both = taught(rows, ratings="rating=a@1..4", rejected_ratings="rating=b@0..4")
     assert [each.replies for each in both[::4]] == [{"judge": "2"}, {"judge": "1", "rejected judge": "5"}]
+    assert [each.group for each in both[::4]] == ["2", "1 5"], "a pair of ratings is a cell, not their mean"
+    fixed = taught(rows, ratings="rating=5", rejected_ratings="rating=1")
+    assert fixed[0].replies == {"judge": "5"}, "there is no image that it would be of"
     with pytest.raises(UsageError, match="every number"):
         taught(rows, ratings="rating=a", rubric="dimensions")
     with pytest.raises(UsageError, match="LABEL=SCORE"):
@@ -322,6 +326,26 @@ def test_another_judge_is_learned_with_its_reasons_or_without() -> None:
     assert [json.loads(reply) for reply in taught(both, rubric="viescore")[0].replies.values()] == [
         {"success": 7, "preservation": 6}, {"naturalness": 3, "cleanness": 2},
     ]  # fmt: skip
+
+
+def test_a_row_that_the_model_does_not_take_costs_itself_alone(weights, tmp_path) -> None:
+    """Too thin an image, a text that spells an image's place; another row, of fewer tokens, stands in for it."""
+    folder = brighter(tmp_path / "rows", 6)
+    lines = [json.loads(line) for line in (folder.parent / "rows.jsonl").read_text().splitlines()]
+    thin = encode(np.full((4, 1000, 3), 90, np.uint8), "PNG")
+    for name in ("s0.png", "t0.png"):
+        (folder.parent / name).write_bytes(thin)
+    lines[1]["instruction"] = {"en": "Make <|image_pad|> brighter."}
+    (folder.parent / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edittools.read(str(folder.parent / "odd.jsonl")).write(str(tmp_path / "odd"))
+    model, found, given = features(weights, tmp_path / "odd")
+    for row in range(2):
+        with pytest.raises(Unusable):
+            given(sample(row, "judge"))
+    given(sample(2, "judge"))
+    sampler = ReplySampler(load_recipe("judge", {**TINY, "model.weights": str(weights)}), found, model)
+    others = list(sampler.alike(0))
+    assert sorted(others) == [1, 2, 3, 4, 5], "all the others, although none has as many tokens"
 
 
 def test_what_cannot_be_learned_is_one_line(rows, tmp_path) -> None:

@@ -318,7 +318,8 @@ def test_what_brings_images_nearer_to_the_truth_is_no_hack(name: str, first: flo
         seen = [(first, 18.0)] * 6 + [(last, psnr)] * 6
         return any(name in watch.heed({name: value, "psnr": truth}) for value, truth in seen)
 
-    assert rings(18.0) and rings(17.0) and not rings(20.0)
+    enough = 22.5 if name == "diversity" else 20.0  # the mean of all images is by 3 dB nearer than each
+    assert rings(18.0) and rings(17.0) and not rings(enough) and rings(20.0) is (name == "diversity")
 
 
 @pytest.mark.long

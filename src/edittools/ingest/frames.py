@@ -22,6 +22,7 @@ from edittools.stream.rows import RowPool, row_paths
 from edittools.stream.schemas import align_array
 
 MOST = 36_000  # frames of a video that are looked at: 20 minutes
+_MOST_BYTES = 1 << 29  # of the images of one video: a column of a batch holds 2 GiB
 _TRIES = 8  # places that are drawn for a pair
 
 
@@ -51,7 +52,7 @@ class Frames:
         pool = RowPool(self.jobs)
         try:
             for batch in batches:
-                yield from pool.run(batch, self._work, self.schema(batch.rows.schema), 1)
+                yield from pool.run(batch, self._work, self.schema(batch.rows.schema), 1, ahead=self.jobs - 1)
         finally:
             pool.close()
 
@@ -64,25 +65,40 @@ class Frames:
             try:
                 if reference is None:
                     raise RowError("no video")
-                made += self._pairs(row, kept_reference(reference) or {})
+                pairs, left = self._pairs(row, kept_reference(reference) or {})
+                made += pairs
+                if left:
+                    rejects.append(
+                        Reject(str(row.get("id")), self.name, "too many pairs of a video", left, False, path)
+                    )
             except RowError as error:
                 failed = error.reason not in ("no video", "no clip that is long enough")
                 rejects.append(Reject(str(row.get("id")), self.name, error.reason, error.value, failed, path))
         columns = [align_array(pa.array([row.get(f.name) for row in made], f.type), f.type) for f in schema]
         return batch.replace(pa.record_batch(columns, schema=schema), rejects)
 
-    def _pairs(self, row: dict[str, Any], reference: dict[str, Any]) -> list[dict[str, Any]]:
+    def _pairs(self, row: dict[str, Any], reference: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        """The pairs of a video, and how many more there were than there is room for. Raises RowError."""
         known = row.get("provenance") or {}
         with opened(reference, self.max_pixels) as video:
             stamps, scores = _looked_through(video)
+            if not stamps:
+                raise RowError("damaged video", "no frame can be decoded")
             drawn = [
                 (clip, pair)
                 for clip, (first, last) in enumerate(clips(scores))
                 for pair in self._drawn(stamps[first:last], stream("frames", row.get("id"), clip))
             ]
             if not drawn:
-                raise RowError("no clip that is long enough", stamps[-1][1] - stamps[0][1] if stamps else 0.0)
-            return [self._row(row, known, clip, pair, video.at(pair)) for clip, pair in drawn]
+                raise RowError("no clip that is long enough", stamps[-1][1] - stamps[0][1])
+            made: list[dict[str, Any]] = []
+            size = 0
+            for clip, pair in drawn:
+                if size > _MOST_BYTES:
+                    return made, len(drawn) - len(made)
+                made.append(self._row(row, known, clip, pair, video.at(pair)))
+                size += sum(len(image["bytes"]) for image in (made[-1]["target"], *made[-1]["source"]))
+            return made, 0
 
     def _row(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from edittools.errors import RowError, describe, missing_extra
-from edittools.stream import files
+from edittools.stream import colour, files, spaces
 
 # How containers begin: offset, bytes, what FFmpeg calls them. Lists of other files (m3u8, concat) are none of them, so
 # that no video can name a file or an address to be opened.
@@ -21,6 +21,8 @@ _BEGINNINGS = (
     (0, b"\x1aE\xdf\xa3", "matroska"), (8, b"AVI ", "avi"), (0, b"OggS", "ogg"), (0, b"\0\0\1\xba", "mpeg"),
     (0, b"FLV", "flv"), (0, b"G", "mpegts"),
 )  # fmt: skip
+_UNSAID, _BT709, _HIGH = 2, 1, 720  # the matrix of what does not say, of so many lines: as players take it
+_HDR = (16, 18)  # PQ and HLG (ITU-T H.273)
 _PACKET = 188  # bytes of a transport stream's packets, each of which begins with G
 
 
@@ -91,7 +93,7 @@ def _container(file: Any, head: bytes) -> Iterator[Any]:
     try:
         with library.open(file, format=kind, metadata_errors="replace") as container:
             yield container
-    except (library.error.FFmpegError, ValueError) as error:
+    except (library.error.FFmpegError, ValueError, OSError) as error:
         raise RowError("damaged video", describe(error)) from None
 
 
@@ -100,7 +102,7 @@ class Video:
 
     def __init__(self, container: Any, most_pixels: int) -> None:
         """Raises RowError where there is none, or one that is too large."""
-        self.container = container
+        self.container, self.most_pixels = container, most_pixels
         if not container.streams.video:
             raise RowError("no pictures in the video")
         self.stream = container.streams.video[0]
@@ -114,6 +116,8 @@ class Video:
         try:
             for frame in self.container.decode(self.stream):
                 if frame.pts is not None and frame.time is not None:
+                    if frame.width * frame.height > self.most_pixels:  # sizes may change on the way
+                        raise RowError("image too large", f"{frame.width}x{frame.height}")
                     yield frame
         except errors.FFmpegError:
             return
@@ -137,8 +141,13 @@ class Video:
         raise RowError("frames of the video are not found again", times[0][1])
 
     def pixels(self, frame: Any) -> np.ndarray:
-        """A frame as it is to be shown: pixels are square, and it is upright."""
+        """A frame as it is to be shown: in sRGB, pixels are square, and it is upright."""
+        if frame.colorspace == _UNSAID and frame.height >= _HIGH:
+            frame.colorspace = _BT709
         made = frame.to_ndarray(format="rgb24")
+        if frame.color_trc in _HDR:  # what else there is differs little from sRGB, and players show it as it is
+            profile = spaces.of_code_points(int(frame.color_primaries), int(frame.color_trc))
+            made = np.asarray(colour.to_rgb(Image.fromarray(made), profile))
         aspect = self.stream.sample_aspect_ratio
         if aspect and aspect != 1 and Fraction(1, 3) < aspect < 3:
             size = max(1, round(made.shape[1] * aspect)), made.shape[0]

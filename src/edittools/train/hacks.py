@@ -27,18 +27,19 @@ class Alarm:
     low: float = 0.0
     high: float | None = None
     by: float = float("inf")  # upwards where positive, downwards where negative
-    honest: bool = False  # it may leave it where images come nearer to the truth meanwhile
+    nearer: float = float("inf")  # dB: it may leave it where images come this much nearer to the truth meanwhile
 
 
+_NEARER = 1.0  # dB to the truth: by less, other prompts may have made the difference
+_MEAN = 3.0  # dB that the mean of all images of a prompt is nearer than one of them (half the squared error)
 ALARMS = (
     Alarm("copied", "ever more images are the source handed back", by=0.25),
-    Alarm("change", "images are ever further from their source", high=1.6, honest=True),
-    Alarm("edit_ratio", "ever less of the source is changed", low=0.5, honest=True),
-    Alarm("diversity", "the images of a prompt are ever more alike", low=0.3, honest=True),
+    Alarm("change", "images are ever further from their source", high=1.6, nearer=_NEARER),
+    Alarm("edit_ratio", "ever less of the source is changed", low=0.5, nearer=_NEARER),
+    Alarm("diversity", "the images of a prompt are ever more alike", low=0.3, nearer=_MEAN + _NEARER),
     Alarm("psnr", "images are ever further from the truth", by=-3.5),
     Alarm("text_size", "writing becomes ever larger", high=1.4),
 )
-NEARER = 1.0  # dB to the truth: by less, other prompts may have made the difference
 COPY = 40.0  # dB from the source, above which an image is a copy
 
 
@@ -93,7 +94,7 @@ class Hacks:
 
     def _rings(self, alarm: Alarm) -> bool:
         found, truth = self._means(alarm.number), self._means("psnr")
-        if found is None or (alarm.honest and truth is not None and truth[1] - truth[0] >= NEARER):
+        if found is None or (truth is not None and truth[1] - truth[0] >= alarm.nearer):
             return False
         before, now = found
         moved = now - before

@@ -13,6 +13,7 @@ from edittools.nets import from_scratch, most_references, run_folder, sampler_sh
 from edittools.nets.lora import go_on
 from edittools.train.config import Recipe
 from edittools.train.rows import Rows, image_sizes
+from edittools.vlm.processing import OF_RUN
 from edittools.weights.diffusers import locate_pipeline
 
 
@@ -25,7 +26,7 @@ def settle(recipe: Recipe) -> Recipe:
     if is_run(recipe):
         folder = Path(recipe.model["weights"])
         of_run, model = run_folder.finished_recipe(folder)
-        if model.get("lora"):
+        if model.get("lora") and not (folder / OF_RUN / "config.json").is_file():  # there adapters are in the weights
             recipe = dataclasses.replace(recipe, model=_continued(recipe, folder, of_run, model))
     if is_run(recipe):
         of_run, model = run_folder.finished_recipe(Path(recipe.model["weights"]))

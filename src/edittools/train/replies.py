@@ -117,6 +117,7 @@ class ReplyRows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.teacher = load_teacher(self.recipe, self.max_pixels)
+        self.teacher.check(self.schema)  # which also settles what images there are
 
     def _read(self, source: Source, digests: list[str]) -> Iterator[pa.RecordBatch]:
         fetcher = Fetcher()
@@ -251,6 +252,14 @@ class ReplySampler(BucketSampler):
         self._leave_out([1] * len(self._tokens), rejects)
         self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, rows.variants, len(rows), np.uint16)
         self.samples: Any = ReplySamples(rows, self._tokens[self._code])
+
+    def alike(self, sample: int) -> Iterator[int]:
+        """Those of its bucket, then of shorter ones, which fit as rows are padded, and at last of longer ones."""
+        yield from super().alike(sample)
+        mine = self._code[sample]
+        for k in np.argsort(np.where(self._code < mine, mine - self._code, self._code + mine + 1), kind="stable"):
+            if self._code[k] != mine and self.weights[k % len(self.rows)]:
+                yield int(k)
 
     def use(self) -> BucketStats:
         epoch = next(self._epochs())

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Encoding:
     """How our own rubrics send an image: upright, RGB, its longest side at most `max_side` (None: as it is).
 
-    `original` sends the stored bytes of a JPEG, PNG or WebP that is all this already, and a JPEG of any other: no
-    second loss, and no work (about 1 ms against 20 to decode and encode a megapixel), but only headers are checked.
+    `original` sends the stored bytes of a JPEG or PNG that is all this already, without what does not decide pixels
+    (places and times of EXIF), a WebP as PNG, for not every server reads it, and a JPEG of any other: no second loss,
+    and no work (about 1 ms against 20 to decode and encode a megapixel), but only headers and ends are checked.
     """
 
     kind: str = "jpeg"  # or png, original
@@ -42,15 +43,17 @@ class Encoding:
         header = codec.probe(data, self.max_pixels)
         raster, longest = codec.FULL, max(header.width, header.height)
         fits = self.max_side is None or longest <= self.max_side
-        if self.kind == "original" and fits and header.plain and header.format in ("jpeg", "png", "webp"):
-            return EncodedImage(bytes(data), f"image/{header.format}")
+        whole = self.kind == "original" and fits and header.plain
+        if whole and (bare := _bare(bytes(data), header.format)) is not None:
+            return EncodedImage(bare, f"image/{header.format}")
         if self.max_side is not None and not fits:
             short = min(header.width, header.height) * self.max_side // longest
             raster = codec.Raster(short_side=max(1, short))
         shown = Image.fromarray(codec.decode(data, raster, self.max_pixels))
         if self.max_side is not None:
             shown.thumbnail((self.max_side, self.max_side))  # only a strip one pixel high is still too long
-        return saved(shown, "PNG") if self.kind == "png" else saved(shown, "JPEG", quality=self.quality)
+        lossless = self.kind == "png" or (whole and header.format == "webp")
+        return saved(shown, "PNG") if lossless else saved(shown, "JPEG", quality=self.quality)
 
     def part(
         self, data: bytes, box: tuple[float, float, float, float] | None, *, mirrored: bool = False
@@ -69,6 +72,19 @@ class Encoding:
         if self.max_side is not None:
             whole.thumbnail((self.max_side, self.max_side))
         return saved(whole, "PNG") if self.kind == "png" else saved(whole, "JPEG", quality=self.quality)
+
+
+def _bare(data: bytes, kind: str) -> bytes | None:
+    """A JPEG or PNG with nothing but what decides its pixels; None of another, and where its end is missing."""
+    from edittools.stream import jpeg, png
+
+    if kind == "jpeg" and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) >= 0:
+        return jpeg.mended(data)
+    if kind == "png":
+        chunks = png.read(data)
+        if chunks.ended and chunks.depth <= 8:
+            return b"".join([data[:8], *(data[start:stop] for start, stop in chunks.needed)])
+    return None
 
 
 @contextlib.contextmanager

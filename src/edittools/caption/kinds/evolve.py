@@ -51,8 +51,10 @@ _UNSEEN = re.compile(
 )
 # What no expert makes of an image (edittools.synth.experts): their tasks are those of stills.
 _BEYOND = re.compile(
-    r"\b(?:videos?|gifs?|animat(?:e|ed|es|ion)|slow motion|time-?lapse|3d (?:model|print)|interactive|clickable)\b"
-    r"|视频|动图|动画|三维模型",
+    r"\b(?:(?:into|to|as|make|create) (?:an? )?(?:\w+ )?"
+    r"(?:videos?(?! ?game| camera)|gifs?|animations?(?! still| style|-style))"
+    r"|animate|slow motion|time-?lapse|3d (?:model|print)|interactive|clickable)\b"
+    r"|(?:成|做|生成)(?:一[个段])?(?:短?视频|动图|动画(?!风|片|电影|角色))|三维模型",
     re.IGNORECASE,
 )
 _STOP = frozenset(

@@ -39,7 +39,8 @@ def _check(answer: Any) -> None:
 
 def _converse(row: Row) -> Conversation:
     caption = row.text("caption")
-    looks = () if caption and not (row.has("target") or row.has("source")) else (row.look(),)
+    shown = any(map(row.has, (row.config.column,) if row.config.column else ("target", "source")))
+    looks = () if caption and not shown else (row.look(),)
     known = f"\nIts caption says: {caption}" if caption else ""
     schema = record(
         objects=listing(text("a noun", 60), 24),

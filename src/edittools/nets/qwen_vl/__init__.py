@@ -134,7 +134,10 @@ class QwenVL(EditModel):
         tokenizer = self.processor.tokenizer
         asked = prompt(self.processor, parts)
         images = [decode(part) for part in parts if isinstance(part, EncodedImage)]
-        given = self.processor(text=[asked], images=images or None, return_tensors="pt")
+        try:
+            given = self.processor(text=[asked], images=images or None, return_tensors="pt")
+        except ValueError as error:  # an image thinner than 1:200, a text that spells the place of an image
+            raise RowError("the model does not take the message", str(error)) from error
         message = tokenizer(asked)["input_ids"]
         whole = tokenizer(asked + reply + tokenizer.decode([self.end]))["input_ids"]
         if whole[: len(message)] != message or whole[-1] != self.end:

@@ -22,6 +22,7 @@ from edittools.train.rows import Rows
 HELP = "a vision-language model that writes captions of pairs"
 SETTINGS = {
     "kind": "detailed",  # the kind that asks; `edit caption --kinds` names the same one
+    "task": True,  # the question says the row's task; False where rows that are to be captioned will have none
     "max_side": 1024,  # pixels, of the longest side of images; `edit caption --max-side` has to say the same
 }
 REPLIES = True
@@ -42,7 +43,7 @@ class CaptionTeacher(Teacher):
 
     def __init__(self, recipe: Recipe, max_pixels: int) -> None:
         """Raises UsageError."""
-        given = recipe.of_objective()
+        self.given = given = recipe.of_objective()
         self.max_side = given["max_side"]
         languages = ("en", "zh") if recipe.language == "both" else (recipe.language,)
         config = CaptionConfig(
@@ -74,9 +75,17 @@ class CaptionTeacher(Teacher):
 
     def message(self, batch: Batch, name: str) -> Parts:
         """Raises RowError for an answer, too, that the kind itself would not take."""
-        parts, check = self.stage.first_question(batch)
+        asked = batch if self.given["task"] else batch.replace(_without_task(batch.rows))
+        parts, check = self.stage.first_question(asked)
         try:
             check(json.dumps(self._answers(batch)[0], ensure_ascii=False))
         except ValueError as error:
             raise RowError("its caption is no answer", str(error)) from error
         return parts
+
+
+def _without_task(rows: pa.RecordBatch) -> pa.RecordBatch:
+    if "task" not in rows.schema.names:
+        return rows
+    field = rows.schema.field("task")
+    return rows.set_column(rows.schema.get_field_index("task"), field, pa.nulls(rows.num_rows, field.type))

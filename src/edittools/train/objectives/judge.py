@@ -113,6 +113,8 @@ class JudgeTeacher(Teacher):
     def check(self, schema: pa.Schema) -> None:
         if not self.given["column"] and not self.pairwise and "result" in schema.names:
             self.images = ("source", "result", *self.images[2:])
+        if "turns" in self.rubric.images:
+            self.images = ("source", f"{self.images[1]}_turns")
         for stage in self.stages.values():
             stage.schema(schema)
         if self.pairwise or self.sides[""]:
@@ -142,7 +144,8 @@ class JudgeTeacher(Teacher):
             if NEGATIVE in self.sides
             else [None] * len(scores)
         )
-        return [self._of_scores(each, negative is not None) for each, negative in zip(scores, negatives)]
+        shown = rows.column("rejected").is_valid().to_pylist() if REJECTED in self.sides else [True] * len(scores)
+        return [self._of_scores(each, no is not None, there) for each, no, there in zip(scores, negatives, shown)]
 
     def _of_pair(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
         preference = scores.get(self.given["preference"])
@@ -154,14 +157,18 @@ class JudgeTeacher(Teacher):
         said = {call: self.rubric.reply(call, {"better": which}) for call, which in zip(self.calls, better)}
         return Taught(said, f"{preference:g}")
 
-    def _of_scores(self, scores: Mapping[str, Any], negative: bool) -> Taught | RowError | str:
+    def _of_scores(self, scores: Mapping[str, Any], negative: bool, rejected: bool) -> Taught | RowError | str:
         """negative: the row has an instruction that its target does not follow; where such are learned, one without
-        teaches nothing, so that good and bad are 1:1 in every task."""
+        teaches nothing, so that good and bad are 1:1 in every task. rejected: it has the image `rejected`.
+
+        The group is the ratings of all sides together, each the mean of its numbers."""
         if NEGATIVE in self.sides and not negative:
             return "an instruction_negative"
         replies: dict[str, str] = {}
-        every: list[int] = []
+        every: list[str] = []
         for side, named in self.sides.items():
+            if side == REJECTED and not rejected:
+                continue
             numbers: dict[str, int] = {}
             for label, (score, low, high) in named.items():
                 value = scores.get(score) if (number := _number(score)) is None else number
@@ -175,8 +182,9 @@ class JudgeTeacher(Teacher):
                 labels = self.rubric.labels(call)
                 if all(label in numbers for label in labels):
                     replies[f"{side}{call}"] = self.rubric.reply(call, numbers)
-            every += numbers.values()
-        return Taught(replies, f"{sum(every) / len(every):.0f}") if replies else "a rating"
+            if numbers:
+                every.append(f"{sum(numbers.values()) / len(numbers):.0f}")
+        return Taught(replies, " ".join(every)) if replies else "a rating"
 
     def _on_scale(self, value: float, low: float | None, high: float) -> int:
         """The nearest rating; of a scale low..high the one at the same share of the rubric's. Raises ValueError."""
@@ -191,8 +199,9 @@ class JudgeTeacher(Teacher):
         said = judgements_of(rows)
         tasks, texts = column_values(rows, "task"), instructions(rows, self.language)
         found: list[Taught | RowError | str] = []
-        for judgements, task, text in zip(said, tasks, texts):
-            case = JudgedEdit(task or "", text or "", (), b"")
+        for judgements, task, text, of in zip(said, tasks, texts, column_values(rows, "case")):
+            native = (of or {}).get("task")
+            case = JudgedEdit(native or task or "", text or "", (), b"", facts={"category": native} if native else {})
             read = dict(self._read(judgements, case))
             mean = [value for _, numbers in read.values() for value in numbers]
             replies = {call: reply for call, (reply, _) in read.items()}
@@ -209,7 +218,7 @@ class JudgeTeacher(Teacher):
                 if one["rubric"] != self.rubric.name or one["judge"] != judge or one["state"] != "ok":
                     continue
                 reply = self._reply_of(one, call)
-                read = self.rubric.read(reply, call, case, {}) if reply is not None else None
+                read = self.rubric.read(reply, call, case, self.stages[""].prompts) if reply is not None else None
                 if isinstance(read, Scores):
                     numbers = {label: int(value) for label, value in read.values.items()}
                     if self.given["reasons"] or set(self.rubric.labels(call)) != set(numbers):
