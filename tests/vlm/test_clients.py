@@ -1185,6 +1185,16 @@ def test_a_batch_equals_single_requests(local):
     assert len({reply.text for reply in together}) == len(together)
 
 
+def test_a_request_that_the_model_does_not_take_fails_alone(local):
+    good = mixed_requests()[0]
+    spelled = Request("m", ("What is <|image_pad|> here?", png(1, 64, 64)), {"max_tokens": 2})
+    thin = Request("m", ("What is it?", png(1, 4, 1000)), {"max_tokens": 2})
+    first, second, third = local.answer([spelled, good, thin])
+    assert second == local.answer([good])[0] and second.text, second
+    for reply in (first, third):
+        assert reply.state == "failed" and "does not take the message" in reply.error
+
+
 SCHEMA = {
     "type": "object",
     "properties": {
