@@ -140,9 +140,9 @@ class LocalClient:
                 padding_side="left",
                 return_tensors="pt",
             ).to(self.model.device)
-        except ValueError as error:  # of one row: an image thinner than 1:200, a text that spells an image's place
+        except ValueError as refusal:  # of one row: an image thinner than 1:200, a text that spells an image's place
             if len(requests) == 1:
-                return [Reply("failed", error=f"the model does not take the message: {error}", model=self.name)]
+                return [Reply("failed", error=f"the model does not take the message: {refusal}", model=self.name)]
             return [reply for request, row in zip(requests, images) for reply in self._write([request], [row])]
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
