@@ -59,6 +59,7 @@ ELSEWHERE = {
     "edit caption found/ --kinds": "likewise: test_model_command",
     "edit caption told/ --kinds": "likewise: test_model_command",
     "edit eval captions told/": "tests/bench/test_captions.py",
+    "edit judge bench/": "tests/train/test_judge.py trains a judge and asks it",
     "edit eval judges": "tests/bench/test_judge_accuracy.py has pairs with people's choice",
     "edit eval probe": "tests/bench/test_probe.py has negatives of every kind",
     "edit eval coverage pairs/": "a line of docs/COOKBOOK.md, and tests/bench/test_text_coverage.py",

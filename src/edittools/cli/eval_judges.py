@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     cost="Reads the scores once.",
     examples=(
         (
-            "edit judge pairs/ --rubric rating --model run-judge/ --soft --column result_a --judge a | "
-            "edit judge --rubric rating --model run-judge/ --soft --column result_b --judge b | "
+            "edit judge bench/ --rubric rating --model run-judge/ --soft --column result_a --judge a --cache-dir said/ | "
+            "edit judge --rubric rating --model run-judge/ --soft --column result_b --judge b --cache-dir said/ | "
             "edit eval judges --people editreward_preference --first judge_rating_rating_soft__a "
             "--second judge_rating_rating_soft__b",
             "a judge of single images, on the pairs of EditReward-Bench",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None:
     """Say how often a judge prefers what people prefer.
 
-    A row is two results of one edit with people's choice. `edit ingest --from editreward` and `--from editscore` read
+    A row is two results of one edit with people's choice. `edit shard --from editreward` and `--from editscore` read
     the two benchmarks called EditReward-Bench: the choice is `editreward_preference`, `editscore_preference`, the
     images are `result_a` and `result_b`. Rows of one `group` are pairs of the same results: a group is right where all
     of its pairs are. The accuracy is of pairs that people decided; where the judge finds both even it is wrong.
@@ -60,7 +60,7 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
     from edittools.bench.judges import judges, listings
     from edittools.stream.run import RunOptions, open_input
 
-    figures.need_input(ctx, "judges", "judged pairs with people's choice", "edit ingest --from editreward")
+    figures.need_input(ctx, "judges", "judged pairs with people's choice", "edit shard --from editreward")
     sides = given["first"] is not None, given["second"] is not None
     if (given["score"] is None) == (not all(sides)) or any(sides) != all(sides):
         raise UsageError("--first and --second, scores of both images; or --score, the judge's preference")
