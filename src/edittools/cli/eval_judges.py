@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     cost="Reads the scores once.",
     examples=(
         (
-            "edit judge bench/ --rubric rating --model run-judge/ --soft --column result_a --judge a --cache-dir said/ | "
+            "edit judge bench/ --rubric rating --model run-judge/ --soft --column result_a --judge a "
+            "--cache-dir said/ | "
             "edit judge --rubric rating --model run-judge/ --soft --column result_b --judge b --cache-dir said/ | "
             "edit eval judges --people editreward_preference --first judge_rating_rating_soft__a "
             "--second judge_rating_rating_soft__b",
