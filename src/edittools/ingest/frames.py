@@ -118,12 +118,15 @@ class Frames:
 
     def _drawn(self, stamps: list[tuple[int, float]], rng: np.random.Generator) -> list[list[tuple[int, float]]]:
         """Pairs of frames of one clip, in the order of their first frames."""
-        times, (least, most) = np.array([time for _, time in stamps]), self.gap
+        times = np.array([time for _, time in stamps])
+        # 29.97 frames a second have no two that are a second apart: the nearest ones will do
+        half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
+        least, most = self.gap[0] - half, self.gap[1] + half
         found: set[tuple[int, int]] = set()
         for _ in range(self.per_clip * _TRIES):
             if len(stamps) < 2 or len(found) == self.per_clip or times[-1] - times[0] < least:
                 break
-            gap = rng.uniform(least, min(most, times[-1] - times[0]))
+            gap = rng.uniform(*np.minimum(self.gap, times[-1] - times[0]))
             first = int(rng.integers(int(np.searchsorted(times, times[-1] - gap, side="right"))))
             last = int(np.argmin(np.abs(times - (times[first] + gap))))
             if least <= times[last] - times[first] <= most:

@@ -84,7 +84,7 @@ def _faces() -> Faces:
 def _converse(row: Row) -> Conversation:
     faces = []
     for look in row.pair()[:: len(row.pair()) - 1]:
-        seen = _faces().find(codec.decode(row.data(look)), _SURE)
+        seen = _faces().find(codec.decode(row.data(look), codec.FULL, row.config.max_pixels), _SURE)
         if len(seen) != 1:
             raise NotAsked(f"{len(seen)} faces")
         faces.append(seen[0])

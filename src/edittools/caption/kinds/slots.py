@@ -76,7 +76,9 @@ def _converse(row: Row) -> Conversation:
     if not name or not slots or {"parts", "turns", "wording"} & slots.keys():
         raise NotAsked("no template of one edit with slots has made it")
     try:
-        image, target = (codec.decode(row.data(Look(column)), codec.FULL) for column in ("source", "target"))
+        image, target = (
+            codec.decode(row.data(Look(column)), codec.FULL, row.config.max_pixels) for column in ("source", "target")
+        )
         found = negative(name, slots, image, target, row.rng("slots"), Tools())
     except KeyError as error:
         raise RowError("unknown template", f"{name}: {error}") from error
