@@ -128,8 +128,10 @@ def test_ctrl_c_ends_all_and_the_same_command_goes_on(edit: Runner, model: Path,
         assert child.wait() == -signal.SIGINT
     assert len(found) == 2 and gone(found)
     assert "Traceback" not in (tmp_path / "err").read_text()
-    assert not list((tmp_path / "out").glob(".tmp*")) and not (tmp_path / "out" / "_end.json").exists()
+    assert not (tmp_path / "out" / "_end.json").exists()
     edit(*given)
+    # the signal may have come just as a file was opened; whoever goes on takes it away
+    assert not list((tmp_path / "out").glob(".tmp*"))
     assert tree(tmp_path / "out") == tree(alone / "one")
 
 
