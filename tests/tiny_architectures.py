@@ -26,18 +26,26 @@ FLUX = {
 }
 
 
+def qwen_tokenizer() -> tuple[Any, dict[str, int]]:
+    """Qwen's tokenizer, of bytes alone, and what configurations say of its tokens of images."""
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {c: k for k, c in enumerate([*ALPHABET, *SPECIAL])}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=SPECIAL)
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    ids = {f"{name.replace('_pad', '')}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    return tokenizer, ids
+
+
 def save_qwen_vl(folder: Path, seed: int = 0, text: dict[str, Any] | None = None) -> Path:
     """text_encoder/ and processor/: Qwen2.5-VL, its tokenizer one of bytes; `text` replaces settings of its states."""
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
-        Qwen2Tokenizer,
         Qwen2VLImageProcessorPil,
     )
 
-    vocabulary = {c: k for k, c in enumerate([*ALPHABET, *SPECIAL])}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=SPECIAL)
-    number = tokenizer.convert_tokens_to_ids
+    tokenizer, ids = qwen_tokenizer()
     common = {"hidden_size": WIDTH, "intermediate_size": 32}
     config = Qwen2_5_VLConfig(
         text_config={
@@ -45,15 +53,12 @@ def save_qwen_vl(folder: Path, seed: int = 0, text: dict[str, Any] | None = None
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
-            "vocab_size": len(vocabulary),
+            "vocab_size": len(tokenizer),
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
             **(text or {}),
         },
         vision_config={**common, "depth": 2, "num_heads": 2, "out_hidden_size": (text or common)["hidden_size"]},
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
+        **ids,
     )
     torch.manual_seed(seed)
     stir(Qwen2_5_VLForConditionalGeneration(config), seed, 0.1).save_pretrained(folder / "text_encoder")
@@ -261,28 +266,22 @@ QWEN21 = {
 def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
     """text_encoder/ and processor/: Qwen3-VL, its tokenizer one of bytes."""
     from transformers import (
-        Qwen2Tokenizer,
         Qwen2VLImageProcessorPil,
         Qwen3VLConfig,
         Qwen3VLForConditionalGeneration,
     )
 
-    vocabulary = {c: k for k, c in enumerate([*ALPHABET, *SPECIAL])}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=SPECIAL)
-    number = tokenizer.convert_tokens_to_ids
+    tokenizer, ids = qwen_tokenizer()
     common = {"hidden_size": WIDTH, "intermediate_size": 32}
     config = Qwen3VLConfig(
         text_config={
             **common, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
-            "vocab_size": len(vocabulary),
+            "vocab_size": len(tokenizer),
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
         },
         vision_config={**common, "depth": 2, "num_heads": 2, "out_hidden_size": WIDTH, "num_position_embeddings": 16,
                        "deepstack_visual_indexes": [0]},
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
+        **ids,
     )  # fmt: skip
     torch.manual_seed(seed)
     stir(Qwen3VLForConditionalGeneration(config), seed, 0.1).save_pretrained(folder / "text_encoder")

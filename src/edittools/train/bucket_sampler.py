@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -90,17 +91,18 @@ class _Epoch:
         return [BatchItem(*draw) for draw in self.draws[:, start : self.ends[number]].T.tolist()]
 
 
-class TrainSamples(Sequence[TrainSample]):
+class NumberedSamples(Sequence[TrainSample], ABC):
     """A sampler's samples, each made when it is asked for: sample v * len(rows) + k is variant v of row k."""
 
-    def __init__(self, recipe: Recipe, rows: Rows, codes: np.ndarray, shapes: list[tuple[Shape, ...]]) -> None:
-        """codes: the bucket of every sample, (N,). shapes: of the images of every bucket's samples."""
-        self.recipe, self.rows, self.codes, self.shapes = recipe, rows, codes, shapes
-        self._offers: _Offers = {}
-        self._sampled_as = sampled_as(recipe.system, recipe.model)
+    def __init__(self, count: int, rows: int) -> None:
+        self._count, self._rows = count, rows
+
+    @abstractmethod
+    def made(self, index: int, variant: int, row: int) -> TrainSample:
+        """A sample by its number, which is not negative."""
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> TrainSample: ...
@@ -111,7 +113,21 @@ class TrainSamples(Sequence[TrainSample]):
             return [self[k] for k in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        variant, row = divmod(index % len(self), len(self.rows))
+        index %= len(self)
+        return self.made(index, *divmod(index, self._rows))
+
+
+class TrainSamples(NumberedSamples):
+    """Of rows that are images: their text, references and shapes."""
+
+    def __init__(self, recipe: Recipe, rows: Rows, codes: np.ndarray, shapes: list[tuple[Shape, ...]]) -> None:
+        """codes: the bucket of every sample, (N,). shapes: of the images of every bucket's samples."""
+        super().__init__(len(codes), len(rows))
+        self.recipe, self.rows, self.codes, self.shapes = recipe, rows, codes, shapes
+        self._offers: _Offers = {}
+        self._sampled_as = sampled_as(recipe.system, recipe.model)
+
+    def made(self, index: int, variant: int, row: int) -> TrainSample:
         text, references = choose_text(self.recipe, self.rows[row], variant, self._offers)
         shapes = self.shapes[self.codes[index]]
         boxes = None

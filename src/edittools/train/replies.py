@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from edittools.stream.history import digest
 from edittools.stream.row_images import list_references
 from edittools.stream.rows import column_values
 from edittools.stream.source import Source
-from edittools.train.bucket_sampler import BucketSampler, BucketStats, TrainSample
+from edittools.train.bucket_sampler import BucketSampler, BucketStats, NumberedSamples, TrainSample
 from edittools.train.config import OBJECTIVES, Recipe
 from edittools.train.data import TrainBatch
 from edittools.train.features import Features
@@ -206,26 +206,15 @@ class ReplyRows:
 # ------------------------------------------------------------------------------------------------------- batches
 
 
-class ReplySamples(Sequence[TrainSample]):
-    """Sample v * len(rows) + k is about row k: its messages take turns."""
+class ReplySamples(NumberedSamples):
+    """A row's messages take turns, variant by variant."""
 
     def __init__(self, rows: ReplyRows, tokens: np.ndarray) -> None:
         """tokens: (N,) of the images of a sample, of those that may share its batch the most."""
+        super().__init__(len(tokens), len(rows))
         self.rows, self.tokens = rows, tokens
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @overload
-    def __getitem__(self, index: int) -> TrainSample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TrainSample]: ...
-    def __getitem__(self, index: int | slice) -> TrainSample | list[TrainSample]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        variant, row = divmod(index % len(self), len(self.rows))
+    def made(self, index: int, variant: int, row: int) -> TrainSample:
         names = list(self.rows.replies(row))
         return TrainSample(row, names[variant % len(names)], (), ((int(self.tokens[index]), 1),))
 
