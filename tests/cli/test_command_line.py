@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import EDIT, Runner
 
+from edittools.errors import EditError
 from edittools.stream.history import History
 
 
@@ -119,3 +120,12 @@ def test_the_table_on_a_terminal_leaves_digests_out(shards: Path) -> None:
 
     row = json.loads('{"origin": "crawl", "path": "a.jpg", "sha256": "0123"}')
     assert _cell(row) == "origin: crawl\npath: a.jpg"
+
+
+def test_two_options_of_one_name_are_refused() -> None:
+    from edittools.cli import options
+
+    def command(jobs: tuple[str, ...]) -> None: ...
+
+    with pytest.raises(EditError, match="`edit odd` would have two options --jobs"):
+        options.command("odd", cost="", examples=())(options.option("--jobs")(options.option("-j", "--jobs")(command)))

@@ -664,3 +664,13 @@ def test_usage(edit: Runner, shards: Path, tmp_path: Path) -> None:
     shutil.copytree(shards, tmp_path / "copy")
     (tmp_path / "copy/_end.json").unlink()
     edit("filter", tmp_path / "copy", "--brightness", "..", check=4)
+
+
+@pytest.mark.parametrize("name", ["text", "fix_rotation", "clip"])
+def test_a_filter_is_not_called_as_a_setting_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edittools.filter import config
+
+    taken = dataclasses.replace(all_filters()["sharpness"], name=name)
+    monkeypatch.setattr(config, "all_filters", lambda: {name: taken})
+    with pytest.raises(EditError, match=f"filter `{name}`: `edit filter` has a setting .*of this name"):
+        list(config._fields())

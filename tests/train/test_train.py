@@ -254,12 +254,12 @@ def test_what_an_optimizer_keeps_in_its_groups_has_to_be_declared():
     assert "optimizer/exp_avg/w" in optimizers.tensors()
     adamw.param_groups[0]["steps"] = 3
     with pytest.raises(EditError, match="`adamw` changes `steps` of a group") as caught:
-        optimizers.tensors()
+        optimizers.step(1.0)
     assert caught.value.hint == 'GROUP_STATE = ("steps",) in its file'
     del adamw.param_groups[0]["steps"]
     adamw.param_groups[0]["weight_decay"] += 1
     with pytest.raises(EditError, match="weight_decay"):
-        optimizers.tensors()
+        optimizers.step(1.0)
 
 
 def test_average_is_a_weighted_mean():

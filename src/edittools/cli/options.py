@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 from edittools.settings import Config, Setting, checked_seed, flag_of
 from edittools.stream.writers import WRITERS, endings
 
@@ -121,9 +121,17 @@ def command(
             examples=examples,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(function)
+        _check_names(made)
         return made
 
     return wrap
+
+
+def _check_names(command: click.Command) -> None:
+    """Raises EditError where two options have one name: that of an extension, and one that the command has itself."""
+    flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
+        raise EditError(f"`edit {command.name}` would have two options {flag}", hint="another `name` or `option` for one")
 
 
 def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Decorator:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edittools.errors import EditError
 from edittools.filter import HEADINGS, Bounds, Filter, all_filters, all_models
 from edittools.metrics.rewards import floor_setting
 from edittools.settings import PlacedInBatches, mark_setting, max_pixels_setting, names_of, setting
@@ -101,6 +102,13 @@ class FilterSettings(PlacedInBatches):
 
 
 def _fields() -> Iterator[tuple[str, Any, Any]]:
+    """Raises EditError for a filter that is called as another setting is: one of the two would not be heard."""
+    taken = {one.name: "setting" for one in dataclasses.fields(FilterSettings)}
+    for model in all_models().values():
+        taken |= dict.fromkeys((model.setting, *model.told), f"setting of the model `{model.name}`")
+    for item in all_filters().values():
+        if item.name in taken:
+            raise EditError(f"filter `{item.name}`: `edit filter` has a {taken[item.name]} of this name")
     for one in all_models().values():
         # Of models the history holds what they are, not where they lie.
         said = setting(None, one.help, group="Model", metavar="FOLDER|NAME", flag=one.option, recorded=False)

@@ -64,12 +64,16 @@ class Optimizers:
         self._begun = {id(group): dict(group) for optimizer, _ in self.pairs for group in optimizer.param_groups}
 
     def step(self, factor: float) -> None:
-        """One update; the learning rates are the recipe's times a factor. Forgets the gradients."""
+        """One update; the learning rates are the recipe's times a factor. Forgets the gradients.
+
+        Raises EditError, after the first, for state of a group that is not declared: no checkpoint would keep it.
+        """
         for optimizer, rate in self.pairs:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor * group.get("relative_rate", 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self._check_declared()
 
     def _groups(self, recipe: Recipe, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
         """Groups of parameters of one learning rate each, and of one weight decay."""
@@ -85,11 +89,7 @@ class Optimizers:
     # -------------------------------------------------------------------------------------- checkpoints
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state as tensors by name, those that are filled in place by loading them included.
-
-        Raises EditError where something of it is not declared, and would be lost.
-        """
-        self._check_declared()
+        """All state as tensors by name, those that are filled in place by loading them included."""
         found: dict[str, Tensor] = {}
         for name, value, _, _ in self._state():
             kept = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
