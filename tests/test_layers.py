@@ -32,6 +32,7 @@ LAYERS = (
 FACES = {
     ("caption", "synth"): {"synth.core", "synth.registry"},  # the words of a template
     ("caption", "ground"): {"ground.people"},  # what a face does between two frames
+    ("filter", "ground"): {"ground.people"},  # whether the faces of a pair are the same
     ("synth", "ground"): {
         "ground",
         "ground.config",

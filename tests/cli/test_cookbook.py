@@ -14,17 +14,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Runner, encode, pixels, rejects_of, rows_of, tree
+from PIL import Image, ImageEnhance, ImageFilter
 from test_cases import make_gedit
 from test_clients import Server, chat, response
+from test_consistency import TINY, tiny_network
 from test_examples import BIN, environment, images
 from test_help_examples import DEMO, PUBLISHED
 from test_help_examples import run as run_line
 from test_rescore import GEDIT, gedit_row, write_gedit
 from tiny_architectures import save_firered
 from tiny_models import save_clip, save_dino
+
+from edittools.weights.lookup import save_converted
 
 # What is changed in a line, beside the settings that make training short.
 SMALLER = {"--device cuda": "--device cpu", "--dtype bfloat16 ": ""}
@@ -166,6 +171,56 @@ def test_clean_edit_pairs(folder: Path, model_edit: Runner) -> None:
     execute(COOKBOOK["Clean a set of edit pairs"], folder, model_edit)
     assert {row["task"] for row in rows_of(folder / "distinct")} == {"add"}  # an inversion changes every pixel
     assert len(rows_of(folder / "changed")) - len(rows_of(folder / "distinct")) == 1
+
+
+def test_find_pairs_before_and_after(
+    folder: Path, model_edit: Runner, wheel: None, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = Image.fromarray(astronaut[:320, 60:400])
+    soft, cat = (
+        photo.filter(ImageFilter.MedianFilter(3)),
+        Image.fromarray(pytest.importorskip("skimage.data").chelsea()[:240, :320]),
+    )
+    moved = Image.fromarray(np.roll(np.asarray(photo), 60, axis=1))
+    for name, before, after in (
+        ("{}/soft", photo, ImageEnhance.Brightness(soft).enhance(1.2)),
+        ("warm_{}", photo, ImageEnhance.Color(photo).enhance(2)),
+        ("{}-gray", photo, ImageEnhance.Color(photo).enhance(0)), ("moved {}", photo, moved), ("same_{}", photo, photo),
+        ("cat_{}", cat, ImageEnhance.Brightness(cat).enhance(1.2)),
+    ):  # fmt: skip
+        for word, shown in (("before", before), ("after", after)):
+            path = folder / "found" / f"{name.format(word)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shown.save(path)
+    photo.save(folder / "found/alone_before.png")
+    save_converted(
+        folder / "arcface", tiny_network().state_dict(),
+        {"model_type": "arcface", **dict(zip(("widths", "depths", "dim"), TINY))},
+    )  # fmt: skip
+    told = {"instruction": {"en": "Smooth the skin.", "zh": "磨皮。"}}
+    change = {"action": "change", "object": "skin", "before": "", "after": "smooth skin", "where": "center"}
+
+    def answer(prompt: str, number: int) -> list[bytes]:
+        if "found together" in prompt:  # of the first pair the background does not agree
+            said = {"rationale": "so", "subject": 5, "layout": 5, "background": 1 if number == 1 else 5}
+        else:
+            said = {"changes": [change], "task": "beauty", **told} if '"changes"' in prompt else told
+        return [response(200, chat(json.dumps(said)))]
+
+    server = Server(answer)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    try:
+        recipe = COOKBOOK["Find pairs of photographs before and after a retouch"]
+        execute(recipe, folder, model_edit, {"http://gpu:8000/v1": server.url})
+    finally:
+        server.close()
+    assert len(rows_of(folder / "pairs")) == 6 and [r["reason"] for r in rejects_of(folder / "pairs")] == ["no partner"]
+    paths = {row["provenance"]["path"] for row in rows_of(folder / "same")}
+    assert paths == {"after/soft.png", "warm_after.png", "after-gray.png"}
+    assert {row["scores"]["judge_found_pair_overall"] for row in rows_of(folder / "judged")} == {1, 5}
+    rows = rows_of(folder / "persons")
+    assert [row["instruction_detailed"]["en"] for row in rows_of(folder / "told")] == ["Smooth the skin."] * 2
+    assert len(rows) == 2 and all(row["scores"]["copy_identity"] > 0.3 for row in rows)
 
 
 def test_fine_tune_on_own_pairs(folder: Path, model_edit: Runner) -> None:

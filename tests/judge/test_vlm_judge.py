@@ -133,6 +133,22 @@ def test_scores_and_what_they_rest_on():
     assert len(first["prompt_hash"]) == 64 and first["image_encoding"] == str(Encoding())
 
 
+def test_found_pairs_are_judged_without_an_instruction():
+    reply = {"rationale": "r", "subject": 5, "layout": 4, "background": 2}
+    judge = Judge(lambda request: Reply("ok", json.dumps(reply), model="m"))
+    bare = pa.schema([field for field in SCHEMA if field.name != "instruction"])
+    (judged,) = run(stage(judge, "found_pair"), [row("a", task=None)], schema=bare)
+    assert judged["scores"] == {"visible": 1.0} | {
+        f"judge_found_pair_{name}": value for name, value in {**reply, "overall": 2}.items() if name != "rationale"
+    }
+    (request,) = [request for _, request in judge.requests]
+    assert [part if isinstance(part, str) else "image" for part in request.parts][1:] == [
+        "Before the edit:", "image", "After the edit:", "image",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="no `instruction` column"):
+        run(stage(judge), [row("a")], schema=bare)
+
+
 def test_the_endpoint_is_the_one_that_answered():
     elsewhere = replace(three(4, 5, 3), client="https://elsewhere/v1")
     (judged,) = run(stage(Judge(lambda request: elsewhere)), [row("a")])

@@ -65,6 +65,17 @@ def test_identity_is_the_mean_over_faces(network: Path, tmp_path: Path) -> None:
     assert found["none"]["identity"] is None and found["none"]["psnr"] is not None
 
 
+def test_a_pair_without_a_result_has_the_sources(network: Path, tmp_path: Path) -> None:
+    path = rows(tmp_path, [[FACE.tolist()], [], []])
+    pq.write_table(pq.read_table(path).drop_columns(["result"]), tmp_path / "pairs.parquet")
+    read = edittools.read(str(tmp_path / "pairs.parquet")).score(identity=str(network))
+    found = {row["id"]: row["scores"] for row in read.rows()}
+    assert found["other"]["copy_identity"] == pytest.approx(
+        by_hand(pixels(2, 64, 80), pixels(0, 64, 80), FACE), abs=1e-4
+    )
+    assert found["same"]["copy_identity"] is None and "identity" not in found["same"]
+
+
 def test_only_of_faces_and_by_a_network_of_faces(network: Path, tmp_path: Path) -> None:
     from tiny_models import save_dino
 

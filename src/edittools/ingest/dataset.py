@@ -23,6 +23,12 @@ reject with the reason (`HTTP 404`, `timed out`, `not an image`, `opted out`), a
 others. Servers are asked by the manners of img2dataset: so often a second, with limits on size and time, never at an
 address of this machine or its network (unless with --fetch-private), and `X-Robots-Tag: noai` and the like are heeded.
 
+FOUND PAIRS
+
+`--from before_after` makes pairs of images by the names that they have in a folder or an archive: x_before.jpg and
+x_after.jpg, before/x.jpg and after/x.jpg, x.jpg and x_edited.jpg, 1a.jpg and 1b.jpg, x_1.jpg and x_2.jpg. What has no
+partner, or several, is a reject; the column `pairing` says what a pair was known by: words, letters or numbers.
+
 EDITS
 
 `--inverse COLUMN` makes a second row of every pair whose COLUMN says how the edit is undone. `--edited black` and
@@ -44,7 +50,7 @@ lacks what a pair consists of is a reject. Where the columns of a table are othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +73,10 @@ class PublishedDataset:
     unverified: str = ""  # what could not be looked up
     listed: Callable[[str], list[tuple[str, str]]] | None = None  # of a folder: (table, folder of its images)
     gather: Callable[[str], Iterator[dict[str, Any]]] | None = None  # the records of a folder without tables
+    pair: Callable[[Iterable[str]], Iterator[dict[str, Any]]] | None = None  # those of a folder's or an archive's files
 
     def arrangement(self, roots: Roots) -> Arrangement:
-        return Arrangement(self.title, self.layouts, self.tables, roots, self.listed, self.gather)
+        return Arrangement(self.title, self.layouts, self.tables, roots, self.listed, self.gather, self.pair)
 
     @property
     def inverse(self) -> str | None:

@@ -247,7 +247,8 @@ class VlmJudgeStage:
         ]
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        needed = ["source", self._edited(schema), "instruction", *([self.other] if self.other else [])]
+        needed = ["source", self._edited(schema), *([self.other] if self.other else [])]
+        needed += ["instruction"] if self.rubric.instructed else []
         for name in needed:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
@@ -350,11 +351,11 @@ class VlmJudgeStage:
         def prepare(row: int) -> tuple[int, _Row, list[Call]]:
             try:
                 text = texts[row]
-                if text is None:
+                if text is None and self.rubric.instructed:
                     raise RowError("no instruction" if self.language is None else f"no instruction in {self.language}")
                 case = JudgedEdit(
                     task=self._task(tasks[row], origins[row] or {}, cases[row]),
-                    instruction=text,
+                    instruction=text or "",
                     sources=tuple(self._bytes(item, "source") for item in sources[row]),
                     edited=self._bytes(edited[row], "edited"),
                     other=self._bytes(other[row], "second") if self.other else None,
@@ -408,6 +409,8 @@ class VlmJudgeStage:
         if case is not None and self.rubric.benchmark is not None:
             return str(case["task"])
         if task is None:
+            if not self.rubric.instructed:
+                return ""
             raise RowError("no task")
         if self.rubric.tasks is not None and task not in self.rubric.tasks:
             raise RowError(NOT_ASKED, task)

@@ -52,6 +52,7 @@ class Rubric:
     layout: PromptLayout | None = None  # where its texts are found
     suite: str | None = None  # of a benchmark that has no rubric for it: this one, ours, is
     images: tuple[str, ...] = ("source", "edited")
+    instructed: bool = True  # whether it speaks of instruction and task, which rows then have to have
     tasks: tuple[str, ...] | None = None  # canonical tasks it has words for; None: any
     schemas: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # JSON schema of each call's reply
     number: str = ""  # label of the one number that is its whole reply, where it is

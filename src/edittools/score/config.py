@@ -23,8 +23,8 @@ class ScoreConfig(Placed):
     )
     identity: str | None = setting(
         None,
-        "Also how alike the faces of result and target are to a face-recognition network (ArcFace), of rows with "
-        "`faces` (`edit ground --detector face`).",
+        "Also how alike the faces of result and target, and of source and target, are to a face-recognition network "
+        "(ArcFace), of rows with `faces` (`edit ground --detector face`).",
         group="Model",
         metavar="NAME",
     )

@@ -86,10 +86,10 @@ class ScoreStage:
         extra = [f"{name}_psnr" for name in _other_results(schema)]
         aligned = alignment.NAMES if self.config.alignment else ()
         pair = [*PAIR_SCORES, *aligned]
-        if "result" not in schema.names:
-            return [*pair, *extra]
-        of_result = [f"result_{name}" for name in aligned]
         own = IDENTITY if self.identity is not None else ()
+        if "result" not in schema.names:
+            return [*pair, *own[1:], *extra]
+        of_result = [f"result_{name}" for name in aligned]
         return [*pair, *RESULT_SCORES, *of_result, *semantic_names(self.embedders), *own, *extra]
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -150,8 +150,9 @@ class ScoreStage:
             values.update({name: judged[name] for name in RESULT_SCORES})
             if self.embedders:
                 values.update(semantic_scores(self.embedders, result, target, source, mask))
-            if self.identity is not None:
-                values.update(identity_scores(self.identity, result, target, source, found["faces"][row] or []))
+        if self.identity is not None:
+            faces = found["faces"][row] or []
+            values.update(identity_scores(self.identity, result if "result" in found else None, target, source, faces))
         for name in others:
             shown = self._decode(found[f"result_{name}"][row], f"result_{name}")
             values[f"{name}_psnr"] = judge_result(shown, target, source)["psnr"]

@@ -25,6 +25,8 @@ from edittools.stream.roots import Roots
 def arranged_units(root: str, place: str, arrangement: Arrangement) -> list[InputReader]:
     """The tables of a folder, each knowing where its images are. Raises UsageError where there is none."""
     names = list(walk(root).names())
+    if arrangement.pair is not None and not _tables(names, arrangement.tables):
+        return _paired_units(root, place, names, arrangement)
     if arrangement.gather is not None and not _tables(names, arrangement.tables):
         lines = "".join(json.dumps(record) + "\n" for record in arrangement.gather(root))
         mapping = Mapping(arrangement=arrangement.under(arrangement.roots.beside([root], [])))
@@ -41,6 +43,30 @@ def arranged_units(root: str, place: str, arrangement: Arrangement) -> list[Inpu
             f"{root}: no table of {arrangement.title}: no file is called {' or '.join(arrangement.tables)}"
         )
     return _units(root, place, arrangement, made)
+
+
+def _paired_units(root: str, place: str, names: list[str], arrangement: Arrangement) -> list[InputReader]:
+    """The pairs that the names of a folder's files tell of, and those of each archive in it."""
+    found = [_paired(root, place, names, arrangement.under(arrangement.roots.beside([root], [])))]
+    for parts in archives_of(root, names):
+        inside = os.path.basename(parts[0])
+        found.append(paired_archive(parts, f"{place}/{inside}" if place else inside, arrangement))
+    if not any(reader.rows for reader in found):
+        raise UsageError(f"{root}: no images", hint="`edit man datasets` says by which names they make pairs")
+    return [reader for reader in found if reader.rows]
+
+
+def paired_archive(parts: list[str], place: str, arrangement: Arrangement) -> LinesReader:
+    """The pairs that the names in an archive tell of; `parts` are its files."""
+    roots = Roots(archives=[parts])
+    return _paired(parts[0], place, roots.names(), arrangement.under(roots))
+
+
+def _paired(path: str, place: str, names: Iterable[str], arrangement: Arrangement) -> LinesReader:
+    assert arrangement.pair is not None
+    records = [{**one, "path": f"{place}/{one['path']}" if place else one["path"]} for one in arrangement.pair(names)]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    return LinesReader(path, lines.encode(), place or os.path.basename(path), Mapping(arrangement=arrangement))
 
 
 def _units(root: str, place: str, arrangement: Arrangement, tables: list[tuple[str, Roots]]) -> list[InputReader]:

@@ -159,11 +159,13 @@ class Arrangement:
         roots: Roots | None = None,
         listed: Callable[[str], list[tuple[str, str]]] | None = None,
         gather: Callable[[str], Iterator[Record]] | None = None,
+        pair: Callable[[Iterable[str]], Iterator[Record]] | None = None,
     ) -> None:
         """`tables` are patterns for the files of a folder that hold rows; `listed` says of a folder which these are and
-        where the images of each are, if it says so itself; `gather` makes the records of a folder without tables."""
+        where the images of each are, if it says so itself. Without tables `gather` makes the records of a folder, and
+        `pair` those of the paths in a folder, and in every archive."""
         self.title, self.layouts, self.tables = title, tuple(layouts), tables
-        self.listed, self.gather = listed, gather
+        self.listed, self.gather, self.pair = listed, gather, pair
         self.roots = roots or Roots()
         self.asked: list[tuple[str, str]] = []  # what --map says
         self.seen: set[str] = set()  # columns of the rows that were met

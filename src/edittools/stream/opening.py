@@ -9,11 +9,13 @@ from collections import Counter
 
 from edittools.errors import DamagedError, EditError, UsageError
 from edittools.stream import files, text
+from edittools.stream.arranged import paired_archive
 from edittools.stream.counted import Counted, RowCounts
 from edittools.stream.input_reader import DamagedReader, InputReader
+from edittools.stream.layouts import Arrangement
 from edittools.stream.mapping import Mapping
 from edittools.stream.pipes import IpcFileSource, open_pipe, stdin_has_data
-from edittools.stream.readers import arrow, reader_for_file
+from edittools.stream.readers import HEAD, archive, arrow, reader_for_file
 from edittools.stream.readers.shard import ShardReader
 from edittools.stream.readers.tar import TarFileReader
 from edittools.stream.shards import check_end, is_shard_set, set_shards
@@ -124,4 +126,12 @@ def _open_file(path: str, place: str, mapping: Mapping) -> InputReader:
             f"{path}: an Arrow stream cannot be mixed with inputs of other kinds",
             hint=f"`edit cat {path} -o folder/` first",
         )
+    if isinstance(mapping.arrangement, Arrangement) and mapping.arrangement.pair is not None and _is_archive(path):
+        return paired_archive([path], place or os.path.basename(path), mapping.arrangement)
     return reader_for_file(path, place or None, mapping)
+
+
+def _is_archive(path: str) -> bool:
+    with files.open_read(path) as file:
+        head = file.read(HEAD)
+    return head[257:262] == b"ustar" or archive.claim(path, head) > 0

@@ -9,6 +9,7 @@ import posixpath
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from edittools.stream.tar import Member, TarReader
 
 _SEVERAL = "several files in the archives have this name"
 _MOST_FOLDERS = 64  # at the top of the archives, under which a path is looked for too
+Read = Callable[[int, int], bytes]
 Refer = Callable[[int, int], dict[str, Any]]
 
 
@@ -46,7 +48,6 @@ class Roots:
         the one that the table is in, `last` are asked after it. `addresses` finds what addresses of the web name."""
         self.addresses = addresses
         self.folders, self.archives, self.last = list(folders), list(archives), list(last)
-        self._refer: list[Refer] = []
         self._keys = np.zeros(0, np.uint64)
         self._rows = np.zeros((0, 3), np.int64)  # archive, offset, size; sorted by the keys
         self._tops: list[str] = []
@@ -73,6 +74,11 @@ class Roots:
                 return reference(file=full, offset=0, length=size, etag=tag)
         return _known(beside(base, path))
 
+    def names(self) -> Iterator[str]:
+        """The paths of the files in the archives."""
+        for read, parts, _ in self._opened:
+            yield from (posixpath.normpath(member.name) for member in _members(read, parts[0]))
+
     def _in_archives(self, path: str) -> dict[str, Any] | None:
         if not self.archives:
             return None
@@ -90,7 +96,7 @@ class Roots:
         if isinstance(found, str):
             return reference(file=path, etag=f"{files.NOTHING}{found}")
         number, offset, size = found
-        return self._refer[number](offset, size)
+        return self._opened[number][2](offset, size)
 
     def _named(self, name: str) -> tuple[int, int, int] | str | None:
         """Which archive holds a file, where, and its size; or why it cannot be said."""
@@ -109,10 +115,8 @@ class Roots:
             return
         self._read = True
         keys, rows, tops = array("Q"), array("q"), set[str]()
-        for number, parts in enumerate(self.archives):
-            members, refer = self._open(parts)
-            self._refer.append(refer)
-            for member in members:
+        for number, (read, parts, _) in enumerate(self._opened):
+            for member in _members(read, parts[0]):
                 name = posixpath.normpath(member.name)
                 keys.append(name_key(name))
                 rows.extend((number, member.offset, member.size))
@@ -128,8 +132,12 @@ class Roots:
         with contextlib.closing(Joined(parts)) as whole:
             return whole.at(0, 512)[257:262] == b"ustar"
 
-    def _open(self, parts: list[str]) -> tuple[Iterator[Member], Refer]:
-        """The files of an archive, and how one is referred to."""
+    @cached_property
+    def _opened(self) -> list[tuple[Read, list[str], Refer]]:
+        """Of every archive: how its bytes are read, its parts, and how a file in it is referred to."""
+        return [self._open(parts) for parts in self.archives]
+
+    def _open(self, parts: list[str]) -> tuple[Read, list[str], Refer]:
         whole = Joined(parts)
         if self._plain(parts):
 
@@ -139,7 +147,7 @@ class Roots:
                     return reference(bytes=whole.at(offset, size), etag=whole.tags[0])
                 return reference(file=place[0], offset=place[1], length=size, etag=place[2])
 
-            return _members(whole.at, parts[0]), refer
+            return whole.at, parts, refer
         unpacked = tempfile.TemporaryFile(prefix="edittools-")
         archive.unpack(io.BufferedReader(whole), unpacked, parts[0])
         whole.close()
@@ -147,7 +155,7 @@ class Roots:
         def read(offset: int, size: int) -> bytes:
             return os.pread(unpacked.fileno(), size, offset)
 
-        return _members(read, parts[0]), lambda offset, size: reference(bytes=read(offset, size), etag=whole.tags[0])
+        return read, parts, lambda offset, size: reference(bytes=read(offset, size), etag=whole.tags[0])
 
 
 def _known(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -155,7 +163,7 @@ def _known(found: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _members(read: Callable[[int, int], bytes], name: str) -> Iterator[Member]:
+def _members(read: Read, name: str) -> Iterator[Member]:
     """The files of a tar; of one that is cut off or damaged, those before that, for the rows say what they lack."""
     with contextlib.suppress(DamagedError, IncompleteError):
         yield from TarReader(read, name).members()
