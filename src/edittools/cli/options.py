@@ -131,7 +131,9 @@ def _check_names(command: click.Command) -> None:
     """Raises EditError where two options have one name: that of an extension, and one that the command has itself."""
     flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
     for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
-        raise EditError(f"`edit {command.name}` would have two options {flag}", hint="another `name` or `option` for one")
+        raise EditError(
+            f"`edit {command.name}` would have two options {flag}", hint="another `name` or `option` for one"
+        )
 
 
 def option(*names: str, group: str = "Selection", setting: bool = True, **kwargs: Any) -> Decorator:
