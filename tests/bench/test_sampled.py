@@ -9,7 +9,7 @@ import pytest
 from conftest import Runner
 
 from edittools.bench.dataset import DatasetStatistics
-from edittools.bench.report import render_dataset
+from edittools.bench.dataset_report import render_dataset
 from edittools.bench.sampled import RandomRows
 from edittools.record import COLUMNS, IMAGE
 from edittools.stream.input_reader import reference
@@ -55,7 +55,8 @@ def test_the_page_shows_images_and_says_what_is_missing() -> None:
     (row,) = rows.rows()
     (_, why), (_, shown) = row.images
     assert isinstance(why, str) and np.abs(shown.astype(int) - RED[0, 0]).max() <= 2  # type: ignore[union-attr]
-    page = render_dataset(DatasetStatistics().result(), title="t", published="", history=[], sample=[row])
+    found = DatasetStatistics().result() | {"funnel": {"steps": [], "warnings": []}}
+    page = render_dataset(found, title="t", history=[], sample=[row])
     assert "<h2>Rows at random</h2>" in page and "Add &lt;b&gt;a&amp;b&lt;/b&gt;." in page and "edit_ratio 0.25" in page
     assert page.count("data:image/jpeg") == 1 and f"source: {why}" in page
 

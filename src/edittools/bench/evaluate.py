@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from edittools.bench.cases import CaseRow, pick_cases
 from edittools.bench.checkpoints import TRAINING, curve_panels, training_curves
 from edittools.bench.dataset import DatasetStatistics
+from edittools.bench.funnel import Why, retention, why, written_sets
 from edittools.bench.heldout import Counts, kind_of, summarize
 from edittools.bench.rejects import stored_rejects
 from edittools.bench.report import render_report
@@ -32,7 +34,7 @@ UNKNOWN = "unknown"  # kind of a row that fell out before anybody wrote it down
 
 def _wanted(source: Source) -> tuple[dict[str, str], list[Reject]]:
     """The kind of each row that was to be edited, by id, and what had fallen out of them before."""
-    kinds, rejects = {}, stored_rejects(source)
+    kinds, rejects = {}, list(stored_rejects(source))
     for batch in source.batches(lambda shard: True):
         names = [name for name in ("id", "task", "provenance", "template") if name in batch.rows.schema.names]
         kinds.update({row["id"]: kind_of(row) for row in batch.rows.select(names).to_pylist()})
@@ -40,15 +42,20 @@ def _wanted(source: Source) -> tuple[dict[str, str], list[Reject]]:
     return kinds, rejects
 
 
-def dataset_statistics(source: Source, sample: RandomRows | None = None) -> dict[str, Any]:
-    """What a data set consists of, as in ImgEdit's table 1; `sample` is shown its rows, too."""
-    statistics = DatasetStatistics()
+def dataset_statistics(
+    source: Source, sample: RandomRows | None = None, earlier: Iterable[Source] = ()
+) -> dict[str, Any]:
+    """What a data set consists of, as in ImgEdit's table 1, and what became of the rows on the way to it, as far as it
+    and `earlier` sets know (funnel.retention); `sample` is shown its rows, too."""
+    statistics, rejects, read, written = DatasetStatistics(), Counter[Why](), 0, 0
     for batch in source.batches(lambda shard: True):
+        read, written = read + batch.seen, written + batch.rows.num_rows
+        rejects.update(map(why, batch.rejects))
         for row in _plain_rows(batch.rows):
             statistics.add(row)
         if sample is not None:
             sample.add(batch.rows)
-    return statistics.result()
+    return statistics.result() | {"funnel": retention(written_sets(source, read, written, rejects), earlier)}
 
 
 def _plain_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -73,7 +80,7 @@ class Heldout:
                 hint = "edit sample ROWS --model RUN | edit score -o JUDGED/"
                 raise UsageError(f"the input has no `{name}` column", hint=hint)
         self.history = source.history.nodes
-        rejects = stored_rejects(source)
+        rejects = list(stored_rejects(source))
         self.fetcher = Fetcher()
         self.rows: list[dict[str, Any]] = []
         self.images: dict[str, dict[str, Any]] = {}

@@ -57,7 +57,7 @@ def read_judged(
             raise UsageError(f"the input has no `{name}` column", hint=_HINT)
     # id, case, instruction, judgements, scores, turns, their images, source, result
     records: list[tuple[Any, ...]] = []
-    rejects = stored_rejects(source)
+    rejects = list(stored_rejects(source))
     for batch in source.batches(lambda shard: True):
         rows = batch.rows
         rejects += batch.rejects

@@ -80,7 +80,7 @@ def read_comparisons(
     key = cluster or next(name for name in ("case", "group", "id") if name in names)
     answers: list[tuple[str, str, str, dict[str, tuple[Outcome | None, str]], Duel | None]] = []
     answered: dict[str, set[str]] = defaultdict(set)
-    rejects = stored_rejects(source)
+    rejects = list(stored_rejects(source))
     pair_columns = result_columns(source.schema, source.history.nodes) if images else None
     for batch in source.batches(lambda shard: True):
         rejects += batch.rejects

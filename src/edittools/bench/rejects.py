@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from edittools.stream import files
 from edittools.stream.batch import Reject
@@ -11,12 +12,10 @@ from edittools.stream.shards import REJECTS, shard_name
 from edittools.stream.source import FileSource, Source
 
 
-def stored_rejects(source: Source) -> list[Reject]:
+def stored_rejects(source: Source) -> Iterator[Reject]:
     """Out of the `_rejects/` of the shards that are read; a stream has them in its batches."""
-    found = []
     for reader in source.readers if isinstance(source, FileSource) else ():
         if isinstance(reader, ShardReader):
             path = files.join(reader.folder, REJECTS, f"{shard_name(reader.index)}.jsonl")
             if files.exists(path):
-                found += [Reject.from_dict(json.loads(line)) for line in files.read_bytes(path).splitlines()]
-    return found
+                yield from (Reject.from_dict(json.loads(line)) for line in files.read_bytes(path).splitlines())

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from string import Template
 from typing import Any
 
 from edittools import __version__
 from edittools.bench.cases import CaseRow
-from edittools.bench.sampled import SampledRow
 from edittools.metrics import intervals
 from edittools.report import digits, plots, thumbnails
 from edittools.report.markup import text
@@ -51,25 +50,10 @@ def render_report(
         tasks="" if tasks.keys() == summary["kinds"].keys() else _details("By task", _table(tasks, {})),
         plots=_plots(summary, loss) + curves,
         gallery=_gallery(cases),
-        dataset=_dataset(summary["dataset"]) if summary["dataset"] else "",
+        dataset=dataset_section(summary["dataset"]) if summary["dataset"] else "",
         history=history_list(history),
         failures=_failures(summary, rejects),
     )
-
-
-def render_dataset(
-    dataset: dict[str, Any],
-    *,
-    title: str,
-    published: str,
-    history: Iterable[dict[str, Any]],
-    sample: Sequence[SampledRow] = (),
-) -> str:
-    """A data set in numbers (dataset.DatasetStatistics) as a page of its own, with what papers say of theirs, and some
-    of its rows."""
-    parts = {"dataset": _dataset(dataset), "published": published, "history": history_list(history)}
-    parts["sample"] = _sample(sample, dataset["rows"]) if sample else ""
-    return fill("dataset.html", title=title, **parts)
 
 
 def fill(page: str, *, title: str, **parts: str) -> str:
@@ -97,7 +81,7 @@ def _paragraph(summary: dict[str, Any]) -> str:
     ranked = sorted(kinds, key=lambda name: kinds[name]["gain"])
     doubt = f"95% interval {digits.bounds(mean['interval'], 1)}" if mean["interval"] else intervals.TOO_FEW
     parts = [
-        f"Over {coverage['judged']:,} held-out rows of {_plural(len(kinds), 'kind')} of edit, the results "
+        f"Over {coverage['judged']:,} held-out rows of {plural(len(kinds), 'kind')} of edit, the results "
         f"reach {_of(mean, 'edit', 'interval')} dB PSNR against the truth ({doubt}), where handing back the "
         f"unedited source reaches {_of(mean, 'copy')} dB: a mean gain of {_gain(mean)} dB.",
         f"The gain is clearly above zero in {wins} of {len(kinds)} kinds"
@@ -110,7 +94,7 @@ def _paragraph(summary: dict[str, Any]) -> str:
         parts.append(f"Given another row's instruction, the model scores {_of(mean, 'shuffled')} dB.")
     absent = coverage["failed"] + coverage["missing"] + coverage["generated"] - coverage["judged"]
     if absent:
-        parts.append(f"{_plural(absent, 'row')} of {coverage['expected']:,} could not be judged.")
+        parts.append(f"{plural(absent, 'row')} of {coverage['expected']:,} could not be judged.")
     return " ".join(parts)
 
 
@@ -171,13 +155,13 @@ def _table_row(name: str, entry: dict[str, Any]) -> str:
 def _plots(summary: dict[str, Any], loss: list[tuple[int, float]] | None) -> str:
     kinds = sorted(summary["kinds"].items(), key=lambda item: -item[1]["gain"])
     bars = [(name, entry["gain"], entry["gain_interval"], entry["verdict"]) for name, entry in kinds]
-    panels = [_panel("Gain per kind, with 95% intervals", plots.gain_bars(bars), wide=True)]
+    panels = [panel("Gain per kind, with 95% intervals", plots.gain_bars(bars), wide=True)]
     histogram = summary["gain_histogram"]
-    panels.append(_panel("Gain per row", plots.gain_histogram(histogram["edges"], histogram["counts"])))
+    panels.append(panel("Gain per row", plots.gain_histogram(histogram["edges"], histogram["counts"])))
     finite = [(step, value) for step, value in loss or [] if math.isfinite(value)]
     if finite:
         heading = "Training loss" if len(finite) == len(loss or []) else "Training loss (where it is finite)"
-        panels.append(_panel(heading, plots.loss_curve(finite)))
+        panels.append(panel(heading, plots.loss_curve(finite)))
     return "".join(panels)
 
 
@@ -190,7 +174,7 @@ def _gallery(cases: list[CaseRow]) -> str:
         for kind in sorted({case.kind for case in shown})
     ]
     return (
-        f'<p class="note">{_plural(len(shown), "row")}: the worst and the best of all and of each kind, not '
+        f'<p class="note">{plural(len(shown), "row")}: the worst and the best of all and of each kind, not '
         f"a fair sample. The difference is the largest of the three channels, from 0 "
         f'<span class="heat-scale"></span> to {thumbnails.HEAT_FULL} of 255 levels and more.</p>'
         '<div class="controls"><button type="button" data-kind="" aria-pressed="true">all kinds</button>'
@@ -211,20 +195,20 @@ def _case(case: CaseRow) -> str:
     difference = "difference" + ("" if inside is None else f", inside {digits.decibels(inside)} dB")
     return (
         f'<article class="case" data-kind="{text(case.kind)}">'
-        + _image(case.source, "source", f"source, {digits.decibels(scores['copy_psnr'])} dB")
+        + figure(case.source, "source", f"source, {digits.decibels(scores['copy_psnr'])} dB")
         + '<div class="about"><div class="tag">'
         + f"<b>{text(case.kind)}</b>{'' if case.task == case.kind else f' · {text(case.task)}'}</div>"
         + f'<div class="said">{said}</div>'
         + f'<div class="gain {verdict}">{digits.SIGNS[verdict]} {digits.with_digits(case.gain, None, "+")} dB</div>'
         + f'<div class="id mono">{text(case.id)}</div></div>'
-        + _image(case.result, "result", f"result, {digits.decibels(scores['psnr'])} dB")
-        + _image(case.truth, "truth", "truth")
-        + _image(thumbnails.heat_map(case.result, case.truth), "difference", difference)
+        + figure(case.result, "result", f"result, {digits.decibels(scores['psnr'])} dB")
+        + figure(case.truth, "truth", "truth")
+        + figure(thumbnails.heat_map(case.result, case.truth), "difference", difference)
         + "</article>"
     )
 
 
-def _image(image, alternative: str, caption: str) -> str:
+def figure(image, alternative: str, caption: str) -> str:
     style = ' class="tiny"' if thumbnails.is_tiny(image) else ""
     return (
         f'<figure><img{style} alt="{alternative}" src="{thumbnails.data_uri(image)}">'
@@ -232,27 +216,8 @@ def _image(image, alternative: str, caption: str) -> str:
     )
 
 
-def _sample(rows: Sequence[SampledRow], of: int) -> str:
-    shown = "".join(map(_sampled, rows))
-    note = f"{_plural(len(rows), 'row')} of {of:,}, each as likely as any other."
-    return f'<h2>Rows at random</h2><p class="note">{note}</p><div class="sample">{shown}</div>'
-
-
-def _sampled(row: SampledRow) -> str:
-    said = "".join(f'<p lang="{text(key)}" dir="auto">{text(words)}</p>' for key, words in row.texts.items())
-    scores = ", ".join(f"{text(name)} {value:.4g}" for name, value in row.scores.items())
-    return (
-        f'<article class="row"><div class="about"><div class="tag"><b>{text(row.task)}</b></div>'
-        f'<div class="said">{said}</div><div class="id mono">{text(row.id)}</div><div class="id">{scores}</div></div>'
-        + "".join(
-            f'<p class="note">{text(name)}: {text(image)}</p>' if isinstance(image, str) else _image(image, name, name)
-            for name, image in row.images
-        )
-        + "</article>"
-    )
-
-
-def _dataset(dataset: dict[str, Any]) -> str:
+def dataset_section(dataset: dict[str, Any]) -> str:
+    """A data set in numbers (dataset.DatasetStatistics), as part of a page."""
     facts = [
         ("rows", f"{dataset['rows']:,}"),
         ("images", f"{dataset['images']:,}"),
@@ -262,16 +227,17 @@ def _dataset(dataset: dict[str, Any]) -> str:
     ]
     if dataset["tiny_region_share"] is not None:
         facts.append(("edits of less than 1% of the image", f"{dataset['tiny_region_share']:.1%}"))
-    panels = [_panel("Rows by task", plots.count_bars(list(dataset["tasks"].items()), "rows by task"))]
+    panels = [panel("Rows by task", plots.count_bars(list(dataset["tasks"].items()), "rows by task"))]
     size = dataset["size"]
     if size:
-        for name, measure in (("width", size["width"]), ("height", size["height"])):
+        for name in ("width", "height", "short_side"):
+            measure = size[name]
             values = " · ".join(f"{measure[key]:,}" for key in ("min", "median", "max"))
-            facts.append((f"{name}: least, median, most", values))
+            facts.append((f"{name.replace('_', ' ')}: least, median, most", values))
         bins = [(_megapixels(bin), bin["count"]) for bin in size["histogram"] if bin["count"]]
-        panels.append(_panel("Images by size", plots.count_bars(bins, "images by size")))
+        panels.append(panel("Images by size", plots.count_bars(bins, "images by size")))
         formats = list(dataset["formats"].items())
-        panels.append(_panel("Images by format", plots.count_bars(formats, "images by format")))
+        panels.append(panel("Images by format", plots.count_bars(formats, "images by format")))
     facts += [(f"{text(name)} of at least one half", f"{share:.1%}") for name, share in dataset["detected"].items()]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
@@ -313,7 +279,7 @@ def history_list(history: Iterable[dict[str, Any]]) -> str:
 def _failures(summary: dict[str, Any], rejects: dict[str, int]) -> str:
     coverage = summary["coverage"]
     sentence = (
-        f"{_plural(coverage['expected'], 'row')} expected, {coverage['generated']:,} generated, "
+        f"{plural(coverage['expected'], 'row')} expected, {coverage['generated']:,} generated, "
         f"{coverage['judged']:,} judged, {coverage['failed']:,} failed, {coverage['missing']:,} missing."
     )
     if summary["unjudged"]:
@@ -329,7 +295,7 @@ def _failures(summary: dict[str, Any], rejects: dict[str, int]) -> str:
     )
 
 
-def _panel(heading: str, plot: str, wide: bool = False) -> str:
+def panel(heading: str, plot: str, wide: bool = False) -> str:
     return f'<div class="panel{" wide" if wide else ""}"><h3>{heading}</h3>{plot}</div>'
 
 
@@ -343,5 +309,5 @@ def _megapixels(bin: dict[str, Any]) -> str:
     return f"{bin['from']:g} to {bin['to']:g} MP"
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

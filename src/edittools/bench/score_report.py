@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from edittools.bench import published
@@ -12,6 +12,8 @@ from edittools.metrics import intervals
 from edittools.report import digits, plots
 from edittools.report.markup import text
 from edittools.suites.shared.types import Benchmark, JudgedCase
+
+_WORDS = 24  # characters of a cell from which on it is words
 
 
 def render_scores(
@@ -34,11 +36,11 @@ def render_scores(
     return fill(
         "scores.html",
         title=title,
-        warnings=_warnings(found["warnings"]),
+        warnings=warning_lines(found["warnings"]),
         summary=_summary(benchmark, tables),
         figures=_figures(tables),
         tables="".join(_table(tables, language) for language in tables.languages) + _notes(found["notes"]),
-        further="".join(map(_further, tables.further())),
+        further="".join(map(listing_section, tables.further())),
         published=published_tables(benchmark.name, benchmark, tables, name),
         plots=_plots(_bars(benchmark, tables, language) for language in tables.languages),
         gallery=_gallery(_worst_first(cases)),
@@ -72,13 +74,13 @@ def render_text_subset(
     return fill(
         "scores.html",
         title=title,
-        warnings=_warnings(found["warnings"]),
+        warnings=warning_lines(found["warnings"]),
         summary=f"{len(cases):,} cases of {task}, by {text(', '.join(metrics))}.",
         figures="".join(
             _figure(digits.with_digits(entry["mean"], entry["interval"]), name) for name, entry in metrics.items()
         ),
-        tables=_further(listings[0]),
-        further="".join(map(_further, listings[1:])),
+        tables=listing_section(listings[0]),
+        further="".join(map(listing_section, listings[1:])),
         published="",
         plots=_plots(panels),
         gallery=_gallery(_worst_first(cases)),
@@ -101,10 +103,10 @@ def render_pairwise(
     return fill(
         "scores.html",
         title=title,
-        warnings=_warnings(warnings),
+        warnings=warning_lines(warnings),
         summary=text(summary),
         figures="",
-        tables="".join(map(_further, listings)),
+        tables="".join(map(listing_section, listings)),
         further="",
         published="",
         plots="",
@@ -114,7 +116,7 @@ def render_pairwise(
     )
 
 
-def _warnings(warnings: Iterable[str]) -> str:
+def warning_lines(warnings: Iterable[str]) -> str:
     return "".join(f'<p class="warning"><b>Warning:</b> {text(said)}.</p>' for said in warnings)
 
 
@@ -187,13 +189,17 @@ def _table(tables: ScoreTable, language: str) -> str:
     )
 
 
-def _row(cells: list[str]) -> str:
+def _row(cells: list[str], wordy: Container[int] = ()) -> str:
     def key(cell: str) -> str:
-        first = cell.split("–")[0].split("/")[0].replace("−", "-")
+        first = cell.split("–")[0].split("/")[0].replace("−", "-").replace(",", "").rstrip("%")
         return first if first.lstrip("-").replace(".", "", 1).isdigit() else ""
 
     named = f'<td data-value="{text(cells[0])}">{text(cells[0])}</td>'
-    return f"<tr>{named}{''.join(f'<td data-value={key(c)!r}>{text(c)}</td>' for c in cells[1:])}</tr>"
+    others = (
+        f"<td data-value={key(c)!r}{' class=words' if k in wordy else ''}>{text(c)}</td>"
+        for k, c in enumerate(cells[1:], 1)
+    )
+    return f"<tr>{named}{''.join(others)}</tr>"
 
 
 def _notes(notes: Iterable[str]) -> str:
@@ -217,20 +223,30 @@ def _bars(benchmark: Benchmark, tables: ScoreTable, language: str) -> str:
     return _panel(heading, plots.score_bars(bars, low, high))
 
 
-def _further(made: ReportListing) -> str:
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in made.columns)
-    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in made.rows)
+def listing_section(made: ReportListing) -> str:
+    """A table under its title, which can be sorted by a click; columns with long cells are words, and no numbers."""
+    wordy = {k for k in range(1, len(made.columns)) if any(len(row[k]) > _WORDS for row in made.rows)}
+    head = "".join(
+        f'<th scope="col"{" class=words" if k in wordy else ""}><button type="button">{text(name)}</button></th>'
+        for k, name in enumerate(made.columns)
+    )
+    body = "".join(_row(row, wordy) for row in made.rows)
     return (
-        f'<h2>{text(made.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-        f"</table></div>{_notes(made.notes)}"
+        f'<h2>{text(made.title)}</h2><div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{_notes(made.notes)}"
     )
 
 
 def published_tables(
-    about: str, benchmark: Benchmark | None = None, tables: ScoreTable | None = None, name: str = ""
+    about: str,
+    benchmark: Benchmark | None = None,
+    tables: ScoreTable | None = None,
+    name: str = "",
+    own: Mapping[str, ReportListing] | None = None,
 ) -> str:
     """The papers' own tables of a benchmark, or of `dataset`; with `tables` the model's row first: its official
-    means, as theirs are, whatever else the report shows. Judge and protocol may differ from the paper's."""
+    means, as theirs are, whatever else the report shows. Judge and protocol may differ from the paper's. `own` are rows
+    that stand first, and their notes, by the table's name."""
     parts = []
     for paper in map(published.load, published.names()):
         if paper.benchmark != about:
@@ -238,13 +254,17 @@ def published_tables(
         rows = [[row.model, *map(str, row.scores.values())] for row in paper.rows]
         if benchmark is not None and tables is not None:
             rows = _own_rows(benchmark, tables, paper, name) + rows
+        mine = (own or {}).get(paper.name)
+        rows = (mine.rows if mine is not None else []) + rows
         titles = ["model", *paper.columns]
         head = "".join(f'<th scope="col"><button type="button">{text(title)}</button></th>' for title in titles)
         body = "".join(map(_row, rows))
         notes = [*paper.notes, *(f"{model}: {why}" for model, why in paper.exceptions.items())]
+        notes += mine.notes if mine is not None else []
+        shown = " open" if mine is not None else ""
         judged = f", judged by {paper.judge}" if paper.judge else ""
         parts.append(
-            f"<details><summary>{text(paper.title)}: {text(paper.paper)}, {text(paper.table)}</summary>"
+            f"<details{shown}><summary>{text(paper.title)}: {text(paper.paper)}, {text(paper.table)}</summary>"
             f'<p class="note">{text(paper.metric)}{text(judged)}.</p><div class="scroll"><table class="sortable">'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_notes(notes)}</details>"
         )

@@ -159,7 +159,7 @@ class ScoreTable:
         return rows
 
     def _row(self, name: str, means: dict[str, Any], counts: dict[str, Any]) -> list[str]:
-        return [name, *(_number(means.get(metric)) for metric in self.metrics), *_counts(counts)]
+        return [name, *(number(means.get(metric)) for metric in self.metrics), *_counts(counts)]
 
     def _own(
         self,
@@ -174,9 +174,9 @@ class ScoreTable:
         entries = [ours.get(metric, {}) for metric in self.metrics]
         cells = [name, *(digits.with_digits(one.get("mean"), one.get("interval")) for one in entries)]
         cells.append(digits.bounds(entries[-1].get("interval"), entries[-1].get("mean") is not None))
-        cells.append(_number(official.get(key, {}).get(last)))
+        cells.append(number(official.get(key, {}).get(last)))
         if self.mended:
-            cells.append(_number(mended.get(key, {}).get(last)))
+            cells.append(number(mended.get(key, {}).get(last)))
         return [*cells, *_counts(counts)]
 
     def coverage(self, language: str) -> str:
@@ -220,7 +220,7 @@ class ScoreTable:
         if self.summary.get("agreement"):
             section = self.summary["agreement"]
             names = list(dict.fromkeys(name for entry in section.values() for name in entry))
-            rows = [[dimension, *(_number(entry.get(name)) for name in names)] for dimension, entry in section.items()]
+            rows = [[dimension, *(number(entry.get(name)) for name in names)] for dimension, entry in section.items()]
             listings.append(ReportListing("The judge beside people", ["dimension", *names], rows))
         return listings
 
@@ -234,7 +234,7 @@ class ScoreTable:
         for name, alone in judges.items():
             means = (alone.part(part, language) for part in ("official_means", "official_without_failed"))
             tasks = alone.part("strict", language)["tasks"]
-            theirs = [_number(official_average(mean, tasks).get(last)) for mean in means][: len(official)]
+            theirs = [number(official_average(mean, tasks).get(last)) for mean in means][: len(official)]
             ours = [alone.part(which, language)[last] for which in ("macro", "micro")]
             figures = [digits.with_digits(one["mean"], one["interval"]) for one in ours]
             counts = _counts(alone.part("coverage", language)["total"])
@@ -258,7 +258,7 @@ def _between_judges(agreement: dict[str, Any]) -> ReportListing:
     any_of: dict[str, Any] = next(iter(agreement.values()), {"means": {}})
     judges, names = list(any_of["means"]), [name for name in any_of if name != "means"]
     rows = [
-        [dimension, *(_number(entry[name]) for name in names), *(_number(entry["means"][judge]) for judge in judges)]
+        [dimension, *(number(entry[name]) for name in names), *(number(entry["means"][judge]) for judge in judges)]
         for dimension, entry in agreement.items()
     ]
     columns = ["dimension", *names, *(f"mean {judge}" for judge in judges)]
@@ -288,7 +288,7 @@ def _comparison(comparison: dict[str, Any]) -> list[ReportListing]:
 
     differences = ["difference", "95%", "won", "lost"]
     rows = [
-        [name, str(entry["judged"]), _number(entry["macro"]), _number(entry["micro"])]
+        [name, str(entry["judged"]), number(entry["macro"]), number(entry["micro"])]
         + (against(entry) if "difference" in entry else [""] * len(differences))
         for name, entry in comparison["models"].items()
     ]
@@ -321,8 +321,8 @@ def _judge_run(name: str, run: dict[str, Any]) -> list[ReportListing]:
         digits.bounds(bounds, run["cases"], "+"),
         f"{run['same']:.0%}",
         f"{run['within_one']:.0%}",
-        _number(run["spearman"]),
-        _number(run["alpha"]),
+        number(run["spearman"]),
+        number(run["alpha"]),
     ]
     columns = ["judge", "difference", "95%", "same", "within 1", "Spearman", "alpha"]
     alone = f"scored by one of them only: {len(run['only_first'])} and {len(run['only_other'])} cases"
@@ -372,7 +372,7 @@ def text_listings(summary: dict[str, Any]) -> list[ReportListing]:
     for name, entry in summary["metrics"].items():
         means = digits.with_digits(entry["mean"], entry["interval"]), digits.bounds(entry["interval"], entry["n"])
         counts = summary["coverage"][name]
-        rows.append([name, *means, *(_number(counts[column]) for column in columns)])
+        rows.append([name, *means, *(number(counts[column]) for column in columns)])
     columns = ["metric", "mean", "95%", *columns]
     listings = [
         ReportListing(
@@ -380,32 +380,6 @@ def text_listings(summary: dict[str, Any]) -> list[ReportListing]:
         )
     ]
     return listings + ([_between_judges(summary["between_judges"])] if "between_judges" in summary else [])
-
-
-def dataset_listings(summary: dict[str, Any]) -> list[ReportListing]:
-    """dataset.DatasetStatistics' result; what no row had is left out."""
-    facts = {name.replace("_", " "): summary[name] for name in ("rows", "images", "multi_turn", "words", "characters")}
-    facts["share of tiny edits"] = summary["tiny_region_share"]
-    facts |= {f"share detected: {name}": share for name, share in summary["detected"].items()}
-    listings = [ReportListing("Data set", ["", "value"], [[name, _number(value)] for name, value in facts.items()])]
-    for title, name in (("task", "tasks"), ("format", "formats")):
-        counts = summary[name]
-        total = sum(counts.values())
-        rows = [[key, str(count), f"{count / total:.1%}"] for key, count in counts.items()]
-        listings.append(
-            ReportListing(name.capitalize(), [title, "rows" if title == "task" else "images", "share"], rows)
-        )
-    sizes = dict(summary["size"] or {})
-    histogram = sizes.pop("histogram", [])
-    extremes = ["min", "median", "max"]
-    rows = [[name.replace("_", " "), *(_number(size[key]) for key in extremes)] for name, size in sizes.items()]
-    listings.append(ReportListing("Sizes", ["", *extremes], rows))
-    rows = [[f"{bin['from']}–{bin['to'] or ''}", str(bin["count"])] for bin in histogram if bin["count"]]
-    listings.append(ReportListing("Megapixels", ["from–to", "images"], rows))
-    columns = ["n", "mean", "min", "max"]
-    rows = [[name, *(_number(entry[key]) for key in columns)] for name, entry in summary["scores"].items()]
-    listings.append(ReportListing("Scores", ["score", *columns], rows))
-    return [listing for listing in listings if listing.rows]
 
 
 def rich_tables(listings: list[ReportListing]) -> list[Table]:
@@ -448,7 +422,7 @@ def latex(listings: list[ReportListing]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
