@@ -20,7 +20,7 @@ from edittools.bench.funnel import WrittenSet, retention
 from edittools.record import TASKS
 from edittools.stream.history import History
 
-FACTS = ("command", "read", "dropped", "failed", "written")
+COUNTED = ("command", "read", "dropped", "failed", "written")
 
 
 def steps_of(edit: Runner, *words: Any) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def steps_of(edit: Runner, *words: Any) -> list[dict[str, Any]]:
 
 
 def facts(steps: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [tuple(step[name] for name in FACTS) for step in steps]
+    return [tuple(step[name] for name in COUNTED) for step in steps]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,9 @@ from tiny_models import save_clip, save_dino
 
 from edittools.weights.lookup import save_converted
 
+sys.path.append(str(ROOT / "tests/painters"))
+from test_editors import Service
+
 # What is changed in a line, beside the settings that make training short.
 SMALLER = {"--device cuda": "--device cpu", "--dtype bfloat16 ": ""}
 SBATCH = """
@@ -276,9 +279,20 @@ def test_what_a_set_lacks(folder: Path, model_edit: Runner) -> None:
     model_edit("shard", "crawl/", "-o", "raw/", "--max-errors", "20%", cwd=folder)
     model_edit("synth", "raw/", "--templates", "gray", "-o", "pairs/", cwd=folder)
     (folder / "requests.txt").write_text("Make the picture black and white.\nPut a penguin on the sofa.\n")
-    execute(COOKBOOK["Find what a data set lacks"], folder, model_edit)
+    save_clip(folder / "clip")
+    service = Service()
+    key = "export OPENAI_API_KEY=sk-..."
+    replaced = {key: f"{key} EDITTOOLS_API_BASE={service.url}", "google/siglip2-so400m-patch14-384": "clip"}
+    try:
+        execute(COOKBOOK["Find what a data set lacks"], folder, model_edit, replaced)
+    finally:
+        service.server.shutdown()
+        service.server.server_close()
     gaps = [json.loads(line)["instruction"]["en"] for line in (folder / "gaps.jsonl").read_text().splitlines()]
     assert gaps == ["Put a penguin on the sofa."]
+    filled = rows_of(folder / "filled")
+    assert len(filled) == len(rows_of(folder / "raw")) and {row["task"] for row in filled} == {"add"}
+    assert {row["instruction"]["en"] for row in filled} == {*gaps}
 
 
 def test_compare_two_models(folder: Path, model_edit: Runner) -> None:

@@ -52,6 +52,8 @@ ELSEWHERE = {
     "edit dedup private/ --nearest": "tests/dedup/test_deidentify.py has a private and a public set",
     "edit dedup near/ --replace": "likewise: test_deidentify",
     "edit dedup benchmark/ --absent": "likewise: test_deidentify",
+    "edit eval dataset pairs/ --earlier": "tests/bench/test_funnel.py has sets of one history",
+    "edit filter pool/ --nearest": "tests/filter/test_base_images.py has a pool and its gaps",
     "edit filter pairs/ --review": "tests/bench/test_study_rows.py has what people decided",
     "edit shard clips/": "tests/ingest/test_frames.py makes videos",
     "edit shard OmniEdit": "tests/ingest/test_datasets.py has a small set in each published layout",

@@ -16,6 +16,7 @@ import numpy as np
 
 from edittools.bench.terminal import ReportListing
 from edittools.caption.captions import caption
+from edittools.encoders.nearest_rows import NearestRows
 from edittools.errors import UsageError
 from edittools.rounding import rounded
 from edittools.seeded import digest, stream
@@ -52,28 +53,10 @@ class Index:
 
     def look(self, queries: np.ndarray, radius: float, nearest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each query: how many lie within the radius; cosines and rows of the nearest (q, k), nearest first."""
-        queries = np.asarray(queries, np.float32)
-        k = min(nearest, len(self.vectors))
-        counts = np.zeros(len(queries), np.int64)
-        best = np.full((len(queries), k), -np.inf, np.float32)
-        rows = np.zeros((len(queries), k), np.int64)
+        found = NearestRows(queries, min(nearest, len(self.vectors)), radius)
         for start in range(0, len(self.vectors), _BLOCK):
-            block = self.vectors[start : start + _BLOCK].astype(np.float32)
-            cosines = queries @ block.T
-            counts += (cosines >= radius).sum(axis=1)
-            # Most blocks have nothing nearer than what is known.
-            changed = np.flatnonzero(cosines.max(axis=1) > best[:, -1]) if k else np.zeros(0, np.int64)
-            if not len(changed):
-                continue
-            own = cosines[changed]
-            few = min(k, own.shape[1])
-            at = np.argpartition(-own, few - 1, axis=1)[:, :few]
-            values = np.concatenate([best[changed], np.take_along_axis(own, at, 1)], axis=1)
-            places = np.concatenate([rows[changed], at + start], axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-            best[changed] = np.take_along_axis(values, order, 1)
-            rows[changed] = np.take_along_axis(places, order, 1)
-        return counts, best, rows
+            found.add(self.vectors[start : start + _BLOCK])
+        return found.counts, found.cosines, found.rows
 
 
 def wordings(language: str, tools: Tools) -> tuple[list[str], np.ndarray]:

@@ -27,7 +27,8 @@ def presets() -> dict[str, dict[str, Any]]:
     cost="Reads once and streams; decodes an image once per raster (all filters with models share one), and "
     "only for scores its row does not have yet; --fix-rotation decodes once more and takes about 30 ms. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
-    "references are kept in TMPDIR (about 100 bytes a row; images sent --inline are kept too).",
+    "references are kept in TMPDIR (about 100 bytes a row; images sent --inline are kept too). --nearest decodes every "
+    "image once, in a first pass, and keeps no vectors.",
     examples=(
         ("edit filter raw/ --min-side 512 --sharpness q05 -o clean/", "no small images, not the 5% least sharp"),
         ("edit filter raw/ --preset firered -o usual/", "without the outliers of five measures that FireRed drops"),
@@ -37,6 +38,10 @@ def presets() -> dict[str, dict[str, Any]]:
         (
             "edit filter judged/ --by judge_viescore_overall --group-mean 3.. --group-spread q50.. -o semi-hard/",
             "rows that the model can do, and does unevenly",
+        ),
+        (
+            "edit filter pool/ --nearest gaps.jsonl --clip google/siglip2-so400m-patch14-384 -o base/",
+            "images to make what the data lack of",
         ),
     ),
 )
@@ -48,14 +53,14 @@ def presets() -> dict[str, dict[str, Any]]:
     type=click.Choice(["decide"]),
     setting=False,
     group="Run",
-    help="Only find the quantiles, and write them to -o FILE, for array tasks to read with --decisions.",
+    help="Only find the quantiles, or the nearest, and write them to -o FILE, for array tasks with --decisions.",
 )
 @options.option(
     "--decisions",
     metavar="FILE",
     group="Run",
     setting=False,
-    help="Quantiles found by --phase decide, of the same rows or of a sample.",
+    help="What --phase decide found: quantiles of the same rows or of a sample, the nearest of the same rows.",
 )
 @options.output_options
 @options.run_options
@@ -84,6 +89,7 @@ def command(
     Weights are safetensors; `python -m edittools.convert FILE FOLDER` makes them of releases in other formats.
     The score of a model or text that is not the default has its name in it, such as clip_score_instruction.
     """
+    from edittools.filter.base_images import BaseImagesStage
     from edittools.filter.groups import GroupStage
     from edittools.filter.stage import FilterStage, filter_stages
     from edittools.stream.run import open_input, run, settings_of
@@ -98,7 +104,7 @@ def command(
     if phase and config.review:
         raise UsageError("--review drops rows", hint="two commands: edit filter --review, then edit filter")
     stages = filter_stages(config, options.jobs(ctx))
-    deciding = [one for one in stages if isinstance(one, FilterStage | GroupStage)]
+    deciding = [one for one in stages if isinstance(one, FilterStage | GroupStage | BaseImagesStage)]
     # What is decided by quantiles; without any, the choice is one of the measured bounds.
     stage = next((one for one in deciding if one.decisions_digest is None), deciding[0])
     source = open_input(list(input), run_options)

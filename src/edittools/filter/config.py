@@ -70,6 +70,18 @@ class FilterSettings(PlacedInBatches):
     )
     group_spread: str | None = setting(None, "Standard deviation of a group's scores.", metavar="BOUND", group="Groups")
     group_worst: str | None = setting(None, "The worst of a group's scores.", metavar="BOUND", group="Groups")
+    nearest: str | None = setting(
+        None,
+        "Choose base images for what a data set lacks (`edit eval coverage --gaps`, or rows with an image): of the "
+        "input, a pool of single images, those nearest to every gap by the cosine of --clip, to its caption or "
+        "instruction and to its image. A row per image and gap, with the gap's instruction, for `edit synth`.",
+        metavar="FILE",
+        group="Retrieval",
+        recorded=False,
+    )
+    neighbours: int | None = setting(
+        None, "--nearest: so many by text, and so many by image. Default: 20.", low=1, metavar="N", group="Retrieval"
+    )
     review: str | None = setting(
         None,
         "What people decided (`edit eval study score --export`): pairs that they rejected, left open or have not seen "

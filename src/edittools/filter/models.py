@@ -74,6 +74,8 @@ class Models:
         needed = self.asked(schema, stored=False)
         if self.config.region is not None:
             needed += region_roles(self.config.region)
+        if self.config.nearest is not None:
+            needed.append("clip")
         for role in dict.fromkeys(needed):
             if role not in self._described:  # the stages of a command share this, and each says its settings
                 name = self._name(role)

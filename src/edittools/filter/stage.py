@@ -31,11 +31,22 @@ Decoded = dict[tuple[str, Raster], np.ndarray]  # the images of one row: which o
 
 
 def filter_stages(config: FilterSettings, jobs: int = 1) -> list[Stage]:
-    """The stages of one `edit filter`: reviews, upright, bounds, regions, groups. Raises UsageError."""
+    """The stages of one `edit filter`: reviews, upright, bounds, regions, groups; or the nearest. Raises UsageError."""
     alone = not config.bounds and config.where is config.region is config.review is None and not config.fix_rotation
-    if alone and not config.of_groups:
+    if config.nearest is None and config.neighbours is not None:
+        raise UsageError("--neighbours is for --nearest")
+    if config.nearest is not None and (not alone or config.of_groups or config.mark is not None):
+        raise UsageError(
+            "--nearest chooses among all rows that come in, and makes other rows of them",
+            hint="two commands: edit filter with the other options, then edit filter --nearest",
+        )
+    if alone and not config.of_groups and config.nearest is None:
         raise UsageError("no filter given", hint="see `edit filter --help` for what can be bounded")
     models = Models(config)
+    if config.nearest is not None:
+        from edittools.filter.base_images import BaseImagesStage
+
+        return [BaseImagesStage(config, jobs=jobs, models=models)]
     stage = FilterStage(config, jobs=jobs, models=models)
     stages: list[Stage] = [stage]
     if config.fix_rotation:
