@@ -24,6 +24,7 @@ from training import MemoryRows, edit_row, losses_of, pairs, run
 from edittools.errors import RowError, UsageError
 from edittools.nets import load_edit_model
 from edittools.nets.editor import EditRequest
+from edittools.nets.flow import shift_factor
 from edittools.nets.images import fit, to_tensor
 from edittools.nets.load import load_editor
 from edittools.nets.lora import _targets, add_adapters, save_adapters
@@ -33,7 +34,7 @@ from edittools.train.activations import checkpoint_activations
 from edittools.train.bucket_sampler import BatchItem, BucketSampler
 from edittools.train.data import Loader, Step
 from edittools.train.features import Encoder, shows
-from edittools.train.origin import check_references
+from edittools.train.origin import check_references, settle
 from edittools.train.rejects import Rejects, Unusable
 from edittools.weights.diffusers import open_pipeline
 
@@ -214,6 +215,23 @@ def test_a_mixed_batch_is_the_stock_pipeline_row_by_row(models, kind, monkeypatc
     assert apart(alone, theirs) < 1e-5 and apart(together, theirs) < 1e-5 and apart(together, alone) < 1e-5
     assert min(apart([a], [b]) for a, b in [theirs[:2], theirs[1:3], theirs[2:]]) > 1e-3
     assert editor.edit(rows)[2].shape == (64, 96, 4 if kind == "qwen21" else 3)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("base", 50), ("dev", 50), ("distilled", 4), ("qwen21", 40)])
+def test_times_are_shifted_in_training_as_in_sampling(models, kind, steps):
+    """For results of 128² to 4 megapixels: by the pipelines' own functions, at their own number of steps."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+    from diffusers.pipelines.qwenimage21.pipeline_qwenimage21 import calculate_shift
+
+    made = recipe(system_of(kind), {"weights": str(models(kind))}, shift=0.0, shift_by_tokens=[])
+    settled, editor = settle(made), load_editor(str(models(kind)))
+    assert editor.steps == steps
+    for height, width in [(128, 128), (1024, 1024), (1040, 1056), (1056, 1056), (1376, 768), (1440, 1440), (2048, 2048)]:
+        tokens = height // 16 * (width // 16)
+        mu = calculate_shift(tokens) if kind == "qwen21" else compute_empirical_mu(tokens, steps)
+        assert editor.schedule(tokens)[1] == pytest.approx(mu, abs=1e-12)
+        found = shift_factor(settled.shift, settled.shift_by_tokens, tokens)
+        assert np.log(found) == pytest.approx(mu, abs=1e-9), (height, width)
 
 
 # ------------------------------------------------------------------------------------------------------ what it costs

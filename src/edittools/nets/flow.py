@@ -50,13 +50,16 @@ SAMPLER_LINE = (256.0, 0.5, 4096.0, 1.15)
 
 
 def shift_factor(fixed: float, line: Sequence[float], tokens: int) -> float:
-    """s of shift(): `fixed`, or with a line [n0, mu0, n1, mu1] e^mu, mu linear in the target's number of tokens.
+    """s of shift(): `fixed`, or with a line [n0, mu0, n1, mu1, ...] e^mu, mu linear in the target's number of tokens
+    between two of these points, and beyond the ends as beside them.
 
     Qwen-Image has mu 0.5 at 256 tokens and 0.9 at 8192. With neither, `fixed` 0, the line is SAMPLER_LINE.
     """
     if fixed and not line:
         return fixed
-    n0, mu0, n1, mu1 = line or SAMPLER_LINE
+    points = sorted(zip(*[iter(line or SAMPLER_LINE)] * 2))
+    place = min(max(1, sum(n < tokens for n, _ in points)), len(points) - 1)
+    (n0, mu0), (n1, mu1) = points[place - 1 : place + 1]
     return math.exp(mu0 + (tokens - n0) * (mu1 - mu0) / (n1 - n0))
 
 

@@ -64,7 +64,7 @@ class Recipe:
     objective_settings: dict[str, Any] = field(default_factory=dict)  # settings of the objective itself, if it has any
     timesteps: str = "uniform"  # distribution of t: "uniform", or "logit-normal" (mean 0, deviation 1)
     shift: float = 1.0  # s in t' = s t / (1 + (s - 1) t); 0: that of the weights' sampler
-    shift_by_tokens: list[float] = field(default_factory=list)  # [n0, mu0, n1, mu1]: s = e^mu, mu linear in tokens
+    shift_by_tokens: list[float] = field(default_factory=list)  # [n0, mu0, n1, mu1, ...]: s = e^mu, mu linear in tokens
     curriculum: list[float] = field(default_factory=list)  # [mu, share]: shift e^mu, gone by this share of steps
     weighting: str = "none"  # weight of the loss by t: "none" or "logit-normal" (FireRed 3.8)
     weighting_mean: float = 0.0  # mean of logit t in this weight
@@ -178,8 +178,8 @@ class Recipe:
         )
         need(
             not self.shift_by_tokens
-            or (len(self.shift_by_tokens) == 4 and self.shift_by_tokens[0] != self.shift_by_tokens[2]),
-            "`shift_by_tokens` must be [tokens, mu, tokens, mu], of two numbers of tokens",
+            or (len(self.shift_by_tokens) >= 4 and len(self.shift_by_tokens) == 2 * len({*self.shift_by_tokens[::2]})),
+            "`shift_by_tokens` must be [tokens, mu, tokens, mu, ...], of two numbers of tokens or more",
         )
         need(
             len(self.curriculum) in (0, 2) and (not self.curriculum or 0 < self.curriculum[1] <= 1),

@@ -72,12 +72,11 @@ def _middle(height: int, width: int, area: int) -> tuple[Shape, Box]:
 
 
 def sampler_line(settings: dict[str, Any]) -> list[float]:
-    """The pipelines' shift at their own number of steps: a line up to 4300 tokens, see flow.shift_factor()."""
+    """The pipelines' shift at their own number of steps: one line up to 4300 tokens, another one beyond."""
     from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-    folder = locate_pipeline(str(settings.get("weights", "")), PIPELINES)
-    steps = _steps(folder)
-    return [256.0, compute_empirical_mu(256, steps), 4096.0, compute_empirical_mu(4096, steps)]
+    steps = _steps(locate_pipeline(str(settings.get("weights", "")), PIPELINES))
+    return [number for n in (256, 4300, 4301, 16384) for number in (float(n), compute_empirical_mu(n, steps))]
 
 
 def _pipeline(settings: dict[str, Any]) -> str:
