@@ -5,9 +5,11 @@ What a file says is read as one Adapter per module of the network, under diffuse
 
     diffusers    transformer.MODULE.lora_A.weight, lora_B
     peft         base_model.model.MODULE.lora_A.weight, with adapter_config.json
-    kohya        lora_unet_MODULE with underscores, lora_down, lora_up, alpha; FLUX.1 under its released names
+    kohya        lora_unet_MODULE of the released names with underscores, lora_down, lora_up, alpha
     comfyui      diffusion_model.MODULE of the released names, lora_down, lora_up, alpha
-    ai-toolkit   diffusion_model.MODULE (FLUX.1: transformer.MODULE; FLUX.2: of the released names), lora_A, lora_B
+    ai-toolkit   diffusion_model.MODULE of the released names (FLUX.1: transformer.MODULE), lora_A, lora_B
+
+What released names are, and where these hold several modules in one, an architecture's `names.py` says.
 
 Scales stand in `.alpha` tensors, in metadata, in adapter_config.json, or nowhere (then alpha is the rank). diffusers
 cannot read `.alpha` beside its own names, and ComfyUI reads no metadata: where a spelling has no `.alpha`, what is
@@ -42,7 +44,7 @@ _PARTS = {
     r"lora_(A|down)(\.default)?(\.weight)?|lora\.down\.weight": "down",
     r"lora_(B|up)(\.default)?(\.weight)?|lora\.up\.weight": "up",
     r"alpha": "alpha",
-    r"dora_scale|lora_magnitude_vector(\.default)?(\.weight)?": "magnitude",
+    r"dora_scale|magnitude|lora_magnitude_vector(\.default)?(\.weight)?": "magnitude",
     r"lokr_(w[12](_[ab])?)(\.default)?": "",  # by its own name
     r"(hada_w[12]_[ab])(\.default)?": "",
 }
@@ -57,7 +59,7 @@ _OTHERS = re.compile(
 # What stands before a module's name, and the part of the pipeline that it belongs to.
 _PREFIXES = (
     (r"base_model\.model\.(transformer\.)?", "transformer"),
-    (r"(model\.)?diffusion_model\.", "transformer"),
+    (r"(model\.)?diffusion_model\.(transformer\.)?", "transformer"),
     (r"lora_unet_|lycoris_|lora_transformer_", "transformer"),
     (r"text_encoder_2\.|lora_te2_|text_encoders\.t5xxl\.transformer\.", "text_encoder_2"),
     (r"text_encoder\.|lora_te1?_|text_encoders\.clip_l\.transformer\.", "text_encoder"),
@@ -390,14 +392,15 @@ def write_adapters(
     modules   of the transformer, all of them, see modules_of()
     name      of its class
 
-    Raises UsageError for LoKr and LoHa that FLUX.1's released names would have to join, and for LoHa that the spelling
+    Raises UsageError for LoKr and LoHa that released names would have to join, and for LoHa that the spelling
     does not know.
     """
     if spelling not in ("kohya", "comfyui") and any(adapter.kind == "loha" for adapter in adapters.values()):
         raise UsageError(f"LoHa has no names in the spelling of {spelling}", hint="kohya or comfyui")
-    # ai-toolkit has FLUX.1 under diffusers' names, FLUX.2 under the released ones
-    joins = ("kohya", "comfyui", *(["ai-toolkit"] if name.startswith("Flux2") else []))
-    released = released_names(modules) if spelling in joins else {}
+    # ai-toolkit has FLUX.1 under diffusers' names, later models under the released ones
+    flux = name == "FluxTransformer2DModel"
+    own = spelling in ("diffusers", "peft") or (spelling == "ai-toolkit" and flux)
+    released = {} if own else released_names(modules)
     joined = _join(adapters, released, modules) if released else dict(adapters)
     tensors: dict[str, Tensor] = {}
     for module, adapter in joined.items():
@@ -408,8 +411,7 @@ def write_adapters(
         elif spelling == "comfyui":
             tensors |= _spelled(f"diffusion_model.{module}", adapter, "downup", alpha=True)
         else:
-            flux = name == "FluxTransformer2DModel" or spelling == "diffusers"
-            before = "transformer" if flux else "diffusion_model"
+            before = "transformer" if own else "diffusion_model"
             tensors |= _spelled(f"{before}.{module}", adapter, "AB", alpha=False)
     metadata, configuration = {"format": "pt"}, _peft_configuration(joined)
     if spelling == "diffusers":
@@ -467,12 +469,12 @@ def _join(
         if len(kinds) > 1 or kinds - {("lora", False), ("lora", len(members) == len(ours))}:
             raise UsageError(
                 f"adapters of {', '.join(members)} cannot be joined to one of {theirs}",
-                hint="diffusers, peft or ai-toolkit; DoRA needs `targets` with all of these modules",
+                hint="diffusers or peft; DoRA needs `targets` with all of these modules",
             )
         dtype = next(iter(members.values())).tensors["up"].dtype
         joined[theirs] = _stacked([members.get(name) or _nothing(modules[name], dtype) for name in ours])
     if left:
-        raise UsageError(f"{next(iter(left))} has no name in this spelling", hint="diffusers, peft or ai-toolkit")
+        raise UsageError(f"{next(iter(left))} has no name in this spelling", hint="diffusers or peft")
     return joined
 
 
