@@ -2,8 +2,8 @@
 within a radius, the nearest ones, and the gaps.
 
 The radius is no constant: it is the cosine that a given share of pairs of wordings of one template reaches, by the
-grammar of `edit synth`, whose wordings are paraphrases by construction. It is calibrated on some templates, and
-precision and recall are those of pairs of the others.
+grammar of `edit synth`, whose wordings are paraphrases by construction. Precision and recall are those of radii that
+are calibrated on half of the templates, for pairs of the others.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edittools.synth.core import Inapplicable, Tools
 from edittools.synth.registry import atomic_names, load
 
 RECALL = 0.5
+SPLITS = 50  # of the templates into halves: one to calibrate on, one to measure with
 _BLOCK = 8192  # rows of the index that are compared at a time
 _SIDE, _EDITS, _WORDINGS = 96, 6, 2  # of the calibration: of each template so many edits, in so many wordings
 
@@ -39,9 +40,12 @@ class Radius:
     """From which cosine on two instructions count as near, and how well that tells the same edit."""
 
     cosine: float
-    recall: float | None = None  # of pairs of one template among the templates it was not calibrated on
-    precision: float | None = None
-    pairs: int = 0
+    recall: float | None = (
+        None  # of pairs of one template, among templates it was not calibrated on: the mean of SPLITS
+    )
+    precision: float | None = None  # the share of such pairs among all pairs that are near, likewise
+    recall_range: list[float] | None = None  # 5% and 95% of the splits
+    precision_range: list[float] | None = None
 
 
 class Index:
@@ -76,22 +80,27 @@ def wordings(language: str, tools: Tools) -> tuple[list[str], np.ndarray]:
 
 
 def calibrated(model: Texts, language: str, recall: float = RECALL, tools: Tools | None = None) -> Radius:
-    """The radius that `recall` of the pairs of one template reach, by half of them; and what it does on the others."""
+    """The radius that `recall` of the pairs of wordings of one template reach; and what such a radius does on templates
+    that it was not calibrated on, over SPLITS divisions of the templates into halves."""
     texts, templates = wordings(language, tools or Tools())
     vectors = np.asarray(model.texts(texts), np.float32)
-    held_out = np.array([digest("held out", number) % 2 == 1 for number in range(templates.max() + 1)])[templates]
-    cosines, same = _pairs(vectors[~held_out], templates[~held_out])
-    cosine = float(np.quantile(cosines[same], 1 - recall))
-    cosines, same = _pairs(vectors[held_out], templates[held_out])
-    near = cosines >= cosine
-    precision = float(same[near].mean()) if near.any() else 0.0
-    return Radius(rounded(cosine), rounded(float(near[same].mean())), rounded(precision), len(same))
-
-
-def _pairs(vectors: np.ndarray, templates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of all pairs, and which are of one template."""
     a, b = np.triu_indices(len(vectors), 1)
-    return (vectors @ vectors.T)[a, b], templates[a] == templates[b]
+    cosines, same = (vectors @ vectors.T)[a, b], templates[a] == templates[b]
+    recalls, precisions = [], []
+    for split in range(SPLITS):
+        held_out = np.array([digest("held out", split, number) % 2 == 1 for number in range(templates.max() + 1)])
+        held_out = held_out[templates]
+        known, unknown = ~(held_out[a] | held_out[b]), held_out[a] & held_out[b]
+        near = cosines[unknown] >= np.quantile(cosines[known & same], 1 - recall)
+        recalls.append(near[same[unknown]].mean())
+        precisions.append(same[unknown][near].mean() if near.any() else 0.0)
+    return Radius(
+        rounded(float(np.quantile(cosines[same], 1 - recall))),
+        rounded(float(np.mean(recalls))),
+        rounded(float(np.mean(precisions))),
+        [rounded(float(value)) for value in np.quantile(recalls, (0.05, 0.95))],
+        [rounded(float(value)) for value in np.quantile(precisions, (0.05, 0.95))],
+    )
 
 
 def coverage(
@@ -133,9 +142,11 @@ def listings(found: Mapping[str, Any], shown: int = 40) -> list[ReportListing]:
     note = f"{found['gaps']:,} of {found['queries']:,} requests have fewer than {found['least']} instructions near them"
     said = f"near: a cosine of at least {radius['cosine']:.3f}"
     if radius["recall"] is not None:
+        recall, precision = ("{:.0%} to {:.0%}".format(*radius[f"{name}_range"]) for name in ("recall", "precision"))
         said += (
-            f", which {radius['recall']:.0%} of the pairs of wordings of one template reach that it was not calibrated "
-            f"on; of all pairs that reach it, {radius['precision']:.0%} are of one template"
+            f". Of templates that it was not calibrated on, such a radius holds {radius['recall']:.0%} of the pairs of "
+            f"wordings of one template ({recall}, by which half was left out); of all pairs that it holds, "
+            f"{radius['precision']:.0%} are of one template ({precision})"
         )
     rows = [
         [_short(one["query"]), f"{one['within']:,}", f"{one['mean']:.3f}", _short(one["nearest"][0]["text"])]
