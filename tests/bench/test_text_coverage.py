@@ -64,7 +64,7 @@ def test_the_help_says_what_the_radius_is_worth(language) -> None:
     texts, templates = wordings(language, TOOLS)
     model = TextVectors(texts)
     said = " ".join(str(eval_coverage.command.help).split())
-    part = said[said.index("English") : said.index("Chinese")] if language == "en" else said[said.index("Chinese") :]
+    part = said[said.index("English") : said.rindex("Chinese")] if language == "en" else said[said.rindex("Chinese") :]
     figures = {
         float(target): (float(recall), float(precision))
         for target, recall, precision in re.findall(r"(0\.\d): (?:recall )?(0\.\d\d) at (?:precision )?(0\.\d\d)", part)
