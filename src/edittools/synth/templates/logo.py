@@ -10,6 +10,7 @@ from edittools.synth.shapes import stencil
 
 TASK = "add"
 LOCAL = True
+INVERSE = "logo_remove"
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 LETTERS = tuple("ABCDEGHKMNPRSTWXYZ")
 INSTRUCTION = {
@@ -30,8 +31,8 @@ DETAIL = {
     "zh": ["<place>出现一个带<color>“<letter>”的<plate_color>圆形徽章"],
 }
 EFFECT = {
-    "en": r"\b(?:logo|badge|emblem|stamp)",
-    "zh": "标志|徽",
+    "en": r"\A(?!.*\b(?:remov|eras|delet|wip|tak|gone)).*\b(?:logo|badge|emblem|stamp)",
+    "zh": r"\A(?!.*(?:移除|删|去掉|擦|消失|不见)).*(?:标志|徽)",
 }
 
 
