@@ -43,7 +43,8 @@ def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
 
 def apply(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
     veiled = per_channel(image, *(line_table(*TRANSMISSIONS[slots["strength"]], pivot=a) for a in AIRLIGHT))
-    return blend(veiled, np.array(WATER, np.uint8), streaks(*image.shape[:2], slots)[..., None])
+    covered = streaks(image.shape[0], image.shape[1], slots)
+    return blend(veiled, np.array(WATER, np.uint8), covered[..., None])
 
 
 def streaks(height: int, width: int, slots: dict) -> np.ndarray:
