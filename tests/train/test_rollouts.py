@@ -193,6 +193,34 @@ def test_interrupted_in_the_middle_of_an_iteration(tmp_path: Path, monkeypatch: 
         assert [{k: line.get(k) for k in kept} for line in one] == [{k: line.get(k) for k in kept} for line in two]
 
 
+def test_interrupted_after_held_out_rows_were_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had no reward there has none when the run goes on, and is not asked again; a judge that says the same shows
+    that it is the line of a run that was not interrupted.
+    """
+    heldout, dice = MemoryRows(pairs(27)[20:]), random.Random(1)
+    said: dict[str, float | None] = {}
+
+    def score(name: str) -> float | None:
+        return said.setdefault(name, None if dice.random() < 0.3 else dice.random())
+
+    judge, out, plain = judged(monkeypatch, score), tmp_path / "run", rollout.Rollouts.iteration
+
+    def dies(*_: object) -> None:
+        raise Kill
+
+    monkeypatch.setattr(rollout.Rollouts, "iteration", dies)
+    with pytest.raises(Kill):
+        run(online(steps=2), MemoryRows(pairs()), out, heldout=heldout, stirred=0.05)
+    (before,) = lines(out / "rewards.jsonl")
+    monkeypatch.setattr(rollout.Rollouts, "iteration", plain)
+    run(online(steps=2), MemoryRows(pairs()), out, heldout=heldout, stirred=0.05)
+    assert before["failed"] > 0 and None in said.values()
+    for name, count in judge.asked.items():
+        assert count == (2 if name.endswith("-plain") else 1), "held-out rows at the start and at the end"
+    run(online(steps=2), MemoryRows(pairs()), tmp_path / "whole", heldout=heldout, stirred=0.05)
+    assert lines(out / "rewards.jsonl") == lines(tmp_path / "whole/rewards.jsonl") and before["step"] == 0
+
+
 def test_adapters_keep_copies_of_themselves_alone(tmp_path: Path) -> None:
     """And held-out rows are sampled with guidance too, where the model is used with it."""
     base, held = random_run(tmp_path / "base"), MemoryRows(pairs(27)[20:])

@@ -339,6 +339,7 @@ class Rollouts:
         network.train()
         self._wait(asker, [] if asker is None else [self.pool.submit(asker.ask, cases)], cases)
         if asker is not None:
+            asker.settle(cases)
             step = self.model.recipe.steps if iteration < 0 else iteration * self.updates
             by_kind = {kind: [case for case in cases if case.id.endswith(f"-{kind}")] for kind in (PLAIN, GUIDED)}
             plain = by_kind[PLAIN]
