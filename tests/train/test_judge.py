@@ -32,7 +32,7 @@ from edittools.train.bucket_sampler import TrainSample
 from edittools.train.config import load_recipe
 from edittools.train.console import TrainOptions, train_with_progress
 from edittools.train.mixture import row_weights
-from edittools.train.rejects import Unusable
+from edittools.train.rejects import Rejects, Unusable
 from edittools.train.replies import ReplyFeatures, ReplyRows, ReplySampler, Taught, load_teacher
 from edittools.train.settings import TrainConfig
 from edittools.vlm import EncodedImage
@@ -409,6 +409,37 @@ def test_a_captioner_is_trained_on_what_it_will_be_asked(weights, tmp_path) -> N
         found.message(5, "detailed")
     with pytest.raises(UsageError, match="no columns tell"):
         load_teacher(load_recipe("captioner", {"objective_settings.kind": "classify"}), 10**8)
+
+
+def test_batches_count_the_parts_of_small_edits(weights, tmp_path) -> None:
+    """Tokens of images are those that the model is shown: of rows with a small mask both sides closer, too."""
+    change = {"action": "change", "object": "picture", "before": "dark", "after": "bright", "where": "whole image"}
+    folder, lines = (
+        brighter(tmp_path / "rows", 4, instruction_detailed={"en": "Brighten it."}, changes=[change]).parent,
+        [],
+    )
+    for k, line in enumerate((folder / "rows.jsonl").read_text().splitlines()):
+        mask = np.zeros((56, 56), np.uint8)
+        mask[10 : 10 + (3, 26, 50)[k % 3], 20:26] = 255
+        (folder / f"m{k}.png").write_bytes(encode(mask if k < 3 else np.zeros_like(mask), "PNG"))
+        lines.append(json.dumps(json.loads(line) | {"mask": f"m{k}.png"}))
+    (folder / "masked.jsonl").write_text("\n".join(lines))
+    recipe = load_recipe("captioner", {"model.weights": str(weights), "resolution": [28, 56], "batch_tokens": 64})
+    model = load_edit_model(recipe.system, recipe.model)
+    model.bound_images(28**2, 56**2)
+    found = ReplyRows(recipe, open_input([str(folder / "masked.jsonl")], RunOptions()), 10**8)
+    given = ReplyFeatures(model, found)
+    counted = [sum(model.image_tokens(*size) for size in sizes) for sizes in found.sizes()]
+    shown = [int((given(sample(k, "detailed")).conditioning["kinds"] == 1).sum()) for k in range(4)]
+    images = [len(given(sample(k, "detailed")).conditioning["grids"]) for k in range(4)]
+    assert counted == shown and images == [4, 4, 4, 2]
+    # a mask that cannot be read costs its row, as it would later
+    (folder / "m0.png").write_bytes(b"no image")
+    lines[1] = lines[0].replace("m0.png", "m1.png").replace('"0-0"', '"0-1"')
+    (folder / "damaged.jsonl").write_text("\n".join(lines))
+    rejects = Rejects("100%")
+    assert len(ReplyRows(recipe, open_input([str(folder / "damaged.jsonl")], RunOptions()), 10**8, rejects)) == 3
+    assert "0-0" in rejects
 
 
 def test_a_captioner_learns(rows, tmp_path) -> None:

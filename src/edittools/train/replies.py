@@ -44,6 +44,8 @@ from edittools.train.rows import TrainRow
 from edittools.vlm import EncodedImage
 
 Parts = Sequence[str | EncodedImage]
+Shown = tuple[dict[str, Any] | None, tuple[float, float, float, float] | None]
+"""An image, a value of the column type IMAGE, and the part of it that is shown, x0, y0, x1, y1 as shares; None: all."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Teacher(ABC):
     @abstractmethod
     def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
         """Of every row: what it teaches, why it cannot be used, or in a word what it lacks. Reads no images."""
+
+    def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
+        """Of every row the images of its messages, by which batches are filled."""
+        columns = [list_references(batch.rows, name) for name in self.images]
+        return [[(item, None) for images in columns for item in images[k]] for k in range(batch.rows.num_rows)]
 
     @abstractmethod
     def message(self, batch: Batch, name: str) -> Parts:
@@ -125,7 +132,7 @@ class ReplyRows:
             if batch.last:
                 digests.append(batch.shard.digest)
             rows, own = batch.rows, []
-            shown = [list_references(rows, name) for name in self.teacher.images]
+            shown = self.teacher.shown(batch) if rows.num_rows else []
             tasks = column_values(rows, "task")
             groups = column_values(rows, self.recipe.balance or "task")
             for k, taught in enumerate(self.teacher.taught(rows) if rows.num_rows else []):
@@ -135,7 +142,9 @@ class ReplyRows:
                     if isinstance(taught, str):
                         self.left_out[f"without {taught}"] += 1
                         continue
-                    sizes = [self._size(item, fetcher) for images in shown for item in images[k]]
+                    if isinstance(seen := shown[k], RowError):
+                        raise seen
+                    sizes = [self._size(item, fetcher, box) for item, box in seen]
                 except RowError as error:
                     self.rejects.add(str(rows.column("id")[k].as_py()), str(error))
                     continue
@@ -148,14 +157,17 @@ class ReplyRows:
                 columns = [*rows.take(pa.array(places)).columns, *columns, pa.array([batch.shard.digest] * len(own))]
                 yield pa.record_batch(columns, pa.schema([*self.schema, *_OWN]))
 
-    def _size(self, item: dict[str, Any] | None, fetcher: Fetcher) -> tuple[int, int]:
-        """Height and width of an image as it is shown. Raises RowError."""
+    def _size(self, item: dict[str, Any] | None, fetcher: Fetcher, box: Sequence[float] | None) -> tuple[int, int]:
+        """Height and width of an image, or of a part of it, as it is shown. Raises RowError."""
         if item is None:
             return 0, 0
         height, width = item.get("height"), item.get("width")
         if not height or not width:
             header = codec.probe(fetcher.get(item), self.max_pixels)
             height, width = header.height, header.width
+        if box is not None:  # as Encoding.part() cuts it out
+            x0, y0, x1, y1 = (round(share * side) for share, side in zip(box, (width, height) * 2))
+            height, width = max(1, y1 - y0), max(1, x1 - x0)
         longest = self.teacher.max_side or max(height, width)
         scale = min(1.0, longest / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))

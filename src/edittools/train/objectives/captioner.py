@@ -11,12 +11,13 @@ import pyarrow as pa
 import torch
 
 from edittools.caption.config import CaptionConfig
+from edittools.caption.kind import Row
 from edittools.caption.model_stage import ModelCaptionStage
 from edittools.errors import RowError, UsageError
 from edittools.nets.base import EditModel
 from edittools.stream.batch import Batch, Shard
 from edittools.train.config import Recipe
-from edittools.train.replies import Parts, Replies, Taught, Teacher, load_replies
+from edittools.train.replies import Parts, Replies, Shown, Taught, Teacher, load_replies
 from edittools.train.rows import Rows
 
 HELP = "a vision-language model that writes captions of pairs"
@@ -63,6 +64,22 @@ class CaptionTeacher(Teacher):
 
     def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
         return [self._of_row(answer) for answer in self._answers(Batch(rows, Shard(0, 1, ""), True, rows.num_rows))]
+
+    def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
+        """Those of the first question, small edits by themselves too: where a row has a mask, it is read."""
+        return [self._looks(row) for row in self.stage.rows_of(batch)]
+
+    def _looks(self, row: Row) -> list[Shown] | RowError:
+        conversation = self.kind.converse(row)
+        try:
+            looks = next(conversation).looks
+            return [(row.images[look.column][look.number], look.box) for look in looks]
+        except RowError as error:
+            return error
+        except StopIteration:
+            return RowError("there is nothing to ask about the row")
+        finally:
+            conversation.close()
 
     def _of_row(self, answer: Any) -> Taught | RowError | str:
         if answer is None:
