@@ -180,8 +180,9 @@ class ModelCaptionStage:
             for column in kind.needs:
                 if column not in schema.names and column not in written:
                     raise UsageError(f"the input has no `{column}` column, which {name} reads")
+        replaced = {column for kind in self.kinds.values() for column in kind.needs}  # who reads it writes it anew
         for column in written:
-            if column in schema.names and column not in COLUMNS:
+            if column in schema.names and column not in COLUMNS and column not in replaced:
                 raise UsageError(f"the input has a column `{column}` already")
         if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, _READABLE):
             raise UsageError(f"column `{COLUMN}` holds something else already")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from typing import Any
 
 from edittools.caption.kind import Conversation, Question, Row
 from edittools.caption.prompting import bilingual, both_languages, check_languages
@@ -43,7 +44,13 @@ def check_kept(texts: Mapping[str, str], before: Mapping[str, str]) -> None:
 
 def reword(row: Row, style: str, manner: str, longest: int) -> Conversation:
     """Ask for the row's instruction in another manner. Returns the column `instruction_STYLE`."""
-    before = original(row)
+    return {f"instruction_{style}": (yield from ask_anew(row, original(row), style, manner, longest))}
+
+
+def ask_anew(
+    row: Row, before: Mapping[str, str], style: str, manner: str, longest: int
+) -> Generator[Question, Any, dict[str, str]]:
+    """Ask for an instruction, by language, in another manner; the model is drawn by the row and the style."""
     lines = "\n".join(f"{language}: {content}" for language, content in before.items())
     words = (
         f"Here is an instruction for an edit of an image:\n{lines}\n\nWrite it anew. {manner}\nIt has to lead to the "
@@ -59,4 +66,5 @@ def reword(row: Row, style: str, manner: str, longest: int) -> Conversation:
         max_tokens=500,
         examples=True,
     )
-    return {f"instruction_{style}": answer["instruction"]}
+    said: dict[str, str] = answer["instruction"]
+    return said
