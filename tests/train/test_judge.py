@@ -69,7 +69,7 @@ def learn(
     rows: Path, out: Path, weights: Path, recipe: str = "judge", heldout: Path | None = None, **settings: Any
 ) -> Path:
     given = {**TINY, "model.weights": str(weights), **{k.replace("__", "."): v for k, v in settings.items()}}
-    overrides = tuple(f"{name}={json.dumps(value)}" for name, value in given.items())
+    overrides = tuple(f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None)
     config = TrainConfig(recipe=recipe, overrides=overrides)
     held = None if heldout is None else open_input([str(heldout)], RunOptions())
     asked = TrainOptions(config, str(out), heldout=held, quiet=True)

@@ -320,19 +320,25 @@ class HeldOutReplies(HeldOut):
 class Replies(Objective):
     """-log p of the tokens of a row's reply and its end, their mean; the share of them that the model would write."""
 
+    def __init__(self, right: str) -> None:
+        self.right = right  # what the log calls the second
+
     def losses(self, model: TrainedModel, batch: TrainBatch, step: int, factor: float) -> Losses:
         loss, right = model(batch.target, batch).unbind(1)
-        return Losses(loss, {"right_tokens": right.detach()})
+        return Losses(loss, {self.right: right.detach()})
 
 
-def load_replies(recipe: Recipe, edit_model: EditModel) -> Replies:
-    """The objective. Raises UsageError for an architecture that replies to nothing, and for settings of images."""
+def load_replies(
+    recipe: Recipe, edit_model: EditModel, system: type[QwenVL] = QwenVL, right: str = "right_tokens"
+) -> Replies:
+    """The objective. Raises UsageError for another architecture, and for settings of images."""
     plain(recipe)
-    if not isinstance(edit_model, QwenVL):
-        raise UsageError(f'recipe: the objective `{recipe.objective}` is for `system = "qwen_vl"`')
+    if type(edit_model) is not system:
+        name = system.__module__.rpartition(".")[2]
+        raise UsageError(f'recipe: the objective `{recipe.objective}` is for `system = "{name}"`')
     images = ("sample_every", "caption_dropout", "drop_references", "shuffle_references", "attention", "quantize",
               "block_swap", "kinds", "origins", "captions", "instruction_styles")  # fmt: skip
     for name in images:
         if getattr(recipe, name):
             raise UsageError(f"recipe: `{name}` is for models that make images, not for `{recipe.objective}`")
-    return Replies()
+    return Replies(right)

@@ -78,6 +78,15 @@ def prompt(processor: Any, parts: Sequence[str | EncodedImage]) -> str:
     return text
 
 
+def conversation(processor: Any, images: int, text: str) -> str:
+    """A user message of images and a text behind them, by the checkpoint's own template, and the start of the reply."""
+    content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
+    said: str = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return said
+
+
 def decode(encoded: EncodedImage) -> Image.Image:
     try:
         with Image.open(io.BytesIO(encoded.data)) as image:

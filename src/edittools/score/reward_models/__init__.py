@@ -58,11 +58,3 @@ def filled(text: str, name: str, **values: str) -> str:
         return text.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         raise EditError(f"prompt `{name}` cannot be filled in: {describe(error)}") from None
-
-
-def conversation(processor: Any, images: int, text: str) -> str:
-    """A user message of images and a text behind them, by the checkpoint's own template, and the start of the reply."""
-    content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )

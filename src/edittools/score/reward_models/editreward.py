@@ -9,41 +9,49 @@ images. Both images have 200,704 pixels, whatever they had.
 The release is `model.pth`, or `model.safetensors`, without the files of its base. `python -m edittools.convert
 model.pth FOLDER`, where FOLDER has config.json, tokenizer and preprocessor of the base (Qwen2.5-VL-7B-Instruct, or
 MiMo-VL-7B-SFT-2508), makes the folder that is read here. The texts are those of the user's checkout of EditReward.
+`edit train --recipe ranking` leaves the same, with heads that learned means alone; it is read by the run's name.
 Checked against the released code with random weights; nobody has compared the published weights' numbers here, and a
 release on Qwen3-VL is another class, which is refused.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from edittools.errors import EditError
+from edittools.nets.editreward import HEAD, add_token, heads_of, message, named, sized, states_at
 from edittools.rubric.prompts import PromptLayout, read_prompts
-from edittools.score.reward_models import Triplet, conversation, filled
-from edittools.vlm.processing import load_processor
+from edittools.score.reward_models import Triplet, filled
+from edittools.vlm.processing import OF_RUN, load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights, load_strictly, read_config, read_tensors
 
 HELP = "EditReward's two heads: following the instruction, quality, and their mean"
 NAMES = ("editreward", "editreward_following", "editreward_quality")
-TOKEN = "<|Reward|>"
-PIXELS = 256 * 28 * 28
 TEXTS = ("INSTRUCTION_EDIT_FOLLOWING", "INSTRUCTION_EDIT_QUALITY")  # of the two heads
 ENDING = "prompt_with_special_token"
-_HEAD = re.compile(r"rm_heads\.head_(\d+)\.(\d+)\.(weight|bias)")
 
 
 def load(folder: str, prompts: str, device: str, dtype: str) -> EditReward:
+    trained = Path(folder, OF_RUN)  # by `edit train --recipe ranking`
+    found = trained if (trained / "config.json").is_file() else find_weights(folder)
+    return EditReward(found, head_texts(prompts), device, dtype)
+
+
+def head_texts(prompts: str) -> list[str]:
+    """Of each head the text with {text_prompt} for the instruction, and the token once. Raises EditError.
+
+    prompts   a checkout of EditReward, or a file of texts by the same names
+    """
     texts = read_prompts(prompts, PromptLayout("EditReward", ("prompts.py",), TEXTS)).texts
     ending = read_prompts(prompts, PromptLayout("EditReward", ("data_collator_qwen_edit.py",), (ENDING,))).texts[ENDING]
-    return EditReward(Path(find_weights(folder)), [texts[name] + ending for name in TEXTS], device, dtype)
+    return [texts[name] + ending for name in TEXTS]
 
 
 class EditReward:
@@ -54,11 +62,11 @@ class EditReward:
 
         if read_config(folder).get("model_type") != "qwen2_5_vl":
             raise EditError(f"{folder}: no Qwen2.5-VL", hint="releases of EditReward on other networks are not read")
-        tensors = _named(read_tensors(folder), folder)
+        tensors = named(read_tensors(folder), folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         # Training added the token and cut the vocabulary to the tokenizer's.
         config.get_text_config().vocab_size = len(tensors["language_model.embed_tokens.weight"])
-        self.heads = [head.to(device) for head in _heads(tensors, folder)]
+        self.heads = [head.to(device) for head in heads_of(tensors, folder)]
         if len(self.heads) != len(texts):
             raise EditError(f"{folder}: {len(self.heads)} heads, not {len(texts)}")
         body = {name: tensor for name, tensor in tensors.items() if not name.startswith(("rm_heads.", "lm_head."))}
@@ -66,8 +74,7 @@ class EditReward:
         load_strictly(self.network, body, folder)
         self.network = self.network.to(device).eval()
         self.processor = load_processor(str(folder))
-        self.processor.tokenizer.add_tokens([TOKEN], special_tokens=True)
-        self.token = self.processor.tokenizer.convert_tokens_to_ids(TOKEN)
+        self.token = add_token(self.processor)
         if self.token >= config.get_text_config().vocab_size:
             raise EditError(f"{folder}: the tokenizer has more tokens than the weights", hint="take the base model's")
         self.texts, self.revision = list(texts), folder_digest(folder)
@@ -76,76 +83,18 @@ class EditReward:
     def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]:
         made: list[Mapping[str, float] | None] = []
         for case in cases:
-            shown = [self._sized(case.source), self._sized(case.result)]
+            vision = self.network.config.vision_config
+            shown = [sized(each, vision) for each in (case.source, case.result)]
             means = [float(self._said(k, shown, case.instruction)[0]) for k in range(len(self.heads))]
             made.append(dict(zip(NAMES, (sum(means) / len(means), *means))))
         return made
 
-    def _sized(self, pixels: Any) -> Image.Image:
-        """An image of the fixed number of pixels in the network's patches, as the released code resizes it."""
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        vision = self.network.config.vision_config
-        factor = vision.patch_size * vision.spatial_merge_size
-        area = PIXELS // 28**2 * factor**2
-        rows, columns = pixels.shape[:2]
-        height, width = smart_resize(rows, columns, factor=factor, min_pixels=area, max_pixels=area)
-        return Image.fromarray(pixels).resize((width, height))
-
     def _said(self, head: int, shown: list[Image.Image], instruction: str) -> Tensor:
-        """(mean, log deviation) of one head."""
+        """(mean, log deviation) of one head; of one that learned no deviation the mean alone."""
         text = filled(self.texts[head], TEXTS[head], text_prompt=instruction)
-        images = self.processor.image_processor
-        images.size = {"shortest_edge": 1, "longest_edge": 1 << 40}  # they have their size
-        inputs = self.processor(text=[conversation(self.processor, 2, text)], images=shown, return_tensors="pt")
-        inputs = inputs.to(self.network.device)
-        at = (inputs["input_ids"][0] == self.token).nonzero()[:, 0]
-        if len(at) != 1:
-            raise EditError(f"the prompts have {TOKEN} {len(at)} times, not once")
-        length = inputs["input_ids"].shape[1]
-        states = self.network(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            pixel_values=inputs["pixel_values"].to(self.network.dtype),
-            image_grid_thw=inputs["image_grid_thw"],
-            mm_token_type_ids=inputs.get("mm_token_type_ids"),
-            position_ids=torch.arange(length, device=self.network.device).expand(3, 1, length),
-            use_cache=False,
-        ).last_hidden_state
-        return self.heads[head](states[0, at[0]].float())
-
-
-def _named(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The release's names as those of this release of transformers; they depend on the one it was trained with."""
-    made = {}
-    for name, tensor in tensors.items():
-        name = re.sub(r"^model\.(?=language_model\.|visual\.)", "", name)
-        made[re.sub(r"^model\.", "language_model.", name)] = tensor
-    if "language_model.embed_tokens.weight" not in made:
-        raise EditError(
-            f"{folder}: no weights of EditReward", hint="convert its model.pth: python -m edittools.convert"
-        )
-    return made
-
-
-def _heads(tensors: dict[str, Tensor], folder: Path) -> list[nn.Module]:
-    """The heads, each a chain of linear layers with ReLU between them, in float32."""
-    found: dict[int, dict[int, dict[str, Tensor]]] = {}
-    for name, tensor in tensors.items():
-        if match := _HEAD.fullmatch(name):
-            found.setdefault(int(match[1]), {}).setdefault(int(match[2]), {})[match[3]] = tensor.float()
-    heads: list[nn.Module] = []
-    for number in sorted(found):
-        parts: list[nn.Module] = []
-        for place in sorted(found[number]):
-            given = found[number][place]
-            if "weight" not in given:
-                raise EditError(f"{folder}: head {number} lacks a weight")
-            layer = nn.Linear(given["weight"].shape[1], given["weight"].shape[0], bias="bias" in given)
-            layer.load_state_dict(given)
-            parts += [nn.ReLU(), layer] if parts else [layer]
-        heads.append(nn.Sequential(*parts).eval())
-    return heads
+        inputs = message(self.processor, text, shown).to(self.network.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.network.dtype)
+        return self.heads[head](states_at(self.network, self.token, inputs)[0].float())
 
 
 # ---------------------------------------------------------------- conversion
@@ -154,7 +103,7 @@ def _heads(tensors: dict[str, Tensor], folder: Path) -> list[nn.Module]:
 def recognises(released: dict[str, Any]) -> bool:
     """Is this a release of the model? `python -m edittools.convert` asks."""
     inside = released.get("model", released)
-    return isinstance(inside, dict) and any(_HEAD.fullmatch(str(name)) for name in inside)
+    return isinstance(inside, dict) and any(HEAD.fullmatch(str(name)) for name in inside)
 
 
 def save_released(released: dict[str, Any], folder: str | Path, name: str) -> None:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from edittools.errors import EditError
 from edittools.rubric.prompts import PromptLayout, read_prompts
-from edittools.score.reward_models import Triplet, conversation, filled
-from edittools.vlm.processing import load_processor
+from edittools.score.reward_models import Triplet, filled
+from edittools.vlm.processing import conversation, load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights
 
