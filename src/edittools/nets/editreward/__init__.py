@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ HEAD = re.compile(r"rm_heads\.head_(\d+)\.(\d+)\.(weight|bias)")
 
 
 @dataclass(frozen=True)
-class Settings(qwen_vl.Settings):
-    head_rate: float = 1.0  # learning rate of the heads, relative to `lr`
+class Settings:
+    weights: str  # Qwen2.5-VL or MiMo-VL: a folder, a run that trained one, or a name on the hub
+    vision_rate: float = 0.1  # learning rate of the vision tower, relative to `lr`; 0: frozen
+    projector_rate: float = 1.0  # likewise of what brings its states to the language model
+    language_rate: float = 1.0  # likewise of the language model
+    lora: dict[str, Any] = field(default_factory=dict)  # adapters of the language model: the keys of [model.lora]
+    head_rate: float = 1.0  # likewise of the heads
     theta: float = 5.0  # above 1: how easily pairs tie (Rao and Kupper's θ); VideoAlign's and EditReward's
 
 
@@ -184,8 +189,6 @@ class RankingNetwork(nn.Module):
 
 
 class EditRewardModel(QwenVL):
-    settings: Settings
-
     def __init__(self, settings: Settings, folder: str, model: Any, processor: Any, seed: int) -> None:
         if model.config.model_type != "qwen2_5_vl":
             raise EditError(f"{folder}: no Qwen2.5-VL", hint="heads of EditReward stand on no other network")
@@ -197,7 +200,9 @@ class EditRewardModel(QwenVL):
                 weight = model.get_input_embeddings().weight
                 weight[rows:] = weight[:rows].mean(0)
         model.lm_head = nn.Identity()  # it writes nothing
-        super().__init__(settings, folder, model, processor, seed)
+        of_vlm = {each.name: getattr(settings, each.name) for each in dataclasses.fields(qwen_vl.Settings)}
+        super().__init__(qwen_vl.Settings(**of_vlm), folder, model, processor, seed)
+        self.head_rate = settings.head_rate
         before = read_tensors(Path(folder)) if Path(folder).is_dir() else {}
         heads = heads_of(before, Path(folder)) or _new_heads(model.config.get_text_config().hidden_size, seed)
         for head in heads:
@@ -205,7 +210,7 @@ class EditRewardModel(QwenVL):
         self.network = RankingNetwork(model, heads, token, settings.theta)
 
     def rate(self, name: str) -> float:
-        return self.settings.head_rate if name.startswith("rm_heads.") else super().rate(name)
+        return self.head_rate if name.startswith("rm_heads.") else super().rate(name)
 
     def bound_images(self, least: int, most: int) -> None:
         """Nothing: images have their fixed size."""

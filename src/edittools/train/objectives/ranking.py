@@ -29,10 +29,8 @@ from edittools.vlm.images import Encoding
 
 HELP = "a vision-language model with heads that order results"
 SETTINGS = {
-    # of `target` against `rejected`: a score that is 1 where it is better, 0.5 for a tie, 0; or SCORE>SCORE, the scores
-    # of the two, of which the higher is better
-    "following": "editreward_preference",  # the instruction, of the first head
-    "quality": "editreward_preference",  # of the second
+    "following": "editreward_preference",  # first head: a score, 1 where target is better, 0.5 a tie; or SCORE>SCORE
+    "quality": "editreward_preference",  # second head, likewise; of SCORE>SCORE target is better where its is higher
     "prompts": "",  # a checkout of EditReward, or a file of texts by the same names; of `edit score --prompts` the same
 }
 REPLIES = True
