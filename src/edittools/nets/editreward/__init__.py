@@ -75,7 +75,7 @@ def fixed_size(height: int, width: int, vision: Any) -> tuple[int, int]:
 
 def sized(pixels: np.ndarray, vision: Any) -> Image.Image:
     """An image uint8 (h, w, 3) in its fixed size. Raises RowError."""
-    height, width = fixed_size(*pixels.shape[:2], vision)
+    height, width = fixed_size(pixels.shape[0], pixels.shape[1], vision)
     return Image.fromarray(pixels).resize((width, height))
 
 

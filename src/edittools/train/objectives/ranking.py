@@ -84,14 +84,13 @@ class RankingTeacher(Teacher):
             return "an instruction"
         said = []
         for names in self.preferences:
-            values = [scores.get(name) for name in names]
-            if any(value is None for value in values):
+            values = [float(scores[name]) for name in names if scores.get(name) is not None]
+            if len(values) < len(names):
                 return "a preference"
-            if len(values) == 2:
-                values = [(values[0] > values[1]) + 0.5 * (values[0] == values[1])]
-            if values[0] not in (0, 0.5, 1):
-                return RowError("a preference is 0, 0.5 or 1", values[0])
-            said.append(f"{values[0]:g}")
+            value = values[0] if len(values) == 1 else (values[0] > values[1]) + 0.5 * (values[0] == values[1])
+            if value not in (0, 0.5, 1):
+                return RowError("a preference is 0, 0.5 or 1", value)
+            said.append(f"{value:g}")
         return Taught({_PAIR: " ".join(said)}, " ".join(said))
 
     def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
