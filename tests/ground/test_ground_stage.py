@@ -20,6 +20,7 @@ from edittools.errors import UsageError
 from edittools.ground import DETECTORS, SEGMENTERS, Found
 from edittools.ground.config import GroundConfig
 from edittools.metrics.boxes import iou
+from edittools.stream import codec
 
 Scripted = dict[int, list[Found]]
 
@@ -120,6 +121,41 @@ def test_rows_bring_names_of_their_own(tmp_path: Path) -> None:
     assert {one["name"] for one in both[1]["objects"]} == {"car"}
     with pytest.raises(UsageError, match="no `nouns` column"):
         list(source.ground(detector=f"owlv2={folder}", names_from="nouns").rows())
+
+
+def test_images_are_decoded_once_and_models_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two detectors, a segmenter and a map, in two threads, over three shards."""
+    from transformers import PreTrainedModel
+
+    crawl = tmp_path / "crawl"
+    crawl.mkdir()
+    for k in range(9):
+        (crawl / f"{k}.png").write_bytes(encode(pixels(k, 30, 40), "PNG"))
+    edittools.read(str(crawl)).write(str(tmp_path / "one"))
+    sets = [str(tmp_path / "one" / "00000.parquet")] * 3
+    folders = [tiny.save_owlv2(tmp_path / "owl"), tiny.save_groundingdino(tmp_path / "dino")]
+    segmenter = tiny.save_sam2(tmp_path / "sam")
+    decoded: list[bytes] = []
+    loaded: list[type] = []
+    decode, load = codec.decode, PreTrainedModel.from_pretrained.__func__
+
+    def decoding(data: Any, *told: Any) -> np.ndarray:
+        decoded.append(bytes(data))
+        return decode(data, *told)
+
+    def loading(kind: type, *told: Any, **more: Any) -> Any:
+        loaded.append(kind)
+        return load(kind, *told, **more)
+
+    monkeypatch.setattr(codec, "decode", decoding)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(loading))
+    found = edittools.read(*sets, jobs=2).ground(
+        detector=f"owlv2={folders[0]},groundingdino={folders[1]}", names="cat,dog", threshold=0.0, most=2,
+        segmenter=f"sam2={segmenter}", maps="canny", batch_size=2,
+    )  # fmt: skip
+    assert len(list(found.rows())) == 27
+    assert len(decoded) == 27 and len(set(decoded)) == 9
+    assert len(loaded) == len(set(loaded)) == 3
 
 
 def test_boxes_that_rows_have_get_masks(tmp_path: Path) -> None:

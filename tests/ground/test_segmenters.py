@@ -108,6 +108,22 @@ def test_grabcut_finds_planted_shapes() -> None:
     assert min(overlaps) > 0.95, overlaps
 
 
+def test_grabcut_begins_again_in_the_middle_where_nothing_is_left() -> None:
+    """Discs of a few of the greys that their ground has: by its colours all of the box may be ground."""
+    pytest.importorskip("cv2")
+    segmenter = grabcut.load()
+    y, x = np.mgrid[:250, :250]
+    for k in range(5):
+        rng = np.random.default_rng(k)
+        ground, inner = (np.kron(rng.integers(*greys, (50, 50)), np.ones((5, 5))) for greys in ((0, 256), (90, 150)))
+        cx, cy = rng.integers(80, 170, 2)
+        disc = (x - cx) ** 2 + (y - cy) ** 2 < 45**2
+        image = np.repeat(np.where(disc, inner, ground)[..., None], 3, axis=2).astype(np.uint8)
+        box = ((cx - 44) / 250, (cy - 44) / 250, (cx + 45) / 250, (cy + 45) / 250)
+        (mask,) = segmenter.masks(image, [Found("ball", box)])
+        assert mask is not None and (mask & disc).sum() / (mask | disc).sum() > 0.9
+
+
 def test_grabcut_meets_boxes_without_room_or_context() -> None:
     pytest.importorskip("cv2")
     segmenter = grabcut.load()

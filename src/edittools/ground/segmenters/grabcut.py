@@ -21,6 +21,7 @@ PEOPLE = frozenset("person people man woman boy girl child baby human face".spli
 _SIDE = 384  # pixels of the longer side that the cut is made at
 _CONTEXT = 0.25  # of the box's sides, on each: what the background is learnt from
 _ROUNDS = 4
+_LEAST = 0.1  # of the box: where less is cut out, it is cut again from the box's middle
 _SURE = 0.9  # of the matte; below 1 - _SURE it is surely no person
 _REACH = 0.02  # of the longer side: farther from where the matte is above a half nothing is taken for a person
 
@@ -80,13 +81,30 @@ class GrabCut:
             far = cv2.distanceTransform((person < 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
             likely[far > _REACH * max(size)] = cv2.GC_BGD
             state = np.where(within, likely, state)
+        chosen = self._grown(small, state)
+        if (
+            matte is None and chosen.sum() < _LEAST * within.sum()
+        ):  # the colours about it explain what is in the box, too
+            chosen = self._grown(small, np.where(_middle(within), np.uint8(cv2.GC_FGD), state))
+        smooth = cv2.GaussianBlur(chosen, (0, 0), 1.0)  # single pixels are noise
+        whole = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
+        return (whole > 0.5) & box
+
+    def _grown(self, small: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """What is cut out from a state of GrabCut's: 1 or 0 in float32."""
+        cv2, state = self.cv2, start.copy()
         known = {int(value) for value in np.unique(state)}
         unsure = known & {cv2.GC_PR_FGD, cv2.GC_PR_BGD}
         if unsure and known & {cv2.GC_BGD, cv2.GC_PR_BGD} and known & {cv2.GC_FGD, cv2.GC_PR_FGD}:
             cv2.setRNGSeed(0)  # of this thread: its clusters start at random
             models = np.zeros((1, 65)), np.zeros((1, 65))
             cv2.grabCut(np.ascontiguousarray(small[..., ::-1]), state, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
-        chosen = ((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.float32)
-        smooth = cv2.GaussianBlur(chosen, (0, 0), 1.0)  # single pixels are noise
-        whole = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR))
-        return (whole > 0.5) & box
+        return ((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.float32)
+
+
+def _middle(within: np.ndarray) -> np.ndarray:
+    """The middle of a box (bool HxW), half as wide and half as high."""
+    rows, columns = np.flatnonzero(within.any(axis=1)), np.flatnonzero(within.any(axis=0))
+    middle = np.zeros_like(within)
+    middle[np.ix_(*(side[len(side) // 4 : len(side) - len(side) // 4] for side in (rows, columns)))] = True
+    return middle
