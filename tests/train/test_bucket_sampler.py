@@ -336,6 +336,7 @@ def test_every_row_is_drawn_once_an_epoch_and_none_is_lost(variants):
     assert min(late, default=epochs) >= epochs - 6
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_plan_keeps_little_of_a_row(weighted):
     """Bytes that building and drawing from a plan takes, at most, per row of eight variants."""

@@ -87,14 +87,23 @@ def _bgr(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
+def open_engine(use: str, **params: Any) -> Any:
+    """RapidOCR with some settings by their names there. Raises EditError where it is not installed.
+
+    On one thread: images are read side by side, and threads of one image would wait for each other, busily.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        from rapidocr import RapidOCR
+    except ImportError:
+        raise missing_extra("rapidocr", "ocr", use) from None
+    alone = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+    return RapidOCR(params={"Global.log_level": "critical", **alone, **params})
+
+
 def _engine(use: str) -> Any:
     if not hasattr(_own, "engine"):
-        try:
-            import onnxruntime  # noqa: F401
-            from rapidocr import RapidOCR
-        except ImportError:
-            raise missing_extra("rapidocr", "ocr", use) from None
-        _own.engine = RapidOCR(params={"Global.log_level": "critical"})
+        _own.engine = open_engine(use)
     return _own.engine
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edittools.errors import missing_extra
 from edittools.filter import Filter
+from edittools.metrics.ocr import open_engine
 from edittools.stream.codec import Raster
 
 RASTER = Raster(short_side=512)
@@ -43,20 +43,7 @@ def covered(corners: np.ndarray, pixels: np.ndarray) -> float:
 
 def _engine() -> Any:
     if not hasattr(_own, "engine"):
-        try:
-            import onnxruntime  # noqa: F401
-            from rapidocr import RapidOCR
-        except ImportError:
-            raise missing_extra("rapidocr", "ocr", "--text-overlay") from None
-        _own.engine = RapidOCR(
-            params={
-                "Global.log_level": "critical",
-                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-                "Det.limit_type": "max",
-                "Det.limit_side_len": 768,
-            }
-        )
+        _own.engine = open_engine("--text-overlay", **{"Det.limit_type": "max", "Det.limit_side_len": 768})
     return _own.engine
 
 
