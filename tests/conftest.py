@@ -35,16 +35,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-# Files whose tests start processes of their own, train, or let a language model write: `make test-fast` leaves them out.
+# Files whose tests start processes, train, or let a language model write: `make test-fast` leaves them out.
 SLOW = {
     "test_architectures.py", "test_benchmarks.py", "test_budget.py", "test_clients.py", "test_consistency.py",
     "test_dpo.py", "test_embedders.py", "test_examples.py", "test_extension.py", "test_frozen.py", "test_fuzz.py",
     "test_gpu.py", "test_heldout.py", "test_help_examples.py", "test_judge.py", "test_loading_memory.py",
     "test_local_captioner.py", "test_lora_files.py", "test_mapped.py", "test_nft.py", "test_parallel.py",
-    "test_previews.py", "test_quiet.py", "test_ranking.py", "test_ray.py", "test_reading_costs.py", "test_registration.py",
-    "test_remote.py", "test_rollouts.py", "test_row_index.py", "test_run_folder.py", "test_saving.py",
-    "test_several.py", "test_step1x_sampler.py", "test_step1x_weights.py", "test_study_serve.py", "test_survival.py",
-    "test_train.py", "test_trained_models.py",
+    "test_previews.py", "test_quiet.py", "test_ranking.py", "test_ray.py", "test_reading_costs.py",
+    "test_registration.py", "test_remote.py", "test_rollouts.py", "test_row_index.py", "test_run_folder.py",
+    "test_saving.py", "test_several.py", "test_step1x_sampler.py", "test_step1x_weights.py", "test_study_serve.py",
+    "test_survival.py", "test_train.py", "test_trained_models.py",
 }  # fmt: skip
 EDIT = os.path.join(os.path.dirname(sys.executable), "edit")
 
