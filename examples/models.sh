@@ -37,6 +37,9 @@ edit ground people/ --report people.html -q --overwrite
 [ "${removed:-}" ] && sets="scenes/ faces/ texts/ moving/" || sets="scenes/ faces/ texts/ removed/ moving/"
 # shellcheck disable=SC2086
 edit cat $sets -o all/ -q
-edit eval dataset all/ -o dataset.html --sample 50
+earlier=
+for set in raw/ people/ writing/ $sets; do earlier="$earlier --earlier $set"; done
+# shellcheck disable=SC2086
+edit eval dataset all/ $earlier -o dataset.html --sample 50
 python "$here/pairs.py" pairs.png all/ --sample 50
 echo "the report: $DEMO/dataset.html; people: $DEMO/people.html; random pairs: $DEMO/pairs.png"

@@ -61,6 +61,18 @@ def test_the_page_shows_images_and_says_what_is_missing() -> None:
     assert page.count("data:image/jpeg") == 1 and f"source: {why}" in page
 
 
+def test_what_judges_wrote_is_there_once() -> None:
+    one = {"rubric": "text", "judge": None, "model": "m", "reply": "<i>Good</i>: 4"}
+    said = [one | {"dimension": "style"}, one | {"dimension": "success"}, one | {"judge": "b", "reply": None}]
+    rows = RandomRows(1)
+    rows.add(batch(["a"]).append_column("judgements", pa.array([said])))
+    (row,) = rows.rows()
+    assert row.replies == [("m text", "<i>Good</i>: 4")]
+    found = DatasetStatistics().result() | {"funnel": {"steps": [], "warnings": []}}
+    page = render_dataset(found, title="t", history=[], sample=[row])
+    assert page.count("&lt;i&gt;Good&lt;/i&gt;: 4") == 1 and "<summary>m text</summary>" in page
+
+
 def test_the_option(edit: Runner, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "d.html"
     edit("eval", "dataset", shards, "-o", out, "--sample", "4", "-f", "json")

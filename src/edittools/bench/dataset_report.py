@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edittools.bench.dataset_tables import composition, funnel_listing, published_row, task_listing
+from edittools.bench.dataset_tables import composition, funnel_listing, published_row, set_name, task_listing
 from edittools.bench.report import dataset_section, figure, fill, history_list, panel, plural
 from edittools.bench.sampled import SampledRow
 from edittools.bench.score_report import listing_section, published_tables, warning_lines
@@ -42,7 +42,7 @@ def _funnel(funnel: dict[str, Any]) -> str:
     if not made.rows:
         return ""
     first, *_ = steps = funnel["steps"]
-    bars = [("read", first["read"])] + [(f"after {step['command']}", step["written"]) for step in steps]
+    bars = [("read", first["read"])] + [(f"{step['command']}, {set_name(step)}", step["written"]) for step in steps]
     drawn = plots.count_bars([(name, count) for name, count in bars if count is not None], "rows after each command")
     return listing_section(made) + f'<div class="plots">{panel("Rows that are left", drawn)}</div>'
 
@@ -56,9 +56,14 @@ def _sample(rows: Sequence[SampledRow], of: int) -> str:
 def _sampled(row: SampledRow) -> str:
     said = "".join(f'<p lang="{text(key)}" dir="auto">{text(words)}</p>' for key, words in row.texts.items())
     scores = ", ".join(f"{text(name)} {value:.4g}" for name, value in row.scores.items())
+    replies = "".join(
+        f'<details><summary>{text(who)}</summary><p class="reply">{text(reply)}</p></details>'
+        for who, reply in row.replies
+    )
     return (
         f'<article class="row"><div class="about"><div class="tag"><b>{text(row.task)}</b></div>'
-        f'<div class="said">{said}</div><div class="id mono">{text(row.id)}</div><div class="id">{scores}</div></div>'
+        f'<div class="said">{said}</div><div class="id mono">{text(row.id)}</div><div class="id">{scores}</div>'
+        + f"{replies}</div>"
         + "".join(
             f'<p class="note">{text(name)}: {text(image)}</p>' if isinstance(image, str) else figure(image, name, name)
             for name, image in row.images

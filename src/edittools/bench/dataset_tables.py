@@ -60,12 +60,25 @@ def task_listing(found: Mapping[str, Any], score: str | None = None) -> ReportLi
             f"{one['words']:,}",
             f"{one['characters']:,}",
         ])  # fmt: skip
-    quality = [score, "rows with it"] if score else []
-    columns = ["task", "rows", "share", "short side, least", "short side, median", "megapixels, median", *quality,
-               "tiny edits", "distinct words", "Chinese characters"]  # fmt: skip
-    notes = ["Tiny edits change less than 1% of the image, of the rows with the score edit_ratio (`edit score`)."]
-    if not score:
-        notes.append("No judge's overall score (`edit judge`); --score NAME shows another.")
+    quality = ["score", "rated"] if score else []
+    columns = [
+        "task",
+        "rows",
+        "share",
+        "least side",
+        "median side",
+        "MP",
+        *quality,
+        "tiny edits",
+        "words",
+        "Chinese signs",
+    ]
+    notes = [
+        "Sides: the shorter one of an image, in pixels; MP: median megapixels; words: distinct English ones.",
+        "Tiny edits change less than 1% of the image, of the rows with the score edit_ratio (`edit score`).",
+        f"Score: the mean of {score} over the rated rows." if score else
+        "No judge's overall score (`edit judge`); --score NAME shows another.",
+    ]  # fmt: skip
     return ReportListing("By task", columns, rows, notes)
 
 
@@ -83,14 +96,19 @@ def funnel_listing(funnel: Mapping[str, Any]) -> ReportListing:
         named = [f"{reason} {count:,}" for reason, count in step["reasons"].items()]
         more = f", and {len(named) - _REASONS} more" if len(named) > _REASONS else ""
         rows.append([
-            step["command"], _count(read), f"{step['dropped']:,}", f"{step['failed']:,}", _count(written), kept,
-            ", ".join(named[:_REASONS]) + more,
+            step["command"], set_name(step), _count(read), f"{step['dropped']:,}", f"{step['failed']:,}",
+            _count(written), kept, ", ".join(named[:_REASONS]) + more,
         ])  # fmt: skip
     notes = []
-    if any(row[1] == "–" or row[4] == "–" for row in rows):
+    if any("–" in (row[2], row[5]) for row in rows):
         notes.append("–: not written down. A set knows the run that wrote it; --earlier names those before.")
-    columns = ["command", "read", "dropped", "failed", "written", "kept", "why"]
+    columns = ["command", "set", "read", "dropped", "failed", "written", "kept", "why"]
     return ReportListing("What became of the rows", columns, rows, notes, funnel["warnings"])
+
+
+def set_name(step: Mapping[str, Any]) -> str:
+    """The folder of a step of the funnel, without those above it."""
+    return str(step["set"]).rstrip("/").rpartition("/")[2]
 
 
 def composition(found: Mapping[str, Any]) -> list[ReportListing]:

@@ -29,6 +29,7 @@ class SampledRow:
     texts: dict[str, str]  # by language
     scores: dict[str, float]
     images: list[tuple[str, np.ndarray | str]] = field(default_factory=list)
+    replies: list[tuple[str, str]] = field(default_factory=list)  # who judged, by which rubric, and what was said
 
 
 class RandomRows:
@@ -59,7 +60,8 @@ class RandomRows:
         texts = {"en": said} if isinstance(said, str) else {k: v for k, v in said.items() if isinstance(v, str) and v}
         scores = {k: float(v) for k, v in (row["scores"] or {}).items() if isinstance(v, (int, float))}
         images = [(name, self._decoded(reference)) for name, reference in row["images"] if reference is not None]
-        return SampledRow(str(row["id"]), row["task"] or "unknown", texts, scores, images)
+        replies = _replies(row["judgements"] or [])
+        return SampledRow(str(row["id"]), row["task"] or "unknown", texts, scores, images, replies)
 
     def _decoded(self, reference: dict[str, Any]) -> np.ndarray | str:
         try:
@@ -68,10 +70,24 @@ class RandomRows:
             return error.reason
 
 
+def _replies(judgements: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What judges wrote, once where several scores were read from it."""
+    said = {
+        (one["reply"], " ".join(filter(None, (one.get("judge") or one.get("model"), one.get("rubric")))))
+        for one in judgements
+        if isinstance(one, dict) and one.get("reply")
+    }
+    return sorted((who, reply) for reply, who in said)
+
+
 def _row(row: pa.RecordBatch) -> dict[str, Any]:
     """One row's values, and references to its images."""
     sources = list_slots(row, "source")[0]
     images = [("source" if k == 0 else f"source {k + 1}", reference) for k, reference in enumerate(sources)]
-    images += [(name, column_references(row, name)[0]) for name in ("target", "mask") if name in row.schema.names]
-    known = {name: column_values(row, name)[0] for name in ("id", "task", "scores", *_TEXTS)}
+    images += [
+        (name, column_references(row, name)[0])
+        for name in ("target", "rejected", "result", "mask")
+        if name in row.schema.names
+    ]
+    known = {name: column_values(row, name)[0] for name in ("id", "task", "scores", "judgements", *_TEXTS)}
     return known | {"images": [(name, kept_reference(reference)) for name, reference in images]}

@@ -393,7 +393,9 @@ def rich_tables(listings: list[ReportListing]) -> list[Table]:
         printed = Table(title=above, box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
         printed.caption, printed.caption_justify = Text("\n".join(notes)), "left"
         for column in columns:
-            printed.add_column(Text(column), justify="left" if column == columns[0] else "right", no_wrap=True)
+            # Where a table is too wide, titles of several words take several lines, and no number is cut.
+            first = column == columns[0]
+            printed.add_column(Text(column), justify="left" if first else "right", no_wrap=first)
         for row in rows:
             printed.add_row(*map(Text, row))
         tables.append(printed)
