@@ -115,6 +115,10 @@ def test_a_maker_in_the_middle_of_a_pipe() -> None:
     ]  # fmt: skip
     two = known(made("filter", "synth", "sample", "judge"), 100, 900, filter=20, judge=5)
     assert [step["written"] for step in retention([two])["steps"]] == [80, None, 905, 900]
+    frames = known(made("shard", "caption", "filter"), 2, 4, filter=32)  # of clips, and no set is known before it
+    assert facts(retention([frames])["steps"]) == [
+        ("shard", 2, 0, 0, 36), ("caption", 36, 0, 0, 36), ("filter", 36, 32, 0, 4),
+    ]  # fmt: skip
     # Groups that became one row, and a command that was there twice: only the whole is known.
     groups = known(made("score", "filter", "judge"), 100, 20, score=10, judge=2)
     again = known(made("filter", "score", "filter"), 100, 70, filter=30)

@@ -107,16 +107,16 @@ def _latest(sets: list[WrittenSet]) -> list[WrittenSet]:
 
 def _steps(one: WrittenSet, commands: list[str], first: bool) -> list[dict[str, Any]]:
     """The commands of one run. Unless `first` says that the set before is known, those in front that dropped nothing
-    may be another run's: the run had at least the last command."""
+    may be another run's: the run had at least the last command, and where rows were made, one that makes some."""
     reasons: dict[str, Counter[str]] = {}
     failed: Counter[str] = Counter()
     for (stage, reason, fell), count in one.rejects.items():
         reasons.setdefault(stage, Counter())[reason] += count
         failed[stage] += count * fell
     names = list(dict.fromkeys(commands))
-    if not first:
-        while len(names) > 1 and names[0] not in reasons:
-            names.pop(0)
+    made = one.read is not None and one.read - one.rejects.total() != one.written
+    while not first and len(names) > 1 and names[0] not in reasons and (not made or {*names[1:]} & {*MAKERS}):
+        names.pop(0)
     strange = [stage for stage in reasons if stage not in names]  # the reader's, and of a history that was lost
     names = [*(s for s in strange if s != WRITE), *names, *(s for s in strange if s == WRITE)] or [READ]
     steps = [
