@@ -10,7 +10,7 @@ from edittools.errors import EditError
 from edittools.filter import FILTERS, Filter
 from edittools.judge.rubrics import load_rubric, rubric_names
 from edittools.suites import benchmark_names, load_benchmark
-from edittools.synth.registry import atomic_names, load
+from edittools.synth.registry import TEMPLATES, load
 
 
 def flat(text: str) -> str:
@@ -50,7 +50,7 @@ def test_a_benchmark_says_its_tasks_options_and_published_tables(name: str) -> N
         assert (f"{table.name}: " in text) == (table.benchmark == name)
 
 
-@pytest.mark.parametrize("name", atomic_names())
+@pytest.mark.parametrize("name", TEMPLATES.names)
 def test_a_template_says_its_task_and_words(name: str) -> None:
     template, text = load(name), flat(entry("synth", name))
     assert template.task in text

@@ -68,6 +68,8 @@ WORDS: dict[str, Words] = {
         bottom=("the {bottom center|middle of the bottom edge}", "{底部中间|下方正中}"),
         bottom_right=("the {bottom right|lower right} corner", "{右下角|右下方}"),
     ),
+    # one of two sides
+    "side": _words(left=("left", "左"), right=("right", "右")),
     # one of the nine cells of a 3 x 3 grid
     "cell": _words(
         top_left=("{top left|upper left}", "左上"),

@@ -38,7 +38,7 @@ Told = Mapping[str, frozenset[str]]
 def _facts(kind: str, value: Any) -> list[tuple[str, str]]:
     """What a slot's value means, as (of what, name); nothing for what no words can say (a seed)."""
     said = str(value)
-    if kind in _PLACES:
+    if kind in (*_PLACES, "side"):
         return [("side", said)]
     if kind in ("half", "opposite"):
         side = said.removesuffix("_half")
@@ -58,6 +58,7 @@ def _facts(kind: str, value: Any) -> list[tuple[str, str]]:
         "factor": lambda: ("count", _TIMES[said]),
         "count": lambda: ("count", said),
         "levels": lambda: ("count", said),
+        "degrees": lambda: ("count", said),
         "text": lambda: ("text", said),
         "letter": lambda: ("text", said),
         "shape": lambda: ("thing", f"shape:{said}"),

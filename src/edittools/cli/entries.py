@@ -183,9 +183,9 @@ def _benchmark_names() -> Iterable[str]:
 
 
 def _template_names() -> Iterable[str]:
-    from edittools.synth.registry import atomic_names
+    from edittools.synth.registry import TEMPLATES
 
-    return atomic_names()
+    return TEMPLATES.names
 
 
 KINDS: dict[str, tuple[Callable[[], dict[str, str]], Callable[[str], Sections]]] = {

@@ -74,13 +74,15 @@ def command(ctx: click.Context, /, templates: str, painter: str | None, listing:
     with other noise (--attempts); what failed in the end is a reject with its value, or, with --keep-failed, a row.
     """
     from edittools.settings import names_of
-    from edittools.synth.registry import CHECKS, PAINTED
+    from edittools.synth.registry import CHECKS, PAINTED, rendered_names
     from edittools.synth.stage import SynthStage, choose_templates
     from edittools.synth.synthesis import task_of
 
     if listing:
         for name in choose_templates(names_of(templates)):
             click.echo(f"{name:20} {task_of(name)}")
+        for name in rendered_names():
+            click.echo(f"{'--templates ' + name:20} {task_of(name):10} needs the extra `render`, and is not among all")
         said = PAINTED.declared("HELP")
         for name, task in PAINTED.declared("TASK").items():
             click.echo(f"{'--painted ' + name:20} {task:10} {said[name]}")

@@ -21,7 +21,10 @@ class SynthConfig(Config):
 
     max_pixels: int = max_pixels_setting()
     templates: tuple[str, ...] = setting(
-        "all", "Templates to make, or `all`; `-NAME` leaves one out.", metavar="A,B,...", parse=names_of
+        "all",
+        "Templates to make, or `all`; `-NAME` leaves one out. Those of a renderer (--list) are not among `all`.",
+        metavar="A,B,...",
+        parse=names_of,
     )
     per_row: int = setting(1, "Edits of every image, of different templates as far as there are.", metavar="N", low=1)
     inverse: bool = setting(False, "Add the inverse of every edit that has one.")

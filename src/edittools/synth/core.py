@@ -38,7 +38,8 @@ class Template:
     (language -> grammar patterns; INSTRUCTION are imperatives that start with a verb, DETAIL says what
     the target looks like), and optionally KEEPS (what stays the same, if the usual sentence would be
     wrong), EFFECT (language -> a regular expression that finds whether somebody else's words tell this edit, where its
-    slots alone do not say) and INVERSE (the template whose wording fits when source and target are swapped).
+    slots alone do not say), INVERSE (the template whose wording fits when source and target are swapped) and
+    RENDERED (it needs a renderer, and is made only where it is named).
 
     Functions: `slots(image, rng, tools)` draws a JSON-able dict or raises Inapplicable;
     `apply(image, slots, tools)` gives the exact target, or a Pair where the source is made as well;

@@ -11,14 +11,20 @@ CHECKS = Registry("edittools.synth.checks", "edittools.paint_checks")  # see edi
 
 
 def atomic_names() -> tuple[str, ...]:
-    """Names of all templates, in alphabetical order."""
-    return TEMPLATES.names
+    """Names of all templates that need no renderer, in alphabetical order."""
+    return tuple(name for name in TEMPLATES.names if name not in rendered_names())
+
+
+@lru_cache(maxsize=1)
+def rendered_names() -> tuple[str, ...]:
+    """Names of the templates that need one, and are therefore not among `all`: those that say RENDERED."""
+    return tuple(name for name, said in TEMPLATES.declared("RENDERED", False).items() if said)
 
 
 @lru_cache(maxsize=256)
 def load(name: str) -> Template:
     """Read a template's declarations; KeyError for an unknown name."""
-    if name not in atomic_names():
+    if name not in TEMPLATES.names:
         raise KeyError(f"no such template: {name}")
     module = TEMPLATES.load(name)
     return Template(

@@ -27,6 +27,7 @@ from edittools.stream.row_images import (
 from edittools.stream.rows import column_values, map_chunks, row_paths
 from edittools.synth.config import SynthConfig
 from edittools.synth.fonts import find_fonts
+from edittools.synth.registry import rendered_names
 from edittools.synth.synthesis import SynthSample, Tools, invert, synthesize, template_names
 
 _MADE = ("id", "task", "source", "target", "mask", "instruction", "turns", "provenance")
@@ -173,7 +174,7 @@ def choose_templates(names: Sequence[str]) -> list[str]:
     if "all" in wanted or (without and not wanted):
         wanted = known
     for name in (*wanted, *without):
-        if name not in known:
+        if name not in (*known, *rendered_names()):
             raise UsageError(f"--templates: there is no `{name}`", hint="`edit synth --list` shows them")
     chosen = [name for name in dict.fromkeys(wanted) if name not in without]
     if not chosen:

@@ -17,7 +17,7 @@ from edittools.synth.compose import hybrid_pair, hybrid_slots
 from edittools.synth.core import MIN_SIDE, DialogueTurn, Inapplicable, Pair, SynthSample, Tools, mask_of
 from edittools.synth.dialogue import draw_state, plan
 from edittools.synth.fonts import Fonts, find_fonts
-from edittools.synth.registry import atomic_names, load
+from edittools.synth.registry import atomic_names, load, rendered_names
 
 __all__ = [
     "DialogueTurn",
@@ -37,7 +37,7 @@ COMPOSITES = ("dialogue", "hybrid")
 
 
 def template_names() -> list[str]:
-    """All templates, in alphabetical order: the templates, and the two that are composed of them."""
+    """All templates, in alphabetical order, and the two that are composed of them; none that need a renderer."""
     return sorted((*atomic_names(), *COMPOSITES))
 
 
@@ -66,11 +66,11 @@ def synthesize(
 ) -> tuple[list[SynthSample], list[tuple[str, str]]]:
     """Make `per_row` edits of one image (uint8 HxWx3).
 
-    templates: names out of template_names(); None is all of them.
+    templates: names out of template_names(), which None is all of, and rendered_names().
     Returns the samples and what was skipped, as (template, reason).
     """
     names = template_names() if templates is None else list(templates)
-    if unknown := set(names) - set(template_names()):
+    if unknown := {*names} - {*template_names(), *rendered_names()}:
         raise ValueError(f"unknown templates: {', '.join(sorted(unknown))}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 HxWx3, not {image.dtype} {image.shape}")
