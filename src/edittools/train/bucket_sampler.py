@@ -12,8 +12,9 @@ Where the architecture takes rows of other references into one batch, rows of eq
 share a bucket, and what the largest of them needs decides how many fit.
 
 A reference of about its target's aspect ratio shows the same scene: it has the target's shape and the same part of it,
-so that the tokens of one place show the same place in both (`crops`). Where an architecture says how an image is cut or
-scaled in sampling, one whose shape there is its bucket's is shown so in training.
+so that the tokens of one place show the same place in both (`crops`). Where such an architecture also says how an image
+is cut or scaled in sampling, a reference of another scene is shown so in training, whatever shape that is; so are
+targets and their scenes whose shape there is their bucket's.
 """
 
 from __future__ import annotations
@@ -164,13 +165,17 @@ class BucketSampler:
         self.shapes = known.shapes(recipe.ratios, recipe.resolution, multiple)
         self.weights = row_weights(recipe, rows)
         self._sizes, self._starts = image_sizes(rows)
+        self._mixed = mixes_references(recipe.system, recipe.model) and not one_row
+        self._sampled_as = sampled_as(recipe.system, recipe.model) if self._mixed and not recipe.rollouts else None
+        self._every = {shape: k for k, shape in enumerate(self.shapes)}  # those of sampling come behind the buckets'
         keys = self._buckets()
-        tokens = [h * w // patch**2 for h, w in self.shapes]
+        every, most = list(self._every), max(h * w for h, w in self.shapes)
+        # sampling may round a shape up: a few tokens more do not cost a row of so many images
+        tokens = [min(h * w, most) // patch**2 for h, w in every]
         seen = None if sees_references(recipe.system, recipe.model) else 1  # images whose tokens the network sees
         self._passes = 2 if recipe.pairs else 1  # of a row: a pair's two images go through the network
         self._tokens = np.array([sum(tokens[k] for k in key[:seen]) * self._passes for key in keys])
         self._leave_out([len(key) - 1 for key in keys], rejects)
-        self._mixed = mixes_references(recipe.system, recipe.model) and not one_row
         largest: np.ndarray = self._tokens
         self._bucket: np.ndarray = np.arange(len(keys))  # of every list of shapes
         if self._mixed:
@@ -178,7 +183,7 @@ class BucketSampler:
         self._fit = np.ones(len(keys), int) if one_row else np.maximum(1, recipe.batch_tokens // largest)
         # where the variant begins that a row has in epoch 0
         self._offset = np.random.default_rng([recipe.seed, 3]).integers(0, recipe.variants, len(rows), np.uint16)
-        self.samples = TrainSamples(recipe, rows, self._code, [tuple(self.shapes[k] for k in key) for key in keys])
+        self.samples = TrainSamples(recipe, rows, self._code, [tuple(every[k] for k in key) for key in keys])
         if not self._mixed:
             self._rebalance(keys)
 
@@ -249,6 +254,10 @@ class BucketSampler:
         """The numbers of the best shapes of the images first..last-1, whole rows, before any is moved."""
         best = known.choose(self._sizes[first:last], self.shapes)
         tied, targets = self._tied(first, last)
+        if self._sampled_as is not None:
+            for k in np.flatnonzero(~tied):
+                shape, _ = self._sampled_as(*self._sizes[first + k].tolist(), self.recipe.resolution[1] ** 2)
+                best[k] = self._every.setdefault(shape, len(self._every))
         return np.where(tied, best[targets], best)
 
     def _tied(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
