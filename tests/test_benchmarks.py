@@ -78,7 +78,11 @@ def check_precision(record: dict[str, Any]) -> None:
 
 
 def test_the_gpu_benchmarks_on_a_cpu(model_forge: Forge, tmp_path: Path) -> None:
-    check_precision(on_a_cpu(model_forge, "train_gpu.py", tmp_path, "--only", "precision"))
+    record = on_a_cpu(model_forge, "train_gpu.py", tmp_path, "--only", "precision", "references")
+    check_precision(record)
+    for model in ("flux2", "qwen21"):
+        for how in ("one row at a time", "rows together"):
+            assert record["numbers"][f"{model}, 2 and 3 references, {how}, 64²"]["tflops"] > 0
     # In float32 batches of four are the stock pipeline's images.
     record = on_a_cpu(model_forge, "sample_gpu.py", tmp_path, "--only", "batch 4")
     assert record["numbers"]["batch 4"]["difference"]["most"] <= 1
@@ -89,9 +93,10 @@ def test_more_of_the_gpu_benchmarks_on_a_cpu(model_forge: Forge, tmp_path: Path)
     record = on_a_cpu(model_forge, "train_gpu.py", tmp_path, "--only", "speed", "precision")
     check_precision(record)
     assert record["numbers"]["plain loop, 64²"]["samples_per_s"] > 0
-    record = on_a_cpu(model_forge, "sample_gpu.py", tmp_path)
-    for what in ("batch 1", "batch 4"):
-        assert record["numbers"][what]["difference"]["most"] <= 1
+    for model, only in (("firered", []), ("flux2", ["--only", "batch"]), ("qwen21", ["--only", "batch"])):
+        record = on_a_cpu(model_forge, "sample_gpu.py", tmp_path, "--model", model, *only)
+        for what in ("batch 1", "batch 4"):
+            assert record["numbers"][what]["difference"]["most"] <= 1
 
 
 def test_a_published_set_and_a_list_of_addresses(tmp_path: Path) -> None:

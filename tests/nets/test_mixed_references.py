@@ -466,7 +466,7 @@ def test_references_of_other_scenes_are_seen_in_training_as_in_sampling(models, 
     edit_model = load_edit_model(made.system, made.model, network=False)
     sampler = BucketSampler(made, rows, edit_model.patch, edit_model.multiple)
     sample = sampler.samples[0]
-    assert sample.shapes == ((side, side), *prepared.shapes[1:]) and len(set(sample.shapes)) == 5
+    assert sample.shapes == ((side, side), *prepared.shapes[1:]) and len(set(sample.shapes)) >= 4
     encoder = Encoder(edit_model, rows)
     for shown, seen in zip(shows(rows[0], sample)[1:], prepared.images):
         expected = ((seen[:3].permute(1, 2, 0) + 1) * 127.5).round().numpy()

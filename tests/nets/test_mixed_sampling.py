@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import edittools
+from edittools.errors import UsageError
 from edittools.nets import load_edit_model
 from edittools.nets.acceleration import MODULATION
 from edittools.nets.editor import EditRequest
@@ -154,6 +155,13 @@ def test_int8_is_near_and_rows_stay_independent(models, kind):  # noqa: F811
     assert max((a - b).abs().mean().item() for a, b in zip(plain, rough)) < 0.02
     # what lies between two of the 256 levels goes one way or the other
     assert max((a - b).abs().mean().item() for a, b in zip(unrounded(editor, given, 1), rough)) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["base", "qwen21"])
+def test_cached_steps_that_diffusers_has_not_are_refused(models, kind):  # noqa: F811
+    """Before the first image: FLUX.2's would end in the middle of it, by diffusers' own pipeline too."""
+    with pytest.raises(UsageError, match=r"diffusers has none for a .*Transformer"):
+        load_editor(str(models(kind)), cache="first-block")
 
 
 def test_rows_are_sampled_in_bfloat16(models):  # noqa: F811

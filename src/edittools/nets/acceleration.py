@@ -159,14 +159,22 @@ def _try_attention(length: int, mask: Any, device: torch.device, dtype: torch.dt
 def set_cache(transformer: Any, options: EditorOptions) -> None:
     """Cached steps; reset() between two images. Raises UsageError."""
     from diffusers import FirstBlockCacheConfig
+    from diffusers.hooks._helpers import TransformerBlockRegistry
 
     if options.cache != "first-block":
         raise UsageError(f"--cache {options.cache}: first-block is the one there is")
     if not hasattr(transformer, "enable_cache"):
         raise UsageError(f"--cache: a {type(transformer).__name__} has none")
-    blocks = sum(len(module) for _, module in transformer.named_children() if isinstance(module, torch.nn.ModuleList))
-    if blocks < 2:
-        raise UsageError(f"--cache first-block: the model has {blocks} block")
+    blocks = [x for module in transformer.children() if isinstance(module, torch.nn.ModuleList) for x in module]
+    if len(blocks) < 2:
+        raise UsageError(f"--cache first-block: the model has {len(blocks)} block")
+    try:
+        known = [TransformerBlockRegistry.get(kind) for kind in {type(block) for block in blocks}]
+    except ValueError:
+        known = []
+    # it takes the last block's output for one of the first's kind: FLUX.2's last ones return text and image as one
+    if len({found.return_encoder_hidden_states_index is None for found in known}) != 1:
+        raise UsageError(f"--cache first-block: diffusers has none for a {type(transformer).__name__}")
     transformer.enable_cache(FirstBlockCacheConfig(threshold=options.cache_threshold))
 
 
