@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,23 @@ def test_times_are_shifted_in_training_as_in_sampling(models, kind, steps):
         assert editor.schedule(tokens)[1] == pytest.approx(mu, abs=1e-12)
         found = shift_factor(settled.shift, settled.shift_by_tokens, tokens)
         assert np.log(found) == pytest.approx(mu, abs=1e-9), (height, width)
+
+
+def test_rows_of_any_number_of_references_come_equally_often(models):
+    """And count alike where a step has many batches: of one batch a step, those of few tokens have the most rows."""
+    rows = MemoryRows(pairs(80, references=lambda k: k % 4, side=64))
+    for microbatches, least in ((1, 0.08), (8, 0.2), (32, 0.24)):
+        made = recipe("flux2", {"weights": str(models("base"))}, batch_tokens=256, microbatches=microbatches)
+        sampler = BucketSampler(made, rows, 16, 16)
+        drawn, counted = np.zeros(80, int), np.zeros(4)
+        for step in itertools.islice(sampler.steps(0), 640 // microbatches):
+            each = [sampler.samples[item.sample].row for batch in step for item in batch]
+            np.add.at(drawn, each, 1)
+            np.add.at(counted, np.array(each) % 4, 1 / len(each))
+        # an epoch has 15 batches; what does not fill one waits for the next
+        assert drawn.max() - drawn.min() <= 2, drawn
+        share = counted / counted.sum()
+        assert share[0] == share.min() >= least, share
 
 
 # ------------------------------------------------------------------------------------------------------ what it costs

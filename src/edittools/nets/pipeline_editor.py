@@ -20,9 +20,6 @@ from edittools.weights.diffusers import locate_pipeline, open_pipeline, pipeline
 from edittools.weights.lookup import read_config
 
 ALIKE = 3  # first rows that fail of the same: it is not the rows
-# Pipelines whose `image` may be a list of references for one prompt; elsewhere a list is a batch. Those that take
-# `images` need no mention.
-SEVERAL_REFERENCES = ("QwenImageEditPlusPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
 # What a pipeline calls an option of EditorOptions.
 CALL = {
     "steps": "num_inference_steps",
@@ -120,7 +117,7 @@ class DiffusersEditor:
 
     def _edit(self, request: EditRequest) -> np.ndarray:
         accepted = inspect.signature(self.pipe.__call__).parameters
-        several = type(self.pipe).__name__ in SEVERAL_REFERENCES or "images" in accepted
+        several = "images" in accepted  # of one prompt; a list for `image` is a batch
         if not request.sources:
             raise RowError("no source picture")
         if len(request.sources) > 1 and not several:
@@ -130,7 +127,7 @@ class DiffusersEditor:
         given = {name: value for name, value in size.items() if value is not None and name in accepted}
         try:
             result = self.pipe(
-                **{"images" if "images" in accepted else "image": images if several else images[0]},
+                **({"images": images} if several else {"image": images[0]}),
                 prompt=request.instruction,
                 generator=torch.Generator().manual_seed(request.seed),  # on the CPU: the same noise on every device
                 **self.call,

@@ -256,7 +256,8 @@ class BucketSampler:
         tied, targets = self._tied(first, last)
         if self._sampled_as is not None:
             for k in np.flatnonzero(~tied):
-                shape, _ = self._sampled_as(*self._sizes[first + k].tolist(), self.recipe.resolution[1] ** 2)
+                height, width = self._sizes[first + k].tolist()
+                shape, _ = self._sampled_as(height, width, self.recipe.resolution[1] ** 2)
                 best[k] = self._every.setdefault(shape, len(self._every))
         return np.where(tied, best[targets], best)
 
