@@ -83,9 +83,9 @@ def pairs(folder: Path, count: int, seed: int = 0) -> Path:
 def root(tmp_path_factory: Any) -> Path:
     """Weights, texts, rows; images of 4 tokens, that the tests be quick."""
     folder = tmp_path_factory.mktemp("ranking")
-    tiny_model(folder / "weights", "Qwen2_5_VL")
+    tiny_model(folder / "Qwen2_5_VL", "Qwen2_5_VL")
     (folder / "texts.json").write_text(json.dumps(TEXTS))
-    pairs(folder / "rows", 96)
+    pairs(folder / "pairs", 96)
     return folder
 
 
@@ -95,7 +95,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(root: Path, **more: Any) -> dict[str, Any]:
-    return {**TINY, "model.weights": str(root / "weights"), "objective_settings.prompts": str(root / "texts.json"),
+    return {**TINY, "model.weights": str(root / "Qwen2_5_VL"), "objective_settings.prompts": str(root / "texts.json"),
             "objective_settings.ratings": None, **more}  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def opened(root: Path, **more: Any) -> tuple[Any, ReplyRows, ReplyFeatures]:
     recipe = load_recipe("ranking", told)
     model = load_edit_model(recipe.system, recipe.model)
     model.bound_images(28**2, 56**2)
-    rows = ReplyRows(recipe, open_input([str(root / "rows/set")], RunOptions()), 10**8)
+    rows = ReplyRows(recipe, open_input([str(root / "pairs/set")], RunOptions()), 10**8)
     return model, rows, ReplyFeatures(model, rows)
 
 
@@ -112,7 +112,7 @@ def rank(root: Path, out: Path, **more: Any) -> Path:
     """Train, without the settings of the objective `judge`."""
     told: dict[str, Any] = {"objective_settings__prompts": str(root / "texts.json")}
     told |= {"objective_settings__ratings": None, "model__vision_rate": 0.1}
-    return learn(root / "rows/set", out, root / "weights", "ranking", **{**told, **more})
+    return learn(root / "pairs/set", out, root / "Qwen2_5_VL", "ranking", **{**told, **more})
 
 
 def triplets(rows: Path) -> list[tuple[Triplet, Triplet, dict[str, float]]]:
@@ -136,7 +136,7 @@ def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path) -> None
         rewards = model.network.rewards(batch)
         losses = model.network(torch.zeros(1), torch.zeros(1), [], batch)
     assert rewards.shape == (3, 2, 2) and batch["preferences"].shape == (3, 2)
-    for k, (first, second, scores) in enumerate(triplets(root / "rows/set")[:3]):
+    for k, (first, second, scores) in enumerate(triplets(root / "pairs/set")[:3]):
         for which, case in enumerate((first, second)):
             [said] = scorer.score([case])
             heads = [said["editreward_following"], said["editreward_quality"]]
@@ -149,7 +149,7 @@ def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path) -> None
     counted = [sum(model.image_tokens(*size) for size in each) for each in sizes[:3]]
     assert counted == [int((given(sample(k, "pair")).conditioning["kinds"] == 1).sum()) for k in range(3)] == [32] * 3
     assert (run / "vlm" / "config.json").is_file() and not list(run.rglob("*.bin"))
-    start, left = load_file(root / "weights/model.safetensors"), load_file(run / "vlm/model.safetensors")
+    start, left = load_file(root / "Qwen2_5_VL/model.safetensors"), load_file(run / "vlm/model.safetensors")
     assert "lm_head.weight" not in left and {name for name in left if name.startswith("rm_heads.")}
     moved = [name for name in start if name in left and start[name].shape == left[name].shape
              and not torch.equal(start[name], left[name])]  # fmt: skip
@@ -225,7 +225,7 @@ def test_what_cannot_be_learned_is_one_line(root, tmp_path) -> None:
             rank(root, tmp_path / "run", **more)
     with pytest.raises(UsageError, match='objective `judge` is for `system = "qwen_vl"`'):
         ratings = "rating=bright@0..4"
-        learn(root / "rows/set", tmp_path / "run", root / "weights", system="editreward",
+        learn(root / "pairs/set", tmp_path / "run", root / "Qwen2_5_VL", system="editreward",
               objective_settings__ratings=ratings)  # fmt: skip
 
 

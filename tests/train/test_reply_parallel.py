@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from test_judge import brighter, judge, learn
 from test_parallel import launch  # noqa: F401
+from test_ranking import TEXTS, pairs
 from tiny_vlm import tiny_model
 
 WORKER = """
@@ -19,7 +20,9 @@ import dataclasses, json, shutil, sys
 sys.path[:0] = [{tests!r}, {tests!r} + "/train"]
 from pathlib import Path
 from torch.distributed.device_mesh import init_device_mesh
+import test_ranking
 from test_judge import learn
+from edittools.nets import editreward
 from edittools.train import console
 from edittools.train.parallel import Parallel, start
 
@@ -43,6 +46,9 @@ for mode, mesh in meshes.items():
         lora = {{"model__lora__rank": 2, "model__lora__targets": ["q_proj"], "model__vision_rate": 0.0}}
         run("adapters", "Qwen3VL", recipe="judge-lora", **lora)
     if mode in ("single", "fsdp"):
+        editreward.PIXELS = 4 * 28 * 28
+        told = {{"lr": 1e-3, "steps": 2, "batch_tokens": 128, "microbatches": 3, "heldout_every": 2}}
+        test_ranking.rank(root, out / f"{{mode}}-ranking", **told)
         run("half", "Qwen2_5_VL", steps=2)
     if mode == "fsdp":
         for half, whole in (("fsdp-half", "goes-on"), ("single-half", "of-one")):
@@ -76,6 +82,8 @@ def runs(launch, tmp_path_factory):  # noqa: F811
         tiny_model(root / kind, kind)
     brighter(root / "rows", 25)
     brighter(root / "held", 7, seed=1)
+    pairs(root / "pairs", 13)
+    (root / "texts.json").write_text(json.dumps(TEXTS))
     out = root / "out"
     launch("single", 1, out, str(root), worker=WORKER)
     launch("ddp", 2, out, str(root), worker=WORKER)
@@ -89,6 +97,16 @@ def test_two_processes_learn_what_one_does(runs, run) -> None:
     assert numbers(found) == pytest.approx(numbers(alone), rel=2e-4, abs=1e-6) and len(numbers(found)) == 4 * 3 + 3
     one, two = trained(alone), trained(found)
     assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert np.allclose(value, two[name], atol=2e-4), name
+
+
+def test_heads_are_sharded_too(runs) -> None:
+    alone, found = ([(each["loss"], each["grad_norm"]) for each in lines(runs / f"{mode}-ranking")]
+                    for mode in ("single", "fsdp"))  # fmt: skip
+    assert len(alone) == 2 and np.allclose(found, alone, rtol=2e-4)
+    one, two = trained(runs / "single-ranking"), trained(runs / "fsdp-ranking")
+    assert one.keys() == two.keys() and any(name.startswith("rm_heads.head_1") for name in one)
     for name, value in one.items():
         assert np.allclose(value, two[name], atol=2e-4), name
 
