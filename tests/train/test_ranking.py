@@ -26,6 +26,7 @@ from edittools.stream import codec
 from edittools.stream.fetch import Fetcher
 from edittools.stream.run import RunOptions, open_input
 from edittools.train.config import load_recipe
+from edittools.train.data import Loader
 from edittools.train.replies import ReplyFeatures, ReplyRows, ReplySampler, Taught, load_teacher
 
 TEXTS = {
@@ -230,8 +231,11 @@ def test_what_cannot_be_learned_is_one_line(root, tmp_path) -> None:
 
 
 def test_rows_of_about_as_many_tokens_share_a_batch(root) -> None:
-    model, rows, _ = opened(root, batch_tokens=128)
+    model, rows, given = opened(root, batch_tokens=128)
     recipe = load_recipe("ranking", {k: v for k, v in settings(root, batch_tokens=128).items() if v is not None})
     sampler = ReplySampler(recipe, rows, model)
     first = next(iter(sampler.steps(0)))
     assert [len(batch) for batch in first] == [4]  # of 32 tokens each
+    made = Loader(recipe, sampler, model, given, first=0).load(0, 4, 0, first[0])
+    words = sum(int(given(each).conditioning["mask"].sum()) for each in made.samples)
+    assert made.text_tokens - made.padding == words, "of all messages about a pair"

@@ -227,7 +227,7 @@ class Loader:
         tokens = (height // self.edit_model.patch) * (width // self.edit_model.patch)
         mask = conditioning.get("mask")
         sequence = conditioning.get("states", conditioning.get("words"))
-        length = 0 if sequence is None else sequence.shape[1] * len(draws)
+        length = 0 if sequence is None else sequence.shape[0] * sequence.shape[1]  # of a pair there are several
         references, sizes = side_by_side([each.references for each in found])
         batch = TrainBatch(
             found_rows,
