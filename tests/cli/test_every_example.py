@@ -68,6 +68,7 @@ ELSEWHERE = {
     "edit score results/ --reward-model": "tests/score/test_reward_models.py has the tiny weights, and the prompts",
     "edit synth people/ --painter": "likewise: test_painted, with faces by hand",
     "edit synth objects/ --painter": "tests/synth/test_painted.py has a tiny painter",
+    "edit synth photos/ --painter": "likewise: tests/synth/test_shown.py",
     "edit weights mediapipe": "pip would download it; tests/weights/test_wheels.py has a wheel of its own",
 }
 PROMPT = """Rate it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,56 @@ def test_plain_checkpoints_paint_regions(tmp_path: Path) -> None:
         load_painter(f"pipeline={folder}", lora=("nowhere.safetensors",))
     with pytest.raises(UsageError, match="--painter inpaint has no such option"):
         load_painter("inpaint", controlnet="x")
+
+
+@pytest.mark.parametrize("name", ["kontext", "klein", "qwen"])
+def test_editing_models_paint_regions(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLUX.1 Kontext, FLUX.2 klein, Qwen-Image-Edit: batches as single runs and as the stock in-painting pipeline, and
+    guidance is the one that each is guided by: a second pass of Qwen-Image alone."""
+    import json
+
+    import tiny_architectures as tiny
+    from PIL import Image
+
+    save = {
+        "kontext": tiny.save_kontext,
+        "klein": lambda folder: tiny.save_flux2(folder, "base"),
+        "qwen": tiny.save_firered,
+    }
+    folder = save[name](tmp_path / name)  # type: ignore[operator]
+    if name == "qwen":
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "QwenImageEditPipeline"}))
+        # It works at a megapixel whatever it is asked for.
+        monkeypatch.setattr("diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_inpaint.calculate_dimensions",
+                            lambda area, ratio: (64, 48, None))  # fmt: skip
+    painter = load_painter(f"pipeline={folder}")
+    seen: dict[str, object] = {}
+    kind, stock = type(painter.pipe), type(painter.pipe).__call__  # type: ignore[attr-defined]
+    assert "Inpaint" in kind.__name__
+
+    def watched(self: object, **given: object) -> object:
+        seen.update(given)
+        return stock(self, **given)
+
+    watched.__signature__ = inspect.signature(stock)  # type: ignore[attr-defined]
+    monkeypatch.setattr(kind, "__call__", watched)
+    more = {"_auto_resize": False, "max_area": 48 * 64} if name == "kontext" else {}
+    painter.call |= {key: value for key, value in more.items() if key == "max_area"}  # type: ignore[attr-defined]
+    asked = [replace(one, sampling=Sampling(steps=2, guidance=3.0)) for one in requests()[:2]]
+    together = arrays(painter.paint(asked))
+    told = {"true_cfg_scale": 3.0, "negative_prompt": " "} if name == "qwen" else {"guidance_scale": 3.0}
+    assert ("true_cfg_scale" in seen) == (name == "qwen") == ("guidance_scale" not in seen)
+    for one, made in zip(asked, together):
+        (alone,) = arrays(painter.paint([one]))
+        wanted = stock(
+            painter.pipe, image=Image.fromarray(one.image),  # type: ignore[attr-defined]
+            mask_image=Image.fromarray(one.mask.astype(np.uint8) * np.uint8(255)), prompt=one.prompt, strength=1.0,
+            height=48, width=64, num_inference_steps=2, generator=torch.Generator().manual_seed(one.seed),
+            **told, **more,
+        ).images[0]  # fmt: skip
+        assert np.abs(made.astype(int) - alone).max() <= 1
+        assert np.abs(made.astype(int) - np.asarray(wanted.resize((64, 48)))).max() <= 1
 
 
 def test_a_whole_picture_along_its_edges(tmp_path: Path) -> None:

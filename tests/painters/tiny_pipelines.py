@@ -80,3 +80,25 @@ def save_sdxl(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     control = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
     stir(control, seed + 1, 0.2).save_pretrained(folder / "controlnet")
     return folder / "sdxl", folder / "controlnet"
+
+
+def save_redux(folder: Path, seed: int = 0) -> Path:
+    """FluxPriorReduxPipeline as it is released: without text encoders."""
+    import diffusers
+    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    torch.manual_seed(seed)
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    pipe = diffusers.FluxPriorReduxPipeline(
+        image_encoder=SiglipVisionModel(vision),
+        feature_extractor=SiglipImageProcessorPil(size={"height": 16, "width": 16}),
+        image_embedder=stir(ReduxImageEncoder(redux_dim=16, txt_in_features=16), seed, 0.2),
+    )
+    pipe.save_pretrained(folder)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("SiglipImageProcessorPil", "SiglipImageProcessor"))
+    return folder

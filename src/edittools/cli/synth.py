@@ -42,6 +42,11 @@ _DRAWING = ("templates", "crop", "fonts")
             "along the photograph's depth, as Step1X-Edit's data were made",
         ),
         (
+            "edit synth photos/ --painter in_context --redux black-forest-labs/FLUX.1-Redux-dev --painted glyphs "
+            "--check outside,text --attempts 3 -o signs/",
+            "other words on signs, painted until they read as asked",
+        ),
+        (
             "edit synth objects/ --painter endpoint=gpt-image-1 --painted expert --experts viewpoint -o asked/",
             "an editing model, asked by the library of experts",
         ),

@@ -48,7 +48,7 @@ class PaintRequest:
     control: np.ndarray | None = None  # a structure map, uint8 HxWx3, for painters that follow one
     sampling: Sampling = Sampling()
     instruction: str = ""  # what is to be done, for painters that follow one
-    references: tuple[np.ndarray, ...] = ()  # further images that the instruction speaks of
+    references: tuple[np.ndarray, ...] = ()  # further images, that the instruction speaks of or the paint is to be like
 
 
 class Painter(Protocol):
@@ -57,7 +57,7 @@ class Painter(Protocol):
     batch_size: int  # requests it takes together
     multiple: int  # of both sides
     area: int | None  # pixels that it is best at; None: any
-    wants: frozenset[str]  # of prompt, control and instruction: what it needs
+    wants: frozenset[str]  # of prompt, control, instruction and reference: what it needs
     # `context`, where it has one: sides of the crop over those of the region that it needs to see at least
 
     def refuses(self, image: np.ndarray, mask: np.ndarray) -> str | None:

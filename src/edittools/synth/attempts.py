@@ -183,7 +183,7 @@ class Attempts:
         told: dict[str, Any] = {"prompt": plan.prompt, "negative": plan.negative, "instruction": plan.instruction}
         told["control"] = None if ready.control is None else ready.canvas.cropped(ready.control)
         told |= {
-            "references": work.references,
+            "references": work.references if plan.guide is None else (ready.canvas.cropped(plan.guide),),
             "seed": seed,
             "sampling": self.tuning[plan.numbers or work.task].sampling,
         }

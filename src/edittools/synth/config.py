@@ -102,8 +102,12 @@ class PaintConfig(Placed):
         None, "With --painter pipeline: a ControlNet that it has not itself.", group="Model", metavar="FOLDER|NAME",
         recorded=False,
     )  # fmt: skip
+    redux: str | None = setting(
+        None, "With --painter in_context: FLUX.1 Redux, by which the image that it is shown is in the prompt too.",
+        group="Model", metavar="FOLDER|NAME", recorded=False,
+    )  # fmt: skip
     lora: tuple[str, ...] = setting(
-        None, "With --painter pipeline: adapters to put on it.", group="Model", metavar="PATH[:SCALE],...",
+        None, "With --painter pipeline, in_context: adapters to put on it.", group="Model", metavar="PATH[:SCALE],...",
         parse=_names, recorded=False,
     )  # fmt: skip
     tune: tuple[str, ...] = setting(

@@ -60,7 +60,8 @@ class PaintStage:
     @functools.cached_property
     def painter(self) -> Painter:
         config = self.config
-        painter = load_painter(config.painter or "", **config.placed, lora=config.lora, controlnet=config.controlnet)
+        told: dict[str, Any] = {"lora": config.lora, "controlnet": config.controlnet, "redux": config.redux}
+        painter = load_painter(config.painter or "", **config.placed, **told)
         follows = config.control.partition("=")[0] if "control" in painter.wants else None
         for name, module in self.tasks.items():
             if module.PROMPT and "prompt" not in painter.wants:
@@ -69,6 +70,11 @@ class PaintStage:
                 raise UsageError(
                     f"--painted {name}: --painter {config.painter} follows no instruction",
                     hint="--painter editor=MODEL",
+                )
+            if getattr(module, "SHOWS", False) != ("reference" in painter.wants):
+                shows = "shows no image" if "reference" in painter.wants else "shows an image"
+                raise UsageError(
+                    f"--painted {name}: {shows} to --painter {config.painter}", hint="--painter in_context"
                 )
             if (own := getattr(module, "CONTROL", follows)) != follows:
                 raise UsageError(f"--painted {name}: wants a painter that follows a map `{own}`", hint="--control")
@@ -109,8 +115,8 @@ class PaintStage:
         name, _, weights = (self.config.painter or "").partition("=")
         weights = weights or PAINTERS.declared("WEIGHTS", "")[name]
         parts = [name, *([model_digest(weights)] if weights else [])]
-        parts += [f"with {model_digest(self.config.controlnet)}"] if self.config.controlnet else []
-        return " ".join([*parts, *(f"with {model_digest(spec)}" for spec in self.config.lora)])
+        more = (self.config.controlnet, self.config.redux, *self.config.lora)
+        return " ".join([*parts, *(f"with {model_digest(spec)}" for spec in more if spec)])
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         bare = all(getattr(module, "BARE", False) for module in self.tasks.values())
@@ -195,8 +201,8 @@ class PaintStage:
         return works, rejects
 
     def _further(self, items: list[Any]) -> tuple[np.ndarray, ...]:
-        """The row's images behind the first, where an editing model is shown them."""
-        if not self.experts:
+        """The row's images behind the first, where the painter is shown them."""
+        if not self.experts and "reference" not in self.painter.wants:
             return ()
         return tuple(
             codec.decode(self.fetcher.get(one), codec.FULL, self.config.max_pixels)

@@ -9,6 +9,7 @@ A module declares, in capitals:
     CONTROL  the structure map that it draws itself for a painter that follows one, such as "pose"
     BARE     it looks for what it edits itself, in rows without objects too
     INSTRUCTS  it is done by an editing model, which follows the instruction
+    SHOWS    its painter has to take a reference, an image that the paint is to be like
 
 `plans(scene, rng)` gives the edits that it would make, best first.
 """
@@ -83,6 +84,7 @@ class Plan:
     text: str | None = None  # what is to read there
     made: np.ndarray | None = None  # uint8 HxWx3: laid instead of paint, by a task that needs no painter
     control: np.ndarray | None = None  # uint8 HxWx3, a structure map of the image as it is to become
+    guide: np.ndarray | None = None  # uint8 HxWx3: what the painter is shown, part by part, in place of other images
     references: tuple[np.ndarray, ...] = ()  # images that the instruction of the way back speaks of, beside the source
     backwards: bool = False  # only the way back is a pair
     task: str | None = None  # where it is not the module's

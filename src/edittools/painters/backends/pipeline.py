@@ -19,7 +19,7 @@ from edittools.weights.lookup import find_weights, read_config
 
 HELP = "an in-painting or ControlNet pipeline of diffusers, by a prompt; --controlnet, --lora"
 WEIGHTS = "black-forest-labs/FLUX.1-Fill-dev"
-_AREA = 2**20
+AREA = 2**20
 # What paints regions with the parts of a pipeline that does not.
 _PAINTS = {
     "FluxPipeline": "FluxInpaintPipeline",
@@ -47,11 +47,11 @@ _NAMES = {
     "StableDiffusionXLControlNetPipeline": {"control_image": "image", "image": ""},
 }  # fmt: skip
 _SAMPLING = {
-    "steps": ("num_inference_steps",),
-    "guidance": ("true_cfg_scale", "guidance_scale"),  # the first that there is
-    "strength": ("strength",),
-    "control_scale": ("controlnet_conditioning_scale",),
-    "control_end": ("control_guidance_end",),
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "strength": "strength",
+    "control_scale": "controlnet_conditioning_scale",
+    "control_end": "control_guidance_end",
 }
 
 
@@ -132,11 +132,14 @@ class Pipeline:
     """Requests of one size and sampling are a batch; each has a generator of its own, so that its noise is its seed's.
     One that takes no mask paints whole pictures only."""
 
-    batch_size, multiple, area = 4, 16, _AREA
+    batch_size, multiple, area = 4, 16, AREA
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
-        self.accepted = set(inspect.signature(type(pipe).__call__).parameters)
+        parameters = inspect.signature(type(pipe).__call__).parameters
+        self.accepted = set(parameters)
+        # Qwen-Image is guided by a second pass; what is guidance-distilled can be too, and is not.
+        self.second_pass = "true_cfg_scale" in parameters and parameters["true_cfg_scale"].default > 1
         names = _NAMES.get(type(pipe).__name__, {})
         self.names = {
             one: names.get(one, one)
@@ -178,7 +181,7 @@ class Pipeline:
             for meaning, name in self.names.items()
         }
         given |= {
-            "prompt": [one.prompt for one in requests],
+            **self.prompts(requests),
             "height": height,
             "width": width,
             # On the CPU: the same noise on every device.
@@ -186,7 +189,9 @@ class Pipeline:
             **self.call,
             **self._sampled(requests[0].sampling),
         }
-        if "negative_prompt" in self.accepted and any(one.negative for one in requests):
+        if self.second_pass:  # which there is none of without a text
+            given["negative_prompt"] = [one.negative or " " for one in requests]
+        elif "negative_prompt" in self.accepted and any(one.negative for one in requests):
             given["negative_prompt"] = [one.negative for one in requests]
         try:
             made = self.pipe(**given).images
@@ -196,11 +201,16 @@ class Pipeline:
             return [RowError(f"{type(self.pipe).__name__} cannot paint it", describe(error))] * len(requests)
         return [np.asarray(image.convert("RGB").resize((width, height))) for image in made]
 
+    def prompts(self, requests: Sequence[PaintRequest]) -> dict[str, Any]:
+        """The pipeline's arguments that say what is to be there."""
+        return {"prompt": [one.prompt for one in requests]}
+
     def _sampled(self, sampling: Sampling) -> dict[str, Any]:
         """The pipeline's arguments; it is not told what it does not take."""
         found = {}
-        for field, names in _SAMPLING.items():
-            value, name = getattr(sampling, field), next((one for one in names if one in self.accepted), None)
-            if value is not None and name is not None:
+        for field, name in _SAMPLING.items():
+            value = getattr(sampling, field)
+            name = "true_cfg_scale" if field == "guidance" and self.second_pass else name
+            if value is not None and name in self.accepted:
                 found[name] = value
         return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,15 +39,21 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
     """Raises RowError with the reason where there is writing, and none of it can be written anew."""
     found: list[Plan] = []
     why = ""
-    for line, words in read_words(scene.image, "--painted text"):
-        for k, word in enumerate(words):
-            if word.score >= _SURE and len(word.text) >= 2 and word.text.isascii():
-                made = _plan(scene, line, words, k, rng)
-                found += [made] if isinstance(made, Plan) else []
-                why = why if isinstance(made, Plan) else made
+    for line, words, k in readable(scene, "--painted text"):
+        made = _plan(scene, line, words, k, rng)
+        found += [made] if isinstance(made, Plan) else []
+        why = why if isinstance(made, Plan) else made
     if not found and why:
         raise RowError(why)
     return found
+
+
+def readable(scene: Scene, use: str) -> Iterator[tuple[Line, list[Line], int]]:
+    """The words that may become others: a line, all its words, and which one. Raises EditError, see read_words()."""
+    for line, words in read_words(scene.image, use):
+        for k, word in enumerate(words):
+            if word.score >= _SURE and len(word.text) >= 2 and word.text.isascii():
+                yield line, words, k
 
 
 def _plan(scene: Scene, line: Line, words: list[Line], k: int, rng: np.random.Generator) -> Plan | str:
@@ -59,19 +67,34 @@ def _plan(scene: Scene, line: Line, words: list[Line], k: int, rng: np.random.Ge
             if why not in ("the new word is wider or narrower", "the font lacks a letter"):
                 break
             continue
-        whole = [one.text for one in words]
-        whole[k] = new
-        said = worded(_SAID, rng, old=old, new=new)
-        back = worded(_SAID, rng, old=new, new=old)
-        size = np.array([scene.image.shape[1], scene.image.shape[0]])
-        corners = line.corners / size
-        place = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
-        slots = {"object": old, "text": new, "font": made.font.rsplit("/", 1)[-1]}
-        return Plan(
-            made.mask, Brush(0, 0, 1.0, holes=True), said, slots, made=made.image, inverse=back,
-            text=" ".join(whole), place=place,
-        )  # fmt: skip
+        plan = retold(scene, line, words, k, new, made.mask, Brush(0, 0, 1.0, holes=True), rng)
+        return replace(plan, slots={**plan.slots, "font": made.font.rsplit("/", 1)[-1]}, made=made.image)
     return why
+
+
+def retold(
+    scene: Scene,
+    line: Line,
+    words: list[Line],
+    k: int,
+    new: str,
+    mask: np.ndarray,
+    brush: Brush,
+    rng: np.random.Generator,
+) -> Plan:
+    """The plan of a line in which the k-th word becomes another: how it is said, and what is to read there."""
+    old, whole = words[k].text, [one.text for one in words]
+    whole[k] = new
+    corners = line.corners / [scene.image.shape[1], scene.image.shape[0]]
+    return Plan(
+        mask,
+        brush,
+        worded(_SAID, rng, old=old, new=new),
+        {"object": old, "text": new},
+        inverse=worded(_SAID, rng, old=new, new=old),
+        text=" ".join(whole),
+        place=(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()),
+    )
 
 
 def alike(old: str, rng: np.random.Generator) -> list[str]:
