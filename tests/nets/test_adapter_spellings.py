@@ -166,3 +166,19 @@ def test_half_of_a_joint_layer(tmp_path: Path) -> None:
     whole = Adapter({"w1": torch.randn(2, 2), "w2": torch.randn(3 * W // 2, W // 2)})
     with pytest.raises(UsageError, match="cannot be joined"):
         save_adapters({name: whole}, net, tmp_path, "ai-toolkit", torch.float32)
+
+
+@pytest.mark.parametrize("ending", ["dora_scale", "magnitude", "lora_magnitude_vector.weight"])
+def test_lengths_of_a_joint_layers_rows(ending: str, tmp_path: Path) -> None:
+    """DoRA, by eq. 5 of its paper: each half has its own rows' lengths."""
+    net = network("qwen21")
+    mlp = net.transformer_blocks[1].img_mlp
+    whole = torch.cat([mlp.gate_layer.weight, mlp.proj.weight]).detach()
+    down, up, length = torch.randn(R, W), torch.randn(6 * W, R), 1 + torch.rand(6 * W)
+    module = "diffusion_model.transformer_blocks.1.img_mlp.gate_up"
+    tensors = {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up, f"{module}.{ending}": length}
+    save_file(tensors, tmp_path / "a.safetensors")
+    add_adapters({"transformer": net}, [str(tmp_path / "a.safetensors")], merge=True)
+    direction = whole + up @ down
+    wanted = length[:, None] * direction / direction.square().sum(1, keepdim=True).sqrt()
+    assert torch.allclose(torch.cat([mlp.gate_layer.weight, mlp.proj.weight]), wanted, atol=1e-5)

@@ -530,6 +530,27 @@ def open_over_white(pixels: np.ndarray) -> np.ndarray:
     return codec.decode(codec.encode_png(pixels), codec.FULL)
 
 
+@pytest.mark.parametrize("kind", ["base", "qwen21"])
+def test_rows_of_every_number_of_references_are_learnt(models, kind):
+    """The short form of the next test: four rows of a colour each. At t = 0.97 hardly anything is seen of a target, and
+    who did not look at text and references could know no more than the mean of all."""
+    made, edit_model, _, _, batch = batch_of(kind, models(kind))
+    torch.manual_seed(0)
+    batch.target = torch.randn(*batch.target.shape[:2], 1, 1).expand_as(batch.target)
+    optimizer = torch.optim.AdamW(edit_model.network.parameters(), lr=1e-2)
+    for step in range(40):
+        batch.noise, batch.t = torch.randn_like(batch.target), 0.5 + 0.5 * torch.rand(4)
+        losses_of(made, edit_model, Step(step, 4, [batch]))
+        optimizer.step()
+        optimizer.zero_grad()
+    t = torch.full((4,), 0.97)
+    with torch.no_grad():
+        x_t = 0.03 * batch.target + 0.97 * batch.noise
+        guess = x_t - 0.97 * edit_model.network(x_t, t, batch.references, batch.conditioning)
+    found, blind = ((each - batch.target).square().mean((1, 2, 3)) for each in (guess, batch.target.mean(0)))
+    assert (found < 0.3 * blind).all(), (found, blind)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "counts", "steps"), [
     ("base", (1, 2, 3), 1200), ("qwen21", (1, 2, 3), 1200), ("base", (0,), 600),
