@@ -548,7 +548,7 @@ def test_rows_of_every_number_of_references_are_learnt(models, kind):
         x_t = 0.03 * batch.target + 0.97 * batch.noise
         guess = x_t - 0.97 * edit_model.network(x_t, t, batch.references, batch.conditioning)
     found, blind = ((each - batch.target).square().mean((1, 2, 3)) for each in (guess, batch.target.mean(0)))
-    assert (found < 0.3 * blind).all(), (found, blind)
+    assert (found < 0.4 * blind).all(), (found, blind)
 
 
 @pytest.mark.long
