@@ -13,23 +13,23 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from typing import Any
 
 import numpy as np
 
 from edittools.bench.coverage import Radius, calibrated, coverage, wordings
-from edittools.bench.text_vectors import TextVectors
+from edittools.bench.text_vectors import MaskedTexts, TextVectors
 from edittools.synth.core import Tools
 
 
 def table(encoder: str | None) -> None:
     for language in ("en", "zh"):
         texts, templates = wordings(language, Tools())
-        if encoder is None:
-            model = TextVectors(texts)
-        else:
+        model: Any = TextVectors(texts)
+        if encoder is not None:
             from edittools.encoders.embedders import load_embedder
 
-            model = load_embedder(encoder)
+            model = MaskedTexts(load_embedder(encoder))
         print(f"{language}: {len(texts)} wordings of {len(set(templates.tolist()))} templates")
         for target in (0.3, 0.5, 0.7, 0.9):
             one = calibrated(model, language, target)

@@ -15,6 +15,7 @@ from conftest import Runner
 sys.path.insert(0, str(Path(__file__).parent.parent / "caption"))
 
 from tellers import TOOLS
+from tiny_models import save_clip
 
 from edittools.bench.coverage import Index, Radius, calibrated, coverage, wordings
 from edittools.bench.text_vectors import TextVectors, plain
@@ -30,6 +31,15 @@ def test_texts_are_compared_without_quotes_and_numbers() -> None:
     )
     assert vectors[0] @ vectors[1] == pytest.approx(1) and vectors[0] @ vectors[2] < 0.3
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1, 0, 1])
+
+
+def test_an_encoder_sees_no_quotes_and_numbers(edit: Runner, tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "a", "instruction": {"en": 'Write "SALE" 3 times'}}) + "\n")
+    (tmp_path / "asked.txt").write_text('Write "a much longer text" 100 times\n')
+    words = ["eval", "coverage", tmp_path / "rows.jsonl", "--queries", tmp_path / "asked.txt", "--encoder", folder]
+    (found,) = json.loads(edit(*words, "--radius", 0.5, "-f", "json").stdout)["found"]
+    assert found["nearest"][0]["cosine"] == pytest.approx(1, abs=2e-3)
 
 
 def test_the_index_finds_what_brute_force_finds() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,17 @@ def _grams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     code ^= code >> np.uint32(12)
     whole = rows[:-2] == rows[2:]
     return rows[:-2][whole], code[whole]
+
+
+class MaskedTexts:
+    """A model of texts that sees them as they are compared: their quotes and numbers say nothing."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (n, dim), unit."""
+        return self.model.texts([plain(text).strip() for text in texts])
 
 
 class TextVectors:

@@ -124,9 +124,10 @@ def _requests(path: str, language: str) -> list[str]:
 
 
 def _encoder(name: str) -> Any:
+    from edittools.bench.text_vectors import MaskedTexts
     from edittools.encoders.embedders import load_embedder
 
     model = load_embedder(name)
     if not hasattr(model, "texts"):
         raise UsageError(f"--encoder {name}: has no vectors of texts", hint="CLIP and SigLIP have")
-    return model
+    return MaskedTexts(model)

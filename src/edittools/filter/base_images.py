@@ -5,6 +5,7 @@ pool the nearest ones to every gap, by its text and by its image.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class BaseImagesStage:
 
     It has the gap's instruction, so that `edit synth --painted request` can carry it out, the cosines in `gap`, and
     ID-GAP as its id; `provenance.parents` names the image. Vectors are those of the filters' model with texts, and are
-    not kept: `observe` holds k numbers per gap, whatever the size of the pool.
+    not kept: `observe` holds 16 bytes of every image, and the nearest ones of every gap.
     """
 
     name = "filter"
@@ -131,7 +132,7 @@ class BaseImagesStage:
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on as they are; compare their images with the gaps."""
         searches = self._searches()
-        places: list[tuple[int, int]] = []  # shard and row of every image that was compared, by its number
+        places = array("q"), array("q")  # shard and row of every image that was compared, by its number
         seen: dict[int, int] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             for batch in batches:
@@ -139,7 +140,8 @@ class BaseImagesStage:
                 first = seen.get(shard, 0)
                 seen[shard] = first + batch.rows.num_rows
                 for rows, vectors in self._vectors(batch, first, pool):
-                    places += [(shard, row) for row in rows]
+                    places[0].extend([shard] * len(rows))
+                    places[1].extend(rows)
                     for search, _ in searches.values():
                         search.add(vectors)
                 yield batch
@@ -195,15 +197,15 @@ class BaseImagesStage:
         except RowError as error:
             return error
 
-    def _choose(self, searches: dict[str, tuple[NearestRows, list[int]]], places: list[tuple[int, int]]) -> None:
-        near: dict[tuple[tuple[int, int], int], dict[str, float]] = {}
+    def _choose(self, searches: dict[str, tuple[NearestRows, list[int]]], places: tuple[array, array]) -> None:
+        near: dict[tuple[int, int, int], dict[str, float]] = {}
         for by, (search, numbers) in searches.items():
             for gap, rows, cosines in zip(numbers, search.rows.tolist(), search.cosines.tolist()):
                 for row, cosine in zip(rows, cosines):
                     if row >= 0:
-                        near.setdefault((places[row], gap), {})[by] = significant(cosine)
+                        near.setdefault((places[0][row], places[1][row], gap), {})[by] = significant(cosine)
         self.chosen = {}
-        for ((shard, row), gap), found in sorted(near.items()):
+        for (shard, row, gap), found in sorted(near.items()):
             of_row = self.chosen.setdefault(shard, {}).setdefault(row, [])
             of_row.append(NearGap(gap, found.get("text"), found.get("image")))
 
