@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from conftest import Runner
 from scripted import Talk, batch_of, row, text_of
 
@@ -43,7 +44,7 @@ def rows(count: int) -> list[dict]:
 def rewritten(request) -> dict:
     """In words of its own, which differ from request to request."""
     said = re.search(r"^en: (.*)$", text_of(request), re.MULTILINE)[1]
-    thing, place, colour = (next(w for w in words if w in said) for words in (THINGS, PLACES, COLOURS))
+    thing, place, colour = (next(w for w in words if w in said) for words in (THINGS, PLACES, (*COLOURS, "purple")))
     dice = np.random.default_rng(zlib.crc32(text_of(request).encode()))
     text = dice.choice([f"would you kindly turn the {thing} {place} {colour}", f"dear friend, {colour} is what the "
                         f"{thing} {place} should be", f"i wish for a {colour} {thing} {place}"])  # fmt: skip
@@ -132,3 +133,26 @@ def test_the_positive_is_the_text_that_the_negative_was_made_of(tmp_path) -> Non
         detailed["en"], negative["en"], "Make the car red.", "Make the car blue.",
     ])  # fmt: skip
     assert talk.rows[2]["instruction"]["en"] == "Make the car red." and talk.rows[2]["instruction_negative"] is None
+
+
+@pytest.mark.parametrize("kinds", ["perturb,paraphrase", "paraphrase,perturb"])
+def test_negatives_of_the_same_run_go_through_it_too(tmp_path, kinds) -> None:
+    """In whichever order the kinds are named, no side keeps the words of whoever made it up."""
+
+    def answer(request) -> dict:
+        said = text_of(request)
+        if "Is every part of that done" in said:
+            return {"seen": "no", "done": False}
+        if "Here is an instruction" in said:
+            return rewritten(request)
+        before = re.search(r"^en: (.*)$", said, re.MULTILINE)[1]
+        colour = next(each for each in COLOURS if each in before)
+        return {"instruction": {"en": before.replace(colour, "purple") + " Instead!"}, "changed": colour}
+
+    given = [{k: v for k, v in each.items() if k not in NEGATIVE} for each in rows(6)]
+    talk = Talk(tmp_path, answer, given, kinds=kinds, language="en")
+    assert len(talk.rows) == 6 and len({each["perturbation"]["operator"] for each in talk.rows}) > 1
+    for each in talk.rows:
+        for name in ("instruction", "instruction_negative"):
+            assert each[name]["en"].startswith(("would you", "dear friend", "i wish")), name
+        assert "purple" in each["instruction_negative"]["en"] and "purple" not in each["instruction"]["en"]

@@ -312,9 +312,12 @@ class ModelCaptionStage:
         return batch.replace(made.filter(keep), list(rejects.values()))
 
     def _written(self, column: str, outcomes: Mapping[str, Outcome], before: Any) -> Any:
-        """What the kinds of a row have written into a column, the last of --kinds counting; else what was there."""
-        for name in reversed(list(self.kinds)):
-            if name in outcomes and column in outcomes[name].values:
+        """What the kinds of a row have written into a column: who read what another one wrote has the last word, else
+        the last of --kinds; what was there, where none has written.
+        """
+        writers = [name for name in self.kinds if name in outcomes and column in outcomes[name].values]
+        for name in reversed(writers):
+            if not any(name in self.kinds[other].after for other in writers):
                 return outcomes[name].values[column]
         return before
 
