@@ -395,7 +395,7 @@ def endpoint(given: Given) -> None:
 
 
 def judge(given: Given) -> None:
-    """Vision-language models of random weights that learn how much brighter a picture has become, in 120 steps of 16."""
+    """Vision-language models of random weights that learn how much brighter a picture is now, in 120 steps of 16."""
     from scipy.stats import spearmanr
 
     made, tiny = of_tests("test_judge"), of_tests("tiny_vlm")
