@@ -178,6 +178,52 @@ def test_hostile_videos_are_rejects_or_rows(edit: Runner, tmp_path: Path, plain:
     assert {name: why[name] for name in wanted} == wanted
 
 
+def mutated(videos: list[bytes], k: int) -> bytes:
+    """A video with damage of some kind: bits flipped, bytes overwritten, cut off, a piece gone, twice or moved, a number
+    of its header made huge."""
+    rng = np.random.default_rng(k)
+    data = bytearray(videos[k % len(videos)])
+    for _ in range(int(rng.integers(1, 6))):
+        start = int(rng.integers(0, min(len(data), 2000 if rng.random() < 0.5 else len(data))))
+        size = int(2 ** rng.integers(0, 12))
+        match int(rng.integers(7)):
+            case 0:
+                data[start] ^= 1 << int(rng.integers(8))
+            case 1:
+                data[start : start + size] = rng.integers(0, 256, size, np.uint8).tobytes()
+            case 2:
+                del data[max(start, 100) :]
+            case 3:
+                del data[start : start + size]
+            case 4:
+                data[start:start] = data[start : start + size]
+            case 5:
+                data[start : start + 4] = b"\x7f\xff\xff\xff"
+            case 6:
+                data[start : start + size] = bytes(min(size, len(data) - start))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [pytest.param(30), pytest.param(1000, marks=pytest.mark.long)])
+def test_damaged_videos_are_rejects_or_rows(edit: Runner, tmp_path: Path, plain: bytes, count: int) -> None:
+    """No crash of the decoder's library, no hang, and not one that is neither."""
+    clips_, out = tmp_path / "clips", tmp_path / "out"
+    clips_.mkdir()
+    frames = [picture(k, k // 15) for k in range(30)]
+    uneven = [12 * (k // 2) + 2 * (k % 2) for k in range(30)]
+    videos = [
+        plain, turned(plain), clip(frames, uneven, kind="matroska"), clip(frames, kind="avi"),
+        clip(frames, kind="mpegts", codec_name="mpeg2video"), clip(frames, kind="avi", codec_name="mpeg2video"),
+    ]  # fmt: skip
+    for k in range(count):
+        (clips_ / f"{k}.mp4").write_bytes(mutated(videos, k))
+    edit("shard", clips_, "--frames", "--gap", "0.2..0.5", "-o", out, "-q", "--max-errors", count, timeout=900)
+    rows = {row["provenance"]["path"].partition("#")[0] for row in rows_of(out)}
+    rejected = [one["path"] for one in rejects_of(out)]
+    assert rows.isdisjoint(rejected) and sorted([*rows, *rejected]) == sorted(f"{k}.mp4" for k in range(count))
+    assert rows and rejected
+
+
 def test_too_many_pixels(edit: Runner, tmp_path: Path, plain: bytes) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_bytes(plain)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edittools.errors import RowError, describe, missing_extra
+from edittools.errors import EditError, RowError, describe, missing_extra
 from edittools.stream import colour, files, spaces
 
 # How containers begin: offset, bytes, what FFmpeg calls them. Lists of other files (m3u8, concat) are none of them, so
@@ -93,7 +93,9 @@ def _container(file: Any, head: bytes) -> Iterator[Any]:
     try:
         with library.open(file, format=kind, metadata_errors="replace") as container:
             yield container
-    except (library.error.FFmpegError, ValueError, OSError) as error:
+    except (EditError, RowError, MemoryError):
+        raise
+    except Exception as error:  # a damaged video makes a decoder and its bindings raise whatever they meet
         raise RowError("damaged video", describe(error)) from None
 
 
@@ -106,6 +108,8 @@ class Video:
         if not container.streams.video:
             raise RowError("no pictures in the video")
         self.stream = container.streams.video[0]
+        if self.stream.codec_context is None:
+            raise RowError("a codec that cannot be read")
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
         if width * height > most_pixels:
             raise RowError("image too large", f"{width}x{height}")
