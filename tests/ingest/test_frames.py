@@ -179,8 +179,7 @@ def test_hostile_videos_are_rejects_or_rows(edit: Runner, tmp_path: Path, plain:
 
 
 def mutated(videos: list[bytes], k: int) -> bytes:
-    """A video with damage of some kind: bits flipped, bytes overwritten, cut off, a piece gone, twice or moved, a number
-    of its header made huge."""
+    """A video with damage: bits flipped, bytes overwritten, cut off, a piece gone or twice, a number made huge."""
     rng = np.random.default_rng(k)
     data = bytearray(videos[k % len(videos)])
     for _ in range(int(rng.integers(1, 6))):
