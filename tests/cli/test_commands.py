@@ -629,7 +629,7 @@ def test_eval_of_the_wrong_thing(model_edit: Runner, learned: Path, tmp_path: Pa
 # ---------------------------------------------------------------- help and manual
 
 
-FURTHER = ("Addresses", "Groups", "De-identification", "Rows")  # headings of one command's own
+FURTHER = ("Addresses", "Groups", "De-identification", "Retrieval", "Rows")  # headings of one command's own
 
 
 @pytest.mark.parametrize("name", commands())
