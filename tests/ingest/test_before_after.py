@@ -126,6 +126,23 @@ def test_folders_and_archives(edit: Runner, tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == 2
 
 
+def test_a_damaged_archive_is_told(edit: Runner, tmp_path: Path) -> None:
+    """Alone it is an error; beside others it costs its rows."""
+    whole = tar_bytes([("x_before.jpg", image(1)), ("x_after.jpg", image(2))])
+    (tmp_path / "posts").mkdir()
+    (tmp_path / "posts/cut.tar").write_bytes(whole[:1500])
+    (tmp_path / "posts/odd.zip").write_bytes(b"PK\3\4 nothing more")
+    asked = ("--from", "before_after", "--max-errors", "90%", "-o")
+    assert "cut off" in edit("shard", "posts/cut.tar", *asked, "a/", cwd=tmp_path, check=4).stderr
+    assert "damaged" in edit("shard", "posts/odd.zip", *asked, "b/", cwd=tmp_path, check=1).stderr
+    (tmp_path / "posts/whole.tar").write_bytes(whole)
+    edit("shard", "posts/", *asked, "c/", cwd=tmp_path)
+    assert [row["target"] for row in rows_of(tmp_path / "c")] == [image(2)]
+    assert {(one["reason"], one["path"]) for one in rejects_of(tmp_path / "c")} == {
+        ("damaged file", "cut.tar"), ("damaged file", "odd.zip"),
+    }  # fmt: skip
+
+
 def test_a_table_says_it_itself(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "found").mkdir()
     for k, name in enumerate(("p.jpg", "q.jpg")):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from edittools.errors import DamagedError, EditError, UsageError
+from edittools.errors import DamagedError, EditError, IncompleteError, UsageError
 from edittools.stream import files
 from edittools.stream.input_reader import IMG2DATASET, DamagedReader, InputReader
 from edittools.stream.ipc import arrow_errors
@@ -46,18 +46,25 @@ def arranged_units(root: str, place: str, arrangement: Arrangement) -> list[Inpu
 
 
 def _paired_units(root: str, place: str, names: list[str], arrangement: Arrangement) -> list[InputReader]:
-    """The pairs that the names of a folder's files tell of, and those of each archive in it."""
-    found = [_paired(root, place, names, arrangement.under(arrangement.roots.beside([root], [])))]
+    """The pairs that the names of a folder's files tell of, and those of each archive in it; one that cannot be read
+    costs its rows."""
+    loose = _paired(root, place, names, arrangement.under(arrangement.roots.beside([root], [])))
+    found: list[InputReader] = [loose] if loose.rows else []
     for parts in archives_of(root, names):
-        inside = os.path.basename(parts[0])
-        found.append(paired_archive(parts, f"{place}/{inside}" if place else inside, arrangement))
-    if not any(reader.rows for reader in found):
+        inside = os.path.relpath(parts[0], root)
+        label = f"{place}/{inside}" if place else inside
+        try:
+            reader = paired_archive(parts, label, arrangement)
+            found += [reader] if reader.rows else []
+        except (DamagedError, IncompleteError) as error:
+            found.append(DamagedReader(parts[0], label, str(error)))
+    if not found:
         raise UsageError(f"{root}: no images", hint="`edit man datasets` says by which names they make pairs")
-    return [reader for reader in found if reader.rows]
+    return found
 
 
 def paired_archive(parts: list[str], place: str, arrangement: Arrangement) -> LinesReader:
-    """The pairs that the names in an archive tell of; `parts` are its files."""
+    """The pairs that the names in an archive tell of; `parts` are its files. Raises DamagedError, IncompleteError."""
     roots = Roots(archives=[parts])
     return _paired(parts[0], place, roots.names(), arrangement.under(roots))
 

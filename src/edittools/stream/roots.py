@@ -75,9 +75,9 @@ class Roots:
         return _known(beside(base, path))
 
     def names(self) -> Iterator[str]:
-        """The paths of the files in the archives."""
+        """The paths of the files in the archives. Raises DamagedError and IncompleteError."""
         for read, parts, _ in self._opened:
-            yield from (posixpath.normpath(member.name) for member in _members(read, parts[0]))
+            yield from (posixpath.normpath(member.name) for member in TarReader(read, parts[0]).members())
 
     def _in_archives(self, path: str) -> dict[str, Any] | None:
         if not self.archives:
