@@ -65,7 +65,7 @@ class CaptionConfig(VlmConfig):
     model: tuple[str, ...] = setting(  # type: ignore[assignment]
         (),
         "Whom to ask: a model at an endpoint, or a checkpoint. Of several, the first sees the images; rewordings "
-        "(concise, user_like) draw one per row.",
+        "(concise, user_like, paraphrase) draw one per row.",
         group="Model",
         metavar="NAME",
         parse=_models,
