@@ -100,13 +100,13 @@ def settings(root: Path, **more: Any) -> dict[str, Any]:
             "objective_settings.ratings": None, **more}  # fmt: skip
 
 
-def opened(root: Path, **more: Any) -> tuple[Any, ReplyRows, ReplyFeatures]:
+def opened(root: Path, rows: Path | None = None, **more: Any) -> tuple[Any, ReplyRows, ReplyFeatures]:
     told = {name: value for name, value in settings(root, **more).items() if value is not None}
     recipe = load_recipe("ranking", told)
     model = load_edit_model(recipe.system, recipe.model)
     model.bound_images(28**2, 56**2)
-    rows = ReplyRows(recipe, open_input([str(root / "pairs/set")], RunOptions()), 10**8)
-    return model, rows, ReplyFeatures(model, rows)
+    found = ReplyRows(recipe, open_input([str(rows or root / "pairs/set")], RunOptions()), 10**8)
+    return model, found, ReplyFeatures(model, found)
 
 
 def rank(root: Path, out: Path, **more: Any) -> Path:
@@ -178,11 +178,19 @@ def test_heads_learn_an_order_and_a_run_goes_on(root, tmp_path) -> None:
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(root, tmp_path) -> None:
-    whole = rank(root, tmp_path / "whole", steps=4, lr=1e-3, checkpoint_every=2)
+    """And held-out pairs: their loss is the mean of what the network says of each."""
+    held = pairs(tmp_path / "held", 6, seed=3)
+    whole = rank(root, tmp_path / "whole", steps=4, lr=1e-3, checkpoint_every=2, heldout=held)
     rank(root, tmp_path / "run", steps=2, lr=1e-3, checkpoint_every=2)
     parts = rank(root, tmp_path / "run", steps=4, lr=1e-3, checkpoint_every=2)
     first, second = (load_file(out / "vlm/model.safetensors") for out in (whole, parts))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    said = [json.loads(line) for line in (whole / "heldout.jsonl").read_text().splitlines()]
+    model, _, given = opened(root, rows=held, **{"model.weights": str(whole)})
+    with torch.no_grad():
+        batch = model.collate([given(sample(k, "pair")).conditioning for k in range(6)])
+        by_hand = model.network(torch.zeros(1), torch.zeros(1), [], batch)[:, 0].mean().item()
+    assert [line["rows"] for line in said] == [6, 6, 6] and said[-1]["loss"]["raw"] == pytest.approx(by_hand, rel=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------- what is taught
