@@ -62,12 +62,13 @@ def read_gaps(path: str, language: str) -> list[Gap]:
     for batch in open_source([path]).batches(lambda shard: True):
         rows = batch.rows
         texts = [column_values(rows, name) for name in _TEXTS]
+        images = [[*sources, target] for sources, target in zip(source_references(rows), target_references(rows))]
         for k, identity in enumerate(column_values(rows, "id")):
             said = [values[k].get(language) if isinstance(values[k], dict) else values[k] for values in texts]
             text = next((one for one in said if isinstance(one, str) and one.strip()), None)
             told = texts[1][k]
             words = {language: told} if isinstance(told, str) else told
-            image = next(iter([*source_references(rows)[k], target_references(rows)[k]]), None)
+            image = images[k][0]
             if text is None and image is None:
                 raise UsageError(f"--nearest {path}: row {identity} has neither a text in `{language}` nor an image")
             gaps.append(Gap(str(identity), text, words, image))
