@@ -128,7 +128,11 @@ def test_adapters_beside_weights_in_few_bits_learn_about_the_same(tmp_path, weig
         assert 0 < apart.mean() < 0.25 * size, how
 
 
-@pytest.mark.parametrize("settings", [{}, {"quantize": "int8"}, {"compile": True}, {"checkpointing": "selective"}])
+@pytest.mark.parametrize(("weights", "settings"), [
+    (save_kontext, {}), (save_kontext, {"quantize": "int8"}), (save_kontext, {"compile": True}),
+    (save_kontext, {"checkpointing": "selective"}), (save_flux2, {"quantize": "nf4"}),
+    (save_qwen21, {"quantize": "nf4"}),
+], indirect=["weights"])  # fmt: skip
 def test_blocks_that_wait_in_the_main_memory_change_nothing(tmp_path, weights, settings):
     plain = trained(tmp_path / "plain", weights, **settings)
     found = trained(tmp_path / "swapped", weights, block_swap=2, **settings)
