@@ -1,4 +1,8 @@
-"""What grows in an image, by its colour, and how it looks in other seasons."""
+"""What grows in an image, by its colour alone, and how it looks in other seasons.
+
+Of 524 photographs 140 are green enough; in 6 of 20 that were looked at green water, a copper roof or a fish counts as
+leaves, which a judge has to drop (`edit judge`).
+"""
 
 import numpy as np
 
