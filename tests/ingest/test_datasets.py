@@ -454,6 +454,29 @@ def test_judged_results_of_editscore(edit: Runner, tmp_path: Path) -> None:
     assert [row["scores"]["editscore_preference"] for row in rows] == [1, 1]
 
 
+def test_preferences_of_vcreward_bench(edit: Runner, tmp_path: Path) -> None:
+    """Also in another order of columns, and with a word that is no choice, and one result alone."""
+    told = [("Image A", "subject_add"), ("Image B", "camera_motion"), ("Tie", "oref"), ("Failed", "ps_human")]
+    results = [[{"bytes": image(11 + 2 * n + side), "path": None} for side in (0, 1)] for n in range(4)]
+    columns = {
+        "winner": [winner for winner, _ in told] + ["Image A"],
+        "key": [f"k{n}" for n in range(5)],
+        "edited_images": pa.array([*results, results[0][:1]], pa.list_(HF)),
+        "task": [task for _, task in told] + ["subject_add"],
+        "instruction": ["one", "two", "three", "four", "five"],
+        "source_image": hf(1, 2, 3, 4, 5),
+    }
+    parquet(tmp_path / "x.parquet", **columns)
+    rows, rejects = read(edit, "vcreward", tmp_path / "x.parquet", out=tmp_path / "out")
+    assert [(row["source"], row["result_a"], row["result_b"]) for row in rows] == [
+        ([image(n + 1)], image(11 + 2 * n), image(12 + 2 * n)) for n in range(4)
+    ]
+    assert [row["scores"]["vcreward_preference"] for row in rows] == [1, 0, 0.5, None]
+    assert [row["task"] for row in rows] == ["add", "viewpoint", None, "portrait"]
+    assert [row["instruction"]["en"] for row in rows] == ["one", "two", "three", "four"]
+    assert len(rejects) == 1 and rejects[0]["failed"]
+
+
 def test_rankings_of_editreward_bench(edit: Runner, tmp_path: Path) -> None:
     """The columns as its evaluation reads them: 2pair, 3pair and 4pair in one table."""
     told = [

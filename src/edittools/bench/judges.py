@@ -1,6 +1,7 @@
 """How often a judge prefers what people prefer: pairs of results of one edit, each with people's choice.
 
-The pairs of EditReward-Bench (both sets of that name: EditScore's and EditReward's), of votes and of hard negatives.
+The pairs of EditReward-Bench (both sets of that name: EditScore's and EditReward's) and of VCReward-Bench, of votes and
+of hard negatives.
 """
 
 from __future__ import annotations
