@@ -277,6 +277,9 @@ def main() -> None:
             if options.get("quantize") and importlib.util.find_spec("torchao") is None:
                 report.owe(f"edit sample, {what}", "torchao is not installed")
                 continue
+            if options.get("cache") and given.model != "firered":
+                report.owe(f"edit sample, {what}", "diffusers caches no steps of this model")
+                continue
             if report.late(f"edit sample, {what}"):
                 continue
             found = None
