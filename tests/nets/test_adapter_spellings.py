@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tiny_architectures import FLUX2, QWEN21
 from torch import Tensor, nn
 
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 from edittools.nets.lora import add_adapters, save_adapters
 from edittools.nets.lora_files import Adapter, modules_of
 
@@ -182,3 +182,7 @@ def test_lengths_of_a_joint_layers_rows(ending: str, tmp_path: Path) -> None:
     direction = whole + up @ down
     wanted = length[:, None] * direction / direction.square().sum(1, keepdim=True).sqrt()
     assert torch.allclose(torch.cat([mlp.gate_layer.weight, mlp.proj.weight]), wanted, atol=1e-5)
+    # LyCORIS may have lengths of columns, which are of both halves at once
+    save_file(tensors | {f"{module}.{ending}": torch.ones(1, W)}, tmp_path / "b.safetensors")
+    with pytest.raises(EditError, match="go over 2 modules"):
+        add_adapters({"transformer": network("qwen21")}, [str(tmp_path / "b.safetensors")], merge=True)

@@ -264,6 +264,9 @@ def named_adapters(
         adapter = _adapter(module, group, _of_part(configuration, meant.part), meant.modules[0], where)
         sizes = [parts[meant.part][name] for name in meant.modules]
         _check_sizes(adapter, sum(out for out, _ in sizes), sizes[0][1], f"{where}: {module}")
+        magnitude = adapter.tensors.get("magnitude")
+        if magnitude is not None and magnitude.shape[0] == 1 < len(sizes):
+            raise EditError(f"{where}: {module}: DoRA's lengths of columns go over {len(sizes)} modules here")
         placed = adapters.setdefault(meant.part, {})
         for name, each in _apart(adapter, meant, [out for out, _ in sizes]):
             if name in placed:
