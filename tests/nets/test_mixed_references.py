@@ -554,7 +554,7 @@ def test_rows_of_every_number_of_references_are_learnt(models, kind):
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "counts", "steps", "microbatches"), [
     ("base", (1, 2, 3), 1200, 1), ("qwen21", (1, 2, 3), 1200, 1), ("base", (0,), 600, 1),
-    ("base", (0, 1, 2, 3), 1200, 4), ("qwen21", (0,), 700, 1),
+    ("base", (0, 1, 2, 3), 1200, 4), ("qwen21", (0,), 700, 1), ("qwen21", (0, 1, 2, 3), 1000, 4),
 ])  # fmt: skip
 def test_eight_rows_of_other_references_are_learnt_by_heart(models, kind, counts, steps, microbatches, tmp_path):
     """By a new network, so many references each: at least 30 dB against decode(encode(target)) of every row. Where some
