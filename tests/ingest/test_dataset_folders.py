@@ -138,8 +138,11 @@ def test_dialogues_of_imgedit(edit: Runner, tmp_path: Path) -> None:
         for before, after, said in (("original", "a", "One."), ("a", "b", "Two."), ("original", "c", "Back."))
     ]
     (tmp_path / "set/Parquet").mkdir()
+    lacking = [[{**one, name: None if k == at else one[name]} for k, one in enumerate(data)]
+               for at, name in ((0, "input_images"), (1, "output_images"))]  # fmt: skip
     pq.write_table(
-        pa.table({"data": pa.array([data, None], pa.list_(turn))}), tmp_path / "set/Parquet/multi_part1.parquet"
+        pa.table({"data": pa.array([data, None, *lacking], pa.list_(turn))}),
+        tmp_path / "set/Parquet/multi_part1.parquet",
     )
     rows, rejects = read(edit, tmp_path / "set", "--from", "imgedit", out=tmp_path / "out")
     (row,) = rows
@@ -149,7 +152,7 @@ def test_dialogues_of_imgedit(edit: Runner, tmp_path: Path) -> None:
         (parent, "version_backtracking") for parent in (-1, 0, -1)
     ]
     assert row["instruction"]["en"] == "One. Two. Back." and row["turns"][1]["instruction"]["en"] == "Two."
-    assert [reject["reason"] for reject in rejects] == ["no source"]
+    assert [reject["reason"] for reject in rejects] == ["no source", "no source", "no target"]
 
 
 def test_captions_objects_and_masks_of_imgedit(edit: Runner, tmp_path: Path) -> None:
@@ -429,11 +432,13 @@ def test_places_in_records_that_nobody_declared(edit: Runner, tmp_path: Path) ->
         tmp_path / "x.jsonl",
         {"a": "0.jpg", "b": "1.jpg", "out": ["2.jpg", "3.jpg"], "text": {"said": "paint it", "zh": "涂色"}, "note": 1},
         {"a": "4.jpg", "b": None, "out": "3.jpg", "text": {"said": "again"}, "note": 2},
+        {"a": None, "b": "1.jpg", "out": "3.jpg", "text": {"said": "b is no source of its own"}, "note": 3},
     )
     maps = ("source=a", "source=b", "target=out[-1]", "instruction.en=text.said", "instruction.zh=text.zh")
     given = [word for said in maps for word in ("--map", said)]
     rows, rejects = read(edit, tmp_path / "x.jsonl", *given, "--root", tmp_path / "images.zip", out=tmp_path / "out")
-    assert not rejects and [row["source"] for row in rows] == [[image(0), image(1)], [image(4)]]
+    assert [(reject["reason"], reject["value"]) for reject in rejects] == [("no source", "nothing at number 1 of 2")]
+    assert [row["source"] for row in rows] == [[image(0), image(1)], [image(4)]]
     assert [row["target"] for row in rows] == [image(3)] * 2 and [row["note"] for row in rows] == [1, 2]
     assert [row["instruction"] for row in rows] == [{"en": "paint it", "zh": "涂色"}, {"en": "again", "zh": None}]
     said = edit("shard", tmp_path / "x.jsonl", "--map", "source=nothing[0]", "-o", tmp_path / "no", check=2).stderr
@@ -543,10 +548,12 @@ def test_the_json_of_anyedit(edit: Runner, tmp_path: Path) -> None:
         {"edit": "follow the sketch", "edit object": "cat", "input": "a cat", "output": "a thin cat",
          "edit_type": "visual_sketch", "visual_input": "3.jpg", "image_file": "0.jpg", "edited_file": "2.jpg"},
     ]  # fmt: skip
+    records.append({**records[1], "image_file": None})  # the sketch is not the image to edit
     put(tmp_path / "all.json", json.dumps(records))
     given = (tmp_path / "all.json", "--from", "anyedit", "--root", tmp_path / "images")
     rows, rejects = read(edit, *given, out=tmp_path / "out")
-    assert not rejects and [row["source"] for row in rows] == [[image(0)], [image(0), image(3)]]
+    assert [(reject["reason"], reject["value"]) for reject in rejects] == [("no source", "nothing at number 1 of 2")]
+    assert [row["source"] for row in rows] == [[image(0)], [image(0), image(3)]]
     assert [row["task"] for row in rows] == ["color", "visual"] and rows[1]["edit object"] == "cat"
 
 
@@ -556,8 +563,12 @@ def test_conversations_of_editscore(edit: Runner, tmp_path: Path) -> None:
         "images": ["images/0.png", "images/1.png"],
         "conversations": [{"from": "human", "value": "<image><image> judge"}, {"from": "gpt", "value": '{"score": 7}'}],
     }
-    put(tmp_path / "reward.json", json.dumps([record]))
+    alone = [
+        {**record, "images": images} for images in (["images/0.png"], [None, "images/0.png"], ["images/0.png", None])
+    ]
+    put(tmp_path / "reward.json", json.dumps([record, *alone]))
     given = (tmp_path / "reward.json", "--from", "editscore", "--root", tmp_path / "i.tar")
     (row,), rejects = read(edit, *given, out=tmp_path / "out")
-    assert not rejects and (row["source"], row["result"]) == ([image(0, "PNG")], image(1, "PNG"))
+    assert [reject["reason"] for reject in rejects] == ["no source", "no source", "no result"]
+    assert (row["source"], row["result"]) == ([image(0, "PNG")], image(1, "PNG"))
     assert row["conversations"][1]["value"] == '{"score": 7}'

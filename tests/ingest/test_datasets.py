@@ -187,11 +187,11 @@ def test_columns_of_a_parquet_set_are_ours(edit: Runner, tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", TABLES)
 def test_nulls_and_another_order_cost_only_the_rows_that_lack_images(edit: Runner, tmp_path: Path, name: str) -> None:
-    """Rows shuffled; of row 1 the target is null, of row 3 the text, and row 4 has every other column null."""
+    """Rows shuffled; of row 1 the target is null, of row 2 the source, of 3 the text, of 4 every other column."""
     columns, _ = TABLES[name]
     layout = load_dataset(name).layouts[0]
     source, target = (layout.columns[key] for key in ("source", "target"))
-    source = source if isinstance(source, str) else source[0]
+    source = source if isinstance(source, str) else source[0]  # of anyedit's row 2, which has a sketch too
     text = layout.columns.get("instruction", layout.columns.get("instruction.en"))
     order = [4, 2, 0, 3, 1]
     table = pa.table(columns).take(order)
@@ -200,6 +200,7 @@ def test_nulls_and_another_order_cost_only_the_rows_that_lack_images(edit: Runne
         for place, row in enumerate(order):
             lost = (
                 (row == 1 and name_of == target)
+                or (row == 2 and name_of == source)
                 or (row == 3 and name_of in (str(text).partition("[")[0], "prompt_cn"))
                 or (row == 4 and name_of not in (source, target, str(text).partition("[")[0]))
             )
@@ -207,10 +208,13 @@ def test_nulls_and_another_order_cost_only_the_rows_that_lack_images(edit: Runne
         table = table.set_column(at, name_of, pa.array(kept, table.schema.field(name_of).type))
     pq.write_table(table, tmp_path / "x.parquet")
     rows, rejects = read(edit, name, tmp_path / "x.parquet", out=tmp_path / "out")
-    assert [row["source"][0] for row in rows] == [image(k) for k in order if k != 1]
-    assert [row["target"] for row in rows] == [image(100 + k) for k in order if k != 1]
-    assert [row["instruction"] is None for row in rows] == [k == 3 for k in order if k != 1]
-    assert [(reject["reason"], reject["path"]) for reject in rejects] == [("no target", "x.parquet/4")]
+    assert [row["source"][0] for row in rows] == [image(k) for k in order if k not in (1, 2)]
+    assert [row["target"] for row in rows] == [image(100 + k) for k in order if k not in (1, 2)]
+    assert [row["instruction"] is None for row in rows] == [k == 3 for k in order if k not in (1, 2)]
+    assert [(reject["reason"], reject["path"]) for reject in rejects] == [
+        ("no source", "x.parquet/1"),
+        ("no target", "x.parquet/4"),
+    ]
 
 
 def test_every_set_maps_to_columns_and_tasks_that_there_are() -> None:
@@ -324,6 +328,29 @@ def test_dialogues_of_magicbrush_are_rows_with_turns(edit: Runner, tmp_path: Pat
     edit(*named, "--dialogues", "img_id,turn_index", "-o", f"{tmp_path}/named/")
     assert [len(row["turns"] or []) for row in rows_of(tmp_path / "named")] == [3, 0, 2]
     assert "expected GROUP,TURN" in edit(*named, "--dialogues", "img_id", "-o", f"{tmp_path}/no/", check=2).stderr
+
+
+def test_a_dialogue_from_which_a_turn_is_missing_is_two(edit: Runner, tmp_path: Path) -> None:
+    """Turn 2 has no target, so nobody has what turn 3 edits; turn 5 of the other one edits an image that is there."""
+    parquet(
+        tmp_path / "x.parquet",
+        img_id=["7", "7", "7", "7", "8", "8", "8"],
+        turn_index=pa.array([1, 2, 3, 4, 3, 2, 5], pa.int32()),
+        source_img=hf(1, 101, 201, 301, 12, 2, 12),
+        mask_img=hf(*[None] * 7),
+        instruction=["one", "two", "three", "four", "six", "five", "seven"],
+        target_img=hf(101, None, 301, 401, 22, 12, 32),
+    )
+    rows, rejects = read(
+        edit, "magicbrush", tmp_path / "x.parquet", out=tmp_path / "out", options=("--dialogues", "set")
+    )
+    assert [reject["reason"] for reject in rejects] == ["no target"]
+    assert [row["source"] for row in rows] == [[image(1)], [image(201)], [image(2)]]
+    assert [[(t["parent"], t["instruction"]["en"]) for t in row["turns"] or []] for row in rows] == [
+        [],
+        [(-1, "three"), (0, "four")],
+        [(-1, "five"), (0, "six"), (0, "seven")],
+    ]
 
 
 def test_the_way_back_is_a_row_of_its_own(edit: Runner, tmp_path: Path) -> None:

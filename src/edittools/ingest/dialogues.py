@@ -26,11 +26,12 @@ class Dialogues:
     A turn's parent is the turn whose image it edits: the last one before it with that very image, -1 where it begins
     with the first source again, else the turn before. The dialogue has the first turn's source and other columns, and
     the last turn's target. A row that is alone in its group stays as it is; a dialogue that the end of a shard cuts is
-    two, the second of which begins with what the first came to.
+    two, the second of which begins with what the first came to; so is one that lacks a turn
+    (has numbers 1 and 3) whose image the next one edits.
     """
 
     name = "dialogues"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, group: str, turn: str) -> None:
         self.group, self.turn = group, turn
@@ -54,20 +55,34 @@ class Dialogues:
             made: list[dict[str, Any]] = []
             for row in batch.rows.to_pylist():
                 if waiting and (row[self.group] is None or row[self.group] != waiting[0][self.group]):
-                    made.append(self._dialogue(waiting))
+                    made += map(self._dialogue, self._whole(waiting))
                     waiting = []
                 waiting.append(row)
             if batch.last and waiting:
-                made.append(self._dialogue(waiting))
+                made += map(self._dialogue, self._whole(waiting))
                 waiting = []
             columns = [align_array(pa.array([row.get(f.name) for row in made], type=f.type), f.type) for f in schema]
             yield batch.replace(pa.record_batch(columns, schema=schema))
+
+    def _whole(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """The rows of a group in order, in parts: behind a missing turn one begins that edits no image before it."""
+        parts: list[list[dict[str, Any]]] = []
+        known: set[str] = set()
+        for row in sorted(rows, key=lambda row: (row[self.turn] is None, row[self.turn])):
+            before, number = parts[-1][-1][self.turn] if parts else None, row[self.turn]
+            gap = isinstance(before, int) and isinstance(number, int) and number > before + 1
+            source = self._content((row["source"] or [None])[0])
+            if not parts or (gap and source not in known):
+                parts.append([])
+                known = {source}
+            parts[-1].append(row)
+            known.add(self._content(row["target"]))
+        return parts
 
     def _dialogue(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         rows = [{**row, "instruction": in_its_language(row["instruction"])} for row in rows]
         if len(rows) == 1:
             return {**rows[0], "turns": None}
-        rows.sort(key=lambda row: (row[self.turn] is None, row[self.turn]))
         names = {field.name for field in TURN}
         turns = [
             {name: value for name, value in row.items() if name in names} | {"parent": parent}

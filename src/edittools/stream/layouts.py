@@ -285,12 +285,13 @@ class Arrangement:
                 raise RowError(f"not laid out as {self.title}", describe(error)) from None
         found: Record = {}
         for name, places in layout.made_of(record).items():
-            values = [value for place in places if (value := place.find(record)) not in _NOTHING]
+            values = [None if (value := place.find(record)) in _NOTHING else value for place in places]
             if len(places) > 1:
-                flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
-                found[name] = flat or None
+                found[name] = [item for value in values for item in (value if isinstance(value, list) else [value])]
             else:
-                found[name] = values[0] if values else None
+                found[name] = values[0]
+        if isinstance(found.get("source"), list):
+            found["source"] = _without_holes(found["source"])
         return found
 
     def _made(self, layout: Layout, record: Record, base: str) -> Record:
@@ -313,6 +314,10 @@ class Arrangement:
         for name in layout.needs:
             if row.get(name) in _NOTHING:
                 raise RowError(f"no {name}", f"nothing at {layout.columns.get(name, name)}")
+        if "turns" in layout.needs:
+            for number, turn in enumerate(row["turns"], 1):
+                if turn.get("target") in _NOTHING:  # the next turn edits what nobody has
+                    raise RowError("no target", f"nothing at turn {number} of {len(row['turns'])}")
         self._name_tasks(layout, row)
         return row
 
@@ -376,6 +381,16 @@ def asked_for(pairs: list[tuple[str, str]], images: Iterable[str], roots: Roots)
 def task_key(name: str) -> str:
     """What a task of others is known by, however it is spelled: `Subject-Add`, `subject add`."""
     return re.sub(r"[\s\-_]+", "_", name.strip().casefold())
+
+
+def _without_holes(sources: list[Any]) -> list[Any] | None:
+    """Sources without those that are missing at the end. Raises RowError where one before another is missing: the next
+    would stand in its place, a sketch in that of the image to edit."""
+    there = [item not in _NOTHING for item in sources]
+    count = sum(there)
+    if not all(there[:count]):
+        raise RowError("no source", f"nothing at number {there.index(False) + 1} of {len(sources)}")
+    return sources[:count] or None
 
 
 def _close_dialogue(row: Record) -> None:

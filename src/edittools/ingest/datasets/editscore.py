@@ -47,7 +47,7 @@ DATASET = PublishedDataset(
         ),
         Layout(
             has=("images", "conversations"),
-            columns={"source": "images[0]", "result": "images[-1]"},
+            columns={"source": "images[:-1]", "result": "images[-1]"},
             images=("result",),
             needs=("source", "result"),
         ),

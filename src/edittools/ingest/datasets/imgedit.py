@@ -50,7 +50,7 @@ def dialogue(record: dict[str, Any]) -> dict[str, Any]:
     first: list[str] = []
     for number, turn in enumerate(record.get("data") or []):
         inputs, outputs = turn.get("input_images") or [], turn.get("output_images") or []
-        first = first or inputs
+        first = first if number else inputs
         native = native_task(inputs[0]) if inputs else None
         target = outputs[-1] if outputs else None
         parent = -1 if inputs and inputs[0] in first else results.get(inputs[0] if inputs else "", number - 1)

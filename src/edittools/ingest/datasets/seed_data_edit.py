@@ -27,13 +27,13 @@ def listed(root: str) -> list[tuple[str, str]]:
 
 
 def turns(record: dict[str, Any]) -> dict[str, Any]:
-    """Turns by their numbers; one with several wordings has the first."""
-    numbers = sorted(int(name[11:]) for name in record if re.fullmatch(r"edit_image_\d+", name) and record[name])
+    """Turns by their numbers, up to the last that has an image; one with several wordings has the first."""
+    numbers = [int(name[11:]) for name in record if re.fullmatch(r"edit_image_\d{1,3}", name) and record[name]]
     made = []
-    for number in numbers:
+    for number in range(1, max(numbers, default=0) + 1):
         said = record.get(f"instruction_{number}") or record.get(f"instruction{number}")
         made.append(
-            {"instruction": said[0] if isinstance(said, list) else said, "target": record[f"edit_image_{number}"]}
+            {"instruction": said[0] if isinstance(said, list) else said, "target": record.get(f"edit_image_{number}")}
         )
     return {"turns_made": made}
 
