@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def answers_file(path: Path, key: dict[str, Any], rater: str, given: dict[str, d
 ACCEPT, CORRECT, REJECT = 1, 2, 3
 
 
+def nominal_alpha(pairs: list[str]) -> float:
+    """1 - D_o / D_e (Krippendorff 2011) by counting: of items with two values each, how often these differ, over how
+    often any two of all values do."""
+    values = "".join(pairs)
+    differ = [a != b for a, b in itertools.combinations(values, 2)]
+    return 1 - sum(a != b for a, b in pairs) / len(pairs) / (sum(differ) / len(differ))
+
+
 def test_a_review_two_blind_a_third_where_they_differ_and_the_filter_does_it(tmp_path: Path) -> None:
     rows = rows_file(tmp_path / "rows.parquet")
     out = tmp_path / "study"
@@ -116,12 +125,14 @@ def test_a_review_two_blind_a_third_where_they_differ_and_the_filter_does_it(tmp
     assert found["agreement"]["items"] == 4 and found["agreement"]["same"] == 0.75
     # Ann: a r c a, Bo: a r c r. Observed 3/4; by chance 2/4 * 1/4 + 1/4 * 2/4 + 1/4 * 1/4 = 5/16.
     assert found["agreement"]["kappa"] == pytest.approx((3 / 4 - 5 / 16) / (1 - 5 / 16), abs=1e-6)
+    assert found["agreement"]["alpha"] == pytest.approx(nominal_alpha(["aa", "rr", "cc", "ar"]), abs=1e-6)
     page = third.read_text()
     assert page.count('id="case-') == 1 and f'"only": [{[c["id"] for c in key["cases"]].index("r3")}]' in page
 
     files.append(answers_file(tmp_path / "Cy.json", key, "Cy", {"r3": {"level": ACCEPT}}, 9))
     reviews = tmp_path / "reviews.jsonl"
     said = invoke("score", out / "key.json", *files, "--export", reviews, "-f", "table").stdout
+    assert f"kappa 0.636, Krippendorff's alpha {nominal_alpha(['aa', 'rr', 'cc', 'ar']):.3f}." in said  # not Cy's
     assert "same decision 0.750" in said and "Rejected for: nothing changed 1." in said
     decided = {line["id"]: line["decision"] for line in map(json.loads, reviews.read_text().splitlines())}
     assert decided == {"r0": "accept", "r1": "reject", "r2": "correct", "r3": "accept", "r4": "open"}
@@ -289,7 +300,12 @@ def test_a_review_by_keyboard_and_two_tabs_of_one_rater(tmp_path: Path) -> None:
         chromium.press("r", "Enter")  # not yet: why?
         assert chromium.run("position") == 1 and "Why?" in chromium.run("element('hint').textContent")
         assert chromium.run("document.querySelectorAll('#why button').length") == 7
-        chromium.press("2", "Enter")
+        assert chromium.run("answerHere().first") is None
+        chromium.press("3")
+        first = chromium.run("answerHere().first")
+        chromium.press("2")  # changed, and still where it was among those who looked at it
+        assert first and chromium.run("answerHere().first") == first <= chromium.run("answerHere().at")
+        chromium.press("Enter")
         seen[row()] = "correct"
         chromium.press("c")  # the words are the answer
         assert chromium.run("document.activeElement.lang") == "en"

@@ -18,6 +18,7 @@ import pytest
 from chromium import Chromium, missing, wait
 from test_study_rows import invoke, items_of, rows_file
 
+from edittools.bench.studies import review
 from edittools.bench.studies.answers import read_answers
 from edittools.bench.studies.build import build_items
 from edittools.bench.studies.serve import Service, application
@@ -71,11 +72,34 @@ def test_every_pair_is_given_to_two_and_to_a_third_where_they_differ(study: Path
     said = read_answers(str(study / "answers.sqlite"))
     assert {one["rater"]: len(one["answers"]) for one in said} == {"Ann": 3, "Bo": 3, "Cy": 1}
     again = Service(str(study))  # goes on
-    assert again.store.begin("Cy", "u") == {str(first): REJECT}
+    ((number, kept),) = again.store.begin("Cy", "u").items()
+    assert (number, {**kept, "first": None}) == (str(first), {**REJECT, "first": None})
     again.store.close()
     build_items(items_of(study.parent / "rows.parquet"), "review", str(study), 7, overwrite=True)
     with pytest.raises(EditError, match="answers of another study"):
         Service(str(study))
+
+
+def test_who_was_first_stays_first_whatever_pages_clocks_say(study: Path) -> None:
+    """Ann's clock is a day late, Bo changes a word of his reason last, Cy's page claims to have been first."""
+    service = Service(str(study))
+    late, early = "2026-01-02T00:00:00Z", "2025-01-01T00:00:00Z"
+    for rater, answer in (
+        ("Ann", {**ACCEPT, "at": late}),
+        ("Bo", REJECT),
+        ("Cy", {**REJECT, "at": early, "first": early}),
+        ("Bo", {**REJECT, "reason": None, "at": late}),  # no answer for a moment
+        ("Bo", {**REJECT, "reason": "nothing changed", "at": late}),
+    ):
+        service.store.begin(rater, "t")
+        service.answer(rater, "t", 0, answer)
+    service.store.close()
+    key, answers = service.key, read_answers(str(study / "answers.sqlite"))
+    assert [vote.rater for vote in review.votes_of(key, answers, service.asked)[0]] == ["Ann", "Bo", "Cy"]
+    # one accepts, one rejects: no better than chance; Bo and Cy, who are not the blind two, are of one mind
+    assert review.score(key, answers)["agreement"] == {"items": 1, "same": 0, "kappa": 0, "alpha": 0}
+    old = [{**one, "answers": {"0": {**one["answers"]["0"], "first": None}}} for one in answers]  # of earlier pages
+    assert [vote.rater for vote in review.votes_of(key, old, service.asked)[0]] == ["Cy", "Ann", "Bo"]
 
 
 @contextlib.contextmanager
@@ -162,6 +186,7 @@ def test_a_killed_server_has_every_answer_that_it_confirmed(study: Path) -> None
         process.send_signal(signal.SIGKILL)
         process.wait()
     (said,) = read_answers(str(study / "answers.sqlite"))
+    assert all(one.pop("first").startswith("20") for one in said["answers"].values())
     assert said["rater"] == "Ann" and said["answers"] == {str(number): ACCEPT for number in range(3)}
 
 

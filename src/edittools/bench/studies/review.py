@@ -24,13 +24,13 @@ OPEN = "open"
 
 @dataclass(frozen=True)
 class Vote:
-    """One person's complete answer about a pair; `at` is when, as ISO 8601 text."""
+    """One person's complete answer about a pair; `first` is when it was there first, as ISO 8601 text."""
 
     rater: str
     decision: str
     reason: str | None = None
     instruction: tuple[tuple[str, str], ...] | None = None  # of a correction: language, words
-    at: str = ""
+    first: str = ""
 
     @property
     def said(self) -> tuple[Any, ...]:
@@ -82,17 +82,17 @@ def vote_of(rater: str, answer: Mapping[str, Any], asked: Design) -> Vote:
         decision,
         answer.get("reason") if decision == asked.levels[-1] else None,
         None if words is None else tuple(sorted(words.items())),
-        str(answer.get("at") or ""),
+        str(answer.get("first") or answer.get("at") or ""),
     )
 
 
 def votes_of(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], asked: Design) -> dict[int, list[Vote]]:
-    """Case -> its votes by their times."""
+    """Case -> its votes by the times of the first complete answers: whoever changes one keeps the place."""
     votes: dict[int, list[Vote]] = defaultdict(list)
     for rater, number, answer, values in given_answers(key, answers, asked):
         if values is not None:
             votes[number].append(vote_of(rater, answer, asked))
-    return {number: sorted(votes[number], key=lambda vote: (vote.at, vote.rater)) for number in sorted(votes)}
+    return {number: sorted(votes[number], key=lambda vote: (vote.first, vote.rater)) for number in sorted(votes)}
 
 
 def undecided(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from edittools.errors import EditError, describe
@@ -61,9 +62,19 @@ class AnswerStore:
             return {str(number): json.loads(answer) for number, answer in found}
 
     def save(self, rater: str, tab: str, number: int, answer: Mapping[str, Any], complete: bool) -> None:
-        """Commit an answer. Raises OtherTab where it is not from the rater's last tab."""
+        """Commit an answer, with this machine's time of the rater's first complete one to the case as `first`, whatever
+        the page's clock says. Raises OtherTab where it is not from the rater's last tab."""
         with self._lock, self._db:
             self._check(rater, tab)
+            known = self._db.execute(
+                "SELECT answer, complete FROM answers WHERE rater = ? AND number = ?", (rater, number)
+            ).fetchone()
+            before = json.loads(known[0]) if known else {}
+            # of a file that an earlier version wrote the page's time is all there is
+            first = before.get("first") or (before.get("at") if known and known[1] else None)
+            answer = {name: value for name, value in answer.items() if name != "first"}
+            if first or complete:
+                answer["first"] = first or datetime.now(UTC).isoformat().replace("+00:00", "Z")
             self._db.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
                 (self.study, rater, number, json.dumps(answer, ensure_ascii=False), complete),

@@ -5,7 +5,7 @@ const server = element("server") ? read("server") : null;  // {assigned} where t
 const dimensions = study.dimensions.map((dimension) => dimension.name);
 const tab = Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(16)).join("");
 let database, rater = null, order = [], position = 0, cursor = 0, unsaved = 0, lost = false, left = 0;
-let answers = {};  // case -> {given: {letter: {dimension: level}}, shown: [letter], at, reason, instruction}
+let answers = {};  // case -> {given: {letter: {dimension: level}}, shown: [letter], at, first, reason, instruction}; `first`: when it was complete
 let page = null;   // the case on screen: {number, data, shown, cells, images}
 
 // ---------------------------------------------------------------- order: the same for a rater, whenever they come
@@ -194,7 +194,9 @@ function answerHere() {
 
 function keep(answer) {
   if (lost) return;
-  answers[page.number] = {...answer, at: new Date().toISOString()};
+  const at = new Date().toISOString();
+  answers[page.number] = {...answer, at};
+  if (!answer.first && complete(page.number)) answers[page.number].first = at;
   save(page.number);
 }
 
