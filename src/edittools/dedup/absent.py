@@ -13,7 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, AnyStr
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -126,23 +126,11 @@ def remains(made: Source, files: Iterable[str], private: Private, bits: int, max
         together = "\n".join(texts)
         named = [name for name in private.names if name in together]
         for identity, text in zip(column_values(rows, "id"), texts if named else ()):
-            found += [f"row {identity}: {name} of the private rows" for name in named if _stands_in(name, text)]
-    history = made.history.to_json()
-    found += [f"the history names {name}" for name in private.names if _stands_in(name, history)]
+            found += [f"row {identity}: {name} of the private rows" for name in named if name in text]
+    found += [f"the history names {name}" for name in private.names if name in made.history.to_json()]
     for path in files:
         found += _pieces_in(path, private)
     return found
-
-
-def _stands_in(name: AnyStr, text: AnyStr) -> bool:
-    """Is a name in a text? `img_10` is not in `img_100`: a number that goes on is another one."""
-    start = text.find(name)
-    while start >= 0:
-        before, after = text[start - 1 : start], text[start + len(name) : start + len(name) + 1]
-        if not (name[:1].isdigit() and before.isdigit()) and not (name[-1:].isdigit() and after.isdigit()):
-            return True
-        start = text.find(name, start + 1)
-    return False
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -177,7 +165,7 @@ def _pieces_in(path: str, private: Private) -> list[str]:
         before = b""
         while block := file.read(_BLOCK):
             data = before + block
-            found |= dict.fromkeys(f"{path}: {name}, as it is" for raw, name in names if _stands_in(raw, data))
+            found |= dict.fromkeys(f"{path}: {name}, as it is" for raw, name in names if raw in data)
             for shift in range(_WORD) if len(wanted) else ():
                 words = np.frombuffer(data, np.uint64, (len(data) - shift) // _WORD, shift)
                 for place in np.flatnonzero(np.isin(words, wanted)).tolist():
