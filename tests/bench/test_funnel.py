@@ -133,6 +133,9 @@ def test_two_branches_and_a_limit_are_told() -> None:
     assert retention([known(merged, 90, 90), left, right])["warnings"] == []
     (said,) = retention([known(merged, 80, 80), left, right])["warnings"]
     assert "80" in said and "90" in said
+    one_alone = retention([known(merged, 90, 90), left])  # the other may have dropped any number
+    assert [step["command"] for step in one_alone["steps"]] == ["shard", "filter", "judge"]
+    assert len(one_alone["warnings"]) == 1
 
 
 def test_by_task_in_groups_and_classes_beside_the_papers() -> None:

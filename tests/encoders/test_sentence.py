@@ -58,3 +58,29 @@ def test_it_has_no_vectors_of_images(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(EditError, match="tokenizer"):
         load_embedder(str(tmp_path / "minilm"))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules", "first"),
+    [
+        ({"embedding_dimension": 16, "pooling_mode": "cls"}, [], True),
+        ({"embedding_dimension": 16, "pooling_mode": "mean"}, ["Transformer", "Pooling", "Normalize"], False),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_cls_token": False}, [], None),
+        ({"pooling_mode": "lasttoken"}, [], None),
+        ({"pooling_mode_mean_tokens": True}, ["Transformer", "Pooling", "Dense"], None),
+    ],
+)
+def test_pooling_is_what_the_files_say(
+    tmp_path: Path, pooling: dict[str, object], modules: list[str], first: bool | None
+) -> None:
+    """Both formats of sentence-transformers; what is not the first state or the mean is an error, no other vector."""
+    folder = save(tmp_path / "minilm", "Bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    kinds = [{"type": f"sentence_transformers.models.{kind}"} for kind in modules]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    if first is None:
+        with pytest.raises(EditError, match="is not known here"):
+            load_embedder(str(folder))
+        return
+    assert load_embedder(str(folder)).first is first  # type: ignore[attr-defined]

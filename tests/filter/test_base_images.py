@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,13 @@ def test_array_tasks_make_the_same_of_one_decision(edit: Runner, place: Path, cl
     other = ["filter", place / "pool", "--nearest", place / "other.jsonl", "--neighbours", MOST, "--clip", clip]
     refused = edit(*other, "--decisions", place / "near.json", "-o", place / "no", check=1)
     assert "other gaps" in refused.stderr
+    shutil.copytree(place / "pool", place / "moved")
+    first, second = (place / f"moved/0000{k}.parquet" for k in (0, 1))
+    moved = [*words(place, clip)]
+    moved[moved.index(place / "pool")] = place / "swapped"
+    edit("cat", second, first, "-o", place / "swapped")
+    refused = edit(*moved, "--decisions", place / "near.json", "-o", place / "no", check=1)
+    assert "made of other rows" in refused.stderr
 
 
 def test_what_cannot_be_asked_is_refused(place: Path, clip: Path, tmp_path: Path) -> None:
@@ -196,3 +204,15 @@ def test_blocks_of_any_size_find_the_same() -> None:
     few = NearestRows(queries, 6)
     few.add(vectors[:2])
     assert (few.rows[:, 2:] == -1).all() and (few.counts == 0).all() and np.isinf(few.cosines[:, 2:]).all()
+
+
+def test_a_gap_that_cannot_be_read_is_no_less(edit: Runner, place: Path, clip: Path) -> None:
+    (place / "cut.jsonl").write_text('{"id": "a", "instruction": {"en": "y"}}\n{"id": "b", "instruction": \n')
+    ran = edit("filter", place / "pool", "--nearest", place / "cut.jsonl", "--clip", clip, "-o", place / "no", check=2)
+    assert "cut.jsonl: row" in ran.stderr
+
+
+def test_a_vector_without_a_length_is_near_nothing() -> None:
+    search = NearestRows(np.eye(3), 2)
+    search.add(np.vstack([np.eye(3), np.full((1, 3), np.nan)]))
+    assert (search.rows[:, 0] == [0, 1, 2]).all() and search.rows.max() == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -39,6 +41,13 @@ NAMED = {
         ("x_1.jpg", "x_2.jpg", "numbers"), ("y-00.jpg", "y-01.jpg", "numbers"),
     ],
     ("post/1.jpg", "post/2.jpg"): [("post/1.jpg", "post/2.jpg", "numbers")],
+    # The same letters, composed and not, and what an archive of macOS has beside.
+    ("re\u0301_before.jpg", "r\u00e9_after.jpg", "__MACOSX/._re_before.jpg", "a/._x_after.jpg"): [
+        ("re\u0301_before.jpg", "r\u00e9_after.jpg", "words"),
+    ],
+    ("😀_before.jpg", "😀_after.jpg", "😎_before.jpg", "😎_after.jpg"): [
+        ("😀_before.jpg", "😀_after.jpg", "words"), ("😎_before.jpg", "😎_after.jpg", "words"),
+    ],
     ("notes_before.txt", "x_before.jpg", "x_after.jpg", "README"): [("x_before.jpg", "x_after.jpg", "words")],
 }  # fmt: skip
 # Names of which no two belong together for certain, and the reasons.
@@ -53,6 +62,9 @@ UNTOLD = {
     ("x_before.jpg", "y_after.jpg"): {"no partner"},
     ("x_after_1.jpg", "x_after_2.jpg"): {"no partner"},  # two results, and no source
     ("cat.jpg", "dog.jpg"): {"no partner"},
+    ("कि_before.jpg", "का_after.jpg"): {"no partner"},
+    ("C_before.jpg", "C++_after.jpg"): {"no partner"},
+    ("\udcff_before.jpg", "\udcff_after.jpg"): {"name is not UTF-8"},
     ("x_before_after.jpg", "x.jpg"): {"before and after in one name", "no partner"},
 }
 
@@ -159,3 +171,24 @@ def test_without_images_it_is_an_error(edit: Runner, tmp_path: Path) -> None:
     (tmp_path / "found").mkdir()
     (tmp_path / "found/notes.txt").write_text("nothing")
     assert "no images" in edit("shard", "found/", "--from", "before_after", "-o", "o/", cwd=tmp_path, check=2).stderr
+
+
+def test_what_a_zip_does_not_give_is_told(edit: Runner, tmp_path: Path) -> None:
+    """Of a damaged file its pair, with the reason; and no file of an archive stays open."""
+    for k in range(40):
+        with zipfile.ZipFile(tmp_path / f"z{k}.zip", "w") as archive:
+            for side in ("before", "after"):
+                archive.writestr(f"x{k}_{side}.jpg", image(k))
+    damaged = bytearray((tmp_path / "z7.zip").read_bytes())
+    damaged[damaged.index(image(7)) + 300] ^= 255
+    (tmp_path / "z7.zip").write_bytes(damaged)
+    (tmp_path / "data:_before.jpg").write_bytes(image(90))
+    (tmp_path / "data:_after.jpg").write_bytes(image(91))
+    words = ("shard", tmp_path, "--from", "before_after", "-o", tmp_path / "out", "-j", 1, "--max-errors", 9)
+    opened = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); "
+    program = f"{opened}from edittools.cli.main import main; main({[*map(str, words)]!r})"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert len(rows_of(tmp_path / "out")) == 40  # 39 archives, and the two loose files
+    (reject,) = rejects_of(tmp_path / "out")
+    assert "Bad CRC-32" in reject["reason"] and reject["failed"]

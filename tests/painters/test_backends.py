@@ -247,6 +247,10 @@ def test_a_controlnet_beside_a_pipeline(tmp_path: Path) -> None:
 
     (dark, bright), unled = painted(1.0), painted(0.0)
     assert (dark != bright).any() and np.abs(unled[0].astype(int) - unled[1]).max() <= 1
+    told = {"prompt": "x", "seed": 3, "control": maps[0], "sampling": Sampling(steps=1)}
+    plain, other = (PaintRequest(one.image, one.mask, negative=said, **told) for said in ("", "a cat"))  # type: ignore[arg-type]
+    beside, alone = arrays(painter.paint([plain, other]))[0], arrays(painter.paint([plain]))[0]
+    assert np.abs(beside.astype(int) - alone).max() <= 1, "another's negative prompt is not its own"
     with pytest.raises(EditError, match="takes a ControlNetModel"):
         load_painter(f"pipeline={folder}", controlnet=str(folder / "unet"))
 

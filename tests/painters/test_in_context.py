@@ -82,6 +82,12 @@ def test_redux_puts_the_reference_into_the_prompt(fill: Path, redux: Path) -> No
         assert (result != without).any()
 
 
+def test_what_redux_raises_costs_its_rows(fill: Path, redux: Path) -> None:
+    painter = load_painter(f"in_context={fill}", redux=str(redux))
+    painter.prior = lambda **told: 1 / 0  # type: ignore[attr-defined]
+    assert all(isinstance(one, RowError) for one in painter.paint([request(0, photo(7, 48, 32))]))
+
+
 def test_what_cannot_be_shown_a_reference(fill: Path, redux: Path, tmp_path: Path) -> None:
     with pytest.raises(EditError, match=r"--redux .*: a FluxFillPipeline, not a FluxPriorReduxPipeline"):
         load_painter(f"in_context={fill}", redux=str(fill))

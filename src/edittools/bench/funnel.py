@@ -75,6 +75,8 @@ def retention(sets: list[WrittenSet], earlier: Iterable[Source] = ()) -> dict[st
         for one in written_sets(source, 0, source.rows or 0, Counter()):
             if not one.history.heads or not set(one.history.heads) <= made:
                 raise UsageError(f"--earlier {one.name}: not a set that the input was made of, by its history")
+            if any(one.name == other.name for other in every[len(sets) :]):
+                continue  # it was named twice
             if any(one.history.heads == other.history.heads for other in sets):
                 raise UsageError(f"--earlier {one.name}: made by the same commands as the input, not before it")
             every.append(one)
@@ -89,10 +91,11 @@ def retention(sets: list[WrittenSet], earlier: Iterable[Source] = ()) -> dict[st
         if parents and one.read is not None and one.read != written:
             names = ", ".join(other.name for other in parents)
             warnings.append(
-                f"{one.name} was made of {one.read:,} rows, and {names} has {written:,}: --limit or --task?"
+                f"{one.name} was made of {one.read:,} rows, and {names} has {written:,}: --limit, --task, another set?"
             )
         commands = [str(node["command"]) for node in one.history.nodes if node["hash"] not in known]
-        steps += _steps(one, commands, first=bool(before))
+        # Where other sets went into it as well, their commands are in its history, too.
+        steps += _steps(one, commands, first=bool(before) and one.read in (None, written))
     return {"steps": steps, "warnings": warnings}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -382,6 +383,9 @@ def text_listings(summary: dict[str, Any]) -> list[ReportListing]:
     return listings + ([_between_judges(summary["between_judges"])] if "between_judges" in summary else [])
 
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # a terminal would act on what the data say
+
+
 def rich_tables(listings: list[ReportListing]) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
@@ -397,7 +401,7 @@ def rich_tables(listings: list[ReportListing]) -> list[Table]:
             first = column == columns[0]
             printed.add_column(Text(column), justify="left" if first else "right", no_wrap=first)
         for row in rows:
-            printed.add_row(*map(Text, row))
+            printed.add_row(*(Text(_CONTROL.sub("\ufffd", cell)) for cell in row))
         tables.append(printed)
     return tables
 

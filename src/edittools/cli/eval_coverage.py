@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @options.option(
     "--encoder", metavar="NAME", group="Model",
-    help="A model with texts (MiniLM, e5, LaBSE, CLIP, SigLIP) that makes the vectors. Default: none, runs of "
+    help="A model with texts (MiniLM, bge, CLIP, SigLIP) that makes the vectors. Default: none, runs of "
     "characters by rarity.",
 )  # fmt: skip
 @options.option(
@@ -106,6 +106,8 @@ def _texts(source: Source, column: str | None, language: str) -> list[str]:
         raise UsageError(f"the input has no `{column or 'instruction'}` column")
     found = []
     for batch in source.batches(lambda shard: True):
+        for lost in batch.rejects:
+            click.echo(f"edit eval coverage: left out {lost.id}: {lost.reason}", err=True)
         for value in column_values(batch.rows, chosen):
             text = value.get(language) if isinstance(value, dict) else value
             if text:

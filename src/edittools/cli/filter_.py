@@ -28,7 +28,7 @@ def presets() -> dict[str, dict[str, Any]]:
     "only for scores its row does not have yet; --fix-rotation decodes once more and takes about 30 ms. "
     "Bounds on quantiles (q05) take a second pass and 8 bytes per row and filter of temporary disk; of a pipe the "
     "references are kept in TMPDIR (about 100 bytes a row; images sent --inline are kept too). --nearest decodes every "
-    "image once, in a first pass, and keeps 16 bytes of each.",
+    "image once, in a first pass, and keeps 24 bytes of each.",
     examples=(
         ("edit filter raw/ --min-side 512 --sharpness q05 -o clean/", "no small images, not the 5% least sharp"),
         ("edit filter raw/ --preset firered -o usual/", "without the outliers of five measures that FireRed drops"),

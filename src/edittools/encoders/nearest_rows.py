@@ -22,8 +22,8 @@ class NearestRows:
         self.seen = 0
 
     def add(self, block: np.ndarray) -> None:
-        """Unit vectors (n, dim)."""
-        cosines = self.queries @ np.asarray(block, np.float32).T
+        """Unit vectors (n, dim); one that has no length, of a network that overflowed, is near nothing."""
+        cosines = np.nan_to_num(self.queries @ np.asarray(block, np.float32).T, copy=False, nan=-np.inf)
         self.counts += (cosines >= self.radius).sum(axis=1)
         start, self.seen = self.seen, self.seen + len(block)
         if not self.k or not len(block):

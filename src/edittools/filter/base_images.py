@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from edittools.encoders.nearest_rows import NearestRows
 from edittools.errors import EditError, RowError, UsageError
@@ -28,6 +29,7 @@ from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.opening import open_source
 from edittools.stream.row_images import source_references, target_references
 from edittools.stream.rows import column_values, row_paths
+from edittools.stream.text import valid
 
 COLUMN = "gap"
 GAP = pa.struct([("id", pa.string()), ("text", pa.float64()), ("image", pa.float64())])
@@ -60,6 +62,8 @@ def read_gaps(path: str, language: str) -> list[Gap]:
     text nor image, and where there is none."""
     gaps = []
     for batch in open_source([path]).batches(lambda shard: True):
+        for lost in batch.rejects:
+            raise UsageError(f"--nearest {path}: row {lost.id}: {lost.reason}")
         rows = batch.rows
         texts = [column_values(rows, name) for name in _TEXTS]
         images = [[*sources, target] for sources, target in zip(source_references(rows), target_references(rows))]
@@ -84,7 +88,7 @@ class BaseImagesStage:
 
     It has the gap's instruction, so that `edit synth --painted request` can carry it out, the cosines in `gap`, and
     ID-GAP as its id; `provenance.parents` names the image. Vectors are those of the filters' model with texts, and are
-    not kept: `observe` holds 16 bytes of every image, and the nearest ones of every gap.
+    not kept: `observe` holds 24 bytes of every image, and the nearest ones of every gap.
     """
 
     name = "filter"
@@ -100,6 +104,8 @@ class BaseImagesStage:
         self.asked = digest(canonical_json([self._said(gap) for gap in self.gaps]))
         self.decisions_digest: str | None = None
         self.chosen: dict[int, dict[int, list[NearGap]]] = {}  # shard -> row -> what it is near
+        self.keys: dict[int, dict[int, int]] = {}  # likewise, of its id
+        self.counts: dict[int, int] = {}  # shard -> how many rows it had
         self.failed: dict[int, dict[int, RowError]] = {}
 
     def _said(self, gap: Gap) -> list[Any]:
@@ -133,16 +139,18 @@ class BaseImagesStage:
     def observe(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on as they are; compare their images with the gaps."""
         searches = self._searches()
-        places = array("q"), array("q")  # shard and row of every image that was compared, by its number
-        seen: dict[int, int] = {}
+        places = array("q"), array("q"), array("Q")  # of every image that was compared, by its number: shard, row, id
+        seen = self.counts = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             for batch in batches:
                 shard = batch.shard.index
                 first = seen.get(shard, 0)
                 seen[shard] = first + batch.rows.num_rows
+                ids = column_values(batch.rows, "id")
                 for rows, vectors in self._vectors(batch, first, pool):
                     places[0].extend([shard] * len(rows))
                     places[1].extend(rows)
+                    places[2].extend(_key(ids[row - first]) for row in rows)
                     for search, _ in searches.values():
                         search.add(vectors)
                 yield batch
@@ -198,14 +206,17 @@ class BaseImagesStage:
         except RowError as error:
             return error
 
-    def _choose(self, searches: dict[str, tuple[NearestRows, list[int]]], places: tuple[array, array]) -> None:
+    def _choose(self, searches: dict[str, tuple[NearestRows, list[int]]], places: tuple[array, array, array]) -> None:
         near: dict[tuple[int, int, int], dict[str, float]] = {}
+        keys: dict[int, dict[int, int]] = {}
         for by, (search, numbers) in searches.items():
             for gap, rows, cosines in zip(numbers, search.rows.tolist(), search.cosines.tolist()):
                 for row, cosine in zip(rows, cosines):
                     if row >= 0:
-                        near.setdefault((places[0][row], places[1][row], gap), {})[by] = significant(cosine)
-        self.chosen = {}
+                        shard, place, key = (values[row] for values in places)
+                        near.setdefault((shard, place, gap), {})[by] = significant(cosine)
+                        keys.setdefault(shard, {})[place] = key
+        self.chosen, self.keys = {}, keys
         for (shard, row, gap), found in sorted(near.items()):
             of_row = self.chosen.setdefault(shard, {}).setdefault(row, [])
             of_row.append(NearGap(gap, found.get("text"), found.get("image")))
@@ -215,35 +226,38 @@ class BaseImagesStage:
 
     def _decisions(self) -> dict[str, Any]:
         chosen = [
-            [shard, row, one.gap, one.text, one.image]
+            [shard, row, one.gap, one.text, one.image, self.keys[shard][row]]
             for shard, rows in self.chosen.items()
             for row, found in rows.items()
             for one in found
         ]
         failed = [
-            [shard, row, error.reason, error.value]
+            [shard, row, error.reason, None if error.value is None else valid(str(error.value))]
             for shard, rows in self.failed.items()
             for row, error in rows.items()
         ]
-        return {"gaps": self.asked, "neighbours": self.most, "chosen": chosen, "failed": failed}
+        told = {"gaps": self.asked, "neighbours": self.most, "model": self.models.described(CLIP.name)}
+        return told | {"rows": [*self.counts.items()], "chosen": chosen, "failed": failed}
 
     def save_decisions(self, path: str) -> None:
-        text = json.dumps(self._decisions(), ensure_ascii=False, default=str)
-        files.write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
+        files.write_bytes(path, json.dumps(self._decisions(), ensure_ascii=False).encode() + b"\n")
 
     def load_decisions(self, path: str) -> None:
         """Use what an earlier run found. Raises EditError where it is not for these gaps."""
         try:
             known = json.loads(files.read_bytes(path))
-            for shard, row, gap, text, image in known["chosen"]:
+            for shard, row, gap, text, image, key in known["chosen"]:
                 self.chosen.setdefault(shard, {}).setdefault(row, []).append(NearGap(gap, text, image))
+                self.keys.setdefault(shard, {})[row] = key
             for shard, row, reason, value in known["failed"]:
                 self.failed.setdefault(shard, {})[row] = RowError(reason, value)
-            said = known["gaps"], known["neighbours"]
+            self.counts = dict(known["rows"])
+            said = known["gaps"], known["neighbours"], known["model"]
         except (ValueError, KeyError, TypeError) as error:
             raise EditError(f"{path}: no decisions for --nearest: {error!r}") from error
-        if said != (self.asked, self.most):
-            raise EditError(f"{path}: decisions made for other gaps", hint="give the options that --phase decide had")
+        if said != (self.asked, self.most, self.models.described(CLIP.name)):
+            hint = "give the options that --phase decide had"
+            raise EditError(f"{path}: decisions made for other gaps, or by another model", hint=hint)
         self.decide()
 
     # ------------------------------------------------------------ rows
@@ -259,6 +273,11 @@ class BaseImagesStage:
         rows, made = batch.rows, self.schema(batch.rows.schema)
         chosen, failed = self.chosen.get(batch.shard.index, {}), self.failed.get(batch.shard.index, {})
         ids, paths = column_values(rows, "id"), row_paths(rows)
+        keys = self.keys.get(batch.shard.index, {})
+        if first + rows.num_rows > self.counts.get(batch.shard.index, 0) or any(
+            keys[first + k] != _key(ids[k]) for k in range(rows.num_rows) if first + k in keys
+        ):
+            raise EditError("--nearest: the decisions were made of other rows", hint="find the nearest ones again")
         taken = [(k, found) for k in range(rows.num_rows) for found in chosen.get(first + k, ())]
         rejects = []
         for k in range(rows.num_rows):
@@ -281,3 +300,8 @@ class BaseImagesStage:
             for field in made
         ]
         return batch.replace(pa.record_batch(columns, schema=made), rejects)
+
+
+def _key(identity: object) -> int:
+    """Of an id, 64 bits."""
+    return xxhash.xxh3_64_intdigest(str(identity).encode("utf-8", "surrogatepass"))

@@ -59,6 +59,14 @@ class Models:
         given = [one for one in item.optional if self.names[one.name] is not None]
         return [one.name for one in (*item.models, *given)]
 
+    def described(self, role: str) -> str:
+        """What a model is called, and the content of its weights. Raises EditError for weights that are not there."""
+        if role not in self._described:  # the stages of a command share this, and each says its settings
+            name = self._name(role)
+            folder = find_weights(name, release=all_models()[role].release(name))
+            self._described[role] = f"{Path(name).name}@{folder_digest(folder)}"
+        return self._described[role]
+
     def settings(self, schema: pa.Schema, history: History, version: int) -> dict[str, Any]:
         """What the history records, for rows of these columns: of models the content of their weights.
 
@@ -76,12 +84,7 @@ class Models:
             needed += region_roles(self.config.region)
         if self.config.nearest is not None:
             needed.append("clip")
-        for role in dict.fromkeys(needed):
-            if role not in self._described:  # the stages of a command share this, and each says its settings
-                name = self._name(role)
-                folder = find_weights(name, release=all_models()[role].release(name))
-                self._described[role] = f"{Path(name).name}@{folder_digest(folder)}"
-            found[role] = self._described[role]
+        found |= {role: self.described(role) for role in dict.fromkeys(needed)}
         if not found:
             return self.config.recorded(**self.config.without_models())
         return self.config.recorded(models=found, **self.config.placed, batch_size=self.batch_size)

@@ -71,7 +71,14 @@ def paired_archive(parts: list[str], place: str, arrangement: Arrangement) -> Li
 
 def _paired(path: str, place: str, names: Iterable[str], arrangement: Arrangement) -> LinesReader:
     assert arrangement.pair is not None
-    records = [{**one, "path": f"{place}/{one['path']}" if place else one["path"]} for one in arrangement.pair(names)]
+    records = [
+        {
+            name: f"./{value}" if value is not None and name in ("before", "after") else value
+            for name, value in one.items()
+        }
+        | {"path": f"{place}/{one['path']}" if place else one["path"]}
+        for one in arrangement.pair(names)
+    ]  # `./` so that no name is taken for an address
     lines = "".join(json.dumps(record) + "\n" for record in records)
     return LinesReader(path, lines.encode(), place or os.path.basename(path), Mapping(arrangement=arrangement))
 

@@ -7,6 +7,7 @@ import io
 import os
 import posixpath
 import tempfile
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -19,13 +20,13 @@ from edittools.stream import files
 from edittools.stream.input_reader import beside, full_path, is_inline, reference
 from edittools.stream.joined import Joined
 from edittools.stream.packed import name_key
+from edittools.stream.process import PerProcess
 from edittools.stream.readers import archive
 from edittools.stream.tar import Member, TarReader
 
 _SEVERAL = "several files in the archives have this name"
 _MOST_FOLDERS = 64  # at the top of the archives, under which a path is looked for too
 Read = Callable[[int, int], bytes]
-Refer = Callable[[int, int], dict[str, Any]]
 
 
 class Roots:
@@ -52,6 +53,7 @@ class Roots:
         self._rows = np.zeros((0, 3), np.int64)  # archive, offset, size; sorted by the keys
         self._tops: list[str] = []
         self._read = False
+        self._lost: dict[str, str] = {}  # files of archives that did not come out, and why
 
     def beside(self, folders: Sequence[str], archives: Sequence[list[str]], last: Sequence[str] = ()) -> Roots:
         """These, and further places behind them."""
@@ -76,8 +78,9 @@ class Roots:
 
     def names(self) -> Iterator[str]:
         """The paths of the files in the archives. Raises DamagedError and IncompleteError."""
-        for read, parts, _ in self._opened:
-            yield from (posixpath.normpath(member.name) for member in TarReader(read, parts[0]).members())
+        for opened in self._opened:
+            yield from (posixpath.normpath(member.name) for member in opened.members())
+            yield from (posixpath.normpath(name) for name, _ in opened.damaged)
 
     def _in_archives(self, path: str) -> dict[str, Any] | None:
         if not self.archives:
@@ -88,6 +91,8 @@ class Roots:
         if found is None:
             under = [one for top in self._tops if (one := self._named(f"{top}/{clean}")) is not None]
             found = under[0] if len(under) == 1 else _SEVERAL if under else None
+        if found is None and clean in self._lost:
+            found = f"damaged in the archive: {self._lost[clean]}"
         while found is None and clean.count("/") > 1:  # a bare name would mean too many things
             clean = clean.partition("/")[2]
             found = self._named(clean)
@@ -96,7 +101,7 @@ class Roots:
         if isinstance(found, str):
             return reference(file=path, etag=f"{files.NOTHING}{found}")
         number, offset, size = found
-        return self._opened[number][2](offset, size)
+        return self._opened[number].refer(offset, size)
 
     def _named(self, name: str) -> tuple[int, int, int] | str | None:
         """Which archive holds a file, where, and its size; or why it cannot be said."""
@@ -115,8 +120,9 @@ class Roots:
             return
         self._read = True
         keys, rows, tops = array("Q"), array("q"), set[str]()
-        for number, (read, parts, _) in enumerate(self._opened):
-            for member in _members(read, parts[0]):
+        for number, opened in enumerate(self._opened):
+            self._lost |= {posixpath.normpath(name): why for name, why in opened.damaged}
+            for member in _readable(opened):
                 name = posixpath.normpath(member.name)
                 keys.append(name_key(name))
                 rows.extend((number, member.offset, member.size))
@@ -127,35 +133,65 @@ class Roots:
         self._rows = np.frombuffer(rows, np.int64).reshape(-1, 3)[order] if keys else self._rows
         self._tops = sorted(tops) if len(tops) <= _MOST_FOLDERS else []
 
-    @staticmethod
-    def _plain(parts: list[str]) -> bool:
-        with contextlib.closing(Joined(parts)) as whole:
-            return whole.at(0, 512)[257:262] == b"ustar"
-
     @cached_property
-    def _opened(self) -> list[tuple[Read, list[str], Refer]]:
-        """Of every archive: how its bytes are read, its parts, and how a file in it is referred to."""
-        return [self._open(parts) for parts in self.archives]
+    def _opened(self) -> list[_Archive]:
+        return [_Archive(parts) for parts in self.archives]
 
-    def _open(self, parts: list[str]) -> tuple[Read, list[str], Refer]:
-        whole = Joined(parts)
-        if self._plain(parts):
 
-            def refer(offset: int, size: int) -> dict[str, Any]:
-                place = whole.place(offset, size)
-                if place is None:  # it is cut in two
-                    return reference(bytes=whole.at(offset, size), etag=whole.tags[0])
-                return reference(file=place[0], offset=place[1], length=size, etag=place[2])
+class _Archive:
+    """An archive, in its parts: what is in it, and how one of its files is referred to. None of its files stays open:
+    there may be thousands of archives."""
 
-            return whole.at, parts, refer
-        unpacked = tempfile.TemporaryFile(prefix="edittools-")
-        archive.unpack(io.BufferedReader(whole), unpacked, parts[0])
-        whole.close()
+    def __init__(self, parts: list[str]) -> None:
+        """Raises DamagedError, EditError."""
+        self.parts = parts
+        self.damaged: list[tuple[str, str]] = []  # files that did not come out, with the reasons
+        with contextlib.closing(Joined(parts)) as whole:
+            self.whole = whole  # which knows the places of ranges when it is closed, too
+            self.plain = whole.at(0, 512)[257:262] == b"ustar"
+            if not self.plain:
+                self.start, self.size, self.damaged = _unpacked().add(whole, parts[0])
 
-        def read(offset: int, size: int) -> bytes:
-            return os.pread(unpacked.fileno(), size, offset)
+    def members(self) -> Iterator[Member]:
+        """Raises DamagedError and IncompleteError."""
+        with self._reading() as read:
+            yield from TarReader(read, self.parts[0]).members()
 
-        return read, parts, lambda offset, size: reference(bytes=read(offset, size), etag=whole.tags[0])
+    def refer(self, offset: int, size: int) -> dict[str, Any]:
+        place = self.whole.place(offset, size) if self.plain else None
+        if place is not None:
+            return reference(file=place[0], offset=place[1], length=size, etag=place[2])
+        with self._reading() as read:  # it is packed, or cut in two
+            return reference(bytes=read(offset, size), etag=self.whole.tags[0])
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Read]:
+        if self.plain:
+            with contextlib.closing(Joined(self.parts)) as whole:
+                yield whole.at
+        else:
+            yield lambda offset, size: _unpacked().read(self.start + offset, min(size, self.size - offset))
+
+
+class _Unpacked:
+    """The plain tars that packed archives are, one behind the other in a file without a name."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="edittools-")
+        self.lock = threading.Lock()
+
+    def add(self, packed: Joined, path: str) -> tuple[int, int, list[tuple[str, str]]]:
+        """Where an archive's tar begins, its size, and the files that did not come out. Raises DamagedError."""
+        with self.lock:
+            start = self.file.seek(0, io.SEEK_END)
+            damaged = archive.unpack(io.BufferedReader(packed), self.file, path)
+            return start, self.file.seek(0, io.SEEK_END) - start, damaged
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.file.fileno(), max(0, size), offset)
+
+
+_unpacked = PerProcess(_Unpacked)
 
 
 def _known(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -163,7 +199,7 @@ def _known(found: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _members(read: Read, name: str) -> Iterator[Member]:
-    """The files of a tar; of one that is cut off or damaged, those before that, for the rows say what they lack."""
+def _readable(archive_: _Archive) -> Iterator[Member]:
+    """The files of an archive; of one that is damaged or cut off, those before, for the rows say what they lack."""
     with contextlib.suppress(DamagedError, IncompleteError):
-        yield from TarReader(read, name).members()
+        yield from archive_.members()

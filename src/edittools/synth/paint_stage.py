@@ -72,9 +72,11 @@ class PaintStage:
                     hint="--painter editor=MODEL",
                 )
             if getattr(module, "SHOWS", False) != ("reference" in painter.wants):
-                shows = "shows no image" if "reference" in painter.wants else "shows an image"
+                own = [task for task in PAINTED.names if getattr(PAINTED.load(task), "SHOWS", False)]
+                wants = "reference" in painter.wants
                 raise UsageError(
-                    f"--painted {name}: {shows} to --painter {config.painter}", hint="--painter in_context"
+                    f"--painted {name}: shows {'no' if wants else 'an'} image to --painter {config.painter}",
+                    hint=f"--painted {','.join(own)} show one" if wants else "--painter in_context",
                 )
             if (own := getattr(module, "CONTROL", follows)) != follows:
                 raise UsageError(f"--painted {name}: wants a painter that follows a map `{own}`", hint="--control")

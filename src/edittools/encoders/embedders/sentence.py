@@ -1,4 +1,4 @@
-"""Encoders of sentences (MiniLM, e5, bge, LaBSE): texts alone, by the mean of their tokens or the first one.
+"""Encoders of sentences (MiniLM, bge, mpnet): texts alone, by the mean of their tokens or the first one.
 
 Reimers and Gurevych 2019, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks". Which of the two is said by
 `1_Pooling/config.json`, as sentence-transformers writes it; without it, it is the mean.
@@ -7,6 +7,7 @@ Reimers and Gurevych 2019, "Sentence-BERT: Sentence Embeddings using Siamese BER
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,30 @@ from edittools.json_file import read_json
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert")
 _POOLING = "1_Pooling/config.json"
+_MODULES = "modules.json"
 
 
 def load(folder: Path, name: str, device: str, dtype: str) -> SentenceEmbedder:
     from transformers import AutoModel
 
     return SentenceEmbedder(pretrained(AutoModel, folder, dtype), folder, name, device, dtype)
+
+
+def _pooling(said: dict[str, Any], folder: Path) -> str:
+    """`cls` or `mean`: what a model's files say is done with the states of its tokens. Raises EditError for anything
+    else, and for layers behind it."""
+    modes = [name.removeprefix("pooling_mode_") for name, value in said.items() if value is True]
+    modes = [name for name in modes if name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")] or [
+        str(said.get("pooling_mode", "mean"))
+    ]
+    mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(modes[0], modes[0])
+    if len(modes) > 1 or mode not in ("cls", "mean"):
+        raise EditError(f"{folder}: pooling by {', '.join(modes)} is not known here")
+    parts = read_json(folder / _MODULES) if (folder / _MODULES).exists() else []
+    kinds = [str(part.get("type", "")).rpartition(".")[2] for part in parts]
+    if other := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
+        raise EditError(f"{folder}: a layer {other[0]} behind the network is not known here")
+    return mode
 
 
 class SentenceEmbedder(VisionEmbedder):
@@ -44,7 +63,7 @@ class SentenceEmbedder(VisionEmbedder):
             raise EditError(f"{folder}: its tokenizer has {len(self.tokenizer)} words of {config.vocab_size}")
         self.longest = min(self.tokenizer.model_max_length, config.max_position_embeddings - 2)  # RoBERTa counts from 2
         said = read_json(folder / _POOLING) if (folder / _POOLING).exists() else {}
-        self.first = bool(said.get("pooling_mode_cls_token"))
+        self.first = _pooling(said, folder) == "cls"
 
     def prepare(self, image: ImageLike) -> Tensor:
         raise UsageError(f"{self.name}: a model of texts, which has no vectors of images")

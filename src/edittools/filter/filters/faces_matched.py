@@ -33,6 +33,8 @@ def misfit(landmarks: np.ndarray, others: np.ndarray, eyes: float) -> float:
     p, q = (points - points.mean(axis=0) for points in (landmarks, others))
     # As complex numbers a turn and scale is one factor a = <p, q> / <p, p>, and what is left |q|^2 - |a|^2 |p|^2.
     p, q = p @ (1, 1j), q @ (1, 1j)
+    if not eyes or not np.vdot(p, p).real:  # landmarks in one place
+        return np.inf
     left = np.vdot(q, q).real - abs(np.vdot(p, q)) ** 2 / np.vdot(p, p).real
     return float(np.sqrt(max(left, 0.0) / len(q)) / eyes)
 

@@ -15,6 +15,7 @@ reject: nothing is guessed. Every archive is read by itself. Or a table `pairs.c
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,7 +27,8 @@ from edittools.stream.layouts import Layout
 _BEFORE = {"before", "source", "src", "input", "original", "orig", "raw", "unedited", "原图", "原圖"}
 _AFTER = {"after", "target", "tgt", "output", "edited", "edit", "retouched", "retouch", "result", "精修", "成图"}
 _HAN = "\u4e00-\u9fff"
-_WORD = re.compile(rf"\d+|[{_HAN}]+|[^\W\d_{_HAN}]+")
+# Other signs than those that divide words are part of one: `C++` is not `C`, and a vowel may be a mark on its letter.
+_WORD = re.compile(rf"\d+|[{_HAN}]+|[^\s\d_.,()\[\]\-{_HAN}]+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of `annaBefore`
 # By what series are known, and which ends of a name make a pair where no others are there.
 _SERIES = {"letters": ("[a-z]", [["a", "b"]]), "numbers": (r"\d+", [["1", "2"], ["0", "1"]])}
@@ -39,10 +41,10 @@ Key = tuple[str, ...]
 
 def pair(names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The records of the images among these paths, in their order: pairs, and images that are `unpaired`."""
-    images = [name for name in names if name.rpartition(".")[2].lower() in IMAGE_ENDINGS]
+    images = [name for name in names if name.rpartition(".")[2].lower() in IMAGE_ENDINGS and not _of_macos(name)]
     partners: dict[str, tuple[str, str, str]] = {}  # either image of a pair: before, after, and how they were found
-    why: dict[str, str] = {}
-    told = {name: _told(name) for name in images}
+    why = {name: "name is not UTF-8" for name in images if not _is_text(name)}
+    told = {name: _told(name) for name in images if name not in why}
     _by_words(told, partners, why)
     for kind, (pattern, wanted) in _SERIES.items():
         rest = [name for name in images if name not in partners and name not in why]
@@ -95,6 +97,19 @@ def _by_series(
             why.update(dict.fromkeys(of_group, _SEVERAL))
 
 
+def _of_macos(name: str) -> bool:
+    """What macOS puts beside the files of an archive, with their names."""
+    return "__MACOSX" in name.split("/") or name.rpartition("/")[2].startswith("._")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _told(name: str) -> tuple[Key, str]:
     """What an image is called without the words that say what it is, and what these say: `before`, `after`, `both` or
     nothing. The last part of its path that says one of them counts."""
@@ -117,7 +132,7 @@ def _parts(name: str) -> list[str]:
 
 def _words(part: str) -> list[str]:
     """`Before - anna_01` as words in small letters, and numbers."""
-    return [word.casefold() for word in _WORD.findall(_HUMP.sub(" ", part))]
+    return [word.casefold() for word in _WORD.findall(_HUMP.sub(" ", unicodedata.normalize("NFC", part)))]
 
 
 def _role(word: str) -> tuple[str, str]:

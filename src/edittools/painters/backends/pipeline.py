@@ -129,8 +129,8 @@ def _adapt(pipe: Any, loras: Sequence[str]) -> None:
 
 
 class Pipeline:
-    """Requests of one size and sampling are a batch; each has a generator of its own, so that its noise is its seed's.
-    One that takes no mask paints whole pictures only."""
+    """Requests of one size and sampling, all with a negative prompt or all without, are a batch; each has a generator
+    of its own, so that its noise is its seed's. One that takes no mask paints whole pictures only."""
 
     batch_size, multiple, area = 4, 16, AREA
 
@@ -157,9 +157,10 @@ class Pipeline:
 
     def paint(self, requests: Sequence[PaintRequest]) -> list[np.ndarray | RowError]:
         made: list[np.ndarray | RowError] = [RowError("not painted")] * len(requests)
-        groups: dict[tuple[tuple[int, ...], Sampling], list[int]] = {}
+        groups: dict[tuple[tuple[int, ...], Sampling, bool], list[int]] = {}
         for k, request in enumerate(requests):
-            groups.setdefault((request.image.shape, request.sampling), []).append(k)
+            # No negative prompt is another thing than an empty one.
+            groups.setdefault((request.image.shape, request.sampling, bool(request.negative)), []).append(k)
         for members in groups.values():
             for start in range(0, len(members), self.batch_size):
                 some = members[start : start + self.batch_size]
@@ -181,7 +182,6 @@ class Pipeline:
             for meaning, name in self.names.items()
         }
         given |= {
-            **self.prompts(requests),
             "height": height,
             "width": width,
             # On the CPU: the same noise on every device.
@@ -194,7 +194,7 @@ class Pipeline:
         elif "negative_prompt" in self.accepted and any(one.negative for one in requests):
             given["negative_prompt"] = [one.negative for one in requests]
         try:
-            made = self.pipe(**given).images
+            made = self.pipe(**given, **self.prompts(requests)).images
         except (EditError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a pipeline raises what its parts raise

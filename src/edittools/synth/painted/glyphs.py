@@ -22,7 +22,7 @@ PROMPT = True
 INVERSE = "text"
 BARE = True
 SHOWS = True
-_HEIGHT = 64  # pixels that a word is drawn at
+_HEIGHTS = 8, 64  # pixels that a word is drawn at: about its own, for what is warped is not smoothed
 _GROW = 0.15  # of its height: letters reach beyond OCR's boxes
 _CONTEXT = 2.0
 
@@ -51,7 +51,8 @@ def drawn(word: str, font: str, corners: np.ndarray, shape: tuple[int, ...]) -> 
     """A word in white on black, uint8 (h, w, 3), that fills the box of these corners (4, 2), from the upper left in the
     direction of reading; and the box, bool (h, w)."""
     cv2 = opencv("--painted glyphs", "vision")
-    face = load_font(font, _HEIGHT)
+    height = float(np.linalg.norm(corners[3] - corners[0]))
+    face = load_font(font, round(min(max(height, _HEIGHTS[0]), _HEIGHTS[1])))
     x0, y0, x1, y1 = face.getbbox(word)
     flat = Image.new("L", (max(1, round(x1 - x0)), max(1, round(y1 - y0))))
     ImageDraw.Draw(flat).text((-x0, -y0), word, font=face, fill=255)
@@ -59,6 +60,6 @@ def drawn(word: str, font: str, corners: np.ndarray, shape: tuple[int, ...]) -> 
     ends = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32)
     there = cv2.getPerspectiveTransform(ends, corners.astype(np.float32))
     size = shape[1], shape[0]
-    ink = cv2.warpPerspective(np.asarray(flat), there, size, flags=cv2.INTER_AREA)
+    ink = cv2.warpPerspective(np.asarray(flat), there, size, flags=cv2.INTER_LINEAR)
     inside = cv2.warpPerspective(np.full((bottom, right), 255, np.uint8), there, size, flags=cv2.INTER_NEAREST) > 0
     return np.repeat(ink[..., None], 3, axis=2), inside
