@@ -72,11 +72,11 @@ class PaintStage:
                     hint="--painter editor=MODEL",
                 )
             if getattr(module, "SHOWS", False) != ("reference" in painter.wants):
-                own = [task for task in PAINTED.names if getattr(PAINTED.load(task), "SHOWS", False)]
+                showing = [task for task in PAINTED.names if getattr(PAINTED.load(task), "SHOWS", False)]
                 wants = "reference" in painter.wants
                 raise UsageError(
                     f"--painted {name}: shows {'no' if wants else 'an'} image to --painter {config.painter}",
-                    hint=f"--painted {','.join(own)} show one" if wants else "--painter in_context",
+                    hint=f"--painted {','.join(showing)} show one" if wants else "--painter in_context",
                 )
             if (own := getattr(module, "CONTROL", follows)) != follows:
                 raise UsageError(f"--painted {name}: wants a painter that follows a map `{own}`", hint="--control")
