@@ -591,6 +591,8 @@ TABLE_1 = {
     "firered-pretrain": ((100, 5), (55, 40, 5), [384, 512], 300_000, 0),
     "firered-ct": ((5, 10), (20, 60, 20), [512, 1024], 65_000, 0),
     "firered-sft": ((50, 50), (10, 45, 45), [1024, 1024], 5_000, 500),
+    "firered-dpo": ((10, 50), (10, 30, 60), [1024, 1024], 5_000, 500),
+    "firered-nft": ((10, 10), (10, 30, 60), [1024, 1024], 500, 0),
 }
 
 
@@ -605,13 +607,15 @@ def test_presets_are_those_of_the_report(name):
     assert tuple(made.captions[k] for k in ("original", "structured", "instructive")) == captions
     assert (made.resolution, made.steps, made.warmup) == (sides, steps, warmup)
     assert (made.optimizer, made.betas, made.max_grad_norm, made.weight_decay) == ("adamw", [0.9, 0.999], 1.0, 0.01)
-    # 3.4: the ratios, inverses are meant too; 3.3: text to image and edits 1 : 1; 3.4 and 3.5: clusters in balance
+    # 3.4: the ratios, inverses are meant too; 3.3: text to image and edits 1 : 1; 3.4 and 3.5: clusters in balance;
+    # preferences are of whatever tasks their rows have
     both = {r for ratio in made.ratios for r in (ratio, ":".join(reversed(ratio.split(":"))))}
     assert both == {"2:1", "16:9", "3:2", "4:3", "1:1", "3:4", "2:3", "9:16", "1:2"}
     t2i = made.kinds["t2i"] / sum(made.kinds.values()) if made.kinds else made.t2i_share
-    assert t2i == 0.5 and made.kinds.keys() == ({"t2i", "one", "several"} if name == "firered-ct" else set())
+    assert t2i == (-1 if made.objective in ("dpo", "nft") else 0.5)
+    assert made.kinds.keys() == ({"t2i", "one", "several"} if name == "firered-ct" else set())
     balanced = {"firered-pretrain": ("", False), "firered-ct": ("cluster", False), "firered-sft": ("task", True)}
-    assert (made.balance, made.resample) == balanced[name] and made.balance_power == 1.0
+    assert (made.balance, made.resample) == balanced.get(name, ("", False)) and made.balance_power == 1.0
     # 3.3: the curriculum is the first stage's; 3.5: the mean of the converging steps is the last one's
     assert bool(made.curriculum) == (name == "firered-pretrain") and (made.ema == 1.0) == (name == "firered-sft")
 

@@ -126,7 +126,7 @@ def test_the_best_of_the_kept_models_is_linked(tmp_path, monkeypatch):
     """By losses that are given here: the least of all is of a step that is not kept."""
     given = iter([9.0, 5.0, 3.0, 1.0, 4.0])  # of the steps 0, 2, 4, 5, 6
 
-    def evaluate(self, network, average, step, parallel):
+    def evaluate(self, network, average, step, parallel, heed):
         return {"step": step, "rows": 1, "loss": {"raw": 0.0 if step == 6 else 99.0, "average": next(given)},
                 "by_time": {}, "by_task": {}}  # fmt: skip
 

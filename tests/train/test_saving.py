@@ -14,9 +14,11 @@ from conftest import TESTS, digest, encode, pixels
 from safetensors.torch import load_file
 from training import MemoryRows, pairs, run, tiny
 
-from edittools.errors import EditError, UsageError
-from edittools.train import checkpoint, keeping, log
+from edittools.errors import EditError, Interrupted, UsageError
+from edittools.train import checkpoint, keeping, log, loop
 from edittools.train.checkpoint import Room, Saver
+from edittools.train.heldout import HeldOut
+from edittools.train.samples import Previews
 
 MANY = {"keep_last": 9}
 
@@ -289,6 +291,93 @@ def test_a_batch_systems_signal_saves_and_says_so_by_the_exit_status(tmp_path, m
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert found is not None and checkpoint.step_of(found) == steps[-1] and not [*tmp_path.rglob(".tmp*")]
     assert (tmp_path / "said").read_text().count("\n") <= 1
+
+
+SHOWN = {"steps": 8, "heldout_every": 4, "sample_every": 4, "sample_steps": 2, "sample_rows": 2, "keep_every": 4}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("shown")
+    run(tiny(**SHOWN), MemoryRows(pairs(20)), out, heldout=MemoryRows(pairs(26)[20:]))
+    return out
+
+
+@pytest.mark.parametrize("when, at", [("before", 4), ("before", 8), ("measuring", 8), ("showing", 4)])
+def test_a_signal_is_obeyed_before_what_is_due_and_that_is_made_up_for(tmp_path, monkeypatch, shown, when, at):
+    """Of the step, of its held-out loss, of its previews: a checkpoint comes next, and the run is as one without."""
+    rows, held, calls = MemoryRows(pairs(20)), MemoryRows(pairs(26)[20:]), []
+
+    def signalled(name, kind, method):
+        def then(self, *arguments):
+            found = method(self, *arguments)
+            calls.append((name, seen[0]))
+            if name == kind and seen[0] == at and len([c for c in calls if c == (name, at)]) == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return found
+
+        return then
+
+    seen = [0]
+    update = loop.Run.update
+
+    def counted(self, *arguments):
+        found = update(self, *arguments)
+        seen[0] = self.state.step
+        if when == "before" and seen[0] == at:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Run, "update", counted)
+        patched.setattr(HeldOut, "_loss", signalled("measuring", when, HeldOut._loss))
+        patched.setattr(Previews, "_strip", signalled("showing", when, Previews._strip))
+        with pytest.raises(Interrupted) as caught:
+            run(tiny(**SHOWN), rows, tmp_path / "left", heldout=held)
+    assert caught.value.signum == signal.SIGUSR1
+    # a batch of 6 rows goes through the network at each of the times, with the weights and then with their average
+    after, measured = [name for name, step in calls if step == at], ["measuring"] * len(tiny().heldout_times)
+    assert after == {"before": [], "measuring": measured, "showing": [*measured, *measured, "showing"]}[when]
+    assert checkpoint.newest(tmp_path / "left").name == f"step-{at:08d}"
+    there = [(tmp_path / "left" / name).exists() for name in (f"samples/{at:08d}.png", f"@{at}", "_end.json")]
+    assert there == [False, when != "before", False]
+    run(tiny(**SHOWN), rows, tmp_path / "left", heldout=held)
+    names = ["heldout.jsonl", *(f"samples/{k:08d}.{kind}" for k in (4, 8) for kind in ("png", "json"))]
+    names += [f"{name}transformer/diffusion_pytorch_model.safetensors" for name in ("", "@4/", "@8/")]
+    for name in names:
+        assert (tmp_path / "left" / name).read_bytes() == (shown / name).read_bytes(), name
+    assert (tmp_path / "left" / "@best").resolve().name == (shown / "@best").resolve().name
+
+
+def test_a_signal_before_the_first_step_leaves_nothing_to_go_on_from(tmp_path, monkeypatch):
+    loss = HeldOut._loss
+
+    def told(self, *arguments):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return loss(self, *arguments)
+
+    rows, held = MemoryRows(pairs(20)), MemoryRows(pairs(26)[20:])
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(HeldOut, "_loss", told)
+        run(tiny(steps=2, batch_tokens=24), rows, tmp_path, heldout=held)
+    assert checkpoint.newest(tmp_path) is None and not (tmp_path / "heldout.jsonl").exists()
+    run(tiny(steps=2, batch_tokens=24), rows, tmp_path, heldout=held)
+    assert [line["step"] for line in read(tmp_path / "heldout.jsonl")] == [0, 2]
+
+
+def test_the_log_says_how_long_a_checkpoint_took(tmp_path, monkeypatch):
+    save, rest = checkpoint.save, 0.2
+
+    def slow(*arguments):
+        threading.Event().wait(rest)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    at_once(monkeypatch)
+    run(tiny(steps=6, log_every=1), MemoryRows(pairs()), tmp_path)
+    took = [line["checkpoint_s"] for line in read(tmp_path / "log.jsonl")]
+    assert took[:4] == [None] * 4 and took[4] == took[5] >= rest
 
 
 def stop_after(step):

@@ -139,8 +139,10 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 
     SIGUSR1 saves and leaves too, with exit status 138, so that a job is requeued before its time is over. With Slurm:
     `#SBATCH --signal=B:USR1@120`, and in the script `trap 'kill -USR1 $pid' USR1; edit train ... & pid=$!; wait $pid;
-    wait $pid; [ $? -eq 138 ] && scontrol requeue $SLURM_JOB_ID` (the trap ends the first wait). The grace has to hold
-    a step and a checkpoint.
+    wait $pid; [ $? -eq 138 ] && scontrol requeue $SLURM_JOB_ID` (the trap ends the first wait). The grace has to hold,
+    at worst, the writing of a kept model or of the checkpoint before, then a step (with the rollouts that it needs) or
+    a batch of held-out rows or a preview, then a checkpoint: `checkpoint_s` of log.jsonl is what the last one took. A
+    held-out loss, previews or a kept model that are due then are made when the run goes on.
     """
     import os
 

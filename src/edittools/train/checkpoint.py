@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -200,6 +201,7 @@ class Saver:
         self.run, self.room, self.device = run, room, parallel.device
         self.parallel = exchange or parallel.beside()
         self.begun = -1  # the step of the last checkpoint
+        self.seconds: float | None = None  # that the last one took that is written, copy and all
         self.stager = DefaultStager(StagingOptions(pinned and self.device.type == "cuda", False, False, False))
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -211,22 +213,24 @@ class Saver:
         writing.
         """
         self.finish()
-        self.begun = step
+        self.begun, began = step, time.perf_counter()
         written: Any = tensors
         with contextlib.suppress(MemoryError, RuntimeError):
             written = self.stager.stage(tensors)
-        self.thread = threading.Thread(target=self._write, args=(step, written, state), name="checkpoint", daemon=True)
+        given = step, written, state, began
+        self.thread = threading.Thread(target=self._write, args=given, name="checkpoint", daemon=True)
         self.thread.start()
         if written is tensors:
             self.finish()
 
-    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], began: float) -> None:
         try:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)  # of a new thread it is the first one
             coming = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
             self.parallel.on_main(lambda: self.room.prune(self.run, max(1, self.room.last - 1), coming))
             save(self.run, step, tensors, state, self.parallel)
+            self.seconds = time.perf_counter() - began
             self.parallel.on_main(lambda: self.room.prune(self.run))
         except BaseException as error:  # raised where the run can be told
             self.error = error

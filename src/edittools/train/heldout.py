@@ -110,21 +110,25 @@ class HeldOut:
             self.edit_model.collate([each.conditioning for each in found]) | sizes,
         )
 
-    def evaluate(self, network: Any, average: Average | None, step: int, parallel: Parallel) -> dict[str, Any]:
+    def evaluate(
+        self, network: Any, average: Average | None, step: int, parallel: Parallel,
+        heed: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:  # fmt: skip
         """The mean loss of all rows and times, by the weights as they are and by their average; every process calls it.
 
             {"step": 400, "rows": 64, "loss": {"raw": 0.11, "average": 0.10}, "deviation": {"raw": ..., ...},
              "by_time": {"raw": {"0.1": ...}, ...}, "by_task": {"raw": {"add": ...}, ...}}
 
-        deviation is that of the rows' losses, for an interval of their mean.
+        deviation is that of the rows' losses, for an interval of their mean. heed: called before every group of rows,
+        and may raise.
 
         The loss is flow_matching.errors() without weights: of the velocity, or of x̂_0 where the network predicts that.
         """
         network.eval()
-        made: dict[str, list[_Entry]] = {RAW: self._losses(network, parallel)}
+        made: dict[str, list[_Entry]] = {RAW: self._losses(network, parallel, heed)}
         if average is not None and average.values:
             with average.swapped():
-                made[AVERAGE] = self._losses(network, parallel)
+                made[AVERAGE] = self._losses(network, parallel, heed)
         network.train()
         tables: dict[str, dict[str, Any]] = {name: {} for name in ("loss", "deviation", "by_time", "by_task")}
         for name, losses in made.items():
@@ -137,10 +141,11 @@ class HeldOut:
         return {"step": step, "rows": len({row for row, *_ in made[RAW]}), **tables}
 
     @torch.no_grad()
-    def _losses(self, network: Any, parallel: Parallel) -> list[_Entry]:
+    def _losses(self, network: Any, parallel: Parallel, heed: Callable[[], None]) -> list[_Entry]:
         found: list[_Entry] = []
         # a sharded network needs all processes in every pass: who has nothing left repeats one and says nothing of it
         for start in range(0, len(self.groups), parallel.world):
+            heed()
             place = start + parallel.rank
             chunk, counts = self.chunk(place)
             for number, t in enumerate(self.recipe.heldout_times):

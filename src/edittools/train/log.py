@@ -171,8 +171,11 @@ class Log:
         """Are there steps since the last line?"""
         return bool(self._reports)
 
-    def write(self) -> None:
-        """A line about the steps since the last one; every process calls it."""
+    def write(self, checkpoint_s: float | None = None) -> None:
+        """A line about the steps since the last one; every process calls it.
+
+        checkpoint_s: seconds that the last checkpoint took, from the first copy to the last flush.
+        """
         self.reject()
         if not self.untold:
             return
@@ -202,6 +205,7 @@ class Log:
                 "tflops": round(flops / seconds / 1e12, 4),
                 "mfu": round(flops / seconds / 1e12 / self.peak, 4) if self.peak else None,
                 "wait_share": round(last.wait_share, 4),
+                "checkpoint_s": checkpoint_s and round(checkpoint_s, 3),
                 "rejected": sum(not kind for kind, _ in self.rejected),  # rows that cannot be used, so far
             }
             if named := sorted({name for part in numbers for name in part}):

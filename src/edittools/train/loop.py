@@ -69,9 +69,9 @@ def train(
     threads that ask it; `trackers` are of "tensorboard" and "wandb"; `branch` is a checkpoint to begin from where the
     run has none; `on_start` is told what it computes in; `rejects` says how many rows that cannot be used are
     tolerated; `rescue` is one that is ready already. Called again for the same run, train resumes it. The first
-    SIGINT, SIGTERM or SIGUSR1 lets the step finish, saves, and raises Interrupted; another SIGINT or SIGTERM ends the
-    process at once. A loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and
-    its rows.
+    SIGINT, SIGTERM or SIGUSR1 lets the step finish, saves, and raises Interrupted: what else was due then, a held-out
+    loss, previews, a kept model, is made when the run goes on. Another SIGINT or SIGTERM ends the process at once. A
+    loss that is not finite, or that jumps (recipe.spike), is an EditError that names the step and its rows.
     """
     out, began = Path(out), time.perf_counter()
     parallel = parallel or Parallel("single", 0, 1, torch.device("cpu"))
@@ -160,14 +160,14 @@ class Due:
     preview: bool
 
     @classmethod
-    def after(cls, recipe: Recipe, done: int, stop: bool) -> Due:
-        """done: steps so far. stop: the run is to leave."""
+    def after(cls, recipe: Recipe, done: int) -> Due:
+        """done: steps so far."""
 
         def every(steps: int) -> bool:
             return bool(steps) and done % steps == 0
 
         last, kept = done == recipe.steps, every(recipe.keep_every)
-        saves = stop or kept or every(recipe.checkpoint_every)
+        saves = kept or every(recipe.checkpoint_every)
         return cls(
             log=saves or last or every(recipe.log_every),
             save=saves and not last,  # the last one is written with the finished model
@@ -203,7 +203,9 @@ class Run:
         recipe, parallel, state, keeper, log = self.model.recipe, self.model.parallel, self.state, self.keeper, self.log
         self.model.network.train()  # adapters may drop out
         with memory_counted(lambda: f"step {state.step + 1}", LESS), loader, contextlib.ExitStack() as stack:
-            self.monitor.begin()
+            due = Due.after(recipe, state.step)
+            if not self.monitor.begin(due.measure, due.preview, received):
+                self.leave(received)
             if parallel.device.type != "cpu" and state.step < recipe.steps:
                 self.try_largest(loader)
             for work in stack.enter_context(contextlib.closing(self.objective.work(loader, self.model, self.around))):
@@ -211,23 +213,27 @@ class Run:
                 learned = self.update(work, factor)
                 report = log.add(state.step, learned.loss, learned.norm, factor, work, learned.losses,
                                  self.model.edit_model, loader.waited)  # fmt: skip
-                stop = self.heed(received, loader) and state.step < recipe.steps
-                due = Due.after(recipe, state.step, stop)
-                if due.log:
-                    log.write()
-                if due.save:
+                stop = self.heed(received, loader)
+                due = Due.after(recipe, state.step)
+                if due.log or stop:
+                    log.write(keeper.saver.seconds)
+                if due.save or stop:
                     keeper.save()
-                if stop:
-                    keeper.wait()
-                keeper.keep(log.rows)
-                if due.measure:
-                    self.monitor.measure()
-                if due.preview:
-                    self.monitor.preview()
+                if not stop:
+                    keeper.keep(log.rows)
+                    stop = not self.monitor.show(due.measure, due.preview, received)
                 if on_step:
                     on_step(report)
                 if stop:
-                    raise Left(max(max(each, default=0) for each in parallel.gather(received)))
+                    self.leave(received)
+
+    def leave(self, received: list[int]) -> None:
+        """Save and raise Left. The time to leave may be short: what else is due is done when the run goes on."""
+        self.log.write(self.keeper.saver.seconds)
+        if self.state.step > self.log.first:
+            self.keeper.save()
+        self.keeper.wait()
+        raise Left(max(max(each, default=0) for each in self.model.parallel.gather(received)))
 
     def heed(self, received: list[int], loader: Loader) -> bool:
         """What has happened to any process meanwhile; returns whether one of them is to leave.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,12 @@ class Previews:
         ]
         self.encoder = Encoder(edit_model, self.rows)
 
-    def save(self, network: Any, average: Average, path: Path, parallel: Parallel) -> bool:
+    def save(
+        self, network: Any, average: Average, path: Path, parallel: Parallel, heed: Callable[[], None] = lambda: None
+    ) -> bool:
         """Write the sheet, by the averaged weights if there are any; every process calls it.
+
+        heed: called before every line is made, and may raise.
 
         Rows that turn out to be of no use are left out of it, on every process; returns whether any line is left.
         """
@@ -121,8 +126,11 @@ class Previews:
         if not shown:
             return False
         network.eval()
+        strips = []
         with average.swapped():
-            strips = [self._strip(network, sample, found[sample], parallel) for sample in shown]
+            for sample in shown:
+                heed()
+                strips.append(self._strip(network, sample, found[sample], parallel))
             if hasattr(network, "reshard"):
                 network.reshard()  # FSDP2 keeps what is outside the blocks whole after a pass, and it changes now
         network.train()
