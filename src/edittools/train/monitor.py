@@ -17,7 +17,7 @@ from edittools.train.samples import Previews
 from edittools.train.state import TrainState
 
 
-class Told(Exception):
+class Signalled(Exception):
     """A signal has come to one of the processes."""
 
 
@@ -59,14 +59,14 @@ class Monitor:
 
         def heed() -> None:
             if self.parallel.any(bool(received)):
-                raise Told
+                raise Signalled
 
         try:
             if measure:
                 self.measure(heed)
             if preview:
                 self.preview(heed)
-        except Told:
+        except Signalled:
             return False
         return True
 
