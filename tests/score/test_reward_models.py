@@ -20,7 +20,9 @@ from torch import nn
 import edittools
 from edittools.convert import convert
 from edittools.errors import EditError, UsageError
+from edittools.nets import load_edit_model
 from edittools.score.reward_models import Triplet, load_reward_model, reward_model_names
+from edittools.train.config import load_recipe
 
 WIDTH = 32
 # Words of our own in the places where a checkout of EditReward has its texts.
@@ -151,6 +153,12 @@ def test_editreward_is_its_published_number(
         assert scores["editreward_following"] == pytest.approx(following, abs=1e-4)
         assert scores["editreward_quality"] == pytest.approx(quality, abs=1e-4)
         assert scores["editreward"] == pytest.approx((following + quality) / 2, abs=1e-4)
+    # training starts from a release, whose vocabulary is not the one that its config.json says
+    recipe = load_recipe("ranking", {"model.weights": str(folder), "objective_settings.prompts": "-"})
+    start = load_edit_model(recipe.system, recipe.model).network.rm_heads.state_dict()
+    released = published.rm_heads.state_dict()
+    for mine, theirs in ((0, 0), (2, 3), (4, 5)):  # they have dropout
+        assert torch.equal(start[f"head_1.{mine}.weight"], released[f"head_1.{theirs}.weight"])
     first, second = model.score(cases())
     assert abs(first["editreward"] - second["editreward"]) > 1e-3  # type: ignore[index]
 

@@ -5,6 +5,7 @@ reads what a run leaves.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from edittools.stream.run import RunOptions, open_input
 from edittools.train.config import load_recipe
 from edittools.train.data import Loader
 from edittools.train.replies import ReplyFeatures, ReplyRows, ReplySampler, Taught, load_teacher
+from edittools.vlm import EncodedImage
 
 TEXTS = {
     "INSTRUCTION_EDIT_FOLLOWING": "Is it done? {text_prompt}",
@@ -216,6 +218,8 @@ def test_votes_and_scores_become_preferences(root) -> None:
               {"a": None, "b": 2.0, "p": 1.0}]  # fmt: skip
     found = taught(root, scores, following="a>b", quality="p")
     assert [each.group for each in found[:3]] == ["1 0.5", "0 1", "0.5 0"] and found[3] == "a preference"
+    broken = taught(root, [{"a": math.nan, "b": 2.0}, {"a": 1.0, "b": -math.inf}], following="a>b", quality="a>b")
+    assert [isinstance(each, RowError) for each in broken] == [True, True]
     for wrong, words in (({"following": "a>b>c"}, "SCORE>SCORE"), ({"quality": "nobody"}, "no score `nobody`")):
         with pytest.raises(UsageError, match=words):
             taught(root, scores, **{"following": "a>b", "quality": "p", **wrong})
@@ -228,6 +232,7 @@ def test_what_cannot_be_learned_is_one_line(root, tmp_path) -> None:
         ({"objective_settings__prompts": ""}, "names the heads' texts"),
         ({"model__weights": str(tmp_path / "other")}, r"no Qwen2\.5-VL"),
         ({"model__theta": 1.0}, "at 1 there are no ties"),
+        ({f"model__{name}_rate": 0 for name in ("vision", "projector", "language", "head")}, "nothing trains"),
         ({"objective_settings__prompts": str(tmp_path / "bad.json")}, "0 times, not once"),
     ):
         with pytest.raises(EditError, match=words):
@@ -236,6 +241,40 @@ def test_what_cannot_be_learned_is_one_line(root, tmp_path) -> None:
         ratings = "rating=bright@0..4"
         learn(root / "pairs/set", tmp_path / "run", root / "Qwen2_5_VL", system="editreward",
               objective_settings__ratings=ratings)  # fmt: skip
+
+
+def test_an_instruction_that_spells_the_token_is_a_row_that_fails(root) -> None:
+    model, _, _ = opened(root)
+    image = EncodedImage(encode(np.zeros((56, 56, 3), np.uint8), "PNG"), "image/png")
+    parts = [TEXTS["INSTRUCTION_EDIT_QUALITY"] + TEXTS["prompt_with_special_token"], image, image, image]
+    assert model.replied(parts, "1")["words"].shape[0] == 2
+    with pytest.raises(RowError, match="2 times"):
+        model.replied(["Write <|Reward|>." + parts[0], *parts[1:]], "1")
+
+
+def test_heads_alone_are_trained(root, tmp_path) -> None:
+    frozen = {f"model__{name}_rate": 0 for name in ("vision", "projector", "language")}
+    run = rank(root, tmp_path / "run", steps=2, lr=1e-2, checkpointing="full", **frozen)
+    start, left = load_file(root / "Qwen2_5_VL/model.safetensors"), load_file(run / "vlm/model.safetensors")
+    same = [name for name in start if name in left and start[name].shape == left[name].shape]
+    assert len(same) > 30 and all(torch.equal(start[name], left[name]) for name in same)
+    new = editreward._new_heads(32, 0)[0].state_dict()
+    assert not torch.allclose(left["rm_heads.head_0.0.weight"], new["0.weight"], atol=1e-3)
+
+
+def test_heads_are_computed_as_edit_score_does(root, monkeypatch) -> None:
+    """In float32 on whatever states bfloat16 arithmetic has left."""
+    model, _, given = opened(root)
+    states: list[torch.Tensor] = []
+    looked = editreward.states_at
+    monkeypatch.setattr(editreward, "states_at", lambda *a: states.append(looked(*a)) or states[-1])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rewards = model.network.rewards(model.collate([given(sample(k, "pair")).conditioning for k in range(3)]))
+    picked = states[0].float().unflatten(0, (3, 2, 2))
+    heads = model.network.rm_heads.values()
+    with torch.no_grad():
+        by_hand = torch.stack([head(picked[:, k])[..., 0] for k, head in enumerate(heads)], 1)
+    assert torch.allclose(rewards, by_hand, rtol=1e-6, atol=1e-7)
 
 
 def test_rows_of_about_as_many_tokens_share_a_batch(root) -> None:

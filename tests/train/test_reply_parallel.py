@@ -49,6 +49,7 @@ for mode, mesh in meshes.items():
         editreward.PIXELS = 4 * 28 * 28
         told = {{"lr": 1e-3, "steps": 2, "batch_tokens": 128, "microbatches": 3, "heldout_every": 2}}
         test_ranking.rank(root, out / f"{{mode}}-ranking", **told)
+        test_ranking.rank(root, out / f"{{mode}}-ranking-bfloat16", dtype="bfloat16", **told)
         run("half", "Qwen2_5_VL", steps=2)
     if mode == "fsdp":
         for half, whole in (("fsdp-half", "goes-on"), ("single-half", "of-one")):
@@ -105,6 +106,8 @@ def test_heads_are_sharded_too(runs) -> None:
     alone, found = ([(each["loss"], each["grad_norm"]) for each in lines(runs / f"{mode}-ranking")]
                     for mode in ("single", "fsdp"))  # fmt: skip
     assert len(alone) == 2 and np.allclose(found, alone, rtol=2e-4)
+    half, whole = (lines(runs / f"{mode}-ranking-bfloat16") for mode in ("fsdp", "single"))
+    assert [each["loss"] for each in half] == pytest.approx([each["loss"] for each in whole], rel=5e-3)
     one, two = trained(runs / "single-ranking"), trained(runs / "fsdp-ranking")
     assert one.keys() == two.keys() and any(name.startswith("rm_heads.head_1") for name in one)
     for name, value in one.items():

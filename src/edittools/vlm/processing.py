@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ from PIL import Image
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.vlm import EncodedImage
+from edittools.weights.lookup import stored_shape
 from edittools.weights.quiet import disable_progress_bars
 
 OF_RUN = "vlm"  # where a run of `edit train` that trains such a model leaves it
+_EMBEDDING = re.compile(r"model\.(?:language_model\.)?embed_tokens\.weight")
 
 
-def open_checkpoint(spec: str, dtype: torch.dtype) -> tuple[str, Any, Any]:
+def open_checkpoint(spec: str, dtype: torch.dtype, *, fit_vocabulary: bool = False) -> tuple[str, Any, Any]:
     """Where it is, the model and its processor. `spec` is a folder, a run that trained one, or a name on the hub;
     safetensors only, no code out of the repository.
 
+    fit_vocabulary   of a folder: as many tokens as there are embeddings, whatever its config.json says
+
     Raises EditError that names what is missing.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     disable_progress_bars("transformers")
     folder = Path(spec)
@@ -38,8 +43,12 @@ def open_checkpoint(spec: str, dtype: torch.dtype) -> tuple[str, Any, Any]:
     try:
         processor = load_processor(spec)
         load: Any = AutoModelForImageTextToText.from_pretrained
-        model = load(spec, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        config = AutoConfig.from_pretrained(spec, trust_remote_code=False)
+        shape = stored_shape(folder, _EMBEDDING) if fit_vocabulary else None
+        if shape is not None:
+            config.get_text_config().vocab_size = shape[0]
+        model = load(spec, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:  # the last: of shapes that differ
         where = None if folder.is_dir() else f"where there is a network: hf download {spec}"
         raise EditError(f"cannot load the model {spec}: {str(error).strip().splitlines()[0]}", where) from error
     return spec, model, processor

@@ -10,8 +10,10 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +98,19 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return config
 
 
-def read_tensors(folder: Path) -> dict[str, Any]:
-    """Every tensor of the folder's safetensors. Raises EditError."""
-    from safetensors import SafetensorError
+def read_tensors(folder: Path, names: re.Pattern[str] | None = None) -> dict[str, Any]:
+    """Every tensor of the folder's safetensors, or those whose whole name matches. Raises EditError."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     tensors: dict[str, Any] = {}
     try:
         for path in sorted(folder.glob("*.safetensors")):
-            tensors |= load_file(path)
+            if names is None:
+                tensors |= load_file(path)
+                continue
+            with safe_open(path, "pt") as file:
+                tensors |= {name: file.get_tensor(name) for name in file.keys() if names.fullmatch(name)}
     except (OSError, SafetensorError) as error:
         raise EditError(f"{folder}: damaged weights: {describe(error)}") from error
     return tensors
@@ -125,21 +131,31 @@ def stored_dtype(folder: Path) -> Any:
     return found.get(max(sizes, key=lambda kind: sizes[kind]), torch.bfloat16) if sizes else torch.float32
 
 
+def stored_shape(folder: Path, names: re.Pattern[str]) -> list[int] | None:
+    """Of the tensor of a folder's safetensors whose whole name matches; None without one. Raises EditError."""
+    return next((shape for name, _, shape in _headers(folder) if names.fullmatch(name)), None)
+
+
 def _stored(folder: Path) -> dict[str, int]:
     """How many numbers of each type a folder's safetensors hold. Raises EditError."""
+    sizes: dict[str, int] = {}
+    for _, kind, shape in _headers(folder):
+        sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
+    return sizes
+
+
+def _headers(folder: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Name, type and shape of every tensor of a folder's safetensors. Raises EditError."""
     from safetensors import SafetensorError, safe_open
 
-    sizes: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
                 for name in file.keys():
                     tensor = file.get_slice(name)
-                    kind = tensor.get_dtype()
-                    sizes[kind] = sizes.get(kind, 0) + math.prod(tensor.get_shape())
+                    yield name, tensor.get_dtype(), tensor.get_shape()
         except (OSError, SafetensorError) as error:
             raise EditError(f"{path}: damaged weights: {describe(error)}") from error
-    return sizes
 
 
 def load_strictly(network: Any, tensors: dict[str, Any], folder: Path, *, assign: bool = False) -> None:

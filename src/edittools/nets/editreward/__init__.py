@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.nets import qwen_vl
@@ -53,8 +54,11 @@ def load(settings: Settings, *, seed: int, **_: Any) -> EditRewardModel:
     """Raises EditError that names what is missing."""
     if settings.theta <= 1:
         raise UsageError("recipe: `model.theta` is above 1: at 1 there are no ties")
-    folder, model, processor = open_checkpoint(settings.weights, torch.float32)
-    return EditRewardModel(settings, folder, model, processor, seed)
+    # Training EditReward cut the vocabulary to the tokenizer's, and its config.json is the base's.
+    folder, model, processor = open_checkpoint(settings.weights, torch.float32, fit_vocabulary=True)
+    made = EditRewardModel(settings, folder, model, processor, seed)
+    made.check_trains()
+    return made
 
 
 # ------------------------------------------------------------------------------- what it is shown, whoever asks
@@ -88,14 +92,14 @@ def add_token(processor: Any) -> int:
 
 
 def message(processor: Any, text: str, shown: Sequence[Image.Image]) -> Any:
-    """What the network reads of a head's text and the images before it. Raises EditError, RowError."""
+    """What the network reads of a head's text and the images before it. Raises RowError."""
     try:
         inputs = processor(text=[conversation(processor, len(shown), text)], images=list(shown), return_tensors="pt")
     except ValueError as error:  # a text that spells the place of an image
         raise RowError("the model does not take the message", str(error)) from error
     times = int((inputs["input_ids"] == processor.tokenizer.convert_tokens_to_ids(TOKEN)).sum())
     if times != 1:
-        raise EditError(f"the prompts have {TOKEN} {times} times, not once")
+        raise RowError(f"the message has {TOKEN} {times} times, not once: the instruction spells it")
     return inputs
 
 
@@ -166,15 +170,24 @@ class RankingNetwork(nn.Module):
         self.rm_heads = nn.ModuleDict({f"head_{k}": head for k, head in enumerate(heads)})
 
     def rewards(self, conditioning: Conditioning) -> Tensor:
-        """(B, heads, 2): by each head the first and the second result of every pair."""
+        """(B, heads, 2): by each head the first and the second result of every pair.
+
+        Heads are computed in float32 whatever autocast says, as `edit score` does; only weights that are sharded come
+        rounded to the precision they are gathered in.
+        """
         picked = states_at(self.vlm.model, self.token, {
             "input_ids": conditioning["words"],
             "attention_mask": conditioning["mask"].long(),
             "mm_token_type_ids": conditioning["kinds"],
             "pixel_values": conditioning["pixels"],
             "image_grid_thw": conditioning["grids"],
-        }).unflatten(0, (-1, len(self.rm_heads), 2))  # fmt: skip
-        return torch.stack([head(picked[:, k])[..., 0] for k, head in enumerate(self.rm_heads.values())], 1).float()
+        }).unflatten(0, (-1, len(self.rm_heads), 2)).float()  # fmt: skip
+        with torch.autocast(picked.device.type, enabled=False):
+            made = [
+                functional_call(head, {name: weight.float() for name, weight in head.named_parameters()}, picked[:, k])
+                for k, head in enumerate(self.rm_heads.values())
+            ]
+        return torch.stack(made, 1)[..., 0]
 
     def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditioning: Conditioning) -> Tensor:
         """(B, 2): of every pair the mean over the heads of -log p, and the share of them by which what people said is
@@ -203,7 +216,7 @@ class EditRewardModel(QwenVL):
         of_vlm = {each.name: getattr(settings, each.name) for each in dataclasses.fields(qwen_vl.Settings)}
         super().__init__(qwen_vl.Settings(**of_vlm), folder, model, processor, seed)
         self.head_rate = settings.head_rate
-        before = read_tensors(Path(folder)) if Path(folder).is_dir() else {}
+        before = read_tensors(Path(folder), HEAD) if Path(folder).is_dir() else {}
         heads = heads_of(before, Path(folder)) or _new_heads(model.config.get_text_config().hidden_size, seed)
         for head in heads:
             head.requires_grad_(settings.head_rate > 0)

@@ -47,7 +47,9 @@ def most_references(settings: dict[str, Any]) -> int | None:
 def load(settings: Settings, *, seed: int, **_: Any) -> QwenVL:
     """Raises EditError that names what is missing."""
     folder, model, processor = open_checkpoint(settings.weights, torch.float32)
-    return QwenVL(settings, folder, model, processor, seed)
+    made = QwenVL(settings, folder, model, processor, seed)
+    made.check_trains()
+    return made
 
 
 class RepliesNetwork(nn.Module):
@@ -102,9 +104,12 @@ class QwenVL(EditModel):
             whole = "lora_" not in name and (not settings.lora or ".visual." in name)
             if whole:
                 parameter.requires_grad_(self.rate(name) > 0)
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise EditError("every rate of [model] is 0: nothing trains")
         self.network = RepliesNetwork(model)
+
+    def check_trains(self) -> None:
+        """Raises EditError."""
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise EditError("every rate of [model] is 0: nothing trains")
 
     def rate(self, name: str) -> float:
         if ".visual." not in name:

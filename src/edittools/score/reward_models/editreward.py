@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from edittools.errors import EditError
-from edittools.nets.editreward import HEAD, add_token, heads_of, message, named, sized, states_at
+from edittools.nets.editreward import HEAD, TOKEN, add_token, heads_of, message, named, sized, states_at
 from edittools.rubric.prompts import PromptLayout, read_prompts
 from edittools.score.reward_models import Triplet, filled
 from edittools.vlm.processing import OF_RUN, load_processor
@@ -51,6 +51,9 @@ def head_texts(prompts: str) -> list[str]:
     """
     texts = read_prompts(prompts, PromptLayout("EditReward", ("prompts.py",), TEXTS)).texts
     ending = read_prompts(prompts, PromptLayout("EditReward", ("data_collator_qwen_edit.py",), (ENDING,))).texts[ENDING]
+    for name in TEXTS:
+        if (times := (texts[name] + ending).count(TOKEN)) != 1:
+            raise EditError(f"{prompts}: {name} and {ENDING} have {TOKEN} {times} times, not once")
     return [texts[name] + ending for name in TEXTS]
 
 

@@ -7,6 +7,7 @@ of pairs with ties: see nets/editreward.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -87,6 +88,8 @@ class RankingTeacher(Teacher):
             values = [float(scores[name]) for name in names if scores.get(name) is not None]
             if len(values) < len(names):
                 return "a preference"
+            if not all(map(math.isfinite, values)):  # of NaN no comparison is true, and the second would have won
+                return RowError("a score is no number", values)
             value = values[0] if len(values) == 1 else (values[0] > values[1]) + 0.5 * (values[0] == values[1])
             if value not in (0, 0.5, 1):
                 return RowError("a preference is 0, 0.5 or 1", value)
