@@ -121,6 +121,22 @@ def test_a_layout_is_read_back_as_a_suite(tmp_path: Path, layout: str) -> None:
         invoke(path, "--layout", layout, "-o", tmp_path / "bench")
 
 
+@pytest.mark.parametrize("layout", ["gedit", "imgedit", "rededit"])
+def test_words_that_people_corrected_reach_the_layout(tmp_path: Path, layout: str) -> None:
+    """Of a pool that was reviewed the cases have what people agreed to; of a row that nobody reviewed its own words."""
+    rows = [row for row in pool()[:6] if row["task"] == "remove"]
+    corrected = {"en": "Take the tower away, and nothing else", "zh": "只把塔去掉"}
+    reviewed = [rows[0]["instruction"], corrected, None]
+    table = pq.read_table(write(tmp_path / "rows.parquet", rows))
+    table = table.append_column("instruction_reviewed", pa.array(reviewed, COLUMNS["instruction"]))
+    pq.write_table(table, tmp_path / "rows.parquet")
+    invoke(tmp_path / "rows.parquet", "--layout", layout, "-o", tmp_path / "bench", "-q")
+    wanted = [words or row["instruction"] for words, row in zip(reviewed, rows)]
+    for language, name in (("cn", "zh"), ("en", "en")) if layout != "imgedit" else ((None, "en"),):
+        cases = load_benchmark(layout).cases(tmp_path / "bench", language, None, None)
+        assert sorted(case.instruction for case in cases) == sorted(words[name] for words in wanted)
+
+
 def test_the_hub_s_library_reads_the_parquet_file(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     invoke(write(tmp_path / "rows.parquet", pool()[:2]), "--layout", "gedit", "-o", tmp_path / "bench", "-q")

@@ -230,9 +230,10 @@ def test_pico_banana_by_names_and_not_by_lines(edit: Runner, tmp_path: Path) -> 
     lines(
         root / "multi_turn.jsonl",
         {"files": files, "metadata_edit_turn_prompts": ["a", "b", "c"], "local_input_image": "openimages/0.jpg"},
+        {"files": files[1:], "metadata_edit_turn_prompts": ["a", "b", "c"], "local_input_image": "openimages/0.jpg"},
     )
     rows, rejects = read(edit, root, "--from", "pico_banana", out=tmp_path / "out")
-    assert not rejects
+    assert [(reject["reason"], reject["value"]) for reject in rejects] == [("no target", "nothing at turn 2 of 3")]
     dialogue, better, *singles = rows
     assert [pair(row)[:2] for row in singles] == [(image(k), image(100 + k, "PNG")) for k in range(3)]
     assert [row["task"] for row in singles] == ["add", "remove", None]
@@ -267,10 +268,21 @@ def test_seed_data_edit_from_parts_of_compressed_tars(edit: Runner, tmp_path: Pa
             "instruction_2": "two",
             "edit_image_3": None,
         },
+        {
+            "source_image": "d/0.jpg",
+            "edit_image_1": "d/1.jpg",
+            "instruction_1": "one",
+            "edit_image_2": None,
+            "instruction_2": "two",
+            "edit_image_3": "d/2.jpg",
+            "instruction_3": "of an image that nobody has",
+        },
     )
     rows, rejects = read(edit, tmp_path / "set", "--from", "seed_data_edit", out=tmp_path / "out")
     # `ab/1.jpg` is below the folder of the sources and of the targets: nobody knows which one is meant
-    assert [reject["reason"] for reject in rejects] == ["several files in the archives have this name"] * 2
+    twice = ["several files in the archives have this name"] * 2
+    assert [reject["reason"] for reject in rejects] == [*twice, "no target"]
+    assert rejects[-1]["value"] == "nothing at turn 2 of 3"
     first, dialogue = rows
     assert pair(first) == (image(0), image(100), "first wording")
     assert [turn["target"] for turn in dialogue["turns"]] == [image(201), image(202)]

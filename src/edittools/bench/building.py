@@ -205,7 +205,8 @@ class BuildStage:
 
 def instructions_of(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """Every row's instruction by language: as people corrected it, where they did."""
-    said = column_values(rows, REVIEWED if REVIEWED in rows.schema.names else "instruction")
+    pairs = zip(column_values(rows, REVIEWED), column_values(rows, "instruction"))
+    said = [own if corrected is None else corrected for corrected, own in pairs]
     return [words if isinstance(words, dict) else {"en": words} for words in said]
 
 
