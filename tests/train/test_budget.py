@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from tiny_architectures import save_firered, save_kontext
 from training import MemoryRows, pairs, run, tiny
 
 from edittools.nets import load_edit_model
-from edittools.train import load_recipe
+from edittools.train import budget, load_recipe
 from edittools.train.budget import disk, measure
 from edittools.train.state import TrainState
 
@@ -135,6 +136,61 @@ def test_weights_that_do_not_train_are_counted_as_they_are_kept(tmp_path: Path):
     waiting = measure(lora(weights, block_swap=2))
     assert waiting.swapped == plain.frozen - swapped.frozen and measure(lora(weights)).swapped == 0
     assert waiting.copy == 3 * 4 * numbers[True] + (4 * numbers[True] if lora(weights).ema else 0)
+
+
+@pytest.fixture
+def broad(tmp_path: Path):
+    """Adapters of six blocks of Qwen-Image's kind, a third of each modulation, whose weights are most of what it takes.
+    Planned without its weights: in bfloat16."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "QwenImageEditPlusPipeline"}))
+    new = {"num_layers": 6, "num_attention_heads": 8, "joint_attention_dim": 256}
+    return lora(tmp_path, **{"model.transformer": new})
+
+
+def test_what_is_told_to_fit_a_card_fits_it(broad, monkeypatch):
+    """Every way to fit is told of some card, and what is told of a card takes no more than it has."""
+    taken = {}
+
+    def measured(recipe):
+        key = recipe.quantize, recipe.block_swap
+        if key not in taken:
+            taken[key] = measure(recipe)
+        return taken[key]
+
+    plain = measured(broad)
+    assert plain.blocks == 6 and plain.memory.frozen > 0.9 * plain.memory.total
+    monkeypatch.setattr(budget, "SPARE", 1e6)
+    cards = [share * plain.memory.total / 1e9 for share in (1.1, 0.87, 0.8, 0.62, 0.5, 0.2)]
+    monkeypatch.setattr(budget, "CARDS", cards)
+    told = []
+    for card, line in zip(cards, budget.plans(broad, plain, "single", measured)[1:], strict=True):
+        if "no;" in line:
+            told.append("no")
+            continue
+        how, swap = (re.search(p, line) for p in (r'quantize = "(\w+)"', r"block_swap = (\d+)"))
+        assert how or swap or "as it is" in line
+        settings = {"quantize": how[1] if how else "", "block_swap": int(swap[1]) if swap else 0}
+        assert measured(dataclasses.replace(broad, **settings)).memory.total + 1e6 <= card * 1e9, line
+        told.append((settings["quantize"], bool(swap)))
+    assert told == [("", False), ("", True), ("int8", False), ("nf4", False), ("nf4", True), "no"]
+
+
+def test_fetched_blocks_are_counted_while_they_are_there(broad):
+    """Two at a time, of blocks of one size: beside what the others take, exactly."""
+    plain, swapped = measure(broad), measure(dataclasses.replace(broad, block_swap=5))
+    assert plain.memory.total - swapped.memory.total == pytest.approx(3 * plain.block, rel=0.01)
+
+
+def test_sharded_blocks_are_not_planned_to_wait(broad, monkeypatch):
+    """FSDP2 refuses `block_swap`, and so does a recipe without checkpointing."""
+    plain = measure(broad)
+    monkeypatch.setattr(budget, "SPARE", 0.0)
+    monkeypatch.setattr(budget, "CARDS", [0.9 * plain.memory.total / 1e9])
+
+    def planned(recipe, mode="single"):
+        return budget.plans(recipe, plain, mode, lambda _: plain)[1]  # as if nothing made it smaller
+
+    assert "no;" in planned(broad, "fsdp") and "no;" in planned(dataclasses.replace(broad, checkpointing="none"))
 
 
 def test_sharded_weights_are_divided_and_one_block_is_whole():

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,17 @@ class Alive(TorchDispatchMode):
         storage = tensor.untyped_storage()
         self.sizes[storage._cdata] = 0
         self.weights.add(storage._cdata)
+
+    def counted(self, fetch: Callable[[int], list[Tensor]]) -> Callable[[int], list[Tensor]]:
+        """Weights that come and go, which is done unseen by modes."""
+
+        def fetched(number: int) -> list[Tensor]:
+            found = fetch(number)
+            for tensor in found:
+                self.count(tensor)
+            return found
+
+        return fetched
 
     def is_weight(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self.weights
@@ -258,6 +269,8 @@ def _trace(
         swapped = sum(t.nbytes for t in weights if id(t) in waiting)
         alive = Alive()
         alive.cast = not sharded
+        if swap:
+            swap._fetch = alive.counted(swap._fetch)  # type: ignore[method-assign]
         for tensor in weights:
             alive.ignore(tensor)
         row = edit_model.example(len(shapes) - 1)
@@ -271,8 +284,6 @@ def _activations(recipe: Recipe, fake: Any, traced: _Traced, optimizers: Optimiz
     """What else there is at most; `gradients`: bytes that come as what is remembered goes, 0 where they stay."""
     alive = traced.alive
     most = max(0.0, alive.most - gradients) if gradients else float(alive.most_beside)
-    if recipe.block_swap:  # what is fetched is not seen
-        most += 2 * max(traced.of_blocks)
     if OPTIMIZERS.declared("WHOLE", False)[recipe.optimizer]:
         with fake:
             most = max(most, _update(optimizers, alive))
@@ -420,21 +431,42 @@ def disk(recipe: Recipe, budget: Budget) -> list[str]:
     return lines
 
 
-def plans(recipe: Recipe, budget: Budget) -> list[str]:
-    """For adapters: what lets them fit cards of usual sizes, by arithmetic from this budget."""
+def plans(recipe: Recipe, budget: Budget, mode: str, measured: Callable[[Recipe], Budget]) -> list[str]:
+    """For adapters: what lets them fit cards of usual sizes, each setting measured before it is told.
+
+    budget     of the recipe as it is
+    measured   measure() on the same devices, in this parallel mode
+    """
     if not recipe.model.get("lora") or recipe.quantize or recipe.block_swap:
         return []
-    told, beside = [], budget.memory.total - budget.memory.frozen
+    found = {("", 0): budget}
+
+    def of(quantize: str, swap: int) -> Budget:
+        if (quantize, swap) not in found:
+            found[quantize, swap] = measured(dataclasses.replace(recipe, quantize=quantize, block_swap=swap))
+        return found[quantize, swap]
+
+    swaps = recipe.checkpointing != "none" and mode not in ("fsdp", "hsdp")  # as Recipe and check_shared() have it
+    most = {"": budget.blocks // 2 * swaps, "int8": budget.blocks // 2 * swaps, "nf4": budget.blocks * swaps}
+
+    def plan(card: float) -> str:
+        for quantize in most:
+            swap = 0
+            while swap <= most[quantize]:
+                now = of(quantize, swap)
+                over = now.memory.total + SPARE - card * 1e9
+                if over <= 0:
+                    named = [f'quantize = "{quantize}"'] * bool(quantize) + [f"block_swap = {swap}"] * bool(swap)
+                    return ", ".join(named) or "as it is"
+                swap += math.ceil(over / now.block) + (0 if swap else 2)  # two of those that wait are there at once
+        return "no; fewer `batch_tokens`"
+
+    told = []
     for card in CARDS:
-        for quantize, share in (("", 1.0), ("int8", 0.5), ("nf4", 4.5 / 16)):
-            over = beside + budget.memory.frozen * share + SPARE - card * 1e9
-            swap = max(0, math.ceil(over / (budget.block * share))) + (2 if over > 0 else 0)
-            if swap <= budget.blocks // 2 or (quantize == "nf4" and swap <= budget.blocks):
-                named = [f'quantize = "{quantize}"'] * bool(quantize) + [f"block_swap = {swap}"] * bool(swap)
-                told.append(f"  {card} GB: {', '.join(named) or 'as it is'}")
-                break
-        else:
-            told.append(f"  {card} GB: no; fewer `batch_tokens`")
+        try:
+            told.append(f"  {card} GB: {plan(card)}")
+        except EditError as error:  # what 4 bits need is not installed
+            told.append(f"  {card} GB: not known, {error}")
     return ["fits on a card of", *told]
 
 

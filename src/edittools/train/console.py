@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import time
@@ -320,11 +321,12 @@ def tell_budget(recipe: Recipe, source: Source | None, options: TrainOptions) ->
         if options.config.feature_dir or not weights
         else budget.encoder_bytes(weights, options.config.encoder_dtype)
     )
-    found = budget.measure(
-        recipe, sampler=sampler, texts=texts, mode=mode, world=world, shards=max(1, shards), encoders=beside
+    measured = functools.partial(
+        budget.measure, sampler=sampler, texts=texts, mode=mode, world=world, shards=max(1, shards), encoders=beside
     )
+    found = measured(recipe)
     count = None if rows is None else len(rows)
-    return [*budget.lines(recipe, found, world, count), *budget.plans(recipe, found)]
+    return [*budget.lines(recipe, found, world, count), *budget.plans(recipe, found, mode, measured)]
 
 
 def describe(
