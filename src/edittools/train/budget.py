@@ -270,7 +270,7 @@ def _trace(
         alive = Alive()
         alive.cast = not sharded
         if swap:
-            swap._fetch = alive.counted(swap._fetch)  # type: ignore[method-assign]
+            swap._fetch = alive.counted(swap._fetch)  # type: ignore[assignment, method-assign]
         for tensor in weights:
             alive.ignore(tensor)
         row = edit_model.example(len(shapes) - 1)
