@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from edittools.nets.flow import shift_factor
 from edittools.nets.load import load_editor
 from edittools.nets.lora import convert
 from edittools.nets.sampling import scheduler_shift
-from edittools.train import load_recipe
+from edittools.train import load_recipe, log
 from edittools.train.bucket_sampler import BucketSampler
 from edittools.train.origin import check_references, settle
 from edittools.train.rows import TrainRow
@@ -343,12 +345,29 @@ def test_a_step_of_imgedit_e1_holds_128_edits(name):
     assert sum(map(len, next(BucketSampler(seen, rows_of(400), 16, 16).steps(0)))) == 64
 
 
-def test_the_log_counts_what_the_network_sees(bases, tmp_path):
+def test_the_log_counts_what_the_network_sees(bases, tmp_path, monkeypatch):
+    """By hand: the FLOP of a step of ImgEdit-E1, whose sources are features in the text and no latents."""
+    clock = itertools.count()
+    monkeypatch.setattr(log, "time", types.SimpleNamespace(perf_counter=lambda: next(clock) * 1e-7))
     folder = trained(tmp_path / "run", "imgedit_e1", bases["imgedit_e1"])
-    line = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    assert line["image_tokens"] == 16 * line["samples"] if "image_tokens" in line else True
-    system = load_edit_model("imgedit_e1", bases["imgedit_e1"], encoders=False)
+    [line] = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
+    system = load_edit_model("imgedit_e1", bases["imgedit_e1"])
     assert not system.sees_references and load_edit_model("kontext", bases["kontext"], encoders=False).sees_references
+    rows = pairs(2, side=64)
+    texts = [
+        len(system.conditioning(images[:-1], text)["order"]) for row, images in rows for text in row.texts.values()
+    ]
+    words = sum(texts) // 2  # the log takes every row's text as long as their mean
+    d, image, n = 32, 16, 16 + words  # width; tokens of 16 x 16 pixels; all tokens
+    linear = 2 * n * 12 * d * d  # of a block: q, k, v, out and an MLP of 4 d
+    double = linear + 4 * n * n * d + 2 * (2 * 6 * d * d)  # and the modulation of both streams
+    single = linear + 4 * n * n * d + 2 * (3 * d * d)
+    ends = 2 * d * (image * 16 + words * 32 + image * 16)  # latents in, text in, latents out
+    times = 2 * (2 * (256 * d + d * d) + (24 * d + d * d) + 2 * d * d)  # time, guidance; pooled text; the last norm
+    wanted = 3 * 4 * (double + single + ends + times)  # forwards, and backwards twice that; two batches of two
+    seconds = 2e-7  # began; the step; the line
+    assert line["samples"] == 4 and line["tflops"] == pytest.approx(wanted / seconds / 1e12, rel=1e-4)
+    assert line["tokens_per_s"] == pytest.approx(4 * (image + max(texts)) / seconds, rel=1e-4)
 
 
 @pytest.mark.parametrize(("system", "most"), [("kontext", 1), ("step1x", 1), ("firered", None), ("imgedit_e1", None)])

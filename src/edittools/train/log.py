@@ -325,7 +325,8 @@ def open_tracker(name: str, out: Path, recipe: Recipe, resumed_from: int) -> Any
         if line is None:
             run.finish()
         elif isinstance(line.get("samples"), Path):
-            run.log({"samples": wandb.Image(str(line["samples"]))}, step=line["step"])
+            # `samples` is the number of rows so far
+            run.log({"previews": wandb.Image(str(line["samples"]))}, step=line["step"])
         else:
             run.log(flat(line), step=line["step"])
 
