@@ -364,7 +364,7 @@ def test_the_log_counts_what_the_network_sees(bases, tmp_path, monkeypatch):
     single = linear + 4 * n * n * d + 2 * (3 * d * d)
     ends = 2 * d * (image * 16 + words * 32 + image * 16)  # latents in, text in, latents out
     times = 2 * (2 * (256 * d + d * d) + (24 * d + d * d) + 2 * d * d)  # time, guidance; pooled text; the last norm
-    wanted = 3 * 4 * (double + single + ends + times)  # forwards, and backwards twice that; two batches of two
+    wanted = 3 * 4 * (double + single + ends + times)  # forwards, and backwards twice that; a batch of four
     seconds = 2e-7  # began; the step; the line
     assert line["samples"] == 4 and line["tflops"] == pytest.approx(wanted / seconds / 1e12, rel=1e-4)
     assert line["tokens_per_s"] == pytest.approx(4 * (image + max(texts)) / seconds, rel=1e-4)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edittools.errors import EditError
-from edittools.nets.base import Conditioning, EditModel, moved, side_by_side
+from edittools.nets.base import SEQUENCES, Conditioning, EditModel, moved, side_by_side
 from edittools.nets.images import fit, resize
 from edittools.train import flow_matching
 from edittools.train.bucket_sampler import BatchItem, BucketSampler, TrainSample, crops
@@ -226,7 +226,9 @@ class Loader:
         height, width = samples[0].shapes[0]
         tokens = (height // self.edit_model.patch) * (width // self.edit_model.patch)
         mask = conditioning.get("mask")
-        sequence = conditioning.get("states", conditioning.get("words"))
+        if "order" in conditioning:  # of states and features, which has no mask
+            mask = conditioning["order"] >= 0
+        sequence = next((conditioning[name] for name in SEQUENCES if name in conditioning), None)
         length = 0 if sequence is None else sequence.shape[0] * sequence.shape[1]  # of a pair there are several
         references, sizes = side_by_side([each.references for each in found])
         batch = TrainBatch(
