@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from edittools.bench import caption_cases
 from edittools.bench.captions import CaptionTest, listings
 from edittools.caption.captions import caption
 from edittools.caption.kinds.detailed import CHANGE
+from edittools.caption.mentions import mentions_of
 from edittools.caption.telling import claimable, judge, judge_claims, parts_of
+from edittools.caption.wording import keeps
 from edittools.errors import UsageError
 from edittools.record import IMAGE, PROVENANCE, TEXT
 from edittools.seeded import stream
 from edittools.stream.batch import Batch, Shard
 from edittools.stream.history import History
 from edittools.stream.row_images import image_value
+from edittools.synth.registry import load, rendered_names
 from edittools.synth.synthesis import template_names
 
 PLANTED = {"side": 0.08, "colour": 0.05, "not invented": 0.06, "not missed": 0.04}
@@ -53,7 +57,11 @@ class Told:
 
 
 def test_the_grammar_has_a_hundred_per_cent() -> None:
-    for identity, template, slots in samples(template_names(), 3):
+    rendered = [
+        (f"{name}-{k}", name, load(name).slots(np.zeros((96, 96, 3), np.uint8), np.random.default_rng(k), TOOLS))
+        for name in rendered_names() for k in range(8)
+    ]  # fmt: skip
+    for identity, template, slots in [*samples(template_names(), 3), *rendered]:
         parts = {language: parts_of(template, slots, language) for language in ("en", "zh")}
         for number in range(2):
             for texts in caption(template, slots, f"{identity}-{number}").values():
@@ -153,6 +161,48 @@ def test_words_of_other_captioners(template, slots, text, aspect) -> None:
         assert getattr(verdict, aspect), verdict
     else:
         assert [name for name, right in verdict.right.items() if right is False] == [aspect], verdict
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "told"),
+    [
+        ("autumn", "Change the season from summer to autumn.", True),
+        ("autumn", "Bring summer back to the autumn leaves.", False),
+        ("autumn", "把季节从夏天改成秋天。", True),
+        ("summer", "Change the season from summer to autumn.", False),
+        ("summer", "把季节从夏天改成秋天。", False),
+        ("summer", "Bring summer back to the autumn leaves.", True),
+        ("spring", "Change the season from spring to winter.", False),
+        ("spring", "Change the season from winter to spring.", True),
+        ("winter", "Turn this spring landscape into winter.", True),
+        ("winter", "Change the season to winter, with clear blue light.", True),
+        ("winter", "让画面看上去像冬天。", True),
+        ("winter", "Clear away the snow.", False),
+        ("winter", "让积雪融化，变成春天。", False),
+        ("rain", "Add heavy rain, clearly visible.", True),
+        ("rain", "让画面看上去在下大雨。", True),
+        ("rain", "Make the heavily rainy photo clear.", False),
+        ("rain", "把图里的雨都去掉。", False),
+        ("derain", "Take the photo and add heavy rain.", False),
+        ("derain", "Get rid of the heavy rain.", True),
+        ("logo", "Add a badge, taking care that its letter is crisp.", True),
+        ("logo", "Take the badge away.", False),
+    ],
+)
+def test_what_goes_is_not_what_comes(template, text, told) -> None:
+    language = "en" if text.isascii() else "zh"
+    effect = re.compile(load(template).effect[language], re.IGNORECASE | re.DOTALL)
+    assert (effect.search(mentions_of(text, language).bare) is not None) is told
+
+
+@pytest.mark.parametrize("name", ["rain", "derain", "autumn", "summer", "winter", "spring", "camera", "light"])
+def test_what_is_said_to_stay_does_stay(name) -> None:
+    """No rain without something added, no turn of the camera with the same composition."""
+    for k in range(60):
+        en, zh = (keeps(name, {"side": "left"}, lang, stream(k, lang)) for lang in ("en", "zh"))
+        assert not re.search(r"added|content|objects", en) and not re.search("增加|内容|物体", zh), (en, zh)
+        if name == "camera":
+            assert "composition" not in en and "构图" not in zh
 
 
 def test_atomic_changes_are_matched_with_the_edits_they_tell() -> None:

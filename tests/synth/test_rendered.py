@@ -17,6 +17,7 @@ from edittools.synth import scene3d
 from edittools.synth.core import SynthSample
 from edittools.synth.registry import atomic_names, load, rendered_names
 from edittools.synth.scene3d import View, render
+from edittools.synth.stage import choose_templates
 from edittools.synth.synthesis import invert, synthesize, template_names
 
 pytest.importorskip("mitsuba")
@@ -110,6 +111,7 @@ def test_the_camera_goes_to_the_side_that_is_said() -> None:
 def test_words_and_places_of_rendered_templates() -> None:
     assert set(rendered_names()) == {"arm_raise", "arm_lower", "camera", "light"}
     assert not {*rendered_names()} & {*atomic_names(), *template_names()}
+    assert choose_templates(["all", "camera"]) == [*template_names(), "camera"]
     slots = {"shirt_color": "red", "trousers_color": "blue", "side": "left", "degrees": "30"}
     for name in rendered_names():
         texts = [instruct(name, slots, {k: stream(i, k) for k in ("en", "zh")}) for i in range(300)]

@@ -281,7 +281,8 @@ def test_names_and_tasks() -> None:
 @pytest.mark.parametrize("name", template_names())
 def test_every_kind_on_several_images(name: str) -> None:
     for i, shape in enumerate(((96, 96), (64, 97), (130, 80))):
-        image = make_image(i, *shape)
+        grown = 2 if name.startswith(("button", "card")) else 1  # their letters need room
+        image = make_image(i, grown * shape[0], grown * shape[1])
         before = image.copy()
         sample = one(name, f"row-{i}", image)
         assert np.array_equal(image, before), "the picture was written to"

@@ -148,6 +148,13 @@ def test_anchors_touch_only_their_boxes(name: str) -> None:
             assert np.array_equal(sample.source, apply(name.removesuffix("_remove"), image, **sample.slots))
 
 
+@pytest.mark.parametrize("name", ["button", "button_remove", "button_move", "button_text", "card", "card_remove"])
+def test_where_letters_cannot_be_read_there_is_no_panel(name: str) -> None:
+    assert synthesize(make_image(0, 96, 99), "r", templates=[name], tools=TOOLS)[0]
+    made, skipped = synthesize(make_image(0, 95, 200), "r", templates=[name], tools=TOOLS)
+    assert not made and "smaller than 96 px" in skipped[0][1]
+
+
 def test_a_button_is_a_plate_with_letters_in_its_colours() -> None:
     image = make_image(5, 200, 200)
     slots = {"place": "center", "plate_color": "blue", "color": "white", "text": "PLAY"}

@@ -277,6 +277,15 @@ def test_heads_are_computed_as_edit_score_does(root, monkeypatch) -> None:
     assert torch.allclose(rewards, by_hand, rtol=1e-6, atol=1e-7)
 
 
+def test_the_recipe_shows_two_pairs_at_once(root, monkeypatch) -> None:
+    monkeypatch.setattr(editreward, "PIXELS", 256 * 28 * 28)
+    model, _, _ = opened(root)
+    tokens = [8 * model.image_tokens(height, width) for height in range(300, 900, 37) for width in range(300, 900, 41)]
+    most = load_recipe("ranking", {"objective_settings.prompts": "-"}).batch_tokens
+    assert 2 * max(tokens) <= most + 16 and 3 * min(tokens) > most
+    assert np.mean([2 * each <= most for each in tokens]) > 0.99
+
+
 def test_rows_of_about_as_many_tokens_share_a_batch(root) -> None:
     model, rows, given = opened(root, batch_tokens=128)
     recipe = load_recipe("ranking", {k: v for k, v in settings(root, batch_tokens=128).items() if v is not None})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 
 _QUOTED = re.compile(r"“([^”]*)”|\"([^\"]*)\"|「([^」]*)」|『([^』]*)』|‘([^’]*)’(?!\w)|(?<!\w)'([^']+)'(?!\w)")
 
@@ -35,11 +36,23 @@ _SIDES = {name: re.compile(words, re.IGNORECASE) for name, words in {
     r"|水平|镜像|左右|横条",
     "vertical": r"\bvertical(?:ly)?\b|垂直|竖直|上下(?=镜像|翻转|对调|颠倒|互换)",
 }.items()}  # fmt: skip
-_MEANT = [
-    (re.compile(words, re.IGNORECASE), meant)
+_CAMERA = r"\b(?:camera|viewpoint|viewed|seen)\b|镜头|相机|视角|机位"
+# The image turned; where the camera goes to the left, no image is.
+_TURNED = [
+    (
+        re.compile(
+            f"(?P<camera>(?:{_CAMERA})(?:(?!\\b(?:and|then|also)\\b)[^.;。；并再])*)?(?:{words})", re.IGNORECASE
+        ),
+        meant,
+    )
     for words, meant in {
         r"(?<=[°es]) (?:clockwise )?to the right|向右(?=旋?转)": " clockwise ",
         r"(?<=[°es]) (?:counterclockwise )?to the left|向左(?=旋?转)": " counterclockwise ",
+    }.items()
+]
+_MEANT = [
+    (re.compile(words, re.IGNORECASE), meant)
+    for words, meant in {
         r"\b(?:half a turn|half turn|upside[- ]down)\b|半圈": " 180 ",
         r"\b(?:a quarter of a|quarter) turn\b|四分之一圈": " 90 ",
         r"\btwofold\b": " 2 ",
@@ -114,9 +127,15 @@ def unquoted(text: str, instead: str = " ") -> str:
     return _QUOTED.sub(instead, text)
 
 
+def _unless_of_camera(meant: str, found: re.Match[str]) -> str:
+    return found[0] if found["camera"] else meant
+
+
 def of_the_edit(text: str) -> str:
     """The text without what it says of the rest of the image, and with turns and flips called by one name each."""
     bare = _STAYS.sub(" ", text)
+    for words, meant in _TURNED:
+        bare = words.sub(partial(_unless_of_camera, meant), bare)
     for words, meant in _MEANT:
         bare = words.sub(meant, bare)
     return bare

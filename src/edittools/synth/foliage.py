@@ -9,7 +9,27 @@ import numpy as np
 from edittools.synth.core import Inapplicable, Tools
 from edittools.synth.pixels import blend, luma, saturation, to_byte
 
+# What is said to stay where a season changes: snow comes and goes, and so do colours.
+SEASON_KEEPS = {
+    "en": ["the {place|composition} {stays|remains} the same"],
+    "zh": ["{地点|构图}{保持不变|不变}"],
+}
 LEAST = 10  # per cent of the image: with less of it, no season can be told by it
+
+
+def season_told(season: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+    """What tells (EFFECT) that a season comes, by words for it and for the others in each language: it is the only one
+    named, or it is what the others become."""
+    en, zh = season["en"], season["zh"]
+    no_en, no_zh = rf"(?:(?!\b(?:{others['en']}))[^.])*", f"(?:(?!{others['zh']})[^。])*"
+    return {
+        "en": (
+            rf"\A(?!.*\b(?:{others['en']})).*(?<!from )\b(?:{en})|(?<!back )\b(?:to|into|be|make it)\b{no_en}\b(?:{en})"
+            rf"|\b(?:turn|make|chang|giv|lend|from)\w*\b[^.,;]*\b(?:{others['en']})[^.,;]*\b(?:{en})"
+            rf"|\b(?:bring|call|get|want)\w*\b (?:back )?(?:the )?(?:{en})"
+        ),
+        "zh": rf"\A(?!.*(?:{others['zh']})).*(?<!从)(?:{zh})|(?:[成为到回至]|[换染披]上){no_zh}(?:{zh})",
+    }
 
 
 def greenness(image: np.ndarray) -> np.ndarray:

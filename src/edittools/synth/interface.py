@@ -11,6 +11,7 @@ from edittools.synth.shapes import PLACES
 LABELS = ("BUY", "PLAY", "LOGIN", "SHARE", "START", "NEXT", "MENU", "SEND", "MORE", "HELP", "BACK", "SAVE")
 TITLES = ("NEWS", "OFFER", "MENU", "EVENTS", "PRICES", "TEAM", "WEATHER", "TICKETS", "GALLERY", "CONTACT")
 CARD_PLACES = ("top_left", "top_right", "left", "center", "right", "bottom_left", "bottom_right")
+LEAST = 96  # pixels of the short side: below it letters are 5 pixels high or less, and corners are not round
 
 
 def panel(image: np.ndarray, box: Box, color: str) -> np.ndarray:
@@ -38,7 +39,7 @@ def button_box(place: str, height: int, width: int) -> Box:
 
 def pick_button(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """Draw place, colours and label of a button that stands out from the image."""
-    check_room(image)
+    check_room(image, LEAST)
     font_path("latin", tools)
     place = draw(rng, PLACES)
     plate = pick_color(image, button_box(place, *image.shape[:2]), rng)
@@ -65,7 +66,7 @@ def card_box(place: str, height: int, width: int) -> Box:
 
 def pick_card(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """Draw place, colours and title of a card; the color of its letters is that of its lines."""
-    check_room(image)
+    check_room(image, LEAST)
     font_path("latin", tools)
     place = draw(rng, CARD_PLACES)
     plate = pick_color(image, card_box(place, *image.shape[:2]), rng)

@@ -24,9 +24,9 @@ def font_path(script: str, tools: Tools) -> str:
     return path
 
 
-def check_room(image: np.ndarray) -> None:
-    if short_side(image) < MIN_TEXT_SIDE:
-        raise Inapplicable(f"picture is smaller than {MIN_TEXT_SIDE} px, too small for text")
+def check_room(image: np.ndarray, least: int = MIN_TEXT_SIDE) -> None:
+    if short_side(image) < least:
+        raise Inapplicable(f"picture is smaller than {least} px, too small for text")
 
 
 def letters(text: str, path: str, width: int, height: int) -> np.ndarray:

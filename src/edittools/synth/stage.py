@@ -172,7 +172,7 @@ def choose_templates(names: Sequence[str]) -> list[str]:
     without = [name[1:] for name in names if name.startswith("-")]
     wanted = [name for name in names if not name.startswith("-")]
     if "all" in wanted or (without and not wanted):
-        wanted = known
+        wanted = [*known, *(name for name in wanted if name != "all")]
     for name in (*wanted, *without):
         if name not in (*known, *rendered_names()):
             raise UsageError(f"--templates: there is no `{name}`", hint="`edit synth --list` shows them")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edittools.synth.core import Tools
-from edittools.synth.foliage import autumnal, season_slots
+from edittools.synth.foliage import SEASON_KEEPS, autumnal, season_slots, season_told
 
 TASK = "tone"
 LOCAL = False
@@ -24,10 +24,11 @@ DETAIL = {
     "en": ["what was green {glows|is} in the {golden and rusty|warm} colors of {autumn|fall}"],
     "zh": ["原来绿色的{草木|枝叶}{呈现|变成}{金黄和棕褐|秋天}的颜色"],
 }
-EFFECT = {
-    "en": r"\A(?!.*\b(?:summer|spring)).*\b(?:autumn|fall\b)",
-    "zh": r"\A(?!.*(?:夏|春)).*秋",
-}
+EFFECT = season_told(
+    {"en": r"autumn|fall\b", "zh": "秋"},
+    {"en": "summer|spring|winter", "zh": "夏|春|冬"},
+)
+KEEPS = SEASON_KEEPS
 
 slots = season_slots
 

@@ -26,6 +26,10 @@ DETAIL = {
     "en": ["{the figure|the person} is seen from <degrees> degrees further to the <side>"],
     "zh": ["从更靠<side><degrees>度的位置看{人物|小人}"],
 }
+KEEPS = {
+    "en": ["the {figure|person} with {its|the} pose and clothes and the light {stay|remain} {the same|as they are}"],
+    "zh": ["{人物|小人}的姿势、衣服和光线{保持不变|不变}"],
+}
 
 
 def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:

@@ -23,12 +23,10 @@ DETAIL = {
     "en": ["the <strength:degree> streaks of rain are gone and {the view is|everything is} clear"],
     "zh": ["<strength:degree>雨丝{消失|不见}，画面{清楚|清晰}"],
 }
-EFFECT = {
-    "en": (
-        r"\bderain|\b(?:remov|clear|clean|take|stop|rid)\w*\b[^.]*\brain|\brainy\b[^.]*\b(?:clear|free)"
-        r"|\brain\b[^.]*\bgone"
-    ),
-    "zh": "去雨|(?:去除|去掉|消除|清除)[^。]*雨|雨[^。]*(?:消失|不见)",
+EFFECT = rain.GONE
+KEEPS = {
+    "en": ["everything behind the rain {stays|remains} {the same|as it is}"],
+    "zh": ["雨后面的{一切|画面}{保持不变|不变}"],
 }
 
 slots = rain.slots

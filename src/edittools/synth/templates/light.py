@@ -28,6 +28,10 @@ DETAIL = {
     "en": ["light falls from the <side>, and shadows lie on the other side"],
     "zh": ["光从<side>侧照来，影子落在另一侧"],
 }
+KEEPS = {
+    "en": ["the {figure|person} with {its|the} pose and the camera {stay|remain} {the same|as they are}"],
+    "zh": ["{人物|小人}的姿势和相机位置{保持不变|不变}"],
+}
 
 
 def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:

@@ -30,9 +30,17 @@ DETAIL = {
     "en": ['a small round <plate_color> badge with a <color> "<letter>" {is|appears} <place>'],
     "zh": ["<place>出现一个带<color>“<letter>”的<plate_color>圆形徽章"],
 }
-EFFECT = {
-    "en": r"\A(?!.*\b(?:remov|eras|delet|wip|tak|gone)).*\b(?:logo|badge|emblem|stamp)",
-    "zh": r"\A(?!.*(?:移除|删|去掉|擦|消失|不见)).*(?:标志|徽)",
+_LOGO = r"\b(?:logo|badge|emblem|stamp)"
+_WITHIN = r"(?:(?!\b(?:and|then|add)\b)[^.,;])*"  # one thing that is asked for
+EFFECT = {  # unless it is the logo itself that goes
+    "en": (
+        rf"\A(?!.*(?:\b(?:remov|eras|delet|wip|tak(?:e|ing) (?:away|off|out|the|this)\b){_WITHIN}{_LOGO}"
+        rf"|{_LOGO}{_WITHIN}\b(?:gone|removed|erased|deleted|disappear))).*{_LOGO}"
+    ),
+    "zh": (
+        r"\A(?!.*(?:(?:移除|删|去掉|擦)[^。，；]*(?:标志|徽)|(?:标志|徽)[^。，；]*(?:移除|删|去掉|擦|消失|不见)))"
+        r".*(?:标志|徽)"
+    ),
 }
 
 

@@ -30,9 +30,23 @@ DETAIL = {
     ],
     "zh": ["{整个画面|全图}{布满|落着}<strength:degree>雨丝，{蒙着|带有}薄薄的灰色水汽"],
 }
+_WITHIN = r"(?:(?!\b(?:and|then|add)\b)[^.,;])*"  # one thing that is asked for
+GONE = {  # of the rain itself: other things may be taken away, be clear, or look (看上去) as they like
+    "en": (
+        rf"\bderain|\b(?:remov|eras|delet|stop|clean|rid of){_WITHIN}\brain"
+        rf"|\b(?:clear|clearing|take|taking|wipe|wiping) (?:(?:away|off|out|up)\b{_WITHIN}|(?:the |all |this )+)\brain"
+        rf"|\brainy\b{_WITHIN}\b(?:clear(?!ly)|free)|\brain\b{_WITHIN}\b(?:gone|stops?\b|vanish|disappear|removed)"
+        r"|\b(?:free of|without|no|no more) rain"
+    ),
+    "zh": "去雨|(?:去除|去掉|除去|消除|清除|移除|擦掉)[^。，；]*雨|雨[^。，；]*(?:停|消失|不见|去除|去掉|消除|清除)",
+}
 EFFECT = {
-    "en": r"\A(?!.*\b(?:remov|clear|derain|stop|take away|rid)).*\brain",
-    "zh": r"\A(?!.*(?:去|消除|清除|停)).*雨",
+    "en": rf"\A(?!.*(?:{GONE['en']})).*\brain",
+    "zh": rf"\A(?!.*(?:{GONE['zh']})).*雨",
+}
+KEEPS = {
+    "en": ["everything behind {it|the rain} {stays|remains} {the same|as it is}"],
+    "zh": ["雨后面的{一切|画面}{保持不变|不变}"],
 }
 
 

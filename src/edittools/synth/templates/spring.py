@@ -3,7 +3,7 @@
 import numpy as np
 
 from edittools.synth.core import Pair, Tools
-from edittools.synth.foliage import season_slots, wintry
+from edittools.synth.foliage import SEASON_KEEPS, season_slots, season_told, wintry
 
 TASK = "tone"
 LOCAL = False
@@ -26,10 +26,15 @@ DETAIL = {
     ],
     "zh": ["{雪|积雪}{融化|不见}了，{草木|枝叶}{返青|变绿}，{像|如}春天一样"],
 }
+_SPRING = season_told(
+    {"en": "spring", "zh": "春"},
+    {"en": "winter|summer|autumn", "zh": "冬|夏|秋"},
+)
 EFFECT = {
-    "en": r"\bspring|\b(?:melt|thaw)|\bsnow\b[^.]*\bgone",
-    "zh": "春|融|化掉",
+    "en": rf"{_SPRING['en']}|\b(?:melt|thaw)|\bsnow\b[^.]*\bgone",
+    "zh": f"{_SPRING['zh']}|融|化掉",
 }
+KEEPS = SEASON_KEEPS
 
 slots = season_slots
 

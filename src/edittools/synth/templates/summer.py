@@ -3,7 +3,7 @@
 import numpy as np
 
 from edittools.synth.core import Pair, Tools
-from edittools.synth.foliage import autumnal, season_slots
+from edittools.synth.foliage import SEASON_KEEPS, autumnal, season_slots, season_told
 
 TASK = "tone"
 LOCAL = False
@@ -26,10 +26,11 @@ DETAIL = {
     ],
     "zh": ["{草木|枝叶}{呈现|恢复}夏天的绿色"],
 }
-EFFECT = {
-    "en": r"\bsummer",
-    "zh": "夏",
-}
+EFFECT = season_told(
+    {"en": "summer", "zh": "夏"},
+    {"en": r"autumn|fall\b|spring|winter", "zh": "秋|春|冬"},
+)
+KEEPS = SEASON_KEEPS
 
 slots = season_slots
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edittools.synth.core import Tools
-from edittools.synth.foliage import season_slots, wintry
+from edittools.synth.foliage import SEASON_KEEPS, season_slots, season_told, wintry
 
 TASK = "tone"
 LOCAL = False
@@ -24,10 +24,18 @@ DETAIL = {
     "en": ["{snow lies on what was green|what was green is under snow} and {colors are cold and pale|it looks cold}"],
     "zh": ["原来绿色的{草木|枝叶}{落满|盖着}白雪，色调{清冷|偏冷}"],
 }
-EFFECT = {
-    "en": r"\A(?!.*\b(?:spring|melt|thaw|remov|clear)).*\b(?:wint|snow)",
-    "zh": r"\A(?!.*(?:春|融|化|去)).*(?:冬|雪)",
+_WINTER = season_told(
+    {"en": "wint|snow", "zh": "冬|雪"},
+    {"en": "spring|summer|autumn", "zh": "春|夏|秋"},
+)
+EFFECT = {  # unless it is the snow that goes
+    "en": (
+        r"\A(?!.*(?:\b(?:remov\w*|melt\w*|thaw\w*|clear(?:ing)?(?: away| off)?) (?:all |the |this |of )*snow"
+        rf"|\bsnow\b[^.,;]*\b(?:gone|melt|thaw))).*?(?:{_WINTER['en']})"
+    ),
+    "zh": rf"\A(?!.*(?:融|化掉|化开|(?:去除|去掉|除去|清除|移除|扫)[^。，；]*雪|去雪)).*?(?:{_WINTER['zh']})",
 }
+KEEPS = SEASON_KEEPS
 
 slots = season_slots
 
