@@ -114,6 +114,58 @@ if parallel.is_main:
 parallel.close()
 """
 
+HYBRID = """
+import json, sys
+import torch
+import torch.distributed as dist
+sys.path.insert(0, {tests!r})
+from training import MemoryRows, pairs, run, tiny
+from edittools.nets import load_edit_model
+from edittools.train.parallel import start
+mode, out, steps, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+parallel = start(mode, "cpu", replicas=2 if mode == "hsdp" else None)
+losses, told = [], []
+recipe = tiny(steps=steps, microbatches=8, batch_tokens=24, optimizer="adamw")
+if mode == "hsdp":
+    calls = []
+    def counted(what, name):
+        collective = getattr(dist, name)
+        def call(*given, group=None, **more):
+            calls.append([what, dist.get_world_size(group)])
+            return collective(*given, group=group, **more)
+        setattr(dist, name, call)
+    # the second is its name in later releases of torch
+    newer = hasattr(dist, "reduce_scatter_single")
+    counted("reduce_scatter", "reduce_scatter_single" if newer else "reduce_scatter_tensor")
+    counted("all_reduce", "all_reduce")
+    plain, system = (load_edit_model(recipe.system, recipe.model, texts=lambda: ["make it red"]) for _ in range(2))
+    network = parallel.wrap(system.network, system.blocks(), torch.float32)
+    def backward(network, number, rank):
+        torch.manual_seed(10 * number + rank)
+        x, t = torch.randn(1, *plain.latent_shape(16, 16)), torch.rand(1)
+        words = {{"words": torch.ones(1, 3, dtype=torch.long)}}
+        network(x, t, [x], words).square().sum().backward()
+    for number in range(3):
+        calls.clear()
+        with parallel.last_of_step(network, number == 2):
+            backward(network, number, parallel.rank)
+        told.append(list(calls))
+    for number in range(3):
+        for rank in range(4):
+            backward(plain.network, number, rank)
+    theirs = {{n: p.grad / 4 for n, p in plain.network.named_parameters() if p.grad is not None}}
+    ours = {{n: p.grad.full_tensor() for n, p in network.named_parameters() if p.grad is not None}}
+    assert ours.keys() == theirs.keys()
+    told.append(max(((ours[n] - g).norm() / g.norm()).item() for n, g in theirs.items() if g.norm() > 0))
+    told.append([sum(p.to_local().numel() for p in network.parameters()) / sum(p.numel() for p in network.parameters()),
+                 list(parallel.mesh.shape)])
+run(recipe, MemoryRows(pairs(23, references=lambda k: 1 + k % 2)), out, parallel=parallel,
+    on_step=lambda report: losses.append(report.loss))
+if parallel.is_main:
+    print(json.dumps([losses, *told]))
+parallel.close()
+"""
+
 FAILS = """
 import json, os, pathlib, signal, subprocess, sys
 import torch
@@ -374,6 +426,22 @@ def test_no_process_keeps_gradients_that_others_have(tmp_path, launch):
 def test_hsdp_leaves_the_sum_over_copies_to_the_last_batch(tmp_path, launch):
     _, before, after = launch("hsdp", 2, tmp_path / "run", "", worker=GRADIENTS)
     assert after and not before
+
+
+def test_four_processes_are_two_copies_in_two_shards_each(tmp_path, launch):
+    """Every batch is summed over the shards, the last one over the copies too, and that is the mean gradient."""
+    losses, *calls, error, held = launch("hsdp", 4, tmp_path / "run", "", steps=4, worker=HYBRID)
+    shares = ["reduce_scatter", 2]
+    assert calls[0] and calls[0] == calls[1] == [shares] * len(calls[0])
+    assert calls[2].count(shares) == calls[2].count(["all_reduce", 2]) == len(calls[0]) == len(calls[2]) / 2
+    assert error < 1e-4
+    assert held == [pytest.approx(0.5, abs=0.05), [2, 2]]
+    (alone,) = launch("single", 1, tmp_path / "alone", "", steps=4, worker=HYBRID)
+    assert len(alone) == 4 and losses == pytest.approx(alone, rel=2e-4)
+    trained = weights(tmp_path / "alone")
+    found = weights(tmp_path / "run")
+    assert found.keys() == trained.keys() and found
+    assert all(np.allclose(value, trained[name], atol=2e-4) for name, value in found.items())
 
 
 def test_a_smaller_world_than_asked_for_is_an_error(monkeypatch):

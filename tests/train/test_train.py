@@ -15,7 +15,7 @@ import torch
 from conftest import TESTS, digest, tree
 from safetensors.torch import load_file
 from scipy import stats
-from training import MemoryRows, edit_row, losses_of, pairs, run, tiny
+from training import MemoryRows, edit_row, losses_of, pairs, preferences, run, tiny
 
 from edittools.errors import EditError, Interrupted, UsageError
 from edittools.nets import flow, load_edit_model
@@ -23,7 +23,7 @@ from edittools.nets.editor import EditRequest
 from edittools.nets.run_folder import load as load_run
 from edittools.nets.small.edit_dit import PADDING, UNKNOWN, Vocabulary
 from edittools.nets.tokens import patchify, unpatchify
-from edittools.train import checkpoint, flow_matching, load_recipe, recipe_names
+from edittools.train import checkpoint, flow_matching, load_recipe, loop, recipe_names
 from edittools.train.bucket_sampler import BatchItem, BucketSampler
 from edittools.train.copies import Average
 from edittools.train.data import Loader, Step, TrainBatch
@@ -544,6 +544,42 @@ def test_rows_without_and_with_two_references_train(tmp_path):
         # 48 tokens are 12, 6 or 4 rows of 0, 1 or 2 references
         outcome = run(tiny(steps=3, microbatches=2, model_clean_references=clean), data, tmp_path / f"run-{clean}")
         assert 3 * 2 * 4 <= outcome.samples <= 3 * 2 * 12
+
+
+@pytest.mark.parametrize("settings", [{}, {"objective": "dpo", "region_weight": False}], ids=("flow", "dpo"))
+def test_the_largest_batch_is_tried_before_the_first_step_and_nothing_is_learnt(tmp_path, monkeypatch, settings):
+    """As on a GPU: it goes through the network and back once, and every loss and weight is what it is without."""
+    rows = (preferences if settings else pairs)(20)
+    if not settings:  # three of two references, which are the largest; their batch holds fewer rows
+        rows[:3] = pairs(3, references=lambda k: 2)
+    recipe, passes, seen = tiny(steps=3, checkpoint_every=100, **settings), loop.forward_backward, []
+
+    def watched(objective, model, work, factor):
+        made = passes(objective, model, work, factor)
+        learnt = any(p.grad is not None for p in model.network.parameters())
+        tokens = [
+            len(batch.rows) * (1 + len(batch.references)) * (1 if batch.rejected is None else 2)
+            for batch in work.batches
+        ]
+        seen.append((model.trying, work.step, tokens, learnt))
+        return made
+
+    monkeypatch.setattr(loop, "forward_backward", watched)
+    passed, got = {}, {}
+    for name, untried in (("plain", ("cpu",)), ("tried", ())):
+        monkeypatch.setattr(loop, "UNTRIED", untried)
+        seen, steps = [], []
+        run(recipe, MemoryRows(rows), tmp_path / name, on_step=steps.append)
+        passed[name], got[name] = seen, [(step.loss, step.grad_norm) for step in steps]
+    assert [(trying, step) for trying, step, *_ in passed["plain"]] == [(False, 0), (False, 1), (False, 2)]
+    (trying, step, tokens, backward), *rest = passed["tried"]
+    assert (trying, step, backward) == (True, 0, True) and rest == passed["plain"]
+    # the budget's 48 tokens: six rows of one reference, or four of two, whichever is there; each token 8 x 8 pixels
+    assert tokens == [12] and all(max(each) <= 12 for *_, each, _ in rest)
+    assert got["tried"] == got["plain"]
+    models = [load_file(next((tmp_path / name).glob("[!c]*/*.safetensors"))) for name in ("plain", "tried")]
+    assert models[0].keys() == models[1].keys() and models[0]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
 
 
 def test_tiny_network_learns_to_obey_its_instruction(tmp_path):

@@ -147,6 +147,7 @@ def prepare(
     return ReadyNetwork(network, trained, {id(trained[name]) for name in inside & set(trained)})
 
 
+UNTRIED = ("cpu",)  # devices on which the largest batch is not tried first: main memory is seldom short
 LESS = 'with `checkpointing` "full", or with fewer `batch_tokens` and more `microbatches`'
 
 
@@ -206,7 +207,7 @@ class Run:
             due = Due.after(recipe, state.step)
             if not self.monitor.begin(due.measure, due.preview, received):
                 self.leave(received)
-            if parallel.device.type != "cpu" and state.step < recipe.steps:
+            if parallel.device.type not in UNTRIED and state.step < recipe.steps:
                 self.try_largest(loader)
             for work in stack.enter_context(contextlib.closing(self.objective.work(loader, self.model, self.around))):
                 factor = rate_factor(recipe, work.step)
