@@ -252,7 +252,7 @@ def test_an_instruction_that_spells_the_token_is_a_row_that_fails(root) -> None:
         model.replied(["Write <|Reward|>." + parts[0], *parts[1:]], "1")
 
 
-def test_heads_alone_are_trained(root, tmp_path) -> None:
+def test_heads_alone_are_trained(root, tmp_path, monkeypatch) -> None:
     frozen = {f"model__{name}_rate": 0 for name in ("vision", "projector", "language")}
     run = rank(root, tmp_path / "run", steps=2, lr=1e-2, checkpointing="full", **frozen)
     start, left = load_file(root / "Qwen2_5_VL/model.safetensors"), load_file(run / "vlm/model.safetensors")
@@ -260,6 +260,10 @@ def test_heads_alone_are_trained(root, tmp_path) -> None:
     assert len(same) > 30 and all(torch.equal(start[name], left[name]) for name in same)
     new = editreward._new_heads(32, 0)[0].state_dict()
     assert not torch.allclose(left["rm_heads.head_0.0.weight"], new["0.weight"], atol=1e-3)
+    # they go on, and the network's weights are not read a second time for them
+    monkeypatch.setattr("safetensors.torch.load_file", lambda *_: pytest.fail("the whole file was read"))
+    heads = opened(root, **{"model.weights": str(run)})[0].network.rm_heads.state_dict()
+    assert len(heads) == 12 and all(torch.equal(value, left[f"rm_heads.{name}"]) for name, value in heads.items())
 
 
 def test_heads_are_computed_as_edit_score_does(root, monkeypatch) -> None:
