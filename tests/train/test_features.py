@@ -2,12 +2,14 @@
 
 import collections
 import dataclasses
+import gc
 import itertools
 import json
 import multiprocessing
 import struct
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,8 +24,20 @@ from edittools.nets.images import crop_box, to_tensor
 from edittools.train import load_recipe
 from edittools.train.bucket_sampler import BucketSampler, TrainSample
 from edittools.train.data import Loader
-from edittools.train.features import Encoder, FeatureStore, FeatureWriter, Keys, ShownImage, Stored, precompute, shows
-from edittools.train.rejects import Unusable
+from edittools.train.encode import of_part
+from edittools.train.features import (
+    Encoder,
+    FeatureStore,
+    FeatureWriter,
+    Keys,
+    SeenKeys,
+    ShownImage,
+    Stored,
+    precompute,
+    shows,
+)
+from edittools.train.rejects import Rejects, Unusable
+from edittools.train.rows import TrainRow
 
 ENCODING = {"latents": "vae 1", "conditions": "vlm 1"}
 
@@ -290,6 +304,102 @@ def test_what_was_done_before_an_error_is_kept(tmp_path):
     rows.bad = None
     _, added = fill(tmp_path, rows, samples)
     assert added[:3] == [0, 0, 0] and sum(added) == 6
+
+
+def test_little_is_kept_of_a_row_that_is_encoded(tmp_path, monkeypatch):
+    """Bytes per row of eight variants whose texts all differ: ten features and the contents of two images."""
+    for name, most in (("_PLACES", 16), ("_NEW_KEYS", 500)):
+        monkeypatch.setattr(f"edittools.train.features.{name}", most)
+
+    class Many:
+        """Rows that take no memory."""
+
+        def __len__(self):
+            return rows
+
+        def __getitem__(self, k):
+            return TrainRow(f"row-{k}", "tone", "t", {}, [S], S)
+
+        def place(self, row, which):
+            return f"{row:032x}/folder/of/images/{which}"
+
+        def content(self, row, which):
+            return f"{row:060x}{which + 1:04x}"
+
+    class Nothing:
+        def latents(self, images):
+            return {each: {"latents": torch.zeros(1)} for each in images}
+
+        def conditioning(self, samples):
+            return {each: {"states": torch.zeros(1)} for each in samples}
+
+    class Variants:
+        def __len__(self):
+            return 8 * rows
+
+        def __getitem__(self, k):
+            return sample(k % rows, f"text {k}")
+
+    class Forgets:
+        """A writer that keeps nothing; of its own it would hold a file's worth."""
+
+        def add(self, key, values):
+            pass
+
+        def flush(self):
+            pass
+
+        def remember(self, contents):
+            places.extend(int(place[:32], 16) for place in contents)
+
+        def reject(self, reasons):
+            assert not reasons
+
+    held, store = [], FeatureStore(tmp_path)
+    for rows in (50, 100, 500):  # the first brings what is made once
+        places = []
+        keys = Keys(ENCODING, Many(), {})
+        gc.collect()
+        tracemalloc.start()
+        try:
+            steps = precompute(Nothing(), keys, of_part(Variants(), rows, 0, 1), store, Forgets(), Rejects())
+            added = sum(next(steps) for _ in range(8 * rows))
+            places.clear()
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert added == 10 * rows and not list(steps) and len(places) == len(set(places)) * 2
+    assert 60 < (held[2] - held[1]) / 400 < 150, held  # 80, and what is new in turns
+
+
+def test_contents_are_stored_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr("edittools.train.features._PLACES", 3)
+    rows = many_rows(6)
+    samples = [sample(k, f"text {k}") for k in range(6)]
+    fill(tmp_path, rows, samples)
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
+    store = FeatureStore(tmp_path)
+    keys = Keys(ENCODING, rows, store.contents)
+    assert [store.contents[rows.place(k, 0)] for k in range(6)] == [rows.content(k, 0) for k in range(6)]
+    Stored(store, keys).check(samples)
+
+
+def test_the_samples_of_a_part_are_all_of_its_rows():
+    samples = [sample(k % 7, f"text {k}") for k in range(21)]
+    parts = [list(of_part(samples, 7, number, 3)) for number in range(3)]
+    assert [[each.row for each in part] for part in parts] == [[0] * 3 + [3] * 3 + [6] * 3, [1] * 3 + [4] * 3,
+                                                               [2] * 3 + [5] * 3]  # fmt: skip
+    assert sorted(each.text for part in parts for each in part) == sorted(each.text for each in samples)
+
+
+def test_a_key_is_seen_whether_it_is_new_or_not(monkeypatch):
+    monkeypatch.setattr("edittools.train.features._NEW_KEYS", 3)
+    seen = SeenKeys()
+    keys = [f"{k * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(10)] + ["f" * 32, "7" * 32]
+    for k, key in enumerate(keys):
+        assert [each in seen for each in keys] == [j < k for j in range(len(keys))]
+        seen.add(key)
 
 
 def test_a_missing_feature_is_counted_before_training(tmp_path):

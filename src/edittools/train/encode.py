@@ -7,7 +7,7 @@ import dataclasses
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edittools.errors import UsageError
 from edittools.nets import load_edit_model
 from edittools.stream.source import Source
 from edittools.train import reference
-from edittools.train.bucket_sampler import BucketSampler
+from edittools.train.bucket_sampler import BucketSampler, TrainSample
 from edittools.train.config import Recipe
 from edittools.train.console import (
     LOADERS,
@@ -56,6 +56,15 @@ class Told:
     more: bool
 
 
+def of_part(samples: Sequence[TrainSample], rows: int, number: int, of: int) -> Iterator[TrainSample]:
+    """The samples of the rows ≡ number modulo `of`, each made when it is its turn.
+
+    Rows, not samples, are shared out, and the variants of a row come together: they have its images in common.
+    """
+    for row in range(number, rows, of):
+        yield from (samples[k] for k in range(row, len(samples), rows))
+
+
 class EncodePart:
     """The rows that one process encodes: of all those with row number ≡ I modulo N, for a task (I, N)."""
 
@@ -73,15 +82,15 @@ class EncodePart:
         latents = wants_references(recipe, edit_model)
         number, of = task
         self.work: list[tuple[Any, ...]] = []
+        self.samples = 0
         for some, like in [(rows, recipe), *([(held, heldout_recipe(recipe))] if held is not None else [])]:
             sampler = BucketSampler(like, some, edit_model.patch, edit_model.multiple, edit_model.one_row, some.rejects)
             keys = Keys(edit_model.encoding(), some, store.contents, options.config.encoder_dtype, latents)
-            # Rows, not samples, are shared out: the variants of a row have its images in common.
-            mine = [sample for sample in sampler.samples if sample.row % of == number]
+            mine = of_part(sampler.samples, len(some), number, of)
+            self.samples += len(sampler.samples) // max(1, len(some)) * len(range(number, len(some), of))
             encoder = Encoder(edit_model, some, device=torch.device(options.config.device))
             self.work.append((encoder, keys, mine, store, writer, some.rejects))
         self.rejects, self.held = rows.rejects, held.rejects if held is not None else Rejects()
-        self.samples = sum(len(mine) for _, _, mine, *_ in self.work)
         self.rows = len(rows) + (len(held) if held is not None else 0)
         self.most = len(rows)
         self._steps = self._all()

@@ -517,22 +517,53 @@ class Stored:
         return Features(target, references, said, rejected)
 
 
+_PLACES, _NEW_KEYS = 1 << 15, 1 << 16  # that are held as Python's objects
+
+
+class SeenKeys:
+    """A set of keys, of which it keeps the first 8 bytes each: two of 10⁸ keys are alike by a chance of 1 : 4000, and
+    what is left out for that the same command adds."""
+
+    def __init__(self) -> None:
+        self.old, self.new = np.empty(0, np.uint64), set[int]()
+
+    def add(self, key: str) -> None:
+        self.new.add(int(key[:16], 16))
+        if len(self.new) >= _NEW_KEYS:
+            self.old = np.concatenate([self.old, np.fromiter(self.new, np.uint64, len(self.new))])
+            self.old.sort(kind="stable")
+            self.new = set()
+
+    def __contains__(self, key: str) -> bool:
+        number = int(key[:16], 16)
+        place = self.old.searchsorted(np.uint64(number))
+        return number in self.new or bool(place < len(self.old) and self.old[place] == number)
+
+
 def precompute(
     encoder: Encoder,
     keys: Keys,
-    samples: list[TrainSample],
+    samples: Iterable[TrainSample],
     store: FeatureStore,
     writer: FeatureWriter,
     rejects: Rejects | None = None,
 ) -> Iterable[int]:
     """Compute what the store lacks for these samples; yields how many features each sample added.
 
-    Raises TooManyFailed where `rejects` says so; what is done is stored.
+    Of each that it adds it keeps 8 bytes. The contents of images are stored now and then, and forgotten: the samples
+    of a row are to come one after another. Raises TooManyFailed where `rejects` says so; what is done is stored.
     """
     known = set(keys.contents)
     rejects = Rejects() if rejects is None else rejects
     rejects.rows = rejects.rows or len(keys.rows)
-    done: set[str] = set()
+    done = SeenKeys()
+
+    def remember() -> None:
+        new = {place: content for place, content in keys.contents.items() if place not in known}
+        writer.remember(new)
+        for place in new:
+            del keys.contents[place]
+
     try:
         for sample in samples:
             added = 0
@@ -542,13 +573,15 @@ def precompute(
                         writer.add(key, compute())
                         done.add(key)
                         added += 1
+                if len(keys.contents) > len(known) + _PLACES:
+                    remember()
             except Unusable as error:
                 rejects.add(error.identity, error.reason)
                 rejects.check()
             yield added
     finally:  # what is done stays done, whatever stops the rest
         writer.flush()
-        writer.remember({place: content for place, content in keys.contents.items() if place not in known})
+        remember()
         writer.reject(rejects.reasons)
 
 
