@@ -361,7 +361,7 @@ def test_a_plan_keeps_little_of_a_row(weighted):
     next(sampler.steps(0))
     kept, most = (size / 2_000 for size in tracemalloc.get_traced_memory())
     tracemalloc.stop()
-    assert kept < 120 and most < 400 + 8e6 / 2_000  # 8 MB, however many rows there are
+    assert kept < 120 and most < 400 + 4e6 / 2_000  # 4 MB, however many rows there are
     assert len(sampler.samples) == 8 * 2_000
 
 
