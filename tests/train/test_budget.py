@@ -87,7 +87,7 @@ def test_memory_is_what_a_process_takes(tmp_path: Path, size: tuple[dict, int, i
     measured = []
     budget = measure(tiny(**size[0]), texts=["make it red"])
     assert budget.rows == size[1]
-    while len(measured) < 2 and max(measured, default=0) < 0.9 * budget.memory.total:
+    while len(measured) < 2 and max(measured, default=0) < 0.92 * budget.memory.total:
         child = subprocess.run(
             [sys.executable, script, json.dumps([size])],
             capture_output=True,
@@ -97,7 +97,7 @@ def test_memory_is_what_a_process_takes(tmp_path: Path, size: tuple[dict, int, i
         )
         assert child.returncode == 0, child.stderr[-2000:]
         measured.append(int(child.stdout))
-    assert budget.memory.total == pytest.approx(max(measured), rel=0.15)
+    assert budget.memory.total == pytest.approx(max(measured), rel=0.1)
 
 
 def lora(weights: Path, **settings):
