@@ -1,10 +1,11 @@
 """Training's data path: how well batches are filled, how fast they are planned and read. One table against its bars.
 
-    python benchmarks/train.py [--json FILE] [--only NAME ...] [--repeats N] [--photos DIR]
+    python benchmarks/train.py [--json FILE] [--only NAME ...] [--repeats N] [--photos DIR] [--rows N ...]
 
-`buckets` plans a log-normal mix of sizes and ratios with one to three references; `loader` reads images and stored
-features; `overfit` lets tiny models of the three architectures learn eight pairs by heart. Times are CPU seconds (see
-stream.py); everything is made in a temporary folder and removed again.
+`buckets` plans a log-normal mix of sizes and ratios with one to three references; `memory` is what a process takes for
+each row of a set whose plan it makes and draws from (eight variants; ids and texts lie on disk); `loader` reads images
+and stored features; `overfit` lets tiny models of the three architectures learn eight pairs by heart. Times are CPU
+seconds (see stream.py); everything is made in a temporary folder and removed again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from stream import Report, make_batch, make_facts, make_images, rates, take_turns, write_set
 
 from edittools.nets.images import fit, fit_box, to_tensor
+from edittools.record import COLUMNS
 from edittools.stream.codec import MAX_PIXELS
 from edittools.stream.opening import open_source
 from edittools.train import load_recipe
@@ -100,6 +107,61 @@ def buckets(report: Report, folder: Path) -> None:
         report.add(f"{count:,} rows: rows that wait for the next epoch", 100 * use.waiting, 1, "%", least=False)
         report.add(f"{count:,} rows: CPU of planning", planned, 30, "s", least=False)
         report.add(f"{count:,} rows: CPU of drawing an epoch", numbers["epoch_cpu_s"], 5, "s", least=False)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def memory(report: Report, folder: Path, counts: list[int]) -> None:
+    """Bytes for each row more, between sets of two sizes: what a process has anyway is in neither."""
+    before = measured(folder, 10_000)
+    for count in counts:
+        now = measured(folder, count)
+        report.numbers[f"memory {count}"] = now
+        for name in ("kept", "peak"):
+            each = (now[name] - before[name]) / (count - 10_000)
+            report.add(f"{count:,} rows: {name}, for each", each, 400, "bytes", least=False)
+        report.add(f"{count:,} rows: CPU of reading and planning", now["cpu_s"], None, "s")
+
+
+def measured(folder: Path, count: int) -> dict[str, float]:
+    """What a process of its own takes for the plan of so many rows, in bytes and CPU seconds."""
+    path = folder / "rows.parquet"
+    (image,) = make_images(None, 20_000, 1)
+    (folder / "one.jpg").write_bytes(image.data)
+    block = make_batch(make_facts(1000), [image], [str(folder / "one.jpg")])
+    sources = pa.ListArray.from_arrays(pa.array(range(1001), pa.int32()), block.column("target"))
+    block = block.append_column("source", sources)
+    schema = block.schema.append(pa.field("instruction", COLUMNS["instruction"]))
+    with pq.ParquetWriter(path, schema) as file:
+        for start in range(0, count, len(block)):
+            numbers = pa.array(np.arange(start, start + len(block))).cast(pa.string())
+            said = pc.binary_join_element_wise("please change the colour of thing", numbers, " ")
+            texts = pa.StructArray.from_arrays([said, pa.nulls(len(block), pa.string())], ["en", "zh"])
+            rows = block.set_column(0, "id", pc.utf8_lpad(numbers, 20, "0"))
+            file.write_batch(rows.append_column("instruction", texts.cast(COLUMNS["instruction"])))
+    ran = subprocess.run([sys.executable, __file__, "--plan-of", str(path)], capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(ran.stdout)
+    return found
+
+
+def plan_of(path: str) -> None:
+    """Say what planning a set took in this process."""
+    recipe = load_recipe("demo", {"resolution": [SIDE, SIDE], "ratios": RATIOS, "batch_tokens": BUDGET, "variants": 8})
+    BucketSampler(recipe, log_normal_mix(100), MULTIPLE, MULTIPLE)  # type: ignore[arg-type]  # what is loaded once
+    base, cpu = resident("RssAnon"), time.process_time()
+    rows = ShardRows(open_source([path]), {"instruction": "instruction"}, ("en",), "", MAX_PIXELS)
+    sampler = BucketSampler(recipe, rows, MULTIPLE, MULTIPLE)
+    for _ in zip(range(20), sampler.steps(0)):
+        pass
+    spent = time.process_time() - cpu
+    print(json.dumps({"kept": resident("RssAnon") - base, "peak": resident("VmHWM") - base, "cpu_s": spent}))
+
+
+def resident(what: str) -> int:
+    """Bytes, by the kernel's own count: RssAnon now, without pages of files; VmHWM at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{what}:")).split()[1])
 
 
 # ---------------------------------------------------------------- loader
@@ -293,11 +355,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every measured number there")
     parser.add_argument("--steps", type=int, default=1400, help="of `overfit` (default 1400); step1x takes a third")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default 5)")
-    parser.add_argument("--only", nargs="*", choices=["buckets", "loader", "overfit"], help="a part of the benchmark")
+    parser.add_argument(
+        "--only", nargs="*", choices=["buckets", "memory", "loader", "overfit"], help="a part of the benchmark"
+    )
+    parser.add_argument("--rows", nargs="*", type=int, default=[1_000_000], help="of `memory` (default a million)")
+    parser.add_argument("--plan-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.plan_of:
+        plan_of(given.plan_of)
+        return
     report = Report()
     parts: dict[str, Callable[[Path], None]] = {
         "buckets": functools.partial(buckets, report),
+        "memory": functools.partial(memory, report, counts=given.rows),
         "loader": functools.partial(loader, report, photos=given.photos, repeats=given.repeats),
         "overfit": functools.partial(overfit, report, steps=given.steps),
     }
