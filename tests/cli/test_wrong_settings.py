@@ -11,7 +11,8 @@ import typing
 
 import pytest
 import torch
-from tiny_architectures import save_e1, save_firered, save_kontext, save_step1x
+from tiny_architectures import save_e1, save_firered, save_flux2, save_kontext, save_qwen21, save_step1x
+from tiny_vlm import tiny_model
 from training import TINY, MemoryRows, pairs, run, tiny
 
 from edittools.errors import EditError, UsageError
@@ -19,7 +20,7 @@ from edittools.nets import load_edit_model
 from edittools.nets.lora import LoraSettings
 from edittools.train import load_recipe
 from edittools.train.bucket_sampler import BucketSampler
-from edittools.train.config import Recipe
+from edittools.train.config import OBJECTIVES, OPTIMIZERS, Recipe
 
 VALUES = [
     "nonsense", "", "1:1x", True, False, 0, -1, 7, 10**30, 0.5, -0.5, 1.5, math.inf, -math.inf, math.nan, [], [1],
@@ -62,7 +63,11 @@ def test_every_key_with_every_kind_of_value(key, rows, tmp_path):
             assert "\n" not in str(error), error
 
 
-MODELS = {"firered": save_firered, "kontext": save_kontext, "imgedit_e1": save_e1, "step1x": save_step1x}
+MODELS = {
+    "firered": save_firered, "kontext": save_kontext, "imgedit_e1": save_e1, "step1x": save_step1x,
+    "flux2": lambda folder: save_flux2(folder, "base"), "qwen21": save_qwen21,
+    "qwen_vl": lambda folder: tiny_model(folder, "Qwen2_5_VL"), "editreward": lambda folder: tiny_model(folder, "Qwen2_5_VL"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,26 @@ def test_every_key_of_a_system_with_every_kind_of_value(name, folders):
                 assert "\n" not in str(error), error
                 if field.name != "weights":
                     one_line(error, field.name)
+
+
+def parts(registry, table):
+    """Of every objective or optimizer its own settings."""
+    declared = registry.declared("SETTINGS", {})
+    return [(table, name, key) for name in registry.names for key in declared[name]]
+
+
+@pytest.mark.parametrize(("table", "name", "key"), [*parts(OBJECTIVES, "objective"), *parts(OPTIMIZERS, "optimizer")])
+def test_every_setting_of_an_objective_or_optimizer_with_every_kind_of_value(table, name, key):
+    """Refused in one line that names it, or of the kind of what it has without."""
+    usual = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS}[table].declared("SETTINGS")[name][key]
+    for value in VALUES:
+        try:
+            recipe = load_recipe("demo", {**TINY, "steps": 1, table: name, f"{table}_settings": {key: value}})
+            kept = (recipe.of_objective() if table == "objective" else recipe.of_optimizer())[key]
+        except UsageError as error:
+            one_line(error, key)
+            continue
+        assert type(kept) is type(usual), (value, kept)
 
 
 @pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(LoraSettings)])
