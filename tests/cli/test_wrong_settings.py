@@ -66,7 +66,8 @@ def test_every_key_with_every_kind_of_value(key, rows, tmp_path):
 MODELS = {
     "firered": save_firered, "kontext": save_kontext, "imgedit_e1": save_e1, "step1x": save_step1x,
     "flux2": lambda folder: save_flux2(folder, "base"), "qwen21": save_qwen21,
-    "qwen_vl": lambda folder: tiny_model(folder, "Qwen2_5_VL"), "editreward": lambda folder: tiny_model(folder, "Qwen2_5_VL"),
+    "qwen_vl": lambda folder: tiny_model(folder, "Qwen2_5_VL"),
+    "editreward": lambda folder: tiny_model(folder, "Qwen2_5_VL"),
 }  # fmt: skip
 
 
