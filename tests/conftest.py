@@ -37,14 +37,16 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 # Files whose tests start processes, train, or let a language model write: `make test-fast` leaves them out.
 SLOW = {
-    "test_architectures.py", "test_benchmarks.py", "test_budget.py", "test_clients.py", "test_consistency.py",
-    "test_dpo.py", "test_embedders.py", "test_examples.py", "test_extension.py", "test_frozen.py", "test_fuzz.py",
-    "test_gpu.py", "test_heldout.py", "test_help_examples.py", "test_judge.py", "test_loading_memory.py",
-    "test_local_captioner.py", "test_lora_files.py", "test_mapped.py", "test_nft.py", "test_parallel.py",
-    "test_previews.py", "test_quiet.py", "test_ranking.py", "test_ray.py", "test_reading_costs.py",
-    "test_registration.py", "test_remote.py", "test_rollouts.py", "test_row_index.py", "test_run_folder.py",
-    "test_saving.py", "test_several.py", "test_step1x_sampler.py", "test_step1x_weights.py", "test_study_serve.py",
-    "test_survival.py", "test_train.py", "test_trained_models.py",
+    "test_architectures.py", "test_batches.py", "test_benchmarks.py", "test_budget.py", "test_clients.py",
+    "test_consistency.py", "test_dpo.py", "test_embedders.py", "test_examples.py", "test_extension.py",
+    "test_frozen.py", "test_fuzz.py", "test_gpu.py", "test_heldout.py", "test_help_examples.py", "test_judge.py",
+    "test_loading_memory.py", "test_local_captioner.py", "test_lora_files.py", "test_mapped.py",
+    "test_mixed_references.py", "test_nft.py", "test_parallel.py", "test_previews.py", "test_quiet.py",
+    "test_ranking.py", "test_ray.py", "test_reading_costs.py", "test_registration.py", "test_remote.py",
+    "test_rendered.py", "test_reply_parallel.py", "test_rollouts.py", "test_row_index.py", "test_run_folder.py",
+    "test_saving.py", "test_several.py", "test_step1x_sampler.py", "test_step1x_weights.py", "test_study.py",
+    "test_study_serve.py", "test_survival.py", "test_trackers.py", "test_train.py", "test_trained_models.py",
+    "test_wheels.py",
 }  # fmt: skip
 EDIT = os.path.join(os.path.dirname(sys.executable), "edit")
 
@@ -251,10 +253,13 @@ class Runner:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """A command that ran in this process may have set torch's threads, and with them the last bits of every sum."""
+def usual_arithmetic() -> None:
+    """A command that ran in this process may have set torch's threads, or diffusers' attention for all models, and with
+    them the last bits of every sum."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
+    if (attention := sys.modules.get("diffusers.models.attention_dispatch")) is not None:
+        attention._AttentionBackendRegistry.set_active_backend(attention.AttentionBackendName.NATIVE)
 
 
 @pytest.fixture(scope="session")

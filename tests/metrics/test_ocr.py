@@ -116,6 +116,19 @@ def test_writing_at_its_place_and_elsewhere(tmp_path: Path) -> None:
     assert (free["ocr_exact"], free["ocr_layout"], free["ocr_reward"]) == (1, None, 1)
 
 
+def test_what_is_read_does_not_depend_on_what_was_read_before() -> None:
+    """The engine keeps what it was told: after single letters words would be letters, too."""
+    pytest.importorskip("rapidocr")
+    from edittools.metrics.ocr import read_letters, read_lines, read_words
+
+    pixels = np.asarray(Image.open(io.BytesIO(sign("OPEN"))).convert("RGB"))
+    text, letters = read_letters(pixels)
+    assert text == "OPEN" and [letter.sign for letter in letters] == [*"OPEN"]
+    ((line, words),) = read_words(pixels)
+    assert line.text == "OPEN" and [word.text for word in words] == ["OPEN"]
+    assert [one.text for one in read_lines(pixels)] == ["OPEN"] and len(read_letters(pixels)[1]) == 4
+
+
 def test_wanted_texts_from_a_file(edit: Runner, tmp_path: Path) -> None:
     """They replace what an instruction says; a row that has none keeps to its instruction."""
     pytest.importorskip("rapidocr")

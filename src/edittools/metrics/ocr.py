@@ -26,6 +26,10 @@ LAYOUT_NAMES = ("ocr_exact", "ocr_layout", "ocr_reward")
 _QUOTED = re.compile(r"“([^”]+)”|「([^」]+)」|『([^』]+)』|《([^》]+)》|\"([^\"]+)\"|‘([^’]+)’|(?<!\w)'([^']+)'(?!\w)")
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+(?:['’-][^\W_]+)*")  # a Chinese sign is a word
 _own = threading.local()
+# The engine remembers what it was told last: every call says all of it.
+_LINES = {"return_word_box": False, "return_single_char_box": False}
+_WORDS = {"return_word_box": True, "return_single_char_box": False}
+_LETTERS = {"return_word_box": True, "return_single_char_box": True}
 
 
 def target_text(instruction: str) -> str | None:
@@ -46,7 +50,7 @@ class Line:
 def read_lines(pixels: np.ndarray, use: str = "--detector text") -> list[Line]:
     """What RapidOCR reads in uint8 RGB, in reading order. Raises EditError where it is not installed; `use` is the
     option that needs it."""
-    result = _engine(use)(_bgr(pixels))
+    result = _engine(use)(_bgr(pixels), **_LINES)
     if result.txts is None or result.boxes is None:
         return []
     return [Line(*one) for one in zip(result.txts, map(float, result.scores), np.asarray(result.boxes, np.float64))]
@@ -59,7 +63,7 @@ def read_text(pixels: np.ndarray) -> str:
 
 def read_letters(pixels: np.ndarray) -> tuple[str, list[Letter]]:
     """The same, and every character with its box; the height is that of its line. Raises EditError likewise."""
-    result = _engine("--ocr")(_bgr(pixels), return_word_box=True, return_single_char_box=True)
+    result = _engine("--ocr")(_bgr(pixels), **_LETTERS)
     letters = []
     for sign, _, corners in (part for line in result.word_results or () for part in line):
         if corners is not None:  # an image without writing has one result without a place
@@ -72,7 +76,7 @@ def read_letters(pixels: np.ndarray) -> tuple[str, list[Letter]]:
 
 def read_words(pixels: np.ndarray, use: str = "--detector text") -> list[tuple[Line, list[Line]]]:
     """Every line, and its words (of scripts with spaces) with their places. Raises EditError likewise."""
-    result = _engine(use)(_bgr(pixels), return_word_box=True)
+    result = _engine(use)(_bgr(pixels), **_WORDS)
     if result.txts is None or result.boxes is None:
         return []
     lines = [Line(*one) for one in zip(result.txts, map(float, result.scores), np.asarray(result.boxes, np.float64))]
