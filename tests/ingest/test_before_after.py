@@ -65,6 +65,7 @@ UNTOLD = {
     ("कि_before.jpg", "का_after.jpg"): {"no partner"},
     ("C_before.jpg", "C++_after.jpg"): {"no partner"},
     ("\udcff_before.jpg", "\udcff_after.jpg"): {"name is not UTF-8"},
+    ("x\ufffd_before.jpg", "x\ufffd_after.jpg"): {"name is not UTF-8"},  # as a folder's listing has them
     ("x_before_after.jpg", "x.jpg"): {"before and after in one name", "no partner"},
 }
 

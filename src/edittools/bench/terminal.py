@@ -390,18 +390,21 @@ def rich_tables(listings: list[ReportListing]) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
 
+    def plain(said: str, style: str = "") -> Text:
+        return Text(_CONTROL.sub("\ufffd", said), style)
+
     tables = []
     for title, columns, rows, notes, warnings in listings:
         # No edges: 80 columns hold GEdit-Bench's three metrics.
-        above = Text("\n").join([*(Text(f"WARNING: {said}", "bold red") for said in warnings), Text(title)])
+        above = Text("\n").join([*(plain(f"WARNING: {said}", "bold red") for said in warnings), plain(title)])
         printed = Table(title=above, box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-        printed.caption, printed.caption_justify = Text("\n".join(notes)), "left"
+        printed.caption, printed.caption_justify = plain("\n".join(notes)), "left"
         for column in columns:
             # Where a table is too wide, titles of several words take several lines, and no number is cut.
             first = column == columns[0]
-            printed.add_column(Text(column), justify="left" if first else "right", no_wrap=first)
+            printed.add_column(plain(column), justify="left" if first else "right", no_wrap=first)
         for row in rows:
-            printed.add_row(*(Text(_CONTROL.sub("\ufffd", cell)) for cell in row))
+            printed.add_row(*map(plain, row))
         tables.append(printed)
     return tables
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from edittools.encoders.nearest_rows import NearestRows
 from edittools.errors import EditError, RowError, UsageError
@@ -27,6 +26,7 @@ from edittools.stream.batch import Batch, Reject
 from edittools.stream.fetch import Fetcher
 from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.opening import open_source
+from edittools.stream.packed import name_key
 from edittools.stream.row_images import source_references, target_references
 from edittools.stream.rows import column_values, row_paths
 from edittools.stream.text import valid
@@ -150,7 +150,7 @@ class BaseImagesStage:
                 for rows, vectors in self._vectors(batch, first, pool):
                     places[0].extend([shard] * len(rows))
                     places[1].extend(rows)
-                    places[2].extend(_key(ids[row - first]) for row in rows)
+                    places[2].extend(name_key(str(ids[row - first])) for row in rows)
                     for search, _ in searches.values():
                         search.add(vectors)
                 yield batch
@@ -275,7 +275,7 @@ class BaseImagesStage:
         ids, paths = column_values(rows, "id"), row_paths(rows)
         keys = self.keys.get(batch.shard.index, {})
         if first + rows.num_rows > self.counts.get(batch.shard.index, 0) or any(
-            keys[first + k] != _key(ids[k]) for k in range(rows.num_rows) if first + k in keys
+            keys[first + k] != name_key(str(ids[k])) for k in range(rows.num_rows) if first + k in keys
         ):
             raise EditError("--nearest: the decisions were made of other rows", hint="find the nearest ones again")
         taken = [(k, found) for k in range(rows.num_rows) for found in chosen.get(first + k, ())]
@@ -300,8 +300,3 @@ class BaseImagesStage:
             for field in made
         ]
         return batch.replace(pa.record_batch(columns, schema=made), rejects)
-
-
-def _key(identity: object) -> int:
-    """Of an id, 64 bits."""
-    return xxhash.xxh3_64_intdigest(str(identity).encode("utf-8", "surrogatepass"))

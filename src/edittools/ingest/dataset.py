@@ -57,6 +57,19 @@ from typing import Any
 from edittools.stream.layouts import Arrangement, Layout
 from edittools.stream.roots import Roots
 
+GEDIT_TASKS = {
+    "subject_add": "add",
+    "subject_remove": "remove",
+    "subject_replace": "replace",
+    "background_change": "background",
+    "color_alter": "color",
+    "material_alter": "material",
+    "tone_transfer": "tone",
+    "motion_change": "motion",
+    "ps_human": "portrait",
+}
+"""What the sets of judges that came after GEdit-Bench call its tasks, as far as they agree."""
+
 
 @dataclass(frozen=True)
 class PublishedDataset:

@@ -1,5 +1,7 @@
 """Anchors of interfaces on an image: buttons and cards, with hard edges and real letters."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edittools.seeded import draw
@@ -28,6 +30,22 @@ def panel(image: np.ndarray, box: Box, color: str) -> np.ndarray:
     return result
 
 
+def _pick(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    tools: Tools,
+    box: Callable[[str, int, int], Box],
+    places: tuple[str, ...],
+    texts: tuple[str, ...],
+) -> dict:
+    """Draw place, colours and text of a panel that stands out from the image."""
+    check_room(image, LEAST)
+    font_path("latin", tools)
+    place = draw(rng, places)
+    plate = pick_color(image, box(place, *image.shape[:2]), rng)
+    return {"place": place, "plate_color": plate, "color": draw(rng, legible(plate)), "text": draw(rng, texts)}
+
+
 # ------------------------------------------------------------------ buttons
 
 
@@ -39,11 +57,7 @@ def button_box(place: str, height: int, width: int) -> Box:
 
 def pick_button(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """Draw place, colours and label of a button that stands out from the image."""
-    check_room(image, LEAST)
-    font_path("latin", tools)
-    place = draw(rng, PLACES)
-    plate = pick_color(image, button_box(place, *image.shape[:2]), rng)
-    return {"place": place, "plate_color": plate, "color": draw(rng, legible(plate)), "text": draw(rng, LABELS)}
+    return _pick(image, rng, tools, button_box, PLACES, LABELS)
 
 
 def draw_button(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:
@@ -66,11 +80,7 @@ def card_box(place: str, height: int, width: int) -> Box:
 
 def pick_card(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     """Draw place, colours and title of a card; the color of its letters is that of its lines."""
-    check_room(image, LEAST)
-    font_path("latin", tools)
-    place = draw(rng, CARD_PLACES)
-    plate = pick_color(image, card_box(place, *image.shape[:2]), rng)
-    return {"place": place, "plate_color": plate, "color": draw(rng, legible(plate)), "text": draw(rng, TITLES)}
+    return _pick(image, rng, tools, card_box, CARD_PLACES, TITLES)
 
 
 def draw_card(image: np.ndarray, slots: dict, tools: Tools) -> np.ndarray:

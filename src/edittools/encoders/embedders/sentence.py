@@ -33,18 +33,16 @@ def load(folder: Path, name: str, device: str, dtype: str) -> SentenceEmbedder:
 def _pooling(said: dict[str, Any], folder: Path) -> str:
     """`cls` or `mean`: what a model's files say is done with the states of its tokens. Raises EditError for anything
     else, and for layers behind it."""
-    modes = [name.removeprefix("pooling_mode_") for name, value in said.items() if value is True]
-    modes = [name for name in modes if name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")] or [
-        str(said.get("pooling_mode", "mean"))
-    ]
-    mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(modes[0], modes[0])
-    if len(modes) > 1 or mode not in ("cls", "mean"):
+    older = {"cls_token": "cls", "mean_tokens": "mean"}  # a key for each mode, where there is one of all now
+    chosen = [name.removeprefix("pooling_mode_") for name, value in said.items() if value is True and "_mode_" in name]
+    modes = [older.get(name, name) for name in chosen] or [str(said.get("pooling_mode", "mean"))]
+    if modes not in (["cls"], ["mean"]):
         raise EditError(f"{folder}: pooling by {', '.join(modes)} is not known here")
     parts = read_json(folder / _MODULES) if (folder / _MODULES).exists() else []
     kinds = [str(part.get("type", "")).rpartition(".")[2] for part in parts]
     if other := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
         raise EditError(f"{folder}: a layer {other[0]} behind the network is not known here")
-    return mode
+    return modes[0]
 
 
 class SentenceEmbedder(VisionEmbedder):

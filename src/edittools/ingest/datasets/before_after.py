@@ -23,6 +23,7 @@ from edittools.errors import RowError
 from edittools.ingest.dataset import PublishedDataset
 from edittools.stream.input_reader import IMAGE_ENDINGS
 from edittools.stream.layouts import Layout
+from edittools.stream.text import valid
 
 _BEFORE = {"before", "source", "src", "input", "original", "orig", "raw", "unedited", "原图", "原圖"}
 _AFTER = {"after", "target", "tgt", "output", "edited", "edit", "retouched", "retouch", "result", "精修", "成图"}
@@ -103,11 +104,8 @@ def _of_macos(name: str) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """A folder's listing has U+FFFD for what is not, an archive half a pair."""
+    return "\ufffd" not in name and valid(name) == name
 
 
 def _told(name: str) -> tuple[Key, str]:

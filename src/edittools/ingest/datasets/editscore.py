@@ -6,7 +6,7 @@ row says is kept. Of the training data (97,300 rows) `images` are source and res
 is.
 """
 
-from edittools.ingest.dataset import PublishedDataset
+from edittools.ingest.dataset import GEDIT_TASKS, PublishedDataset
 from edittools.stream.layouts import Layout
 
 DATASET = PublishedDataset(
@@ -30,17 +30,9 @@ DATASET = PublishedDataset(
             images=("result_a", "result_b"),
             needs=("source", "result_a", "result_b"),
             tasks={
-                "subject_add": "add",
-                "subject_remove": "remove",
-                "subject_replace": "replace",
-                "background_change": "background",
-                "color_alter": "color",
-                "material_alter": "material",
+                **GEDIT_TASKS,
                 "style_change": "style",
-                "tone_transfer": "tone",
                 "text_change": "text",
-                "motion_change": "motion",
-                "ps_human": "portrait",
                 "extract": "extract",
                 "compose": "hybrid",
             },

@@ -6,7 +6,7 @@ was not to change, 0 where the second does, 0.5 for a tie; of other words there 
 
 from typing import Any
 
-from edittools.ingest.dataset import PublishedDataset
+from edittools.ingest.dataset import GEDIT_TASKS, PublishedDataset
 from edittools.stream.layouts import Layout
 
 _SAID = {"image a": 1.0, "image b": 0.0, "tie": 0.5}
@@ -38,17 +38,9 @@ DATASET = PublishedDataset(
             images=("result_a", "result_b"),
             needs=("source", "result_a", "result_b"),
             tasks={
-                "subject_add": "add",
-                "subject_remove": "remove",
-                "subject_replace": "replace",
-                "background_change": "background",
-                "color_alter": "color",
-                "material_alter": "material",
+                **GEDIT_TASKS,
                 "style_transfer": "style",
-                "tone_transfer": "tone",
                 "text_editing": "text",
-                "motion_change": "motion",
-                "ps_human": "portrait",
                 "object_extraction": "extract",
                 "camera_motion": "viewpoint",
                 "enhancement": "lowlevel",
