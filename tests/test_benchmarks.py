@@ -100,13 +100,14 @@ def test_more_of_the_gpu_benchmarks_on_a_cpu(model_forge: Forge, tmp_path: Path)
 
 
 def test_a_published_set_and_a_list_of_addresses(tmp_path: Path) -> None:
-    tiny = ["--rows", "30", "--addresses", "4", "--tmp", tmp_path, "--json", tmp_path / "f.json"]
+    tiny = ["--rows", "30", "--addresses", "20", "--tmp", tmp_path, "--json", tmp_path / "f.json"]
     command = [sys.executable, BENCHMARKS / "ingest_published.py", *tiny]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = json.loads((tmp_path / "f.json").read_text())["runs"]
-    assert [run["rows"] for run in runs if run["what"].startswith("edit")] == [3, 30, 4, 4]
-    assert [run["what"] for run in runs if run["failed"]] == ["img2dataset"]
+    assert [run["rows"] for run in runs if run["what"].startswith("edit")] == [3, 30, 2, 2, 20, 20]
+    assert [run["what"] for run in runs if run["failed"]] == ["img2dataset"] * 2
+    assert all(run["peak"] > 20e6 and run["cpu"] > 0 for run in runs if not run["failed"])
     assert list(tmp_path.iterdir()) == [tmp_path / "f.json"]
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from email.message import Message
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Runner, image, rejects_of, rows_of
 
-from edittools.ingest.fetching import Manners, Store
+from edittools.ingest.fetching import Failures, Manners, Store
 from edittools.ingest.http_get import FetchError, Limits, get_image, is_public, opted_out
 
 LIMITS = Limits(size=100_000, seconds=5, private=True)
@@ -314,6 +315,38 @@ def test_only_what_failed_is_tried_again(server: Server, tmp_path: Path) -> None
     said = [json.loads(line) for line in (tmp_path / "status.jsonl").read_text().splitlines()]
     assert len(said) == 9 and sum(line["status"] == "success" for line in said) == 3
     assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_addresses_are_taken_as_they_are_needed(server: Server, tmp_path: Path) -> None:
+    """A list has any length: only those under way are held, and each is asked for once, what failed too."""
+    most, done = 0, Counter[str]()
+
+    def addresses() -> Iterator[str]:
+        nonlocal most
+        for given in range(600):
+            k = given % 300
+            most = max(most, given - done.total() if given < 300 else 0)
+            yield server.address(f"/image/{k}" if k % 6 else f"/nowhere/{k}")
+
+    Store(str(tmp_path)).fetch(addresses(), Manners(rate=1e6, threads=4, limits=LIMITS), quiet=True, done=done)
+    assert done == {"fetched": 250, "HTTP 404": 50} and set(server.asked.values()) == {1}
+    assert most <= 4 * 4 + 1
+
+
+def test_what_failed_is_known_in_few_bytes() -> None:
+    """As a dictionary knows it, while it is sorted in again and again; what was said last holds."""
+    ours, theirs = Failures(), dict[str, str]()
+    for k in range(100_000):
+        address, reason = f"https://a.example/{k * 7919 % 60_000}.jpg", f"HTTP {400 + k % 90}"
+        ours[address] = theirs[address] = reason
+    assert all(ours.get(address) == reason for address, reason in theirs.items())
+    assert ours.get("https://a.example/") is None and "https://b.example/1.jpg" not in ours
+    tracemalloc.start()
+    more = Failures()
+    for k in range(200_000):
+        more[f"https://a.example/{k}"] = "HTTP 404"
+    assert tracemalloc.get_traced_memory()[0] < 200_000 * 40
+    tracemalloc.stop()
 
 
 def test_a_host_is_asked_so_often_a_second(server: Server, tmp_path: Path) -> None:

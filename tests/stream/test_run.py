@@ -19,6 +19,8 @@ import pytest
 from conftest import EDIT, Runner, digest, image, make_crawl, rejects_of, rows_of, tree
 from PIL import Image
 
+from edittools.stream.progress import Progress
+
 
 def mtimes(folder: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in folder.glob("0*.*")}
@@ -689,3 +691,15 @@ def test_an_output_that_is_the_input_is_refused_before_anything_is_touched(
     for read, written in ((own, f"file://{own}/"), (f"file://{own}", own)):
         assert "the input is read from there" in edit("cat", read, "-o", written, "--overwrite", check=2).stderr
     assert tree(own) == before
+
+
+def test_lines_of_progress_count_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pass that counts nothing else, too."""
+    monkeypatch.setattr("edittools.stream.progress._LINE_EVERY", 0)
+    progress = Progress("filter, first pass", 30, shown=True, note=lambda: "all well")
+    progress.step(10)
+    progress.step(5)
+    said = ["filter, first pass: 10 of 30 rows; all well", "filter, first pass: 15 of 30 rows; all well"]
+    assert capsys.readouterr().err.splitlines() == said

@@ -89,6 +89,10 @@ class ShardConfig(Config):
     fetch_rate: float = setting(
         10.0, "Requests a second to one host.", group="Addresses", metavar="N", low=0.01, recorded=False
     )
+    fetch_threads: int = setting(
+        32, "Images that are fetched at the same time.", group="Addresses", metavar="N", low=1, high=1024,
+        recorded=False,
+    )  # fmt: skip
     fetch_retries: int = setting(
         2, "More tries of what may succeed later.", group="Addresses", metavar="N", low=0, recorded=False
     )

@@ -22,15 +22,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from edittools.errors import EditError
 from edittools.ingest.http_get import FetchError, Limits, get_image
 from edittools.stream import files
 from edittools.stream.input_reader import reference
-from edittools.stream.progress import Progress
+from edittools.stream.packed import name_key
 
 STATUS = "status.jsonl"
-_THREADS = 32
-_AHEAD = 4 * _THREADS  # addresses that are handed to the threads
+_RECENT = 1 << 14  # failures that are kept as they come, before they are sorted in
+_HOSTS = 1 << 16
+_REASONS = 1 << 16  # different ones; what is beyond them is told as the first
 _LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
 
@@ -40,7 +43,47 @@ class Manners:
 
     rate: float = 10.0  # requests a second to one host
     retries: int = 2  # more tries of what may succeed later
+    threads: int = 32  # images that are fetched at the same time
     limits: Limits = field(default_factory=Limits)
+
+
+class Failures:
+    """Addresses that could not be fetched, and why: 10 bytes each, however many there are."""
+
+    def __init__(self) -> None:
+        self._recent: dict[int, int] = {}  # key -> number of the reason
+        self._keys, self._said = np.zeros(0, np.uint64), np.zeros(0, np.uint16)
+        self._reasons: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def __setitem__(self, address: str, reason: str) -> None:
+        if reason not in self._numbers and len(self._reasons) < _REASONS:
+            self._numbers[reason] = len(self._reasons)
+            self._reasons.append(reason)
+        self._recent[name_key(address)] = self._numbers.get(reason, 0)
+        if len(self._recent) >= max(_RECENT, len(self._keys) // 4):
+            self._settle()
+
+    def _settle(self) -> None:
+        keys = np.concatenate([self._keys, np.fromiter(self._recent, np.uint64, len(self._recent))])
+        said = np.concatenate([self._said, np.fromiter(self._recent.values(), np.uint16, len(self._recent))])
+        order = np.argsort(keys, kind="stable")
+        keys, said = keys[order], said[order]
+        last = np.append(keys[1:] != keys[:-1], True)  # what was said last holds
+        self._keys, self._said, self._recent = keys[last], said[last], {}
+
+    def get(self, address: str) -> str | None:
+        key = name_key(address)
+        number = self._recent.get(key)
+        if number is None:
+            place = int(np.searchsorted(self._keys, np.uint64(key)))
+            if place == len(self._keys) or int(self._keys[place]) != key:
+                return None
+            number = int(self._said[place])
+        return self._reasons[number]
+
+    def __contains__(self, address: str) -> bool:
+        return self.get(address) is not None
 
 
 class Store:
@@ -50,19 +93,20 @@ class Store:
         """`log` names the log of one of several processes that fetch at the same time: `status.LOG.jsonl`."""
         self.folder = os.path.abspath(folder)
         self.log = os.path.join(self.folder, STATUS if log is None else f"status.{log}.jsonl")
-        self.failed: dict[str, str] = {}
+        self.failed = Failures()
         os.makedirs(self.folder, exist_ok=True)
         for path in sorted(glob.glob(os.path.join(glob.escape(self.folder), "status*.jsonl"))):
             self._read(path)
 
     def _read(self, path: str) -> None:
-        for line in files.read_bytes(path).splitlines():
-            try:
-                said = json.loads(line)
-                if said["status"] == "failed":
-                    self.failed[said["url"]] = said["reason"]
-            except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
-                continue
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    said = json.loads(line)
+                    if said["status"] == "failed":
+                        self.failed[str(said["url"])] = str(said["reason"])
+                except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+                    continue
 
     def path(self, address: str) -> str:
         name = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()[:40]
@@ -74,33 +118,43 @@ class Store:
         try:
             size, tag = files.facts(path)
         except OSError:
-            reason = self.failed.get(address, "not fetched")
+            reason = self.failed.get(address) or "not fetched"
             return reference(file=address, etag=f"{files.NOTHING}{reason}")
         return reference(file=path, offset=0, length=size, etag=tag)
 
-    def fetch(self, addresses: Iterable[str], manners: Manners, quiet: bool = False) -> Counter[str]:
-        """Fetch what is not here; returns how many images came, and how many did not by the reasons."""
-        wanted = [address for address in dict.fromkeys(addresses) if not os.path.exists(self.path(address))]
-        done = Counter[str]()
+    def fetch(
+        self, addresses: Iterable[str], manners: Manners, quiet: bool = False, done: Counter[str] | None = None
+    ) -> Counter[str]:
+        """Fetch what is not here, each address once; returns how many images came, and how many did not by the reasons.
+
+        Addresses are taken as they are needed, and none is kept longer. `done` is what is returned, as it grows.
+        """
+        done = Counter[str]() if done is None else done
         clock = _Clock(manners.rate)
-        progress = Progress("fetch", len(wanted), shown=not quiet, unit="address", note=lambda: _told(done))
-        with open(self.log, "ab") as log, ThreadPoolExecutor(_THREADS) as pool:
+        under_way, tried = set[str](), Failures()
+
+        def wanted() -> Iterator[str]:
+            for address in addresses:
+                if address not in under_way and address not in tried and not os.path.exists(self.path(address)):
+                    under_way.add(address)
+                    yield address
+
+        with open(self.log, "ab") as log, ThreadPoolExecutor(manners.threads) as pool:
             try:
-                for address, said in _in_threads(pool, wanted, lambda url: self._one(url, manners, clock)):
+                work = _in_threads(pool, wanted(), lambda url: self._one(url, manners, clock), 4 * manners.threads)
+                for address, said in work:
                     log.write(json.dumps({"url": address, **said}).encode() + b"\n")
                     log.flush()
                     done["fetched" if said["status"] == "success" else said["reason"]] += 1
                     if said["status"] != "success":
-                        self.failed[address] = said["reason"]
-                    progress.step(1)
+                        self.failed[address] = tried[address] = said["reason"]
+                    under_way.discard(address)
             except BaseException:
                 clock.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            finally:
-                progress.close()
-        if wanted and not quiet:
-            print(f"fetch: {len(wanted)} addresses: {_told(done)}", file=sys.stderr, flush=True)
+        if done and not quiet:
+            print(f"fetch: {done.total()} addresses: {told(done)}", file=sys.stderr, flush=True)
         return done
 
     def _one(self, address: str, manners: Manners, clock: _Clock) -> dict[str, Any]:
@@ -148,6 +202,8 @@ class _Clock:
         with self.lock:
             at = max(self.next.get(host, 0.0), time.monotonic())
             self.next[host] = at + self.between
+            if len(self.next) >= _HOSTS:  # those whose time has come are as those that were never asked
+                self.next = {name: then for name, then in self.next.items() if then > at} | {host: at + self.between}
         if self.ended.wait(max(at - time.monotonic(), 0.0)):
             raise FetchError("stopped")
 
@@ -168,15 +224,15 @@ def _host(address: str) -> str:
 
 
 def _in_threads(
-    pool: ThreadPoolExecutor, addresses: Iterable[str], work: Callable[[str], dict[str, Any]]
+    pool: ThreadPoolExecutor, addresses: Iterable[str], work: Callable[[str], dict[str, Any]], ahead: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Addresses with what came of them, as they are finished; few are handed out ahead."""
+    """Addresses with what came of them, as they are finished; so many are handed out ahead."""
     waiting: dict[Future[dict[str, Any]], str] = {}
     left = iter(addresses)
     while True:
         for address in left:
             waiting[pool.submit(work, address)] = address
-            if len(waiting) >= _AHEAD:
+            if len(waiting) >= ahead:
                 break
         if not waiting:
             return
@@ -184,5 +240,5 @@ def _in_threads(
             yield waiting.pop(future), future.result()
 
 
-def _told(done: Counter[str]) -> str:
+def told(done: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in done.most_common(5))

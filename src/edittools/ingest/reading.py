@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from edittools.errors import EditError
 from edittools.ingest import dataset_names, load_dataset
 from edittools.ingest.config import ShardConfig
 from edittools.ingest.dialogues import Dialogues
-from edittools.ingest.fetching import Manners, Store
+from edittools.ingest.fetching import Manners, Store, told
 from edittools.ingest.frames import Frames
 from edittools.ingest.http_get import Limits
 from edittools.ingest.inverse import Inverse
@@ -25,6 +26,8 @@ from edittools.stream.batch import Stage
 from edittools.stream.input_reader import IMAGE_ENDINGS
 from edittools.stream.layouts import asked_for
 from edittools.stream.mapping import Mapping
+from edittools.stream.packed import name_key
+from edittools.stream.progress import Progress
 from edittools.stream.readers.tar import TarFileReader
 from edittools.stream.rows import referenced_files
 from edittools.stream.run import signals
@@ -57,15 +60,21 @@ def fetch_images(config: ShardConfig, source: Source, task: tuple[int, int] | No
     if config.fetch is None:
         return 0
     limits = Limits(int(config.fetch_bytes), config.fetch_seconds, config.fetch_private)
-    named = (
-        address
-        for batch in source.batches(lambda shard: task is None or shard.index % task[1] == task[0])
-        for address in sorted(referenced_files(batch.rows))
-        if address.startswith(("http://", "https://"))
-    )
-    with signals():
+    manners = Manners(config.fetch_rate, config.fetch_retries, config.fetch_threads, limits)
+    done = Counter[str]()
+    progress = Progress("fetch", source.rows, shown=not quiet, note=lambda: told(done))
+
+    def named() -> Iterator[str]:
+        for batch in source.batches(lambda shard: task is None or shard.index % task[1] == task[0]):
+            for address in sorted(referenced_files(batch.rows), key=name_key):  # not one host after the other
+                if address.startswith(("http://", "https://")):
+                    yield address
+                    progress.refresh()
+            progress.step(batch.seen)
+
+    with signals(), contextlib.closing(progress):
         log = None if task is None else "{}-of-{}".format(*task)
-        done = Store(config.fetch, log).fetch(named, Manners(config.fetch_rate, config.fetch_retries, limits), quiet)
+        Store(config.fetch, log).fetch(named(), manners, quiet, done)
     return done.total()
 
 

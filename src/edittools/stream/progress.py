@@ -31,6 +31,7 @@ class Progress:
         self.command, self.total, self.shown, self.unit = command, total, shown, unit
         self.note = note or (lambda: "")
         self.counts = Counts()
+        self.seen = 0  # units of the total, those of a pass without counts too
         self.reasons: Counter[str] = Counter()
         self.finished_before = 0  # rows of shards that an earlier run finished
         self.started = self.lined = self.noted = time.monotonic()
@@ -47,6 +48,7 @@ class Progress:
         self.step(batch.seen)
 
     def step(self, count: int) -> None:
+        self.seen += count
         if self.bar is not None:
             self.bar.update(count)
             return
@@ -54,7 +56,7 @@ class Progress:
         if self.shown and now - self.lined >= _LINE_EVERY:
             self.lined = now
             of = f" of {self.total}" if self.total else ""
-            parts = [f"{self.counts.rows}{of} {self.unit}s", self.note()]
+            parts = [f"{self.seen}{of} {self.unit}s", self.note()]
             print(f"{self.command}: " + "; ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
     def refresh(self) -> None:
