@@ -52,7 +52,7 @@ class Counting:
     def __init__(self, rows):
         self.rows, self.calls = rows, []
 
-    def latents(self, images):
+    def latents(self, images, cuts=None):
         found = {}
         for row, shown in images:
             mean = float(self.rows.image(row, shown.which).mean())
@@ -60,7 +60,7 @@ class Counting:
             found[row, shown] = {"latents": torch.full((2, shown.shape[0] // 8, shown.shape[1] // 8), mean)}
         return found
 
-    def conditioning(self, samples):
+    def conditioning(self, samples, cuts=None):
         self.calls += [("conditions", sample) for sample in samples]
         return {
             sample: {
@@ -295,7 +295,8 @@ def test_a_store_that_covers_a_part_is_completed(tmp_path):
     assert sorted(call[0] for call in calls) == ["conditions", "latents"]
 
 
-def test_what_was_done_before_an_error_is_kept(tmp_path):
+def test_what_was_done_before_an_error_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("edittools.train.features.SAMPLES_AT_ONCE", 3)
     rows = many_rows()
     rows.bad = 3
     samples = [sample(k, f"text {k}") for k in range(6)]
@@ -327,10 +328,10 @@ def test_little_is_kept_of_a_row_that_is_encoded(tmp_path, monkeypatch):
             return f"{row:060x}{which + 1:04x}"
 
     class Nothing:
-        def latents(self, images):
+        def latents(self, images, cuts):
             return {each: {"latents": torch.zeros(1)} for each in images}
 
-        def conditioning(self, samples):
+        def conditioning(self, samples, cuts):
             return {each: {"states": torch.zeros(1)} for each in samples}
 
     class Variants:
@@ -375,14 +376,16 @@ def test_little_is_kept_of_a_row_that_is_encoded(tmp_path, monkeypatch):
 
 
 def test_contents_are_stored_in_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr("edittools.train.features._PLACES", 3)
-    rows = many_rows(6)
-    samples = [sample(k, f"text {k}") for k in range(6)]
+    for name, value in (("_PLACES", 3), ("SAMPLES_AT_ONCE", 2)):
+        monkeypatch.setattr(f"edittools.train.features.{name}", value)
+    rows = many_rows(20)
+    samples = [sample(k, f"text {k}") for k in range(20)]
     fill(tmp_path, rows, samples)
-    assert len(list(tmp_path.glob("*.parquet"))) == 3
+    # no turn has more than 3 places, and those of the samples that are at work or wait: 2, two of them, of two images
+    assert len(list(tmp_path.glob("*.parquet"))) >= 40 // (3 + 3 * 2 * 2)
     store = FeatureStore(tmp_path)
     keys = Keys(ENCODING, rows, store.contents)
-    assert [store.contents[rows.place(k, 0)] for k in range(6)] == [rows.content(k, 0) for k in range(6)]
+    assert [store.contents[rows.place(k, 0)] for k in range(20)] == [rows.content(k, 0) for k in range(20)]
     Stored(store, keys).check(samples)
 
 
@@ -737,3 +740,59 @@ def test_a_reference_is_decoded_once_for_a_sample_and_only_if_somebody_looks_at_
     assert set(shown) == {2 * seen}
     wanted = [TARGET, *([0, 1] if latents or seen else [])]
     assert decoded == {(row, which): 1 for row in range(4) for which in wanted}
+
+
+def test_features_to_store_are_encoded_together_and_read_ahead(tmp_path):
+    """Images of a shape and texts of sixteen samples at a time; a row that cannot be encoded, and any that shares its
+    damaged image, is left out with its reason, and what is stored of the others is what is made of each alone."""
+
+    class Damaged(MemoryRows):
+        def image(self, index, which, shape=None):
+            found = super().image(index, which, shape)
+            if shape and np.array_equal(found, torn):  # shape: it is decoded
+                raise Unusable(self[index].id, RowError("torn"))
+            return found
+
+    torn = image(7)
+    rows = [*pairs(40), edit_row("one", [torn], image(8), "a"), edit_row("two", [torn], image(9), "b")]
+    rows = Damaged([rows[k] for k in (*range(8), 40, *range(8, 20), 41, *range(20, 40))])
+    sizes, reading = [], []
+    both = threading.Barrier(2, timeout=20)
+
+    class Watched:
+        conditions_see_references = True
+
+        def latents(self, images):
+            sizes.append(len(images))
+            return images * 2
+
+        def conditioning_of(self, asked):
+            sizes.append(-len(asked))
+            if any(text == "text 3" for _, text in asked):
+                raise RowError("too long")
+            return [{"states": torch.full((1, 2), float(len(text) + few[0].mean()))} for few, text in asked]
+
+    class Ahead(Encoder):
+        def latents(self, images, cuts=None):
+            if len(reading) < 2:
+                reading.append(threading.get_ident())
+                both.wait()  # until another thread is at it
+            return super().latents(images, cuts)
+
+    samples = [sample(k, f"text {k}") for k in range(len(rows))]
+    store = FeatureStore(tmp_path)
+    keys, rejects = Keys(ENCODING, rows, store.contents), Rejects("3")
+    writer = FeatureWriter(tmp_path, torch.float32)
+    added = list(precompute(Ahead(Watched(), rows), keys, samples, store, writer, rejects, threads=2))
+    assert rejects.reasons == {"row-3": "too long", "one": "torn", "two": "torn"}
+    assert [k for k, count in enumerate(added) if count == 0] == [3, 8, 21] and sum(added) == 20 * 3 + 19 * 2  # a copy has one image
+    assert len(set(reading)) == 2 and max(sizes) > 16 and sizes.count(-8) >= 3
+    stored = Stored(FeatureStore(tmp_path), keys)
+    for each in samples:
+        if each.row in (3, 8, 21):
+            with pytest.raises(Unusable):
+                stored(each)
+            continue
+        found, alone = stored(each), Encoder(Watched(), rows)(each)
+        assert torch.equal(found.target, alone.target) and torch.equal(found.references[0], alone.references[0])
+        assert torch.equal(found.conditioning["states"], alone.conditioning["states"])

@@ -89,7 +89,7 @@ class EncodePart:
             mine = of_part(sampler.samples, len(some), number, of)
             self.samples += len(sampler.samples) // max(1, len(some)) * len(range(number, len(some), of))
             encoder = Encoder(edit_model, some, device=torch.device(options.config.device))
-            self.work.append((encoder, keys, mine, store, writer, some.rejects))
+            self.work.append((encoder, keys, mine, store, writer, some.rejects, LOADERS))
         self.rejects, self.held = rows.rejects, held.rejects if held is not None else Rejects()
         self.rows = len(rows) + (len(held) if held is not None else 0)
         self.most = len(rows)

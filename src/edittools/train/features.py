@@ -7,8 +7,10 @@ encoders' weights and libraries. Several processes may add to one store, and one
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,6 +18,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +96,7 @@ def image_size(row: TrainRow, which: int) -> tuple[int, int]:
 
 ENCODING = threading.Lock()  # encoders hold what they are at while they work
 TEXTS_AT_ONCE = 8  # rows whose text, and images for it, an encoder sees together
+SAMPLES_AT_ONCE = 16  # that a thread reads, to have them encoded, where features are stored
 Encoded = dict[Any, Conditioning | Unusable]  # by what was to be encoded
 Cuts = dict[tuple[int, ShownImage], np.ndarray]  # references as they are cut, uint8 (h, w, 3), by their row
 
@@ -522,7 +526,7 @@ _PLACES, _NEW_KEYS = 1 << 15, 1 << 16  # that are held as Python's objects
 
 class SeenKeys:
     """A set of keys, of which it keeps the first 8 bytes each: two of 10⁸ keys are alike by a chance of 1 : 4000, and
-    what is left out for that the same command adds."""
+    what is left out for that the same command adds. One thread adds; others may look, and may miss the newest."""
 
     def __init__(self) -> None:
         self.old, self.new = np.empty(0, np.uint64), set[int]()
@@ -530,14 +534,17 @@ class SeenKeys:
     def add(self, key: str) -> None:
         self.new.add(int(key[:16], 16))
         if len(self.new) >= _NEW_KEYS:
-            self.old = np.concatenate([self.old, np.fromiter(self.new, np.uint64, len(self.new))])
-            self.old.sort(kind="stable")
-            self.new = set()
+            every = np.concatenate([self.old, np.fromiter(self.new, np.uint64, len(self.new))])
+            every.sort(kind="stable")
+            self.old, self.new = every, set()
 
     def __contains__(self, key: str) -> bool:
         number = int(key[:16], 16)
         place = self.old.searchsorted(np.uint64(number))
         return number in self.new or bool(place < len(self.old) and self.old[place] == number)
+
+
+_New = dict[str, Conditioning]  # features, by their keys
 
 
 def precompute(
@@ -547,55 +554,96 @@ def precompute(
     store: FeatureStore,
     writer: FeatureWriter,
     rejects: Rejects | None = None,
-) -> Iterable[int]:
+    threads: int = 1,
+) -> Iterator[int]:
     """Compute what the store lacks for these samples; yields how many features each sample added.
 
-    Of each that it adds it keeps 8 bytes. The contents of images are stored now and then, and forgotten: the samples
-    of a row are to come one after another. Raises TooManyFailed where `rejects` says so; what is done is stored.
+    `threads` threads read and cut some samples each, ahead of the encoders, which see their texts, and images of one
+    shape, together. Of each feature that is added 8 bytes are kept. The contents of images are stored now and then,
+    and forgotten: the samples of a row are to come one after another. Raises TooManyFailed where `rejects` says so;
+    what is done is stored.
     """
-    known = set(keys.contents)
+    before = set(keys.contents)
     rejects = Rejects() if rejects is None else rejects
     rejects.rows = rejects.rows or len(keys.rows)
     done = SeenKeys()
 
+    def known(key: str) -> bool:
+        return key in store or key in done
+
     def remember() -> None:
-        new = {place: content for place, content in keys.contents.items() if place not in known}
+        new = {place: content for place, content in keys.contents.copy().items() if place not in before}
         writer.remember(new)
         for place in new:
             del keys.contents[place]
 
+    def add(found: _New | Unusable) -> int:
+        if isinstance(found, Unusable):
+            rejects.add(found.identity, found.reason)
+            rejects.check()
+            return 0
+        new = {key: made for key, made in found.items() if not known(key)}  # two threads may have made the same
+        for key, made in new.items():
+            writer.add(key, made)
+            done.add(key)
+        if len(keys.contents) > len(before) + _PLACES:
+            remember()
+        return len(new)
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="precompute")
+    asked = (pool.submit(new_features, encoder, keys, few, known) for few in _some(samples))
+    ahead = collections.deque(itertools.islice(asked, threads + 1))
     try:
-        for sample in samples:
-            added = 0
-            try:
-                for key, compute in wanted(encoder, keys, sample):
-                    if key not in store and key not in done:
-                        writer.add(key, compute())
-                        done.add(key)
-                        added += 1
-                if len(keys.contents) > len(known) + _PLACES:
-                    remember()
-            except Unusable as error:
-                rejects.add(error.identity, error.reason)
-                rejects.check()
-            yield added
+        while ahead:
+            for found in ahead.popleft().result():
+                yield add(found)
+            ahead.extend(itertools.islice(asked, 1))
     finally:  # what is done stays done, whatever stops the rest
+        pool.shutdown(cancel_futures=True)
         writer.flush()
         remember()
         writer.reject(rejects.reasons)
 
 
-def wanted(encoder: Encoder, keys: Keys, sample: TrainSample) -> Iterator[tuple[str, Callable[[], Conditioning]]]:
-    """The features of a sample: their keys, and how they are computed, which may raise Unusable."""
-    for shown in keys.shown(sample):
-        image = sample.row, shown
-        yield keys.latents(*image), lambda image=image: _only(encoder.latents([image]))  # type: ignore[misc]
-    yield keys.conditioning(sample), lambda: _only(encoder.conditioning([sample]))
+def _some(samples: Iterable[TrainSample]) -> Iterator[list[TrainSample]]:
+    remaining = iter(samples)
+    while few := list(itertools.islice(remaining, SAMPLES_AT_ONCE)):
+        yield few
 
 
-def _only(found: Encoded) -> Conditioning:
-    """The one that was asked for: each by itself, so that its bits do not depend on what else is encoded."""
-    [made] = found.values()
-    if isinstance(made, Unusable):
-        raise made
-    return made
+def new_features(
+    encoder: Encoder, keys: Keys, samples: list[TrainSample], known: Callable[[str], bool]
+) -> list[_New | Unusable]:
+    """Of every sample the features that are not known, each with the first that has it; or why it has none."""
+    images: dict[str, tuple[int, ShownImage]] = {}
+    texts: dict[str, TrainSample] = {}
+    named: list[list[str] | Unusable] = []
+    for sample in samples:
+        try:
+            shown = {keys.latents(sample.row, each): (sample.row, each) for each in keys.shown(sample)}
+            said = {keys.conditioning(sample): sample}
+        except Unusable as error:
+            named.append(error)
+            continue
+        named.append([*shown, *said])
+        images, texts = shown | images, said | texts
+    images = {key: image for key, image in images.items() if not known(key)}
+    texts = {key: text for key, text in texts.items() if not known(key)}
+    cuts: Cuts = {}
+    latents, conditions = encoder.latents(images.values(), cuts), encoder.conditioning(texts.values(), cuts)
+    made = {key: latents[image] for key, image in images.items()}
+    made |= {key: conditions[text] for key, text in texts.items()}
+    return [_of_one(keys.rows[sample.row].id, each, made) for sample, each in zip(samples, named)]
+
+
+def _of_one(identity: str, named: list[str] | Unusable, made: Encoded) -> _New | Unusable:
+    if isinstance(named, Unusable):
+        return named
+    found: _New = {}
+    for key in named:
+        one = made.get(key)
+        if isinstance(one, Unusable):  # said of another row, maybe, that has the same image
+            return Unusable(identity, RowError(one.reason))
+        if one is not None:
+            found[key] = one
+    return found

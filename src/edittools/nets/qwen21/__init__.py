@@ -27,7 +27,7 @@ from edittools.nets.firered import plus_shape
 from edittools.nets.images import WHOLE, Box, resize
 from edittools.nets.lora import add_lora
 from edittools.nets.qwen21.layout import RowsProcessor, layout, length
-from edittools.nets.qwen_states import MOST_RATIO, check_ratios
+from edittools.nets.qwen_states import IMAGE, MOST_RATIO, check_ratios
 from edittools.nets.shapes import Shape
 from edittools.weights.diffusers import locate_pipeline, open_pipeline, pipeline_parts
 
@@ -150,24 +150,58 @@ class Qwen21(EditModel):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return self.network.transformer.config.in_channels, height // self.patch, width // self.patch
 
-    @torch.no_grad()
     def conditioning(self, sources: list[np.ndarray], text: str) -> Conditioning:
         """Qwen3-VL's last states before their norm (L, D) of the text's tokens, and how many of these are before each
         reference and in all, (R + 1,): the system prompt's and the references' are left out.
 
         Sources have sides of multiples of 32 or are scaled to them; four channels are put over white.
         """
-        check_ratios([source.shape[:2] for source in sources])
-        if any(token in text for token in self.pipe.processor.tokenizer.all_special_tokens):
-            raise RowError("the instruction holds a special token of the language model", text)
-        shown = [Image.fromarray(_to_multiple(source, self.multiple)) for source in sources]
-        states, mask, is_image = self.pipe._get_qwen_prompt_embeds(
-            text, shown or None, device=self.pipe.text_encoder.device
-        )
-        [of_row], [is_image] = states[mask.bool()][None], is_image[mask.bool()][None]
-        begins = torch.nn.functional.pad(is_image.int(), (1, 0)).diff() == 1
-        words = (~is_image).cumsum(0)
-        return {"states": of_row[~is_image], "places": torch.cat([words[begins], words[-1:]]).cpu()}
+        return self.conditioning_of([(sources, text)])[0]
+
+    def conditioning_of(self, rows: Sequence[tuple[list[np.ndarray], str]]) -> list[Conditioning]:
+        check_ratios([source.shape[:2] for sources, _ in rows for source in sources])
+        special = self.pipe.processor.tokenizer.all_special_tokens
+        for _, text in rows:
+            if any(token in text for token in special):
+                raise RowError("the instruction holds a special token of the language model", text)
+        result = []
+        for states, is_image in self._encoded(rows):
+            begins = torch.nn.functional.pad(is_image.int(), (1, 0)).diff() == 1
+            words = (~is_image).cumsum(0)
+            result.append({"states": states[~is_image], "places": torch.cat([words[begins], words[-1:]]).cpu()})
+        return result
+
+    @torch.no_grad()
+    def _encoded(self, rows: Sequence[tuple[list[np.ndarray], str]]) -> list[tuple[Tensor, Tensor]]:
+        """States (L, D) and which of them are an image's, (L,) bool. As the pipeline's, which gives all of its prompts
+        the same images, and computes what the language model would say."""
+        pipe, model = self.pipe, self.pipe.text_encoder.model
+        shown = [_over_white(_to_multiple(image, self.multiple)) for sources, _ in rows for image in sources]
+        inputs = pipe.processor(
+            text=[self._prompt(len(sources), text) for sources, text in rows],
+            images=shown or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        ).to(pipe.text_encoder.device)
+        before_norm: list[Tensor] = []
+        hook = model.language_model.norm.register_forward_pre_hook(lambda _, given: before_norm.append(given[0]))
+        try:
+            model(**inputs)
+        finally:
+            hook.remove()
+        there = inputs["attention_mask"].bool()
+        images = inputs["input_ids"] == pipe._img_token_id
+        return [
+            (states[mask][pipe._drop_idx :], of_image[mask][pipe._drop_idx :])
+            for states, of_image, mask in zip(before_norm[0], images, there)
+        ]
+
+    def _prompt(self, images: int, text: str) -> str:
+        if not images:
+            return str(self.pipe.prompt_template_t2i.format(text or " "))
+        every = " ".join(f"<image{k}>{IMAGE}" for k in range(1, images + 1))
+        return str(self.pipe.prompt_template_ti2i.replace(f"<image1>{IMAGE}", every).format(text or " "))
 
     def example(self, references: int) -> Conditioning:
         # without places the text is behind the references
@@ -201,6 +235,15 @@ class Qwen21(EditModel):
 def _to_multiple(source: np.ndarray, multiple: int) -> np.ndarray:
     height, width = (max(multiple, round(side / multiple) * multiple) for side in source.shape[:2])
     return resize(source, height, width)
+
+
+def _over_white(source: np.ndarray) -> Image.Image:
+    shown = Image.fromarray(source)
+    if shown.mode == "RGB":
+        return shown
+    white = Image.new("RGB", shown.size, "white")
+    white.paste(shown, mask=shown.getchannel("A"))
+    return white
 
 
 def qwen21_flops(
