@@ -22,6 +22,7 @@ from edittools.cli import dedup, eval_study
 from edittools.encoders.embedders import load_embedder
 from edittools.errors import EditError, UsageError
 from edittools.record import COLUMNS
+from edittools.stream import codec
 
 
 def smooth(seed: int) -> np.ndarray:
@@ -185,6 +186,61 @@ def test_likeness_is_the_mean_cosine_of_the_models(sets: Path, monkeypatch: pyte
         assert [one["score"] for one in row["nearest"]] == pytest.approx([means[name] for name in best], abs=0.02)
 
 
+def test_public_images_are_looked_at_once(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --cache-dir a second run embeds the private images alone, and whatever is new; the results are the same."""
+    seen: list[tuple[str, int]] = []
+    decoded: list[int] = []
+    weights = "1"
+
+    class Counted(StubEmbedder):
+        def images(self, images: list[np.ndarray]) -> np.ndarray:
+            seen.append((self.name, len(images)))
+            return super().images(images)
+
+    def load(name: str, **_: Any) -> Counted:
+        made = Counted(name, 8)
+        made.revision = f"{name}-{weights}"
+        return made
+
+    def decode(data: Any, raster: codec.Raster, *more: Any) -> Any:
+        decoded.append(len(data))
+        return whole(data, raster, *more)
+
+    whole = codec.decode
+    monkeypatch.setattr("edittools.encoders.embedders.load_embedder", load)
+    monkeypatch.setattr(codec, "decode", decode)
+
+    def run(private: str, out: str, *more: str) -> dict[str, int]:
+        seen.clear()
+        decoded.clear()
+        models = ("--method", "look", *more, "--cache-dir", sets / "vectors", "-o", f"{sets}/{out}/", "-q")
+        invoke(dedup.command, sets / private, "--nearest", sets / "public.parquet", *models)
+        return {name: sum(n for one, n in seen if one == name) for name, _ in seen}
+
+    rows = pq.read_table(sets / "public.parquet").to_pylist()
+    write(sets / "public.parquet", [*rows, {"id": "broken", "target": {"bytes": rows[5]["target"]["bytes"][:500]}}])
+    assert run("private.parquet", "first") == {"look": 17 + 4}
+    private = pq.read_table(sets / "private.parquet").to_pylist()
+    others = [{**row, "id": f"other-{k}", "source": [{"bytes": jpeg(smooth(30 + k))}]} for k, row in enumerate(private)]
+    write(sets / "others.parquet", others)
+    assert run("others.parquet", "second") == {"look": 4}  # not one of the public ones
+    assert len(decoded) == 2 * 4 + 1  # of a private one its signature and its picture; the broken one is tried again
+    assert run("private.parquet", "third") == {"look": 4}
+    found, again = (
+        [[(one["id"], one["score"]) for one in r["nearest"]] for r in read(sets / n)] for n in ("first", "third")
+    )
+    assert found == again
+    write(sets / "public.parquet", [*rows, {"id": "new", "target": {"bytes": jpeg(smooth(77))}}])
+    assert run("private.parquet", "grown") == {"look": 1 + 4}
+    assert run("private.parquet", "two", "--pair-model", "meaning") == {"look": 4, "meaning": 18 + 4}
+    assert run("private.parquet", "again", "--pair-model", "meaning") == {"look": 4, "meaning": 4}
+    weights = "2"
+    assert run("private.parquet", "weights") == {"look": 18 + 4}
+    held = b"".join(path.read_bytes() for path in (sets / "vectors").iterdir())
+    for row in private + others:
+        assert hashlib.sha256(row["source"][0]["bytes"]).digest() not in held
+
+
 def test_models_are_found_by_their_names(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP and SSCD through their own classes, with random weights under the names that they have."""
     folders = {"clip": sets / "w/openai/clip-vit-large-patch14", "sscd": sets / "w/sscd_disc_mixup"}
@@ -248,6 +304,8 @@ def test_whatever_is_left_is_found(sets: Path) -> None:
         (("--replace", "c.jsonl", "-o", "x/"), "no column `nearest`"),
         (("--nearest", "public.parquet", "--method", "exact", "-o", "x/"), "equal or not"),
         (("--neighbours", "3", "-o", "x/"), "is for --nearest"),
+        (("--cache-dir", "v/", "-o", "x/"), "is for --nearest"),
+        (("--nearest", "public.parquet", "--cache-dir", ".", "-o", "x/"), "not a folder of vectors"),
     ],
 )
 def test_what_cannot_be_done_is_said(sets: Path, words: tuple[str, ...], message: str, monkeypatch: Any) -> None:

@@ -19,7 +19,8 @@ from edittools.errors import EditError, UsageError
     "about 150 bytes per row, and as much per row of --against; vectors of models lie in TMPDIR (2 bytes a dimension; "
     "--level fine another 24 KiB per row). "
     "Of a pipe the references are kept in TMPDIR too (about 100 bytes a row; images sent --inline are kept as well). "
-    "--nearest reads and decodes every public image once, and keeps its vectors (4 bytes a dimension) in memory.",
+    "--nearest reads and decodes every public image once, and keeps its vectors (4 bytes a dimension) in memory; with "
+    "--cache-dir it reads those that it knows, and decodes none of them.",
     examples=(
         ("edit dedup raw/ -o unique/", "drop exact and near copies; _rejects/ says of what"),
         ("edit dedup raw/ --mark duplicate_of -o marked/", "keep every row, and say what it is a copy of"),
@@ -100,6 +101,14 @@ from edittools.errors import EditError, UsageError
     "--same-task", is_flag=True, group="De-identification", help="--nearest: of rows of the same task only."
 )
 @options.option(
+    "--cache-dir",
+    metavar="DIR/",
+    group="De-identification",
+    setting=False,
+    help="--nearest: what is made of the public images, their vectors and signatures, is kept in this folder by their "
+    "content and the model, and the next run makes only what is new. Nothing of the private images is kept.",
+)
+@options.option(
     "--replace",
     metavar="FILE",
     group="De-identification",
@@ -176,16 +185,20 @@ def command(
 
 
 _NEAREST = ("max_pixels", "method", "pair_model", "distance", "revision", "device", "dtype", "batch_size")
-_MODES = {"nearest": (*_NEAREST, "neighbours", "same_task"), "replace": (), "absent": ("max_pixels", "distance")}
+_MODES = {
+    "nearest": (*_NEAREST, "neighbours", "same_task", "cache_dir"),
+    "replace": (),
+    "absent": ("max_pixels", "distance"),
+}
 
 
 def _deidentified(ctx: click.Context) -> bool:
     """Do what --nearest, --replace or --absent says; False where none of them is given. Raises UsageError."""
     mode = next((name for name in _MODES if ctx.params[name] is not None), None)
     if mode is None:
-        options.refuse(ctx, ("neighbours", "same_task"), "is for --nearest")
+        options.refuse(ctx, ("neighbours", "same_task", "cache_dir"), "is for --nearest")
         return False
-    mine = {"against", "set_name", "phase", "decisions", "report", "neighbours", "same_task", *_MODES}
+    mine = {"against", "set_name", "phase", "decisions", "report", "neighbours", "same_task", "cache_dir", *_MODES}
     mine |= {field.name for field in dataclasses.fields(DedupConfig)}
     options.refuse(ctx, sorted(mine - {mode, *_MODES[mode]}), f"changes nothing beside --{mode}")
     config, path = options.config(ctx, DedupConfig), ctx.params[mode]
@@ -200,7 +213,7 @@ def _deidentified(ctx: click.Context) -> bool:
         from edittools.stream.run import RunOptions, open_input
 
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        more = {"neighbours": ctx.params["neighbours"], "same_task": ctx.params["same_task"]}
+        more = {name: ctx.params[name] for name in ("neighbours", "same_task", "cache_dir")}
         public = open_input([path], RunOptions())
         options.run_stages(ctx, [NearestStage(config, public, name, jobs=options.jobs(ctx), **more)])
     return True

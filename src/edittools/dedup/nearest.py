@@ -7,11 +7,12 @@ DINOv2), or without a model the share of equal bits of the perceptual signature.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,9 @@ from edittools.stream.row_images import check_any_images, source_references, tar
 from edittools.stream.rows import column_values, row_paths
 from edittools.stream.source import Source
 
+if TYPE_CHECKING:
+    from edittools.encoders.vector_store import VectorStore
+
 COLUMN = "nearest"
 NEAREST = pa.list_(
     pa.struct(
@@ -48,6 +52,15 @@ NEAREST = pa.list_(
 _MODEL_RASTER = codec.Raster(short_side=512)
 _SIGNATURE = "phash"
 _BITS = 64
+
+
+class Seen(NamedTuple):
+    """One image."""
+
+    facts: dict[str, Any]
+    digest: bytes
+    words: np.ndarray  # (8,)
+    pixels: np.ndarray | None  # where models have to see it
 
 
 @dataclass(frozen=True)
@@ -72,12 +85,19 @@ class NearestStage:
     first_step: tuple[str, ...] | None = None
 
     def __init__(
-        self, config: DedupConfig, public: Source, name: str, *, neighbours: int, same_task: bool, jobs: int
+        self,
+        config: DedupConfig,
+        public: Source,
+        name: str,
+        *,
+        neighbours: int,
+        same_task: bool,
+        jobs: int,
+        cache_dir: str | None = None,
     ) -> None:
-        """`name` is what the history calls the public images."""
+        """`name` is what the history calls the public images; what is made of these is kept in `cache_dir`."""
         self.config, self.public, self.public_name = config, public, name
-        self.neighbours, self.same_task, self.jobs = neighbours, same_task, jobs
-        self.models: dict[str, Any] | None = None
+        self.neighbours, self.same_task, self.jobs, self.cache_dir = neighbours, same_task, jobs, cache_dir
         self.index: LookedAt | None = None
 
     @property
@@ -109,10 +129,8 @@ class NearestStage:
 
     def _with_nearest(self, batch: Batch) -> Batch:
         if self.index is None:
-            self.index = self._look(one.rows for one in self.public.batches(lambda shard: True))[0]
-            if not self.index.rows:
-                raise UsageError(f"--nearest {self.public_name}: no image that can be read")
-        mine, failed = self._look([batch.rows])
+            self.index = self._public()
+        mine, failed = self._look([batch.rows], {})
         found = iter(self._nearest(mine))
         kept = [row not in failed for row in range(batch.rows.num_rows)]
         ids, paths = column_values(batch.rows, "id"), row_paths(batch.rows)
@@ -121,6 +139,37 @@ class NearestStage:
         ]
         rows = batch.rows.filter(pa.array(kept, pa.bool_()))
         return batch.replace(rows.append_column(COLUMN, pa.array(list(found), NEAREST)), rejects)
+
+    def _public(self) -> LookedAt:
+        """The public images. What is made of them is kept where --cache-dir says so: nothing of the private ones is."""
+        stores = self._stores(self.cache_dir) if self.cache_dir is not None else {}
+        try:
+            index = self._look((one.rows for one in self.public.batches(lambda shard: True)), stores)[0]
+        finally:
+            for store in stores.values():
+                store.flush()
+        if not index.rows:
+            raise UsageError(f"--nearest {self.public_name}: no image that can be read")
+        return index
+
+    def _stores(self, folder: str) -> dict[str, VectorStore]:
+        """By a model's name its vectors; the signatures by theirs."""
+        from edittools.encoders.vector_store import VectorStore, of_embedder, of_pixels
+
+        made = of_pixels(DETAIL, signature=_SIGNATURE, version=self.VERSION)
+        stores = {_SIGNATURE: VectorStore(folder, made, ORIENTATIONS, np.uint64)}
+        for name, model in self.models.items():
+            facts = of_embedder(model, raster=_MODEL_RASTER, **self.config.placed)
+            stores[name] = VectorStore(folder, facts, model.dim)
+        return stores
+
+    @functools.cached_property
+    def models(self) -> dict[str, Any]:
+        """The models by what the user calls them."""
+        from edittools.encoders.embedders import copy_detectors, load_embedder
+
+        placed: dict[str, Any] = {**self.config.placed, "revision": self.config.revision}
+        return {name: load_embedder(copy_detectors().get(name, (name,))[0], **placed) for name in self.named}
 
     # ------------------------------------------------------------ likeness
 
@@ -152,14 +201,14 @@ class NearestStage:
         assert self.index is not None
         return copies(mine.digests[number], mine.words[number], self.index, self.config.distance)
 
-    def _look(self, pieces: Iterable[pa.RecordBatch]) -> tuple[LookedAt, dict[int, RowError]]:
-        """The images of rows, and by its number the error of every row without a usable one."""
-        if self.models is None:
-            from edittools.encoders.embedders import copy_detectors, load_embedder
+    def _look(
+        self, pieces: Iterable[pa.RecordBatch], stores: dict[str, VectorStore]
+    ) -> tuple[LookedAt, dict[int, RowError]]:
+        """The images of rows, and by its number the error of every row without a usable one.
 
-            placed: dict[str, Any] = {**self.config.placed, "revision": self.config.revision}
-            self.models = {n: load_embedder(copy_detectors().get(n, (n,))[0], **placed) for n in self.named}
-        good: list[tuple[dict[str, Any], bytes, np.ndarray]] = []
+        What is in all of the stores is not made again, and what is made is added to them.
+        """
+        good: list[Seen] = []
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in self.named}
         failed: dict[int, RowError] = {}
         number = 0
@@ -167,16 +216,31 @@ class NearestStage:
             for rows in pieces:
                 for start in range(0, rows.num_rows, size := self.config.batch_size or 32):
                     facts = row_facts(rows.slice(start, size))
-                    seen = list(pool.map(lambda one: look_at(one, self.config.max_pixels), facts))
-                    failed |= {number + k: one for k, one in enumerate(seen) if isinstance(one, RowError)}
-                    number += len(seen)
-                    new = [one for one in seen if not isinstance(one, RowError)]
-                    good += [one[:3] for one in new]
-                    for name, model in self.models.items() if new else ():
-                        vectors[name].append(np.asarray(model.images([pixels for *_, pixels in new]), np.float32))
-        words = np.stack([one[2] for one in good]) if good else np.zeros((0, ORIENTATIONS), np.uint64)
+                    looked = list(pool.map(lambda one: look_at(one, self.config.max_pixels, stores), facts))
+                    failed |= {number + k: one for k, one in enumerate(looked) if isinstance(one, RowError)}
+                    number += len(looked)
+                    seen = [one for one in looked if isinstance(one, Seen)]
+                    good += [Seen(one.facts, one.digest, one.words, None) for one in seen]
+                    for name, model in self.models.items() if seen else ():
+                        vectors[name].append(_vectors(model, seen, stores.get(name)))
+                    new = [one for one in seen if one.pixels is not None]
+                    if new and stores:
+                        stores[_SIGNATURE].add([one.digest for one in new], np.stack([one.words for one in new]))
+        words = np.stack([one.words for one in good]) if good else np.zeros((0, ORIENTATIONS), np.uint64)
         joined = {name: np.concatenate(parts) for name, parts in vectors.items() if parts}
-        return LookedAt([one[0] for one in good], [one[1] for one in good], words, joined), failed
+        return LookedAt([one.facts for one in good], [one.digest for one in good], words, joined), failed
+
+
+def _vectors(model: Any, seen: list[Seen], store: VectorStore | None) -> np.ndarray:
+    """Unit vectors (n, dim): the stored ones, and those of the other images."""
+    new = [one for one in seen if store is None or one.digest not in store]
+    made = np.asarray(model.images([one.pixels for one in new]), np.float32) if new else np.zeros((0, model.dim))
+    if store is None:
+        return made
+    known = {one.digest: value for one, value in zip(new, made)}
+    found = np.stack([known[one.digest] if one.digest in known else store[one.digest] for one in seen])
+    store.add([one.digest for one in new], made)
+    return found
 
 
 def copies(digest: bytes, words: np.ndarray, others: LookedAt, bits: int) -> np.ndarray:
@@ -216,21 +280,21 @@ def row_facts(rows: pa.RecordBatch) -> list[dict[str, Any] | RowError]:
 _FETCHER = Fetcher()
 
 
-def look_at(facts: dict[str, Any] | RowError, max_pixels: int) -> Any:
-    """(facts, sha256, signature, pixels) of an image, or the RowError that it cannot be read for."""
+def look_at(facts: dict[str, Any] | RowError, max_pixels: int, stores: dict[str, VectorStore]) -> Seen | RowError:
+    """What an image is and how it looks, or the RowError that it cannot be read for; without pixels where all that is
+    made of them is in the stores."""
     if isinstance(facts, RowError):
         return facts
-    words = all_signatures()[_SIGNATURE].words
-    assert words is not None
+    signature = all_signatures()[_SIGNATURE].words
+    assert signature is not None
     try:
         data = _FETCHER.get(facts["image"])
-        signature = words(codec.decode(data, DETAIL, max_pixels)[None])[0]
+        content = hashlib.sha256(data).digest()
+        if stores and all(content in store for store in stores.values()):
+            codec.probe(data, max_pixels)
+            return Seen(facts, content, stores[_SIGNATURE][content], None)
+        words = signature(codec.decode(data, DETAIL, max_pixels)[None])[0]
         pixels = codec.decode(data, _MODEL_RASTER, max_pixels)
     except RowError as error:
         return error
-    return (
-        facts,
-        hashlib.sha256(data).digest(),
-        np.zeros(ORIENTATIONS, np.uint64) if signature is None else signature,
-        pixels,
-    )
+    return Seen(facts, content, np.zeros(ORIENTATIONS, np.uint64) if words is None else words, pixels)
