@@ -39,7 +39,11 @@ FACES = {
         "ground.people",
         "ground.maps.pose",
     },  # to check what was painted; people
-    ("ground", "caption"): {"caption.schemas"},  # the form of a VLM's boxes
+    ("ground", "caption"): {
+        "caption.schemas",
+        "caption.grammar",
+        "caption.targets",
+    },  # the form of a VLM's boxes; names to tag by
     ("nets", "vlm"): {"vlm", "vlm.processing"},  # a model is trained on what whoever asks it shows it
     ("painters", "nets"): {"nets.editor", "nets.load"},  # an editing model paints, too
     ("synth", "caption"): {

@@ -45,7 +45,7 @@ def save_clip(folder: Path, seed: int = 0, dim: int = 24) -> Path:
     return folder
 
 
-def save_siglip(folder: Path, seed: int = 0) -> Path:
+def save_siglip(folder: Path, seed: int = 0, length: int = 16) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
@@ -54,11 +54,16 @@ def save_siglip(folder: Path, seed: int = 0) -> Path:
     plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     plain.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
+        tokenizer_object=plain,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=length,
+        model_input_names=["input_ids"],  # as the published ones: they were trained without a mask of the padding
     ).save_pretrained(folder)
     common = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = SiglipConfig(
-        text_config={**common, "vocab_size": len(words), "max_position_embeddings": 16},
+        text_config={**common, "vocab_size": len(words), "max_position_embeddings": length},
         vision_config={**common, "image_size": 32, "patch_size": 8},
     )
     torch.manual_seed(seed)

@@ -34,6 +34,9 @@ from edittools.weights.lookup import save_converted
 sys.path.append(str(ROOT / "tests/painters"))
 from test_editors import Service
 
+sys.path.append(str(ROOT / "tests/ground"))
+from tiny_grounding import save_groundingdino
+
 # What is changed in a line, beside the settings that make training short.
 SMALLER = {"--device cuda": "--device cpu", "--dtype bfloat16 ": ""}
 SBATCH = """
@@ -273,6 +276,23 @@ def test_how_well_a_model_captions(folder: Path, model_edit: Runner, monkeypatch
     found = json.loads((folder / "captions.json").read_text())
     assert found["list"] == "captions 1" and found["rows"] == 3 and found["expected"] == 670
     assert set(found["texts"]) == {"changes", "instruction_concise", "instruction_detailed", "task"}
+
+
+def test_tag_images(folder: Path, model_edit: Runner) -> None:
+    from edittools.ground.detectors import groundingdino
+
+    save_clip(folder / "weights/openai/clip-vit-large-patch14")
+    save_groundingdino(folder / "weights" / groundingdino.WEIGHTS)
+    model_edit("shard", "crawl", "-o", "clean/", "--max-errors", "1", cwd=folder)
+    execute(COOKBOOK["Tag images by a list of names"], folder, model_edit, EDITTOOLS_WEIGHTS=str(folder / "weights"))
+    assert {len(row["tags"]) for row in rows_of(folder / "tagged")} == {3}
+    few = [tag for row in rows_of(folder / "few") for tag in row["tags"]]
+    assert {tag["name"] for tag in few} == {"dog", "cat", "car"}
+    animals = [row["id"] for row in rows_of(folder / "animals")]
+    scored = {row["id"]: max([t["score"] for t in row["tags"] if t["category"] == "animals"], default=0)
+              for row in rows_of(folder / "tagged")}  # fmt: skip
+    assert animals == [id for id, score in scored.items() if score > 0.1]
+    assert "objects" in rows_of(folder / "objects")[0]
 
 
 def test_what_a_set_lacks(folder: Path, model_edit: Runner) -> None:

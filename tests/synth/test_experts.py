@@ -81,6 +81,16 @@ def test_slots_are_filled_from_the_image_and_the_lexicon() -> None:
     assert "change" in {one.primitive for one in asked_of(written, "text", library["text"], stream(1))}
 
 
+def test_the_region_is_that_of_the_object(tmp_path: Path) -> None:
+    line = 'wash = { say = "have <person> wash the <object>", triggers = ["wash"] }'
+    (tmp_path / "adjust.toml").write_text(f'can = "x"\ncannot = []\n[primitive]\n{line}\n')
+    scene = Scene(np.zeros((4, 4, 3), np.uint8), (region("woman", 0.1), region("car", 0.6)))
+    for seed in range(4):
+        (one,) = asked_of(scene, "adjust", experts(str(tmp_path))["adjust"], stream(seed))
+        assert one.slots["person"] == "woman" and one.slots["object"] == "car"
+        assert one.region is scene.regions[1]
+
+
 def test_requests_find_their_primitive_or_are_refused() -> None:
     library = experts()
     for said, expected in (

@@ -141,3 +141,9 @@ def with_article(noun: str) -> str:
     if first in ("a", "an", "the", "some", "two", "three") or (noun.endswith("s") and not noun.endswith("ss")):
         return noun
     return articles(f"a {noun}")
+
+
+def without_article(noun: str) -> str:
+    """`red vase` of `a red vase`: what a detector is asked for."""
+    first, _, rest = noun.partition(" ")
+    return rest if first.casefold() in ("a", "an", "the", "some") and rest else noun

@@ -166,3 +166,9 @@ class Row:
     def objects(self) -> list[dict[str, Any]]:
         """What is known to be in the image, with boxes in shares of its size."""
         return [item for item in self.values.get("objects") or () if item and item.get("name")]
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """The objects; where none is known, what the tags name, which has no box."""
+        tags = self.values.get("tags") or ()
+        return self.objects or [item for item in tags if isinstance(item, dict) and item.get("name")]

@@ -25,6 +25,11 @@ from edittools.ground.config import GroundConfig
             "edit ground clean/ --detector owlv2 --names-from caption | edit filter --preset imgedit-region -o kept/",
             "then the crops' CLIP scores and areas, by ImgEdit's rule",
         ),
+        (
+            "edit ground clean/ --tags openai/clip-vit-large-patch14 --detector groundingdino --names-from tags "
+            "-o seen/",
+            "what each image shows, out of a list of 600 names, and where",
+        ),
         ("edit ground clean/ --maps canny,depth -o maps/", "structure maps, as images beside the rows"),
         ("edit ground people/ --report people.html", "a page to judge a threshold by"),
         ("edit ground --list", "the detectors, segmenters and maps, and their usual weights"),
@@ -51,8 +56,10 @@ def command(ctx: click.Context, /, input: tuple[str, ...], listing: bool, report
     Into the column `objects`, the surest first: name, box (shares of width and height), score, mask (white on the
     object), area, detector, and of a line of writing its text. `edit filter --region` measures their crops (CLIP,
     aesthetic) and drops those that do not do. A detector of faces also fills `faces`, five points each, which the
-    consistency loss of `edit train` reads. WEIGHTS are a folder, a name below EDITTOOLS_WEIGHTS, or OWNER/NAME on the
-    Hugging Face hub; those of offline detectors are fetched once by `edit weights`.
+    consistency loss of `edit train` reads. --tags fills `tags`: names without places, the likeliest first, which the
+    experts of `edit synth` and `edit caption --kinds instruct` read too. WEIGHTS are a folder, a name below
+    EDITTOOLS_WEIGHTS, or OWNER/NAME on the Hugging Face hub; those of offline detectors are fetched once by `edit
+    weights`.
     """
     if listing:
         _list()

@@ -31,7 +31,7 @@ _LONGEST = 380  # pixels
 
 
 def write_report(path: str, batches: Iterable[Batch], *, image: str, title: str, max_pixels: int) -> None:
-    """Write the report of the first rows. Raises UsageError where they have no `objects`."""
+    """Write the report of the first rows. Raises UsageError where they have neither `objects` nor `tags`."""
     from edittools.stream import files
 
     fetcher = Fetcher()
@@ -39,7 +39,7 @@ def write_report(path: str, batches: Iterable[Batch], *, image: str, title: str,
     objects: list[tuple[int, dict[str, Any]]] = []  # with the number of their image
     for batch in batches:
         rows = batch.rows.slice(0, MOST - len(figures))
-        if "objects" not in rows.schema.names:
+        if not {"objects", "tags"} & set(rows.schema.names):
             raise UsageError("the rows have no `objects` to report on", hint="--detector finds some")
         for item in _rows(rows, image, fetcher, max_pixels):
             objects += [(len(figures), one) for one in item["objects"]]
@@ -61,6 +61,7 @@ def write_report(path: str, batches: Iterable[Batch], *, image: str, title: str,
 def _rows(rows: pa.RecordBatch, image: str, fetcher: Fetcher, max_pixels: int) -> Iterable[dict[str, Any]]:
     """What is shown of every row whose image can be read."""
     ids, paths, objects = column_values(rows, "id"), row_paths(rows), column_values(rows, "objects")
+    tags = column_values(rows, "tags")
     for k, reference in enumerate(image_references(row_images(rows, image))):
         if reference is None:
             continue
@@ -72,7 +73,8 @@ def _rows(rows: pa.RecordBatch, image: str, fetcher: Fetcher, max_pixels: int) -
         shown.thumbnail((_LONGEST, _LONGEST))
         found = [one for one in objects[k] or [] if one]
         masks = [_mask(one.get("mask"), shown.size, fetcher, max_pixels) for one in found]
-        yield {"id": ids[k], "path": paths[k] or "", "image": np.asarray(shown), "objects": found, "masks": masks}
+        made = {"id": ids[k], "path": paths[k] or "", "image": np.asarray(shown), "objects": found, "masks": masks}
+        yield made | {"tags": [one for one in tags[k] or [] if isinstance(one, dict) and one.get("name")]}
 
 
 def _mask(reference: dict[str, Any] | None, size: tuple[int, int], fetcher: Fetcher, most: int) -> np.ndarray | None:
@@ -109,8 +111,16 @@ def _figure(item: dict[str, Any]) -> str:
         f'<figure><span class="image" style="width:{width}px;height:{height}px">'
         f'<img alt="" width="{width}" height="{height}" src="{thumbnails.data_uri(item["image"], _LONGEST)}">'
         f'{"".join(masks)}<svg viewBox="0 0 {width} {height}">{"".join(marks)}</svg></span>'
-        f'<figcaption class="mono" title="{text(item["path"])}">{text(item["id"])}</figcaption></figure>'
+        f'<figcaption class="mono" title="{text(item["path"])}">{text(item["id"])}{_tags(item["tags"])}</figcaption>'
+        "</figure>"
     )
+
+
+def _tags(tags: list[dict[str, Any]]) -> str:
+    said = ", ".join(
+        f"{one['name']} {one['score']:.2f}" if one.get("score") is not None else one["name"] for one in tags
+    )
+    return f"<br>{text(said)}" if said else ""
 
 
 def _score(one: dict[str, Any]) -> float:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
 from edittools.ground import DETECTORS, MAPS, SEGMENTERS, Found
-from edittools.ground.config import GroundConfig, described, weights_of
+from edittools.ground.config import GroundConfig, described, known, weights_of
+from edittools.ground.tags import PROMPT, TAGS, Tagger, Vocabulary, read_vocabulary
 from edittools.metrics import rle
 from edittools.metrics.boxes import clipped, mask_box, suppressed
 from edittools.record import IMAGE, OBJECT
@@ -20,7 +21,7 @@ from edittools.rounding import significant
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
-from edittools.stream.history import History
+from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.row_images import image_value, row_images
 from edittools.stream.rows import RowPool, column_values, drop_failed
 
@@ -42,7 +43,7 @@ _DIGITS = 6  # of a box's sides: a thousandth of a pixel of any image
 
 
 class GroundStage:
-    """Stage: the columns `objects`, `faces` (with a detector of faces), and `map_NAME` of every map.
+    """Stage: the columns `objects`, `faces` (with a detector of faces), `map_NAME` of every map, and `tags`.
 
     Detected objects replace those that a row had. Objects are in the order of their scores, of several detectors in
     the order of these; their boxes lie inside the image, and an object that none of it is left of is none.
@@ -58,6 +59,7 @@ class GroundStage:
         self.open = DETECTORS.declared("OPEN", False)
         self.faces = any(DETECTORS.declared("FACES", False)[_name(spec)] for spec in config.detector)
         self.counts: list[tuple[int, int]] = []  # images with objects, and objects, by pieces of batches
+        self.tag_counts: list[tuple[int, int]] = []
 
     # ------------------------------------------------------------ what it is
 
@@ -78,6 +80,16 @@ class GroundStage:
     def maps(self) -> dict[str, Any]:
         return {_name(spec): self._load(MAPS, spec) for spec in self.config.maps}
 
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        return {} if self.config.vocabulary_from is not None else read_vocabulary(self.config.vocabulary)
+
+    @functools.cached_property
+    def tagger(self) -> Tagger | None:
+        if self.config.tags is None:
+            return None
+        return Tagger(self.config.tags, self.vocabulary, self.config.prompt or (PROMPT,), **self.config.placed)
+
     def _load(self, registry: Registry, spec: str) -> Any:
         name, weights = weights_of(registry, spec)
         return registry.load(name).load(weights, **self.config.placed)
@@ -92,27 +104,36 @@ class GroundStage:
         }
         specs = [(DETECTORS, spec) for spec in config.detector] + [(MAPS, spec) for spec in config.maps]
         specs += [(SEGMENTERS, config.segmenter)] if config.segmenter else []
-        placed = any(weights_of(registry, spec)[1] for registry, spec in specs)
+        placed = config.tags is not None or any(weights_of(registry, spec)[1] for registry, spec in specs)
+        if config.tags is not None:
+            words = None if config.vocabulary_from else digest(canonical_json(dict(self.vocabulary)))
+            found |= {"tags": known(config.tags), "vocabulary": words, "prompt": list(config.prompt or (PROMPT,))}
+        else:
+            found["most_tags"] = None
         told = {**config.placed, "batch_size": config.batch_size or BATCH} if placed else config.without_models()
         return config.recorded(**{name: value or None for name, value in found.items()}, **told)
 
     def remark(self) -> str:
         """A remark for the summary line, beside the counts."""
-        if not self.objects:
-            return ""
-        rows, objects = (sum(each) for each in zip(*self.counts)) if self.counts else (0, 0)
-        return f"{objects} objects in {rows} images"
+        counts = {"objects": self.counts} if self.objects else {}
+        counts |= {"tags": self.tag_counts} if self.config.tags is not None else {}
+        sums = {what: [sum(each) for each in zip(*some)] or [0, 0] for what, some in counts.items()}
+        return ", ".join(f"{n} {what} in {rows} images" for what, (rows, n) in sums.items())
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         row_images(_no_rows(schema), self.config.image)
-        column = self.config.names_from
-        if column is not None and column not in schema.names:
-            raise UsageError(f"the input has no `{column}` column of names")
+        for column in (self.config.names_from, self.config.vocabulary_from):
+            tagged = column == "tags" and column == self.config.names_from and self.config.tags is not None
+            if column is not None and column not in schema.names and not tagged:
+                raise UsageError(f"the input has no `{column}` column of names")
+        if self.config.tags is not None and "tags" in schema.names and schema.field("tags").type != TAGS:
+            raise UsageError("the input has a column `tags` of another kind", hint="edit shard --map gives it a name")
         if self.objects and not self.config.detector and "objects" not in schema.names:
             raise UsageError("the input has no `objects` to find the masks of", hint="--detector finds some")
         made = {"objects": pa.list_(GROUNDED)} if self.objects else {}
         made |= {"faces": FACES} if self.faces else {}
         made |= {f"map_{_name(spec)}": IMAGE for spec in self.config.maps}
+        made |= {"tags": TAGS} if self.config.tags is not None else {}
         kept = [(c.name, made.pop(c.name, c.type)) for c in schema]
         return pa.schema(kept + list(made.items()))
 
@@ -125,7 +146,7 @@ class GroundStage:
             for batch in batches:
                 if schema is None:
                     schema = self.schema(batch.rows.schema)
-                    _ = self.detectors, self.segmenter, self.maps  # loaded before the threads ask for them
+                    _ = self.detectors, self.segmenter, self.maps, self.tagger  # loaded before the threads ask for them
                 work = functools.partial(self._work, schema=schema)
                 yield from pool.run(batch, work, schema, self.config.batch_size or BATCH)
         finally:
@@ -143,17 +164,21 @@ class GroundStage:
             except RowError as error:
                 failed[row] = error
         made: dict[str, list[Any]] = {}
+        if self.tagger is not None:
+            made["tags"] = self._tagged(self.tagger, rows, pixels, failed)
         if self.objects:
-            found = self._found(rows, pixels) if self.config.detector else _stored_objects(rows, pixels, failed)
+            found = (
+                self._found(rows, pixels, made.get("tags"))
+                if self.config.detector
+                else _stored_objects(rows, pixels, failed)
+            )
             made["objects"] = [
                 self._objects(pixels[k], found[k]) if k in pixels else None for k in range(rows.num_rows)
             ]
             made["faces"] = [
                 [one.face for _, one in found.get(k, []) if one.face is not None] for k in range(rows.num_rows)
             ]
-            self.counts.append(
-                (sum(bool(one) for one in made["objects"]), sum(len(one or ()) for one in made["objects"]))
-            )
+            self.counts.append(_counted(made["objects"]))
         for name, drawer in self.maps.items():
             made[f"map_{name}"] = [
                 image_value(drawer.draw(pixels[k])) if k in pixels else None for k in range(rows.num_rows)
@@ -163,9 +188,28 @@ class GroundStage:
         ]  # fmt: skip
         return drop_failed(batch, pa.record_batch(columns, schema=schema), failed, self.name)
 
-    def _found(self, rows: pa.RecordBatch, pixels: dict[int, np.ndarray]) -> Objects:
+    def _tagged(
+        self, tagger: Tagger, rows: pa.RecordBatch, pixels: dict[int, np.ndarray], failed: dict[int, RowError]
+    ) -> list[Any]:
+        """Values of the column `tags`; a row whose image the model gives no numbers for goes to `failed`."""
+        column = self.config.vocabulary_from
+        own = [_names_in(value) for value in column_values(rows, column)] if column is not None else None
+        wanted = [None if own is None else list(dict.fromkeys(own[k])) for k in pixels]
+        seen = tagger.tag(list(pixels.values()), wanted, self.config.most_tags, self.config.tag_threshold)
+        found: dict[int, list[dict[str, Any]]] = {}
+        for k, tags in zip(list(pixels), seen):
+            if isinstance(tags, RowError):
+                failed[k] = tags
+                del pixels[k]
+            else:
+                found[k] = tags
+        made = [found.get(k) for k in range(rows.num_rows)]
+        self.tag_counts.append(_counted(made))
+        return made
+
+    def _found(self, rows: pa.RecordBatch, pixels: dict[int, np.ndarray], tags: list[Any] | None) -> Objects:
         """Objects that count by row, each with the name of its detector."""
-        names = self._names(rows)
+        names = self._names(rows, tags)
         found: Objects = {k: [] for k in pixels}
         for name, detector in self.detectors.items():
             least = self.thresholds[name] if self.config.threshold is None else self.config.threshold
@@ -184,10 +228,11 @@ class GroundStage:
             kept += [same[k] for k in suppressed(boxes, scores, self.config.overlap)]
         return sorted(kept, key=lambda one: -(one.score or 0))
 
-    def _names(self, rows: pa.RecordBatch) -> list[list[str]]:
+    def _names(self, rows: pa.RecordBatch, tags: list[Any] | None) -> list[list[str]]:
         """What to look for in every row."""
         column = self.config.names_from
         values = column_values(rows, column) if column is not None else [None] * rows.num_rows
+        values = tags if column == "tags" and tags is not None else values
         return [list(dict.fromkeys([*self.config.names, *_names_in(value)])) for value in values]
 
     def _objects(self, pixels: np.ndarray, found: list[tuple[str | None, Found]]) -> list[dict[str, Any]]:
@@ -245,11 +290,19 @@ def _stored(item: dict[str, Any], shape: tuple[int, ...]) -> Found:
 
 
 def _names_in(value: Any) -> list[str]:
-    """The names in a value: a list of texts, a text with commas, or the English one of a text in two languages."""
+    """The names in a value: a list of texts, or of what has a name; a text with commas, or the English one of a text in
+    two languages; or all lists of a struct (`names` of `edit caption`)."""
     if isinstance(value, dict):
-        value = value.get("en")
+        lists = [part for part in value.values() if isinstance(part, list)]
+        value = [name for some in lists for name in some] if lists else value.get("en")
     parts = value.split(",") if isinstance(value, str) else value or []
-    return [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+    names = [part.get("name") if isinstance(part, dict) else part for part in parts]
+    return [name.strip() for name in names if isinstance(name, str) and name.strip()]
+
+
+def _counted(lists: list[Any]) -> tuple[int, int]:
+    """Images that something was found in, and how many things."""
+    return sum(bool(one) for one in lists), sum(len(one or ()) for one in lists)
 
 
 def _value(detector: str | None, one: Found, mask: np.ndarray | None, packed: bool) -> dict[str, Any]:

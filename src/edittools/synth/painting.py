@@ -25,6 +25,7 @@ import numpy as np
 
 from edittools.caption.grammar import Literal, sentence
 from edittools.caption.grammar import with_article as with_article
+from edittools.caption.grammar import without_article as without_article
 from edittools.caption.wording import say
 from edittools.painters.canvas import Brush
 from edittools.seeded import draw
@@ -48,6 +49,7 @@ class Scene:
     words: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)  # by task and kind: what to ask for
     caption: str = ""  # what the image shows
     texts: tuple[str, ...] = ()  # what is written in it
+    tags: tuple[str, ...] = ()  # names of what it shows, wherever that is, the likeliest first
     references: tuple[np.ndarray, ...] = ()  # the row's further images, "Figure 2" first
     prompts: bool = True  # whether the painter takes a prompt
     instruction: str = ""  # the row's own, where it has one
@@ -59,6 +61,19 @@ class Scene:
     def wanted(self, task: str) -> list[str]:
         """What a task may ask for."""
         return [word for some in self.words.get(task, {}).values() for word in some]
+
+    def named(self) -> list[Region]:
+        """The objects that have a name; where none has, what the tags name, anywhere in the image."""
+        found = [region for region in self.regions if region.name]
+        if found or not self.tags:
+            return found
+        everywhere = np.ones(self.image.shape[:2], bool)
+        return [Region(name, everywhere, (0.0, 0.0, 1.0, 1.0)) for name in self.tags]
+
+    def unseen(self, words: Sequence[str]) -> list[str]:
+        """The words for what the image does not show yet, as far as its objects and tags say."""
+        shown = {name.casefold() for name in (*(region.name for region in self.regions), *self.tags)}
+        return [word for word in words if without_article(word).casefold() not in shown]
 
     def told_apart(self) -> list[Region]:
         """The objects whose name alone says which is meant."""
@@ -172,9 +187,3 @@ def place(box: Sequence[float]) -> str:
     if across == "in the middle":
         return upright or across
     return f"{upright} {across}".strip() if upright else across
-
-
-def without_article(noun: str) -> str:
-    """`red vase` of `a red vase`: what a detector is asked for."""
-    first, _, rest = noun.partition(" ")
-    return rest if first.casefold() in ("a", "an", "the", "some") and rest else noun

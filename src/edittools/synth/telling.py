@@ -38,9 +38,11 @@ def known_by(words: Any) -> str:
 
 def facts_of(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """What is known of every image in words: fields of a Scene."""
-    columns = ("caption", "caption_structured", "instruction", "task", "objects", "atomic_edits")
+    columns = ("caption", "caption_structured", "instruction", "task", "objects", "atomic_edits", "tags")
     found = []
-    for caption, structured, instruction, task, objects, edits in zip(*(column_values(rows, name) for name in columns)):
+    for caption, structured, instruction, task, objects, edits, tags in zip(
+        *(column_values(rows, name) for name in columns)
+    ):
         style = (structured.get("style") if isinstance(structured, dict) else None) or ""
         texts = [one["text"] for one in objects or [] if one and one.get("text")]
         found.append({
@@ -50,6 +52,7 @@ def facts_of(rows: pa.RecordBatch) -> list[dict[str, Any]]:
             "instruction": _english(instruction),
             "task": task,
             "edits": tuple(_said(one) for one in edits or [] if one),
+            "tags": tuple(one["name"] for one in tags or [] if isinstance(one, dict) and one.get("name")),
         })  # fmt: skip
     return found
 

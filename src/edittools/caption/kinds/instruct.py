@@ -109,7 +109,7 @@ def _converse(row: Row) -> Conversation:
     task = names[int(rng.choice(len(names), p=list(shares)))]
     if task not in RULES:
         raise NotAsked(f"instruct has no rule for `{task}`")
-    objects = row.objects
+    objects = row.seen
     chosen: dict[str, Any] | None = None
     if task not in (*_WHOLE, "add", "text") and objects:
         chosen = objects[int(rng.integers(len(objects)))]

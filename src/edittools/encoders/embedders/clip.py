@@ -41,6 +41,8 @@ class ClipEmbedder(VisionEmbedder):
         except Exception as error:
             raise EditError(f"{folder}: its tokenizer cannot be loaded: {describe(error)}") from error
         self.longest = config.text_config.max_position_embeddings
+        self.scale = float(network.logit_scale.detach().float().exp())  # type: ignore[attr-defined]
+        self.bias = float(network.logit_bias.detach()) if self.siglip else 0.0  # type: ignore[attr-defined]
 
     def _forward(self, pixels: Tensor) -> Tensor:
         return self.network.get_image_features(pixel_values=pixels).pooler_output
@@ -53,6 +55,15 @@ class ClipEmbedder(VisionEmbedder):
             return np.zeros((0, self.dim), np.float32)
         found = dict(zip(once, np.concatenate(parts)))
         return np.stack([found[text] for text in texts])
+
+    def probabilities(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """How likely it is that an image (n, dim) is of a text (m, dim), unit vectors -> float64 (n, m), as the model
+        was trained: CLIP's add up to 1 over the texts, SigLIP's stand each for itself."""
+        logits = self.scale * (images.astype(np.float64) @ texts.T.astype(np.float64)) + self.bias
+        if self.siglip:
+            return 1 / (1 + np.exp(-logits))
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponents / exponents.sum(axis=1, keepdims=True)
 
     def _texts(self, texts: list[str]) -> np.ndarray:
         # SigLIP was trained on padded texts and has no mask for the padding; CLIP looks back only, from the last word.

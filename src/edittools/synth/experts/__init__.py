@@ -171,30 +171,31 @@ def _filled(
     scene: Scene, slots: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, str], Region | None] | None:
     """A value for every slot, and the region of <object>; None where the image lacks one."""
-    people = [one for one in scene.regions if _PEOPLE & set(one.name.casefold().split())]
-    pools = {"person": people, "object": [one for one in scene.regions if one.name], "other": list(scene.regions)}
+    named = scene.named()
+    people = [one for one in named if _PEOPLE & set(one.name.casefold().split())]
+    pools = {"person": people, "object": named, "other": named}
     found: dict[str, str] = {}
-    taken: list[Region] = []
+    taken: dict[str, Region] = {}
     for slot in slots:
         if slot in pools:
-            free = [one for one in pools[slot] if not any(one is other for other in taken) and one.name]
+            free = [one for one in pools[slot] if not any(one is other for other in taken.values())]
             if not free:
                 return None
-            taken.append(free[int(rng.integers(len(free)))])
-            found[slot] = referred(scene, taken[-1])
+            taken[slot] = free[int(rng.integers(len(free)))]
+            found[slot] = referred(scene, taken[slot])
             continue
         said = {value.casefold() for value in found.values()}
-        values = [value for value in SLOTS[slot](scene) if without_article(value).casefold() not in said]
+        values = [value for value in scene.unseen(SLOTS[slot](scene)) if without_article(value).casefold() not in said]
         if not values:
             return None
         found[slot] = draw(rng, values)
-    return found, taken[0] if taken and slots and "object" in slots and found.get("object") else None
+    return found, taken.get("object")
 
 
 def referred(scene: Scene, region: Region) -> str:
     """The name of an object; where others have the same, with its place."""
     same = [one for one in scene.regions if one.name.casefold() == region.name.casefold()]
-    return region.name if len(same) == 1 else f"{region.name} {place(region.box)}"
+    return region.name if len(same) <= 1 else f"{region.name} {place(region.box)}"
 
 
 def who_can(

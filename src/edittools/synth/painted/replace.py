@@ -40,4 +40,4 @@ def _alike(scene: Scene, name: str) -> list[str]:
     """What may take its place: other things of the kinds that know its name, or of all."""
     kinds, said = scene.words.get("replace", {}), name.casefold()
     own = [words for words in kinds.values() if any(without_article(one).casefold() == said for one in words)]
-    return [one for words in own or kinds.values() for one in words if said not in one.casefold()]
+    return scene.unseen([one for words in own or kinds.values() for one in words if said not in one.casefold()])
