@@ -221,7 +221,7 @@ def test_public_images_are_looked_at_once(sets: Path, monkeypatch: pytest.Monkey
     write(sets / "public.parquet", [*rows, {"id": "broken", "target": {"bytes": rows[5]["target"]["bytes"][:500]}}])
     assert run("private.parquet", "first") == {"look": 17 + 4}
     private = pq.read_table(sets / "private.parquet").to_pylist()
-    others = [{**row, "id": f"other-{k}", "source": [{"bytes": jpeg(smooth(30 + k))}]} for k, row in enumerate(private)]
+    others = [{**row, "id": f"other-{k}", "source": [{"bytes": jpeg(smooth(60 + k))}]} for k, row in enumerate(private)]
     write(sets / "others.parquet", others)
     assert run("others.parquet", "second") == {"look": 4}  # not one of the public ones
     assert len(decoded) == 2 * 4 + 1  # of a private one its signature and its picture; the broken one is tried again
