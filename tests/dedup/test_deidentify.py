@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +145,13 @@ def test_public_images_take_the_place_of_private_ones(sets: Path) -> None:
         ("row 2 of shard 0", "choice: reject"),
         ("row 3 of shard 0", "no public image was chosen"),
     ]
-    proof = invoke(dedup.command, f"{sets}/made/", "--absent", sets / "private.parquet").stderr
-    assert proof.startswith("nothing is left of 8 private images")
+    absent = (f"{sets}/made/", "--absent", sets / "private.parquet")
+    proof = invoke(dedup.command, *absent, "--same-words").stderr
+    assert proof.startswith("nothing is left of 8 private images") and " 0 texts" in proof
+    left = CliRunner().invoke(dedup.command, [str(word) for word in absent])  # the first has its own words still
+    assert isinstance(left.exception, EditError) and "--same-words" in str(left.exception.hint)
+    assert f"left: row {made[0]['id']}: the words of the private row holiday-0" in left.stderr
+    assert made[1]["id"] not in left.stderr
 
     # A likeness by models and by task. (The column of before has to go.)
     with pytest.raises(UsageError, match="a column `nearest` already"):
@@ -296,6 +304,92 @@ def test_whatever_is_left_is_found(sets: Path) -> None:
     assert not remains(source, [str(sets / "fine.bin")], known, 8, 10**8)
 
 
+def test_words_that_are_left_are_found(sets: Path) -> None:
+    """As they are or spelled otherwise, in any column, member or file beside; not what only begins alike."""
+    whole = pq.read_table(sets / "private.parquet")
+    rows = whole.to_pylist()
+    rows[1]["instruction"] = {"en": "Crop", "zh": "把左边的小船涂成深蓝色。"}
+    rows[2]["instruction"]["en"] = "Take away Aunt Erna's fur coat, please"
+    rows[0]["provenance"]["path"] = "C:\\\\pics\\\\wedding 2019.jpg"
+    private = pa.Table.from_pylist(rows, schema=whole.schema)
+    private = private.append_column("user_id", pa.array(["DSC-4711-a", None, None, None]))
+    turns = [[{"instruction": {"en": "Bring the red balloon back", "zh": None}}], None, None, None]
+    private = private.append_column("turns", pa.array(turns)).append_column(
+        "caption", pa.array([None] * 3 + ["Our garden in May"])
+    )
+    pq.write_table(private, sets / "private.parquet")
+    clean = {
+        "id": "q",
+        "source": [{"bytes": jpeg(smooth(90))}],
+        "instruction": {"en": "Remove the fur coat", "zh": "涂成蓝色"},
+    }
+
+    def left(*inputs: Path) -> str:
+        ran = CliRunner().invoke(dedup.command, [*map(str, inputs), "--absent", str(sets / "private.parquet")])
+        assert ran.exit_code == 0 or isinstance(ran.exception, EditError), ran.exception
+        assert (ran.exit_code == 0) == ("nothing is left of 8" in ran.stderr)
+        assert ran.exit_code == 0 or "left: " in ran.stderr, ran.exception
+        return "" if ran.exit_code == 0 else ran.stderr
+
+    def made(more: dict[str, Any]) -> Path:
+        pq.write_table(pa.Table.from_pylist([clean | more]), sets / "made.parquet")
+        return sets / "made.parquet"
+
+    assert not left(made({}))
+    for more in ({"note": "Crop it as the frame asks"}, {"note": "fur coat"}, {"note": "wedding"}, {"note": "DSC"}):
+        assert not left(made(more)), more
+    for row, more in (
+        ("holiday-2", {"instruction": {"en": "Take away Aunt Erna's fur coat, please"}}),
+        ("holiday-2", {"note": "take away aunt erna\u2019s  FUR coat please!"}),
+        ("holiday-2", {"deep": [{"said": "1. Take away Aunt Erna's fur coat, please; 2. crop"}]}),
+        ("holiday-1", {"instruction": {"en": "crop."}}),
+        ("holiday-1", {"caption": "请把左边的小船，涂成深蓝色"}),
+        ("holiday-0", {"note": "bring the red balloon back"}),
+        ("holiday-3", {"note": "(our garden in may)"}),
+        ("wedding 2019.jpg", {"provenance": {"path": "public/wedding 2019.jpg"}}),
+        ("DSC-4711-a", {"key": "x/DSC-4711-a"}),
+    ):
+        assert row in left(made(more)), more
+
+    # In what lies beside: members, files, their names.
+    (sets / "set").mkdir()
+    write(sets / "set/00000.parquet", [clean])
+    said = "Take away Aunt Erna\u2019s fur coat\tplease"
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes/a.txt", said * 3)
+    for name, data in {
+        "README.md": f"# Made of\n{said}\n".encode(),
+        "log.jsonl": b'{"a": 1}\n' + json.dumps({"zh": "把左边的小船涂成深蓝色。"}).encode(),
+        "one.json": json.dumps([{"x": [said]}]).encode(),
+        "x.tar": tar_of({"a/info.json": json.dumps({"caption": said}).encode()}),
+        "y.tar": tar_of({"b/wedding 2019.jpg": jpeg(smooth(91))}),
+        "z.tar.gz": gzip.compress(tar_of({"c.txt": said.encode()})),
+        "notes.zip": zipped.getvalue(),
+        "wedding 2019.jpg": jpeg(smooth(92)),
+        "blob.bin": b"\0" * 50 + b"Take away Aunt Erna's fur coat, please" + b"\0" * 50,
+    }.items():
+        (sets / "set" / name).write_bytes(data)
+        from edittools.dedup.absent import files_below, private_of, remains
+        from edittools.stream.run import RunOptions, open_input
+
+        known = private_of(open_input([str(sets / "private.parquet")], RunOptions()), 10**8)
+        source = open_input([str(sets / "set/00000.parquet")], RunOptions())
+        assert any(name in line for line in remains(source, files_below(str(sets / "set")), known, 8, 10**8)), name
+        (sets / "set" / name).unlink()
+    assert not left(sets / "set/00000.parquet")
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -304,6 +398,7 @@ def test_whatever_is_left_is_found(sets: Path) -> None:
         (("--replace", "c.jsonl", "-o", "x/"), "no column `nearest`"),
         (("--nearest", "public.parquet", "--method", "exact", "-o", "x/"), "equal or not"),
         (("--neighbours", "3", "-o", "x/"), "is for --nearest"),
+        (("--same-words", "-o", "x/"), "is for --absent"),
         (("--cache-dir", "v/", "-o", "x/"), "is for --nearest"),
         (("--nearest", "public.parquet", "--cache-dir", ".", "-o", "x/"), "not a folder of vectors"),
     ],

@@ -121,7 +121,15 @@ from edittools.errors import EditError, UsageError
     metavar="PRIVATE",
     group="De-identification",
     setting=False,
-    help="Write nothing: fail where any image, stretch of a file, id, path or hash of these rows is left in INPUT.",
+    help="Write nothing: fail where any image, stretch of a file, id, path, file name, hash, instruction or caption of "
+    "these rows is left in INPUT.",
+)
+@options.option(
+    "--same-words",
+    is_flag=True,
+    group="De-identification",
+    setting=False,
+    help="--absent: instructions and captions may stay, for they say nothing private.",
 )
 @options.output_options
 @options.run_options
@@ -188,7 +196,7 @@ _NEAREST = ("max_pixels", "method", "pair_model", "distance", "revision", "devic
 _MODES = {
     "nearest": (*_NEAREST, "neighbours", "same_task", "cache_dir"),
     "replace": (),
-    "absent": ("max_pixels", "distance"),
+    "absent": ("max_pixels", "distance", "same_words"),
 }
 
 
@@ -197,8 +205,20 @@ def _deidentified(ctx: click.Context) -> bool:
     mode = next((name for name in _MODES if ctx.params[name] is not None), None)
     if mode is None:
         options.refuse(ctx, ("neighbours", "same_task", "cache_dir"), "is for --nearest")
+        options.refuse(ctx, ("same_words",), "is for --absent")
         return False
-    mine = {"against", "set_name", "phase", "decisions", "report", "neighbours", "same_task", "cache_dir", *_MODES}
+    mine = {
+        "against",
+        "set_name",
+        "phase",
+        "decisions",
+        "report",
+        "neighbours",
+        "same_task",
+        "cache_dir",
+        "same_words",
+        *_MODES,
+    }
     mine |= {field.name for field in dataclasses.fields(DedupConfig)}
     options.refuse(ctx, sorted(mine - {mode, *_MODES[mode]}), f"changes nothing beside --{mode}")
     config, path = options.config(ctx, DedupConfig), ctx.params[mode]
@@ -227,17 +247,20 @@ def _absent(ctx: click.Context, config: DedupConfig, path: str) -> None:
     run_options = options.run_settings(ctx)
     if run_options.output is not None:
         raise UsageError("--absent writes nothing: no -o")
-    private = private_of(open_input([path], RunOptions()), config.max_pixels)
+    private = private_of(open_input([path], RunOptions()), config.max_pixels, not ctx.params["same_words"])
     inputs = list(ctx.params["input"])
     files = [file for one in inputs if one != "-" and "://" not in one for file in files_below(one)]
     left = remains(open_input(inputs, run_options), files, private, config.distance, config.max_pixels)
     for line in left[:20]:
         click.echo(f"left: {line}", err=True)
     if left:
-        raise EditError(f"{len(left)} traces of {path} are left")
+        words = any("the words of" in line for line in left)
+        hint = "reword them with `edit eval study`, or --same-words where they say nothing private" if words else None
+        raise EditError(f"{len(left)} traces of {path} are left", hint=hint)
+    known = private.words
     click.echo(
-        f"nothing is left of {len(private.digests)} private images, {len(private.names)} names and "
-        f"{len(private.pieces)} pieces of their files ({len(files)} files searched)",
+        f"nothing is left of {len(private.digests)} private images, {len(private.pieces)} pieces of their files, "
+        f"{len(known.names)} names and {len(known.texts)} texts ({len(files)} files searched)",
         err=True,
     )
 

@@ -1,14 +1,15 @@
-"""The proof that nothing private is left in a set: no image, no stretch of a file, no name.
+"""The proof that nothing private is left in a set: no image, no stretch of a file, no name, no words.
 
 Compared are all images of the set's rows with all images of the private rows, by their bytes and by the perceptual
-signature (as they are, turned and mirrored); all text of the rows, and the history, with the private rows' ids, paths
-and hashes; and every file of the set with pieces of every private file, so that a copied stretch of 1 KiB is found
-wherever it lies.
+signature (as they are, turned and mirrored); all text of the rows, of members of archives and of files beside, and the
+history, with the private rows' ids, paths, hashes, instructions and captions; and every file of the set with pieces of
+every private file, so that a copied stretch of 1 KiB is found wherever it lies.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from edittools.dedup.hamming import distance
 from edittools.dedup.nearest import LookedAt, copies
+from edittools.dedup.private_words import INSIDE, PrivateWords, texts_in_file, texts_of
 from edittools.dedup.signature import DETAIL, ORIENTATIONS, all_signatures
 from edittools.errors import EditError, RowError
 from edittools.record import IMAGE
@@ -40,32 +42,27 @@ class Private:
     """What must not be found again."""
 
     digests: list[bytes] = field(default_factory=list)
-    words: list[np.ndarray] = field(default_factory=list)
+    signatures: list[np.ndarray] = field(default_factory=list)
     places: list[str] = field(default_factory=list)  # of each image: its row
-    names: dict[str, str] = field(default_factory=dict)  # id, path or hash -> its row
+    words: PrivateWords = field(default_factory=PrivateWords)
     pieces: dict[bytes, str] = field(default_factory=dict)  # 32 bytes of a file -> its row
 
 
-def private_of(source: Source, max_pixels: int) -> Private:
-    """Raises EditError for an image that cannot be read: it could not be looked for."""
+def private_of(source: Source, max_pixels: int, texts: bool = True) -> Private:
+    """`texts`: whether instructions and captions are private. Raises EditError for an image that cannot be read: it
+    could not be looked for."""
     found, fetcher = Private(), Fetcher()
     for batch in source.batches(lambda shard: True):
-        ids = [str(identity) for identity in column_values(batch.rows, "id")]
-        for identity, origin in zip(ids, column_values(batch.rows, "provenance")):
-            told = origin if isinstance(origin, dict) else {}
-            for name, shortest in ((identity, 6), (told.get("path"), 12), (told.get("sha256"), 64)):
-                # `1` and `001.png` are found everywhere, and so is what has few digits and nothing else
-                if isinstance(name, str) and len(name) >= (12 if name.isdecimal() else shortest):
-                    found.names.setdefault(name, identity)
+        found.words.add(batch.rows)
         for reference in images_of(batch.rows):
             try:
                 data = bytes(fetcher.get(reference))
-                words = signature_of(data, max_pixels)
+                signature = signature_of(data, max_pixels)
             except RowError as error:
                 raise EditError(f"--absent: an image cannot be read: {error}") from error
             found.digests.append(hashlib.sha256(data).digest())
-            found.names.setdefault(found.digests[-1].hex(), "an image")
-            found.words.append(words)
+            found.words.add_name(found.digests[-1].hex(), "an image", 64)
+            found.signatures.append(signature)
             found.places.append(hashlib.sha256(data).hexdigest()[:12])
             for start in range(_body(data), len(data) - _PIECE, _STRIDE):
                 piece = data[start : start + _PIECE]
@@ -73,6 +70,7 @@ def private_of(source: Source, max_pixels: int) -> Private:
                     found.pieces[piece] = found.places[-1]
     if not found.digests:
         raise EditError("--absent: there is no image in it")
+    found.words.finish(texts)
     return found
 
 
@@ -107,7 +105,7 @@ def _body(data: bytes) -> int:
 def remains(made: Source, files: Iterable[str], private: Private, bits: int, max_pixels: int) -> list[str]:
     """What of the private rows is left in a set, in words; empty where nothing is."""
     found: list[str] = []
-    index = LookedAt([{}] * len(private.digests), private.digests, np.stack(private.words), {})
+    index = LookedAt([{}] * len(private.digests), private.digests, np.stack(private.signatures), {})
     fetcher = Fetcher()
     for batch in made.batches(lambda shard: True):
         rows = batch.rows
@@ -122,28 +120,16 @@ def remains(made: Source, files: Iterable[str], private: Private, bits: int, max
                 same = private.digests[place] == digest
                 apart = "the same file" if same else f"{distance(words[:1], index.words[place]).min()} bits apart"
                 found.append(f"an image is the private {private.places[place]}: {apart}")
-        texts = ["\n".join(_texts(row)) for row in rows.to_pylist()]
-        together = "\n".join(texts)
-        named = [name for name in private.names if name in together]
-        for identity, text in zip(column_values(rows, "id"), texts if named else ()):
-            found += [f"row {identity}: {name} of the private rows" for name in named if name in text]
-    found += [f"the history names {name}" for name in private.names if name in made.history.to_json()]
+        said = [list(texts_of(row)) for row in rows.to_pylist()]
+        if private.words.find(text for texts in said for text in texts):
+            for identity, texts in zip(column_values(rows, "id"), said):
+                found += [f"row {identity}: {trace}" for trace in private.words.find(texts)]
+    found += [f"the history: {trace}" for trace in private.words.find(texts_of(json.loads(made.history.to_json())))]
     for path in files:
+        for place, texts in texts_in_file(path):
+            found += [f"{place}: {trace}" for trace in private.words.find(texts)]
         found += _pieces_in(path, private)
-    return found
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All text of a row; of an image none but the file that it is in."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name not in ("bytes", "etag"):
-                yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+    return list(dict.fromkeys(found))
 
 
 def files_below(path: str) -> list[str]:
@@ -154,24 +140,29 @@ def files_below(path: str) -> list[str]:
 
 
 def _pieces_in(path: str, private: Private) -> list[str]:
-    """Pieces of private files, and private names, in the bytes of a file."""
+    """Pieces of private files, and private names and texts as they are spelled, in the bytes of a file."""
     found: dict[str, None] = {}
+    needles = {piece: f"bytes of the private {place}" for piece, place in private.pieces.items()}
+    needles |= {name.encode(): f"{name}, as it is" for name in private.words.names}
+    spelled = {text.encode(): key for text, key in private.words.spelled.items()}
+    needles |= {raw: f"{raw.decode()!r}, as it is" for raw, key in spelled.items() if len(key.encode()) >= INSIDE}
+    short = [raw for raw in needles if len(raw) < _WORD]
     by_word: dict[int, list[bytes]] = defaultdict(list)
-    for piece in private.pieces:
-        by_word[int.from_bytes(piece[:_WORD], "little")].append(piece)
+    for raw in needles.keys() - set(short):
+        by_word[int.from_bytes(raw[:_WORD], "little")].append(raw)
     wanted = np.array(sorted(by_word), np.uint64)
-    names = [(name.encode(), name) for name in private.names]
+    longest = max(map(len, needles), default=_WORD)
     with open(path, "rb") as file:
         before = b""
         while block := file.read(_BLOCK):
             data = before + block
-            found |= dict.fromkeys(f"{path}: {name}, as it is" for raw, name in names if raw in data)
+            found |= dict.fromkeys(f"{path}: {needles[raw]}" for raw in short if raw in data)
             for shift in range(_WORD) if len(wanted) else ():
                 words = np.frombuffer(data, np.uint64, (len(data) - shift) // _WORD, shift)
                 for place in np.flatnonzero(np.isin(words, wanted)).tolist():
                     start = shift + _WORD * place
-                    for piece in by_word[int(words[place])]:
-                        if data[start : start + _PIECE] == piece:
-                            found[f"{path}: bytes of the private {private.pieces[piece]}"] = None
-            before = data[-max(_PIECE, *(len(raw) for raw, _ in names)) :]
+                    for raw in by_word[int(words[place])]:
+                        if data.startswith(raw, start):
+                            found[f"{path}: {needles[raw]}"] = None
+            before = data[-longest:]
     return list(found)
