@@ -16,7 +16,7 @@ from test_ranking import TEXTS, pairs
 from tiny_vlm import tiny_model
 
 WORKER = """
-import dataclasses, json, shutil, sys
+import contextlib, dataclasses, json, shutil, sys, torch
 sys.path[:0] = [{tests!r}, {tests!r} + "/train"]
 from pathlib import Path
 from torch.distributed.device_mesh import init_device_mesh
@@ -25,6 +25,23 @@ from test_judge import learn
 from edittools.nets import editreward
 from edittools.train import console
 from edittools.train.parallel import Parallel, start
+
+@contextlib.contextmanager
+def heads_watched(file):
+    # (type, whether it has digits that bfloat16 has not) of every weight that a head is computed with
+    seen, plain = set(), editreward.RankingNetwork.rewards
+    def see(layer, _):
+        weight = layer.weight.detach()
+        seen.add((str(weight.dtype), bool((weight.float().view(torch.int32) & 0xFFFF).any())))
+    def rewards(self, conditioning):
+        hooks = [layer.register_forward_pre_hook(see) for head in self.rm_heads.values() for layer in head[::2]]
+        made = plain(self, conditioning)
+        [hook.remove() for hook in hooks]
+        return made
+    editreward.RankingNetwork.rewards = rewards
+    yield
+    editreward.RankingNetwork.rewards = plain
+    file.write_text(json.dumps(sorted(seen)))
 
 root, out = Path({optimizer!r}), Path(sys.argv[2])
 one = start(sys.argv[1], "cpu")
@@ -49,7 +66,8 @@ for mode, mesh in meshes.items():
         editreward.PIXELS = 4 * 28 * 28
         told = {{"lr": 1e-3, "steps": 2, "batch_tokens": 128, "microbatches": 3, "heldout_every": 2}}
         test_ranking.rank(root, out / f"{{mode}}-ranking", **told)
-        test_ranking.rank(root, out / f"{{mode}}-ranking-bfloat16", dtype="bfloat16", **told)
+        with heads_watched(out / f"{{mode}}-heads.json"):
+            test_ranking.rank(root, out / f"{{mode}}-ranking-bfloat16", dtype="bfloat16", **told)
         run("half", "Qwen2_5_VL", steps=2)
     if mode == "fsdp":
         for half, whole in (("fsdp-half", "goes-on"), ("single-half", "of-one")):
@@ -108,6 +126,8 @@ def test_heads_are_sharded_too(runs) -> None:
     assert len(alone) == 2 and np.allclose(found, alone, rtol=2e-4)
     half, whole = (lines(runs / f"{mode}-ranking-bfloat16") for mode in ("fsdp", "single"))
     assert [each["loss"] for each in half] == pytest.approx([each["loss"] for each in whole], rel=5e-3)
+    for mode in ("single", "fsdp"):
+        assert json.loads((runs / f"{mode}-heads.json").read_text()) == [["torch.float32", True]], mode
     one, two = trained(runs / "single-ranking"), trained(runs / "fsdp-ranking")
     assert one.keys() == two.keys() and any(name.startswith("rm_heads.head_1") for name in one)
     for name, value in one.items():

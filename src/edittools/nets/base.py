@@ -163,6 +163,10 @@ class EditModel(ABC):
     def blocks(self) -> list[nn.Module]:
         """The network's repeated blocks: what is sharded, compiled and checkpointed one by one."""
 
+    def exact(self) -> list[nn.Module]:
+        """What is computed in float32 whatever the recipe's `dtype`: shards of it are gathered as they are."""
+        return []
+
     @abstractmethod
     def parts(self) -> dict[str, NetworkPart]:
         """The network's pieces by the name of the folder that each is saved in."""

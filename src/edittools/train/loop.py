@@ -142,7 +142,8 @@ def prepare(
     # by name: sharding puts other parameters in their places
     inner = {id(p) for block in edit_model.blocks() for p in block.parameters()}
     inside = {name for name, p in edit_model.network.named_parameters() if id(p) in inner}
-    network = parallel.wrap(edit_model.network, edit_model.blocks(), dtype, swap.waiting if swap else ())
+    waiting = swap.waiting if swap else ()
+    network = parallel.wrap(edit_model.network, edit_model.blocks(), dtype, waiting, edit_model.exact())
     trained = {name: p for name, p in edit_model.network.named_parameters() if p.requires_grad}
     return ReadyNetwork(network, trained, {id(trained[name]) for name in inside & set(trained)})
 

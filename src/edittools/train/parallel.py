@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,12 @@ class Parallel:
     # ------------------------------------------------------------------------------------------- the network
 
     def wrap(
-        self, network: nn.Module, blocks: list[nn.Module], dtype: torch.dtype, waiting: Collection[int] = ()
+        self,
+        network: nn.Module,
+        blocks: Sequence[nn.Module],
+        dtype: torch.dtype,
+        waiting: Collection[int] = (),
+        exact: Sequence[nn.Module] = (),
     ) -> Any:
         """The network as it is called in training.
 
@@ -61,6 +66,7 @@ class Parallel:
         are summed in float32.
 
         waiting   the ids of tensors that stay in the main memory
+        exact     modules whose weights are gathered in the precision that they are kept in
 
         Weights go to the device one after the other, and block by block where they are sharded: no device ever holds
         a whole model, and of the main memory, where weights are mapped files, no more than a block is taken.
@@ -81,9 +87,10 @@ class Parallel:
             # Weights are gathered in `dtype`; what is computed in which precision autocast decides, as everywhere else:
             # inputs stay as they are, so that times are not rounded.
             policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-            for block in blocks:
+            kept = dataclasses.replace(policy, param_dtype=None)
+            for block, rule in (*((each, policy) for each in blocks), *((each, kept) for each in exact)):
                 settle(block)
-                fully_shard(block, mesh=self.mesh, mp_policy=policy)  # moves it to the device
+                fully_shard(block, mesh=self.mesh, mp_policy=rule)  # moves it to the device
             settle(network)
             return fully_shard(network, mesh=self.mesh, mp_policy=policy)
         settle(network, self.device)

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.nets import qwen_vl
@@ -172,8 +171,7 @@ class RankingNetwork(nn.Module):
     def rewards(self, conditioning: Conditioning) -> Tensor:
         """(B, heads, 2): by each head the first and the second result of every pair.
 
-        Heads are computed in float32 whatever autocast says, as `edit score` does; only weights that are sharded come
-        rounded to the precision they are gathered in.
+        Heads are computed in float32 whatever autocast says, as `edit score` does.
         """
         picked = states_at(self.vlm.model, self.token, {
             "input_ids": conditioning["words"],
@@ -183,10 +181,7 @@ class RankingNetwork(nn.Module):
             "image_grid_thw": conditioning["grids"],
         }).unflatten(0, (-1, len(self.rm_heads), 2)).float()  # fmt: skip
         with torch.autocast(picked.device.type, enabled=False):
-            made = [
-                functional_call(head, {name: weight.float() for name, weight in head.named_parameters()}, picked[:, k])
-                for k, head in enumerate(self.rm_heads.values())
-            ]
+            made = [head(picked[:, k]) for k, head in enumerate(self.rm_heads.values())]
         return torch.stack(made, 1)[..., 0]
 
     def forward(self, x_t: Tensor, t: Tensor, references: list[Tensor], conditioning: Conditioning) -> Tensor:
@@ -224,6 +219,9 @@ class EditRewardModel(QwenVL):
 
     def rate(self, name: str) -> float:
         return self.head_rate if name.startswith("rm_heads.") else super().rate(name)
+
+    def exact(self) -> list[nn.Module]:
+        return list(self.network.rm_heads.values())  # type: ignore[union-attr]
 
     def bound_images(self, least: int, most: int) -> None:
         """Nothing: images have their fixed size."""
