@@ -13,8 +13,26 @@ TEMPLATE = (
 )
 
 
-def tiny_model(folder, kind):
-    """Random weights of a Qwen2.5-VL or Qwen3-VL, with a tokenizer that knows the bytes, as a checkpoint has them."""
+def learned_pieces(texts):
+    """The vocabulary and merges of a byte-level tokenizer that has learned from texts; of the bytes alone without."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    if not texts:
+        return list(ALPHABET), []
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=ALPHABET, show_progress=False)
+    plain.train_from_iterator(texts, trainer)
+    learned = json.loads(plain.to_str())["model"]
+    return sorted(learned["vocab"], key=learned["vocab"].get), [tuple(pair) for pair in learned["merges"]]
+
+
+def tiny_model(folder, kind, texts=(), width=32):
+    """Random weights of a Qwen2.5-VL or Qwen3-VL, as a checkpoint has them.
+
+    Its tokenizer knows the bytes, and the pieces of words that `texts` are made of. width: of the language model's
+    states, a multiple of 32.
+    """
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -28,23 +46,24 @@ def tiny_model(folder, kind):
     torch.manual_seed(0)
     names = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
     special = [f"<|{name}|>" for name in names]
-    vocabulary = {c: k for k, c in enumerate(ALPHABET + special)}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special)
+    pieces, merges = learned_pieces(texts)
+    vocabulary = {c: k for k, c in enumerate([*pieces, *special])}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=special)
     tokenizer.chat_template = TEMPLATE
     number = dict(zip(names, tokenizer.convert_tokens_to_ids(special)))
     text = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "num_attention_heads": width // 16,
+        "num_key_value_heads": width // 16,
         "vocab_size": len(vocabulary),
         "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
         "eos_token_id": number["im_end"],
         "bos_token_id": None,
         "pad_token_id": number["endoftext"],
     }
-    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    vision = {"depth": 2, "hidden_size": width // 2, "intermediate_size": width, "num_heads": 2, "out_hidden_size": width}
     ids = {
         "image_token_id": number["image_pad"],
         "video_token_id": number["video_pad"],

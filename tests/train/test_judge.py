@@ -374,6 +374,35 @@ def test_cells_of_task_and_rating_are_drawn_equally(weights, rows) -> None:
     assert list(weight.values()) == pytest.approx([len(found) / 10] * 10)
 
 
+def test_a_pair_of_ratings_takes_the_room_of_its_larger_message(weights, tmp_path) -> None:
+    """Source and target, or source and rejected, whichever has more tokens; all three where one message compares."""
+    folder = brighter(tmp_path / "rows", 4).parent
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    wide = encode(np.full((28, 112, 3), 90, np.uint8), "PNG")
+    (folder / "wide.png").write_bytes(wide)
+    for line, rejected in zip(lines, ("s0.png", "wide.png", None, "r3.png")):
+        line |= {"rejected": rejected, "scores": line["scores"] | {"p": 1.0}}
+    lines[3]["target"] = "wide.png"
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edittools.read(str(folder / "pairs.jsonl")).write(str(tmp_path / "pairs"))
+    told = {"objective_settings.rejected_ratings": "rating=1", "resolution": [28, 112]}
+    model, found, given = features(weights, tmp_path / "pairs", **told)
+    model.bound_images(28**2, 112**2)
+
+    def tokens(row: int, name: str) -> int:
+        return int((given(sample(row, name)).conditioning["kinds"] == 1).sum())
+
+    sampler = ReplySampler(load_recipe("judge", {**TINY, "model.weights": str(weights), **told}), found, model)
+    room = [int(sampler._tokens[sampler._code[row]]) for row in range(4)]
+    most = [max(tokens(row, name) for name in found.replies(row)) for row in range(4)]
+    assert [len(found.replies(row)) for row in range(4)] == [2, 2, 1, 2]
+    assert all(each <= size for each, size in zip(most, room)) and max(room) == max(most)
+    settings = {"objective_settings.rubric": "pairwise", "objective_settings.preference": "p"}
+    model, found, given = features(weights, tmp_path / "pairs", **settings, **{"objective_settings.ratings": ""})
+    counted = [sum(model.image_tokens(*size) for size in sizes) for [sizes] in found.sizes()]
+    assert counted[0] == tokens(0, "forward") == tokens(0, "backward")
+
+
 # ------------------------------------------------------------------------------------------------------- captions
 
 
@@ -429,7 +458,7 @@ def test_batches_count_the_parts_of_small_edits(weights, tmp_path) -> None:
     model.bound_images(28**2, 56**2)
     found = ReplyRows(recipe, open_input([str(folder / "masked.jsonl")], RunOptions()), 10**8)
     given = ReplyFeatures(model, found)
-    counted = [sum(model.image_tokens(*size) for size in sizes) for sizes in found.sizes()]
+    counted = [sum(model.image_tokens(*size) for size in sizes) for [sizes] in found.sizes()]
     shown = [int((given(sample(k, "detailed")).conditioning["kinds"] == 1).sum()) for k in range(4)]
     images = [len(given(sample(k, "detailed")).conditioning["grids"]) for k in range(4)]
     assert counted == shown and images == [4, 4, 4, 2]

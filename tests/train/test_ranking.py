@@ -149,7 +149,7 @@ def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path) -> None
         assert losses[k, 0].item() == pytest.approx(by_hand.item(), rel=1e-5)
     # what batches are filled by is what is shown
     sizes = list(rows.sizes())
-    counted = [sum(model.image_tokens(*size) for size in each) for each in sizes[:3]]
+    counted = [sum(model.image_tokens(*size) for size in each) for [each] in sizes[:3]]
     assert counted == [int((given(sample(k, "pair")).conditioning["kinds"] == 1).sum()) for k in range(3)] == [32] * 3
     assert (run / "vlm" / "config.json").is_file() and not list(run.rglob("*.bin"))
     start, left = load_file(root / "Qwen2_5_VL/model.safetensors"), load_file(run / "vlm/model.safetensors")

@@ -70,10 +70,19 @@ class Teacher(ABC):
     def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
         """Of every row: what it teaches, why it cannot be used, or in a word what it lacks. Reads no images."""
 
-    def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
-        """Of every row the images of its messages, by which batches are filled."""
-        columns = [list_references(batch.rows, name) for name in self.images]
-        return [[(item, None) for images in columns for item in images[k]] for k in range(batch.rows.num_rows)]
+    def shown(self, batch: Batch) -> list[list[list[Shown]] | RowError]:
+        """Of every row the images of each message that differs from others in them: batches are filled by the one of
+        the most tokens."""
+        return self.images_of(batch, [self.images])
+
+    def images_of(self, batch: Batch, messages: Sequence[Sequence[str]]) -> list[list[list[Shown]] | RowError]:
+        """Of every row the images that messages show, each by its columns."""
+        names = {name for columns in messages for name in columns}
+        found = {name: list_references(batch.rows, name) for name in names}
+        return [
+            [[(item, None) for name in columns for item in found[name][k]] for columns in messages]
+            for k in range(batch.rows.num_rows)
+        ]
 
     @abstractmethod
     def message(self, batch: Batch, name: str) -> Parts:
@@ -89,7 +98,7 @@ def load_teacher(recipe: Recipe, max_pixels: int) -> Teacher:
 # ---------------------------------------------------------------------------------------------------------- rows
 
 _OWN = pa.schema(
-    [("_replies", pa.string()), ("_group", pa.string()), ("_sizes", pa.list_(pa.int32())), ("_shard", pa.string())]
+    [("_replies", pa.string()), ("_group", pa.string()), ("_sizes", pa.list_(pa.list_(pa.int32()))), ("_shard", pa.string())]
 )
 
 
@@ -144,13 +153,14 @@ class ReplyRows:
                         continue
                     if isinstance(seen := shown[k], RowError):
                         raise seen
-                    sizes = [self._size(item, fetcher, box) for item, box in seen]
+                    sizes = [[self._size(item, fetcher, box) for item, box in message] for message in seen]
                 except RowError as error:
                     self.rejects.add(str(rows.column("id")[k].as_py()), str(error))
                     continue
                 self.variants = max(self.variants, len(taught.replies))
                 group = f"{tasks[k]} {taught.group}" if self.recipe.balance == "rating" else str(groups[k])
-                own.append((k, json.dumps(taught.replies), group, [side for size in sizes for side in size]))
+                flat = [[side for size in message for side in size] for message in sizes]
+                own.append((k, json.dumps(taught.replies), group, flat))
             if own:
                 places, *told = zip(*own)
                 columns = [pa.array(values, field.type) for values, field in zip(told, _OWN)]
@@ -195,11 +205,11 @@ class ReplyRows:
         except RowError as error:
             raise Unusable(str(piece["id"][k].as_py()), error) from error
 
-    def sizes(self) -> Iterator[list[tuple[int, int]]]:
-        """Of every row, heights and widths of its images as they are shown; 0 x 0 of one that it lacks."""
+    def sizes(self) -> Iterator[list[list[tuple[int, int]]]]:
+        """Of every row, by message heights and widths of the images as they are shown; 0 x 0 of one that it lacks."""
         for piece in self.table.pieces:
-            for sides in piece["_sizes"].to_pylist():
-                yield list(zip(sides[::2], sides[1::2]))
+            for messages in piece["_sizes"].to_pylist():
+                yield [list(zip(sides[::2], sides[1::2])) for sides in messages]
 
     def texts(self) -> Iterator[str]:
         return iter(())
@@ -239,9 +249,10 @@ class ReplySampler(BucketSampler):
         self.recipe, self.lengths = dataclasses.replace(recipe, variants=rows.variants), None
         every: Any = rows  # without images, masks and places, which nothing here asks for
         self.rows, self.weights = every, row_weights(recipe, every)
-        tokens = np.array(
-            [max(1, sum(model.image_tokens(*size) for size in sizes if size[0])) for sizes in rows.sizes()]
-        )
+        tokens = np.array([
+            max([1, *(sum(model.image_tokens(*size) for size in shown if size[0]) for shown in messages)])
+            for messages in rows.sizes()
+        ])  # fmt: skip
         steps = np.ceil(2 * np.log2(tokens)).astype(int)  # the shortest of a bucket has .7 of the longest's
         _, code = np.unique(steps, return_inverse=True)
         self._tokens = np.zeros(code.max() + 1, int)

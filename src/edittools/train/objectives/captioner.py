@@ -65,15 +65,15 @@ class CaptionTeacher(Teacher):
     def taught(self, rows: pa.RecordBatch) -> list[Taught | RowError | str]:
         return [self._of_row(answer) for answer in self._answers(Batch(rows, Shard(0, 1, ""), True, rows.num_rows))]
 
-    def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
+    def shown(self, batch: Batch) -> list[list[list[Shown]] | RowError]:
         """Those of the first question, small edits by themselves too: where a row has a mask, it is read."""
         return [self._looks(row) for row in self.stage.rows_of(batch)]
 
-    def _looks(self, row: Row) -> list[Shown] | RowError:
+    def _looks(self, row: Row) -> list[list[Shown]] | RowError:
         conversation = self.kind.converse(row)
         try:
             looks = next(conversation).looks
-            return [(row.images[look.column][look.number], look.box) for look in looks]
+            return [[(row.images[look.column][look.number], look.box) for look in looks]]
         except RowError as error:
             return error
         except StopIteration:

@@ -24,7 +24,7 @@ from edittools.rubric.prompts import read_prompts
 from edittools.stream.batch import Batch
 from edittools.stream.rows import column_values, instructions
 from edittools.train.config import Recipe
-from edittools.train.replies import Parts, Replies, Taught, Teacher, load_replies
+from edittools.train.replies import Parts, Replies, Shown, Taught, Teacher, load_replies
 from edittools.train.rows import Rows
 from edittools.vlm.images import Encoding
 
@@ -146,6 +146,13 @@ class JudgeTeacher(Teacher):
         )
         shown = rows.column("rejected").is_valid().to_pylist() if REJECTED in self.sides else [True] * len(scores)
         return [self._of_scores(each, no is not None, there) for each, no, there in zip(scores, negatives, shown)]
+
+    def shown(self, batch: Batch) -> list[list[list[Shown]] | RowError]:
+        """A pair's images are in one message where the rubric compares them, else each with the sources in its own."""
+        if self.pairwise or REJECTED not in self.sides:
+            return super().shown(batch)
+        source, edited, rejected = self.images
+        return self.images_of(batch, [(source, edited), (source, rejected)])
 
     def _of_pair(self, scores: Mapping[str, Any]) -> Taught | RowError | str:
         preference = scores.get(self.given["preference"])

@@ -96,11 +96,11 @@ class RankingTeacher(Teacher):
             said.append(f"{value:g}")
         return Taught({_PAIR: " ".join(said)}, " ".join(said))
 
-    def shown(self, batch: Batch) -> list[list[Shown] | RowError]:
+    def shown(self, batch: Batch) -> list[list[list[Shown]] | RowError]:
         """Of each head source and target, source and rejected."""
-        found: list[list[Shown] | RowError] = []
+        found: list[list[list[Shown]] | RowError] = []
         for source, *results in self._images(batch):
-            found.append([(item, None) for _ in self.texts for each in results for item in (source, each)])
+            found.append([[(item, None) for _ in self.texts for each in results for item in (source, each)]])
         return found
 
     def message(self, batch: Batch, name: str) -> Parts:
