@@ -212,16 +212,16 @@ class EditRewardModel(QwenVL):
         super().__init__(qwen_vl.Settings(**of_vlm), folder, model, processor, seed)
         self.head_rate = settings.head_rate
         before = read_tensors(Path(folder), HEAD) if Path(folder).is_dir() else {}
-        heads = heads_of(before, Path(folder)) or _new_heads(model.config.get_text_config().hidden_size, seed)
-        for head in heads:
+        self.heads = heads_of(before, Path(folder)) or _new_heads(model.config.get_text_config().hidden_size, seed)
+        for head in self.heads:
             head.requires_grad_(settings.head_rate > 0)
-        self.network = RankingNetwork(model, heads, token, settings.theta)
+        self.network = RankingNetwork(model, self.heads, token, settings.theta)
 
     def rate(self, name: str) -> float:
         return self.head_rate if name.startswith("rm_heads.") else super().rate(name)
 
     def exact(self) -> list[nn.Module]:
-        return list(self.network.rm_heads.values())  # type: ignore[union-attr]
+        return self.heads
 
     def bound_images(self, least: int, most: int) -> None:
         """Nothing: images have their fixed size."""
