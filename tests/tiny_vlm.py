@@ -63,7 +63,8 @@ def tiny_model(folder, kind, texts=(), width=32):
         "bos_token_id": None,
         "pad_token_id": number["endoftext"],
     }
-    vision = {"depth": 2, "hidden_size": width // 2, "intermediate_size": width, "num_heads": 2, "out_hidden_size": width}
+    vision = {"depth": 2, "hidden_size": width // 2, "intermediate_size": width, "num_heads": 2}
+    vision["out_hidden_size"] = width
     ids = {
         "image_token_id": number["image_pad"],
         "video_token_id": number["video_pad"],

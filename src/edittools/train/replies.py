@@ -97,9 +97,8 @@ def load_teacher(recipe: Recipe, max_pixels: int) -> Teacher:
 
 # ---------------------------------------------------------------------------------------------------------- rows
 
-_OWN = pa.schema(
-    [("_replies", pa.string()), ("_group", pa.string()), ("_sizes", pa.list_(pa.list_(pa.int32()))), ("_shard", pa.string())]
-)
+_SIZES = pa.list_(pa.list_(pa.int32()))  # by message heights and widths in turn
+_OWN = pa.schema([("_replies", pa.string()), ("_group", pa.string()), ("_sizes", _SIZES), ("_shard", pa.string())])
 
 
 class ReplyRows:
