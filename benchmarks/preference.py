@@ -5,7 +5,8 @@
 Crops of 60 pixels, edits of `edit synth`; the model is the recipe `demo` after 150 steps (`small`: two layers, after
 300). All figures are of held-out photographs: PSNR of results against the truth, and the share of rows that are better
 than before at equal noise (`win`). Rates and other settings were chosen on other photographs than the held-out ones of
---heldout-photos. `dpo`, `nft`, `hack` and `mining` take 5 to 15 CPU minutes for each seed, `judge` two.
+--heldout-photos. `dpo`, `nft`, `hack` and `mining` take 5 to 15 CPU minutes for each seed, `judge` and
+`captioner` two.
 """
 
 from __future__ import annotations
@@ -429,8 +430,33 @@ def judge(given: Given) -> None:
                 given.report.add(f"{kind}, seed {seed}: {name}", now[name], bar, "", note=note)
 
 
+def captioner(given: Given) -> None:
+    """A vision-language model of random weights that learns to tell 64 edits of squares and crosses, by the recipe
+    `captioner`; the exact test of captioners, of new pictures, before and after."""
+    made = of_tests("tiny_captions")
+    for seed in given.seeds:
+        folder = given.folder / f"captioner-{seed}"
+        rows = made.drawn(folder / "train", 64 if given.quick else 832, seed + 1000)
+        others = made.drawn(folder / "heldout", 4 if given.quick else 64, seed + 2000, taught=False)
+        start = made.untrained(folder / "vlm", rows)
+        run = made.learn(rows, folder / "run", start, given.steps(500), seed)
+        before, now = (made.told_right(others, model, folder / f"told-{model.name}") for model in (start, run))
+        given.report.numbers[f"captioner {seed}"] = {"untrained": before, "trained": now}
+        add = given.report.add
+        add(
+            f"captioner, seed {seed}: instructions right",
+            now["right"],
+            0.8,
+            "",
+            note=f"untrained {before['right']:.2f}",
+        )
+        add(f"captioner, seed {seed}: changes right", now["claims"], 0.8, "", note=f"untrained {before['claims']:.2f}")
+        add(f"captioner, seed {seed}: … held against other rows' edits", now["shuffled"], 0.1, "", least=False)
+
+
 PARTS: dict[str, Callable[[Given], None]] = {
     "dpo": dpo, "nft": nft, "endpoint": endpoint, "hack": hack, "small": small, "mining": mining, "judge": judge,
+    "captioner": captioner,
 }  # fmt: skip
 
 
@@ -448,7 +474,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         all_of = Given(given.tmp or Path(folder), given.seeds, given.quick, report)
         all_of.folder.mkdir(parents=True, exist_ok=True)
-        if given.only != ["judge"] and not Path(all_of.heldout, "_end.json").exists():
+        if (
+            not {"judge", "captioner"}.issuperset(given.only or PARTS)
+            and not Path(all_of.heldout, "_end.json").exists()
+        ):
             prepare(all_of, given.photos, given.heldout_photos)
         for name, part in PARTS.items():
             if not given.only or name in given.only:
