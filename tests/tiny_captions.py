@@ -80,7 +80,8 @@ def learn(rows: Path, out: Path, weights: Path, steps: int, seed: int = 0) -> Pa
         "model.weights": str(weights), "model.vision_rate": 1.0, "model.language_rate": 1.0,
         "objective_settings.task": False,
     }  # fmt: skip
-    config = TrainConfig("captioner", tuple(f"{name}={json.dumps(value)}" for name, value in settings.items()))
+    overrides = tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    config = TrainConfig(recipe="captioner", overrides=overrides)
     source = open_input([str(rows)], RunOptions())
     train_with_progress(config.load(), source, TrainOptions(config, str(out), quiet=True))
     return out
