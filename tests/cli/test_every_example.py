@@ -55,6 +55,7 @@ ELSEWHERE = {
     "edit eval dataset pairs/ --earlier": "tests/bench/test_funnel.py has sets of one history",
     "edit filter pool/ --nearest": "tests/filter/test_base_images.py has a pool and its gaps",
     "edit filter pairs/ --review": "tests/bench/test_study_rows.py has what people decided",
+    "edit shard posts/": "tests/ingest/test_halves.py has images of both",
     "edit shard clips/": "tests/ingest/test_frames.py makes videos",
     "edit shard OmniEdit": "tests/ingest/test_datasets.py has a small set in each published layout",
     "edit caption clean/ --kinds": "tests/caption/test_model_command.py has models that answer by the schemas of kinds",

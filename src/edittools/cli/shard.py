@@ -30,6 +30,7 @@ if TYPE_CHECKING:
             "edit shard x.json --map source=image[:-1] --map target=image[-1] --root images.tar -o pairs/",
             "parts of a column, and images in an archive",
         ),
+        ("edit shard posts/ --halves either -o pairs/", "before and after in one picture, cut in two"),
         ("edit shard clips/ --frames --gap 0.2..1 -o frames/", "pairs of frames of videos"),
         ("edit shard pairs.parquet --map source=src_img --map target=edited_img -o pairs/", "name the columns"),
     ),
@@ -78,6 +79,10 @@ def command(ctx: click.Context, /, input: tuple[str, ...], images: tuple[str, ..
     seconds apart by their own times, upright and with square pixels; `provenance.path` says which seconds
     (`a.mp4#t=1.200,1.920`). 20 minutes of a video are looked at. What moves in them is for `edit filter --motion` and
     `edit caption --kinds motion`.
+
+    With --halves an image without a source is before and after in one, which is cut in two at the seam in its middle,
+    bit by bit, where both halves show the same within 2% of their shorter side; a gutter or a frame of one plain colour
+    is left out, other images are rejects.
 
     The same command over a folder, a list, a set or a tar that has grown adds shards for what is new; those that are
     there stay.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edittools.ingest.dataset import PublishedDataset
 
 DATASETS = Registry("edittools.ingest.datasets", "edittools.datasets")
+HALVES = ("beside", "stacked", "either")  # how before and after may lie in one image
 EDITED = ("white", "black", "transparent")  # what is edited in masks of others
 
 

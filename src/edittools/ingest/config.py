@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edittools.errors import UsageError
-from edittools.ingest import EDITED, dataset_names, load_dataset
+from edittools.ingest import EDITED, HALVES, dataset_names, load_dataset
 from edittools.settings import Config, max_pixels_setting, setting
 from edittools.suites import benchmark_names
 
@@ -75,6 +75,13 @@ class ShardConfig(Config):
         parse=lambda text: parse_gap(text),
     )  # fmt: skip
     per_clip: int = setting(1, "With --frames: pairs of every clip.", group="Input", metavar="N", low=1)
+    halves: str | None = setting(
+        None,
+        "Images without a source show before and after in one, the left or upper half being before: cut them in two. "
+        "With --from before_after those whose name or folder says both.",
+        group="Input",
+        choices=HALVES,
+    )
     mask: str | None = setting(
         None, "What is edited in the masks, unless white is.", flag="--edited", group="Input", choices=EDITED
     )
@@ -136,6 +143,10 @@ class ShardConfig(Config):
         super().__post_init__()
         if self.size is not None and self.rows is not None:
             raise UsageError("--rows and --bytes cannot be used together")
+        if self.halves is not None and self.frames:
+            raise UsageError("--halves and --frames cannot be used together")
+        if self.halves is not None and self.published is not None and self.published.pair is None:
+            raise UsageError(f"--halves: the rows of --from {self.dataset} are pairs already")
         told = [flag for flag, given in (("--map", self.renames), ("--image", self.images)) if given]
         if self.dataset is not None and told:
             raise UsageError(f"--from and {told[0]} cannot be used together", hint="--from says what the columns are")

@@ -29,6 +29,11 @@ FOUND PAIRS
 x_after.jpg, before/x.jpg and after/x.jpg, x.jpg and x_edited.jpg, 1a.jpg and 1b.jpg, x_1.jpg and x_2.jpg. What has no
 partner, or several, is a reject; the column `pairing` says what a pair was known by: words, letters or numbers.
 
+An image of both, such as x_before_after.jpg, is a reject too, unless `--halves beside` (or `stacked`, `either`) cuts it
+in two at the seam in its middle; so it does with all images of a folder before_after/. Without --from, --halves takes
+every image without a source for one. The halves have to show the same, within 2% of their shorter side, and must not be
+equal; a gutter or a frame of one plain colour is left out. Writing in them stays. `provenance.slots` has both places.
+
 EDITS
 
 `--inverse COLUMN` makes a second row of every pair whose COLUMN says how the edit is undone. `--edited black` and
@@ -50,7 +55,8 @@ lacks what a pair consists of is a reject. Where the columns of a table are othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +92,12 @@ class PublishedDataset:
     unverified: str = ""  # what could not be looked up
     listed: Callable[[str], list[tuple[str, str]]] | None = None  # of a folder: (table, folder of its images)
     gather: Callable[[str], Iterator[dict[str, Any]]] | None = None  # the records of a folder without tables
-    pair: Callable[[Iterable[str]], Iterator[dict[str, Any]]] | None = None  # those of a folder's or an archive's files
+    pair: Callable[..., Iterator[dict[str, Any]]] | None = None  # those of a folder's or an archive's files; `halves`
+    # says that images of both are cut in two
 
-    def arrangement(self, roots: Roots) -> Arrangement:
-        return Arrangement(self.title, self.layouts, self.tables, roots, self.listed, self.gather, self.pair)
+    def arrangement(self, roots: Roots, *, halves: bool = False) -> Arrangement:
+        pair = functools.partial(self.pair, halves=True) if self.pair is not None and halves else self.pair
+        return Arrangement(self.title, self.layouts, self.tables, roots, self.listed, self.gather, pair)
 
     @property
     def inverse(self) -> str | None:

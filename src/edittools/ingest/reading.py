@@ -17,6 +17,7 @@ from edittools.ingest.config import ShardConfig
 from edittools.ingest.dialogues import Dialogues
 from edittools.ingest.fetching import Manners, Store, told
 from edittools.ingest.frames import Frames
+from edittools.ingest.halves import Split
 from edittools.ingest.http_get import Limits
 from edittools.ingest.inverse import Inverse
 from edittools.ingest.masks import Masks
@@ -42,7 +43,7 @@ def mapping_of(config: ShardConfig, images: Iterable[str] = ()) -> Mapping:
     """What the readers are told. Raises UsageError."""
     roots = roots_of(config.roots, Store(config.fetch).find if config.fetch is not None else None)
     if config.published is not None:
-        return Mapping(arrangement=config.published.arrangement(roots))
+        return Mapping(arrangement=config.published.arrangement(roots, halves=config.halves is not None))
     pairs, named = config.pairs, [*images]
     inside = any("." in new or set(old) & set(".[|") for new, old in pairs)
     several = sum(new == "source" for new, _ in pairs) > 1
@@ -84,6 +85,7 @@ def before_ingest(config: ShardConfig, jobs: int) -> list[Stage]:
     edited = config.mask or (published.mask if published else "white")
     inverse = config.inverse or (published.inverse if published else None)
     stages: list[Stage] = [Frames(config.gap, config.per_clip, config.max_pixels, jobs)] if config.frames else []
+    stages += [Split(config.halves, config.max_pixels, jobs)] if config.halves is not None else []
     stages += [Masks(edited, config.max_pixels, jobs)] if edited != "white" else []
     if inverse is not None:
         stages.append(Inverse(inverse, jobs))

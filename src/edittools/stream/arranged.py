@@ -73,7 +73,7 @@ def _paired(path: str, place: str, names: Iterable[str], arrangement: Arrangemen
     assert arrangement.pair is not None
     records = [
         {
-            name: f"./{value}" if value is not None and name in ("before", "after") else value
+            name: f"./{value}" if value is not None and name in ("before", "after", "whole") else value
             for name, value in one.items()
         }
         | {"path": f"{place}/{one['path']}" if place else one["path"]}

@@ -8,8 +8,9 @@ Which images belong together is read from the names in a folder or an archive:
     numbers  `x_1.jpg` and `x_2.jpg`, or 0 and 1, if there is no further number
 
 in this order, and the column `pairing` says by which. An image that has no partner, or that several may belong to, is a
-reject: nothing is guessed. Every archive is read by itself. Or a table `pairs.csv` or `pairs.jsonl` has `before` and
-`after`.
+reject: nothing is guessed. So is an image of both, such as `x_before_after.jpg`, if it is not to be cut in two
+(--halves, then also what lies in `before_after/`). Every archive is read by itself. Or a table `pairs.csv` or
+`pairs.jsonl` has `before` and `after`.
 """
 
 from __future__ import annotations
@@ -40,22 +41,24 @@ _ALONE = "no partner"
 Key = tuple[str, ...]
 
 
-def pair(names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The records of the images among these paths, in their order: pairs, and images that are `unpaired`."""
+def pair(names: Iterable[str], *, halves: bool = False) -> Iterator[dict[str, Any]]:
+    """The records of the images among these paths, in their order: pairs, and images that are `unpaired`. With `halves`
+    an image of both is the `whole` of a record."""
     images = [name for name in names if name.rpartition(".")[2].lower() in IMAGE_ENDINGS and not _of_macos(name)]
     partners: dict[str, tuple[str, str, str]] = {}  # either image of a pair: before, after, and how they were found
     why = {name: "name is not UTF-8" for name in images if not _is_text(name)}
-    told = {name: _told(name) for name in images if name not in why}
+    told = {name: _told(name, halves) for name in images if name not in why}
     _by_words(told, partners, why)
     for kind, (pattern, wanted) in _SERIES.items():
         rest = [name for name in images if name not in partners and name not in why]
         _by_series(rest, kind, re.compile(pattern), wanted, partners, why)
     for name in images:
-        if name not in partners:
+        if halves and why.get(name) == _BOTH:
+            yield {"whole": name, "pairing": "halves", "path": name}
+        elif name not in partners:
             yield {"before": None, "after": None, "unpaired": why.get(name, _ALONE), "path": name}
-            continue
-        before, after, kind = partners[name]
-        if name == min(before, after):
+        elif name == min((found := partners[name])[:2]):
+            before, after, kind = found
             yield {"before": before, "after": after, "pairing": kind, "path": after}
 
 
@@ -108,14 +111,14 @@ def _is_text(name: str) -> bool:
     return "\ufffd" not in name and valid(name) == name
 
 
-def _told(name: str) -> tuple[Key, str]:
+def _told(name: str, halves: bool = False) -> tuple[Key, str]:
     """What an image is called without the words that say what it is, and what these say: `before`, `after`, `both` or
-    nothing. The last part of its path that says one of them counts."""
+    nothing. The last part of its path that says one of them counts; its name may say both, with `halves` any part."""
     parts, role = [_words(part) for part in _parts(name)], ""
     for place in reversed(range(len(parts))):
         said = [_role(word) for word in parts[place]]
         found = {one for one, _ in said if one}
-        if len(found) == 2 and place == len(parts) - 1:
+        if len(found) == 2 and (halves or place == len(parts) - 1):
             return tuple(" ".join(part) for part in parts), "both"
         if len(found) == 1:
             role, parts[place] = found.pop(), [left for _, left in said if left]
@@ -161,5 +164,6 @@ DATASET = PublishedDataset(
             columns={"source": "before", "target": "after", "instruction": "instruction", "provenance.path": "path"},
             derive=_refused,
         ),
+        Layout(has=("whole",), columns={"target": "whole", "provenance.path": "path"}, needs=("target",)),
     ),
 )

@@ -1,0 +1,213 @@
+"""Images that show before and after side by side, or one above the other: cut in two where the seam is.
+
+The seam is in the middle. How far the halves lie off each other (edittools.metrics.alignment) says how wide the gutter
+between them is, which has to be of one plain colour; a plain frame about all may be there as well. What does not show
+the same on both sides is no such image, and nor is one whose halves do not differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from edittools.errors import RowError, UsageError
+from edittools.metrics.alignment import alignment
+from edittools.metrics.pixels import psnr
+from edittools.record import COLUMNS, PROVENANCE
+from edittools.rounding import rounded, significant
+from edittools.stream import codec
+from edittools.stream.batch import Batch
+from edittools.stream.fetch import Fetcher
+from edittools.stream.history import History
+from edittools.stream.row_images import column_references, image_value
+from edittools.stream.rows import column_values, drop_failed, map_chunks
+from edittools.stream.schemas import align_array
+
+_LEAST = 32  # pixels of a half's shorter side
+_APART = 0.02  # share of a half's shorter side that its content may lie off the other's
+_ALIKE = 16  # levels: what JPEG does to a plain colour
+_SHARE = 0.95  # of the pixels of a frame's rows and columns
+_BLED, _MOST = 24, 0.85  # the same of a gutter, which has the halves on both sides
+_WIDEST = 1 / 3  # share of the image that a gutter may have
+_FRAME = 1 / 8  # and a frame, on every side
+
+
+@dataclass(frozen=True)
+class Halves:
+    """An image cut in two; both parts are of one size."""
+
+    before: np.ndarray  # the left one, or the upper one
+    after: np.ndarray
+    boxes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]  # x, y, width, height of both, in pixels
+    shift: float  # pixels that the second lies off the first, in the mean
+    way: str
+
+
+def split(pixels: np.ndarray, way: str) -> Halves:
+    """The halves of uint8 HxWx3, of which the left or upper one is `before`. `either` takes the way that fits.
+
+    Raises RowError where no way fits, or both do.
+    """
+    ways = ("beside", "stacked") if way == "either" else (way,)
+    found, errors = [], []
+    for one in ways:
+        try:
+            found.append(_cut(pixels if one == "beside" else pixels.transpose(1, 0, 2), one))
+        except RowError as error:
+            errors.append(error)
+    if len(found) > 1:
+        raise RowError("halves fit both ways", "beside and stacked")
+    if not found:
+        # Of two ways, the one that came farther says more.
+        raise max(errors, key=lambda error: _REASONS.index(error.reason))
+    return found[0]
+
+
+_SMALL, _OTHER, _OFF, _SAME = (
+    "too small to be cut in two",
+    "halves do not show the same",
+    "halves are not aligned",
+    "halves do not differ",
+)
+_REASONS = (_SMALL, _OTHER, _OFF, _SAME)
+
+
+def _cut(pixels: np.ndarray, way: str) -> Halves:
+    """Left and right of an image whose axes are exchanged where the way is `stacked`. Raises RowError."""
+    best: tuple[float, int, int, int, int, int] | None = None
+    shortest = min(pixels.shape[0], pixels.shape[1] // 2)
+    if shortest < _LEAST:
+        raise RowError(_SMALL, shortest)
+    for top, bottom, left, right in _insides(pixels):
+        seam = _seam(pixels[top:bottom, left:right])
+        if seam is not None and (best is None or seam[0] < best[0]):
+            best = seam[0], top, bottom, left, left + seam[2], seam[1]
+    if best is None:
+        width = pixels.shape[1] // 2
+        raise RowError(_OTHER, rounded({"psnr": psnr(pixels[:, :width], pixels[:, -width:]) or 0.0}))
+    shift, top, bottom, first, second, width = best
+    if shift > max(1.5, _APART * min(bottom - top, width)):
+        raise RowError(_OFF, significant(shift))
+    cut = [pixels[top:bottom, start : start + width] for start in (first, second)]
+    if (cut[0] == cut[1]).all():
+        raise RowError(_SAME)
+    boxes = [(start, top, width, bottom - top) for start in (first, second)]
+    if way == "stacked":
+        cut = [one.transpose(1, 0, 2) for one in cut]
+        boxes = [(y, x, height, width) for x, y, width, height in boxes]
+    before, after = map(np.ascontiguousarray, cut)
+    return Halves(before, after, (boxes[0], boxes[1]), shift, way)
+
+
+def _seam(pixels: np.ndarray) -> tuple[float, int, int] | None:
+    """How far the halves lie apart, in pixels; the width of both, and where the second begins. None where they do not
+    show the same."""
+    whole = pixels.shape[1]
+    gutter = whole % 2
+    best: tuple[float, int, int] | None = None
+    for _ in range(3):
+        width = (whole - gutter) // 2
+        if min(width, pixels.shape[0]) < _LEAST:
+            break
+        found = alignment(pixels[:, :width], pixels[:, whole - width :])
+        if found is None:
+            break
+        if best is None or found.shift < best[0]:
+            best = found.shift, width, whole - width
+        # Both halves hold half of what the gutter is wider, at their inner sides.
+        steps = round(found.shift_x)
+        if steps == -1 and gutter == 1:  # there is none: the right half is wider by the odd column
+            off = alignment(pixels[:, :width], pixels[:, width : 2 * width])
+            if off is not None and off.shift < best[0]:
+                best = off.shift, width, width
+            break
+        gutter += 2 * steps
+        if steps == 0 or not 0 <= gutter <= whole * _WIDEST:
+            break
+        if not _plain(pixels[:, (whole - gutter) // 2 : (whole + gutter) // 2]):
+            break
+    return best
+
+
+def _insides(pixels: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """The whole image, and what is inside of a plain frame, where there is one: top, bottom, left, right."""
+    height, width = pixels.shape[:2]
+    yield 0, height, 0, width
+    colour = pixels[0, 0].astype(np.int16)
+    like = (np.abs(pixels.astype(np.int16) - colour) <= _ALIKE).all(axis=2)
+    rows, columns = (like.mean(axis=axis) >= _SHARE for axis in (1, 0))
+    top, bottom = _run(rows), height - _run(rows[::-1])
+    left, right = _run(columns), width - _run(columns[::-1])
+    if (top, bottom, left, right) != (0, height, 0, width) and min(bottom - top, (right - left) // 2) >= _LEAST:
+        yield top, bottom, left, right
+
+
+def _run(plain: np.ndarray) -> int:
+    """How many of the first are plain, of as many as a frame may have."""
+    some = plain[: int(len(plain) * _FRAME)]
+    return int(len(some) if some.all() else np.argmin(some))
+
+
+def _plain(pixels: np.ndarray) -> bool:
+    """Whether it is of one brightness, as far as JPEG leaves it so: colours bleed over sixteen pixels."""
+    gray = pixels.mean(axis=2)
+    return bool((np.abs(gray - np.median(gray)) <= _BLED).mean() >= _MOST)
+
+
+class Split:
+    """Stage: every row that has a `target` and no source is an image of both, and becomes a pair."""
+
+    name = "halves"
+    VERSION = 1
+
+    def __init__(self, way: str, max_pixels: int, jobs: int = 1) -> None:
+        self.way, self.max_pixels, self.jobs = way, max_pixels, jobs
+        self.fetcher = Fetcher()
+
+    def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
+        return {}  # the setting is Ingest's
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        if "target" not in schema.names:
+            raise UsageError("--halves: the input has no images", hint="--map target=COLUMN says which column has")
+        made = {"source": COLUMNS["source"], "provenance": PROVENANCE, "pairing": pa.string()}
+        kept = {field.name: field.type for field in schema}
+        if "pairing" in kept and not pa.types.is_string(kept["pairing"]):
+            raise UsageError("--halves: the input has a column `pairing` of another kind")
+        return pa.schema([*(kept | made).items()])
+
+    def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        yield from map_chunks(batches, self._work, self.schema, self.jobs)
+
+    def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
+        rows = batch.rows
+        failed: dict[int, RowError] = {}
+        values = {name: column_values(rows, name) for name in ("source", "target", "provenance", "pairing")}
+        for row, reference in enumerate(column_references(rows, "target")):
+            if any(values["source"][row] or ()) or reference is None:
+                continue  # a pair, or no image, which others find out
+            try:
+                made = split(codec.decode(self.fetcher.get(reference), codec.FULL, self.max_pixels), self.way)
+            except RowError as error:
+                failed[row] = error
+                continue
+            values["source"][row] = [image_value(made.before)]
+            values["target"][row] = image_value(made.after)
+            values["pairing"][row] = "halves"
+            said = {"way": made.way, "before": made.boxes[0], "after": made.boxes[1]}
+            known = values["provenance"][row] or {}
+            values["provenance"][row] = {field.name: known.get(field.name) for field in PROVENANCE} | {
+                "slots": json.dumps(said)
+            }
+        columns = [
+            align_array(pa.array(values[field.name], field.type), field.type)
+            if field.name in values
+            else rows.column(field.name)
+            for field in schema
+        ]
+        return drop_failed(batch, pa.record_batch(columns, schema=schema), failed, self.name)
