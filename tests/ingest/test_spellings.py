@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,3 +209,64 @@ def test_columns_of_one_name_of_a_table_are_both_kept(edit: Runner, tmp_path: Pa
     edit("shard", tmp_path / "in.csv", "-o", tmp_path / "out")
     (row,) = rows_of(tmp_path / "out")
     assert (row["user_image"], row["label"]) == ("1.jpg", "cat") and row["target"] is not None
+
+
+HF = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+HOLLOW: dict[str, Any] = {"bytes": None, "path": None}
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "jsonl"])
+def test_an_image_of_datasets_with_nothing_in_it_is_none(
+    edit: Runner, tmp_path: Path, ending: str, statistics: bool
+) -> None:
+    """{"bytes": null, "path": null}, as some writers have a missing image: a sketch that is not there costs nothing,
+    a source or a target that is not there costs its row; over several row groups, beside nulls and images."""
+    sketches = [None, HOLLOW, {"bytes": image(50), "path": "s.png"}, {"bytes": None, "path": ""}, HOLLOW, None, HOLLOW]
+    sources = [{"bytes": image(k), "path": None} for k in range(5)] + [HOLLOW, {"bytes": image(6), "path": None}]
+    targets = [{"bytes": image(20 + k), "path": None} for k in range(6)] + [HOLLOW]
+    held = {
+        "image_file": sources,
+        "edited_file": targets,
+        "visual_input": sketches,
+        "edit_instruction": [f"number {k}" for k in range(7)],
+        "edit_type": ["add"] * 7,
+    }
+    table = pa.table({n: pa.array(v, HF if isinstance(v[0] or v[1], dict) else None) for n, v in held.items()})
+    path = tmp_path / f"x.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, path, row_group_size=2, write_statistics=statistics)
+    elif ending == "arrow":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    else:  # JSON holds no bytes: the images are files
+
+        def said(value: Any) -> Any:
+            if not value or not value["bytes"]:
+                return value
+            name = f"{hash(value['bytes'])}.png"
+            (tmp_path / name).write_bytes(value["bytes"])
+            return {"bytes": None, "path": name}
+
+        path.write_text("".join(json.dumps({n: said(v[k]) if isinstance(v[k], dict) else v[k] for n, v in held.items()})
+                                + "\n" for k in range(7)))  # fmt: skip
+    edit("shard", path, "--from", "anyedit", "-o", tmp_path / "out", "--max-errors", "100%")
+    rows = {row["instruction"]["en"]: row for row in rows_of(tmp_path / "out")}
+    assert [rows[f"number {k}"]["source"] for k in range(5)] == [
+        [image(0)], [image(1)], [image(2), image(50)], [image(3)], [image(4)],
+    ]  # fmt: skip
+    assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["no source", "no target"] and len(
+        rows
+    ) == 5
+
+
+def test_empty_images_where_nobody_names_the_set(edit: Runner, tmp_path: Path) -> None:
+    """By --map, and inside of lists: the place is empty."""
+    rows = [{"bytes": image(1), "path": None}, HOLLOW, None]
+    listed = [[{"bytes": image(2), "path": None}, HOLLOW], [HOLLOW], [{"bytes": image(3), "path": None}]]
+    table = pa.table({"a": pa.array(rows, HF), "source": pa.array(listed, pa.list_(HF)), "n": [0, 1, 2]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    edit("shard", tmp_path / "x.parquet", "--map", "target=a", "-o", tmp_path / "out", "--max-errors", "100%")
+    found = {row["n"]: row for row in rows_of(tmp_path / "out")}
+    assert found[0]["target"] == image(1) and found[2]["target"] is None
+    assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["no picture"]

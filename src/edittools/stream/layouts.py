@@ -28,6 +28,7 @@ Record = dict[str, Any]
 _NAME = re.compile(r"[^.\[\]|]+")
 _STEP = re.compile(r"\.([^.\[\]|]+)|\[(-?\d+)\]|\[(-?\d*):(-?\d*)\]")
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
+_IMAGE_OF_OTHERS = {"bytes", "path"}
 
 
 class FieldPath:
@@ -51,9 +52,16 @@ class FieldPath:
             value = record.get(name)
             for step in steps:
                 value = _inside(value, step)
-            if value not in _NOTHING:
+            if not is_nothing(value):
                 return value
         return None
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a place is empty; an image of `datasets` with neither bytes nor a path is no image."""
+    if isinstance(value, dict) and value.keys() == _IMAGE_OF_OTHERS:
+        return not any(value.values())
+    return value in _NOTHING
 
 
 def _way(written: str) -> tuple[str, list[str | int | slice]]:
@@ -285,7 +293,7 @@ class Arrangement:
                 raise RowError(f"not laid out as {self.title}", describe(error)) from None
         found: Record = {}
         for name, places in layout.made_of(record).items():
-            values = [None if (value := place.find(record)) in _NOTHING else value for place in places]
+            values = [None if is_nothing(value := place.find(record)) else value for place in places]
             if len(places) > 1:
                 found[name] = [item for value in values for item in (value if isinstance(value, list) else [value])]
             else:
@@ -312,11 +320,11 @@ class Arrangement:
         if "turns" in row:
             _close_dialogue(row)
         for name in layout.needs:
-            if row.get(name) in _NOTHING:
-                raise RowError(f"no {name}", f"nothing at {layout.columns.get(name, name)}")
+            if is_nothing(row.get(name)):
+                raise RowError(f"no {name}", f"nothing at {_places(layout.columns.get(name, name))}")
         if "turns" in layout.needs:
             for number, turn in enumerate(row["turns"], 1):
-                if turn.get("target") in _NOTHING:  # the next turn edits what nobody has
+                if is_nothing(turn.get("target")):  # the next turn edits what nobody has
                     raise RowError("no target", f"nothing at turn {number} of {len(row['turns'])}")
         self._name_tasks(layout, row)
         return row
@@ -339,7 +347,7 @@ class Arrangement:
             return value
         if isinstance(value, list):
             inner = kind.value_type if pa.types.is_list(kind) else kind
-            return [self._located(item, inner, base) for item in value if item not in _NOTHING]
+            return [self._located(item, inner, base) for item in value if not is_nothing(item)]
         if pa.types.is_list(kind):
             kind = kind.value_type
         if kind != IMAGE:
@@ -378,6 +386,10 @@ def asked_for(pairs: list[tuple[str, str]], images: Iterable[str], roots: Roots)
     return made
 
 
+def _places(written: str | tuple[str, ...]) -> str:
+    return written if isinstance(written, str) else " or ".join(written)
+
+
 def task_key(name: str) -> str:
     """What a task of others is known by, however it is spelled: `Subject-Add`, `subject add`."""
     return re.sub(r"[\s\-_]+", "_", name.strip().casefold())
@@ -386,7 +398,7 @@ def task_key(name: str) -> str:
 def _without_holes(sources: list[Any]) -> list[Any] | None:
     """Sources without those that are missing at the end. Raises RowError where one before another is missing: the next
     would stand in its place, a sketch in that of the image to edit."""
-    there = [item not in _NOTHING for item in sources]
+    there = [not is_nothing(item) for item in sources]
     count = sum(there)
     if not all(there[:count]):
         raise RowError("no source", f"nothing at number {there.index(False) + 1} of {len(sources)}")

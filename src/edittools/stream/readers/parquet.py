@@ -72,6 +72,7 @@ class ParquetReader:
         self.named_images = NameSet()  # what a folder of images has beyond these
         # A copy loses its name at once; other files are opened when they are read, for there may be many.
         self.held = files.open_read(path) if content is not None else None
+        self._hollows: dict[tuple[int, str], np.ndarray | None] = {}
         with arrow_errors(path), self._opened() as file:
             check_names(file.schema_arrow, path)
             self.stored = pa.schema([(c.name, c.type) for c in file.schema_arrow], metadata=file.schema_arrow.metadata)
@@ -317,6 +318,9 @@ class ParquetReader:
             batch_rows = min(batch_rows, _FEW_ROWS)
         if self.arrangement is not None:  # which makes Python's values of rows
             batch_rows = min(batch_rows, _ARRANGED_ROWS)
+        with arrow_errors(self.name):
+            for group, name in itertools.product(groups, sorted(self.images - self.by_path)):
+                self._hollow(group, name)  # which opens the file once more, and so before it is read
         with arrow_errors(self.name), self._opened() as file:
             for rows in file.iter_batches(batch_size=batch_rows, row_groups=groups, columns=wanted):
                 first, last = max(start - position, 0), min(stop - position, rows.num_rows)
@@ -364,7 +368,7 @@ class ParquetReader:
             if name in self.by_path:
                 made = self._from_paths(name, column, numbers)
             elif name in self.images:
-                mask = column.is_null()
+                mask = self._without_image(name, column, first)
                 made = image_array(count, mask=mask, file=self.name, row=numbers, column=name, etag=self.tag)
             else:
                 made = text.valid_array(inline_images(plain_array(column), self.base))
@@ -376,6 +380,41 @@ class ParquetReader:
             places = [{"path": f"{self.label}/{first + k}"} for k in range(count)]
             result["provenance"] = pa.array(places, type=COLUMNS["provenance"])
         return pa.record_batch([result[c.name].cast(c.type) for c in self.own], schema=self.own)
+
+    def _without_image(self, name: str, column: pa.Array, first: int) -> pa.Array:
+        """Which values of a column of images are none: null, or a Hugging Face image that has neither bytes nor path
+        (of which `column` has the path alone)."""
+        mask = column.is_null()
+        if not pa.types.is_struct(column.type):
+            return mask
+        hollow = np.zeros(len(column), np.bool_)
+        groups, start = self._groups(first, first + len(column))
+        for group in groups:
+            end = start + self.metadata.row_group(group).num_rows
+            found = self._hollow(group, name)
+            if found is not None:
+                low, high = max(first, start), min(first + len(column), end)
+                hollow[low - first : high - first] = found[low - start : high - start]
+            start = end
+        return pa.array(hollow | mask.to_numpy(zero_copy_only=False)) if hollow.any() else mask
+
+    def _hollow(self, group: int, name: str) -> np.ndarray | None:
+        """Which values of a row group are there and have no bytes; None where none are, which statistics tell without
+        reading an image."""
+        plain = not pa.types.is_struct(self.stored.field(name).type)
+        if (group, name) not in self._hollows and not plain:
+            about = self.metadata.row_group(group)
+            leaves = {leaf.path_in_schema: leaf.statistics for leaf in map(about.column, range(about.num_columns))}
+            known = leaves.get(f"{name}.bytes")
+            found = None
+            if known is None or not known.has_null_count or known.null_count:
+                with self._opened() as file:
+                    nulls = file.read_row_group(group, columns=[f"{name}.path"]).column(0).null_count
+                    if known is None or not known.has_null_count or known.null_count > nulls:
+                        parts = file.iter_batches(batch_size=_FEW_ROWS, row_groups=[group], columns=[f"{name}.bytes"])
+                        found = np.concatenate([_lacks_bytes(rows.column(0)) for rows in parts])
+            self._hollows[group, name] = found
+        return self._hollows.get((group, name))
 
     def _from_paths(self, name: str, column: pa.Array, numbers: pa.Array) -> pa.Array:
         """References to the files that a column names, or, where a Hugging Face image has bytes, to these."""
@@ -397,6 +436,12 @@ class ParquetReader:
         return beside(self.base, path)
 
 
+def _lacks_bytes(values: pa.StructArray) -> np.ndarray:
+    """Which structs are there without bytes."""
+    lacking, null = (found.is_null().to_numpy(zero_copy_only=False) for found in (values.field("bytes"), values))
+    return np.asarray(lacking & ~null)
+
+
 def hf_types(kind: pa.DataType) -> Iterable[pa.DataType]:
     """Hugging Face images below the top level of a column."""
     if is_hf_image(kind):
@@ -416,11 +461,11 @@ def inline_images(array: pa.Array, base: str) -> pa.Array:
         def convert(values: pa.StructArray) -> pa.StructArray:
             children = dict(zip([field.name for field in values.type], values.flatten()))
             mask = values.is_null() if values.null_count else None
-            if children["bytes"].null_count == values.null_count:
+            if children["bytes"].null_count == values.null_count:  # each is null, or has bytes
                 return image_array(len(values), mask=mask, bytes=children["bytes"].cast(pa.binary()))
             pairs = zip(children["bytes"].to_pylist(), children["path"].to_pylist(), values.is_valid().to_pylist())
             found = [
-                None if not valid else reference(bytes=data) if data is not None or not path else beside(base, path)
+                None if not valid else reference(bytes=data) if data is not None else beside(base, path or None)
                 for data, path, valid in pairs
             ]
             return pa.array(found, type=IMAGE)
