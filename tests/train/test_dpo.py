@@ -7,6 +7,7 @@ import functools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from edittools.errors import EditError, UsageError
 from edittools.nets import load_edit_model
 from edittools.train import checkpoint, reference
 from edittools.train.bucket_sampler import BucketSampler
-from edittools.train.data import Loader
+from edittools.train.data import Loader, TrainBatch
 from edittools.train.features import Encoder
 from edittools.train.objectives import TrainedModel, load_objective
 from edittools.train.objectives.dpo import Degradation, preference
@@ -108,8 +109,11 @@ def test_stored_reference_values_train_the_same_without_a_copy(tmp_path: Path) -
     def loader(first: int) -> Loader:
         return Loader(plain, sampler, edit_model, Encoder(edit_model, rows), first=first)
 
+    def errors(batch: TrainBatch) -> Any:
+        return objective.errors(model, batch)  # type: ignore[attr-defined]
+
     for task in ((1, 2), (0, 2), (1, 2)):
-        done = sum(reference.store(plain, lambda batch: objective.errors(model, batch), loader, folder, task))  # type: ignore[attr-defined]
+        done = sum(reference.store(plain, rows, errors, loader, folder, task))
         assert done == (4 if task[0] == 0 else 5)
     assert len(list(folder.glob("steps-*.parquet"))) == 2
 
@@ -126,5 +130,14 @@ def test_stored_reference_values_train_the_same_without_a_copy(tmp_path: Path) -
         run(dataclasses.replace(stored, seed=1), rows, tmp_path / "seed")
     with pytest.raises(EditError, match="no reference values of step 10"):
         run(dataclasses.replace(stored, steps=12), rows, tmp_path / "more")
+    others = MemoryRows(preferences())  # of the same ids, steps and times; what they show would go unnoticed
+    others.data_id = "others"
+    with pytest.raises(UsageError, match="stored with another `rows`"):
+        run(stored, others, tmp_path / "rows")
+    fewer = MemoryRows(preferences(13))
+    fewer.data_id = rows.data_id
     with pytest.raises(EditError, match="no reference value of row"):
-        run(stored, MemoryRows(preferences(13)), tmp_path / "rows")
+        run(stored, fewer, tmp_path / "fewer")
+    for name, value in (("resolution", [8, 8]), ("caption_dropout", 0.5), ("language", "zh")):
+        with pytest.raises(UsageError, match=f"stored with another `{name}`"):
+            run(dataclasses.replace(stored, **{name: value}), rows, tmp_path / name)

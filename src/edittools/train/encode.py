@@ -228,7 +228,7 @@ def precompute_reference_with_progress(
         return objective.errors(model, batch.to(alone.device))  # type: ignore[attr-defined]
 
     steps = 0
-    for done in reference.store(recipe, errors, loader, Path(options.output), task or (0, 1)):
+    for done in reference.store(recipe, rows, errors, loader, Path(options.output), task or (0, 1)):
         steps += done
         if not options.quiet:
             say(f"reference values of {steps} steps; {time.monotonic() - began:.0f} s; {options.output}")

@@ -3,7 +3,8 @@
 A reference does not change, and noise, times and rows of a step follow from the recipe, so its errors may be computed
 by tasks of an array job, each a part of the steps; the training then holds no second set of weights. A store is a
 folder of `steps-FIRST-END.parquet` (`step`, `id`, `t`, `win`, `lose`), each whole as soon as it has its name, and
-`reference.json`, which says what they depend on beside rows and steps.
+`reference.json`, which says what else they depend on: pairs of the same ids may have other images, other crops of them,
+or other words.
 """
 
 from __future__ import annotations
@@ -24,35 +25,39 @@ from torch import Tensor
 from edittools.errors import EditError, UsageError
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step, TrainBatch
+from edittools.train.rows import Rows
 from edittools.weights.digest import model_digest
 from edittools.weights.lookup import read_config
 
 AT_ONCE = 100  # steps of a file
 ABOUT = "reference.json"
-_DECIDES = ("system", "seed", "dtype", "timesteps", "shift", "shift_by_tokens", "curriculum", "weighting",
-            "weighting_mean", "weighting_deviation")  # fmt: skip
+_ROWS = ("resolution", "ratios", "batch_tokens", "microbatches", "language", "captions", "instruction_styles",
+         "caption_dropout", "shuffle_references", "drop_references", "variants", "t2i_share", "task_weights", "kinds",
+         "origins", "balance", "balance_power", "resample")  # fmt: skip
+_DECIDES = ("system", "seed", "dtype", "quantize", "timesteps", "shift", "shift_by_tokens", "curriculum", "weighting",
+            "weighting_mean", "weighting_deviation", *_ROWS)  # fmt: skip
 _NAME = re.compile(r"steps-(\d{8})-(\d{8})\.parquet")
 _SCHEMA = pa.schema([("step", pa.int64()), ("id", pa.string()), ("t", pa.float32()), ("win", pa.float32()),
                      ("lose", pa.float32())])  # fmt: skip
 
 
-def described(recipe: Recipe) -> dict[str, Any]:
-    """What the numbers depend on, beside rows and steps: weights by their content."""
+def described(recipe: Recipe, rows: Rows) -> dict[str, Any]:
+    """What the numbers depend on beside steps: weights by their content, rows by the digests of their shards."""
     weights = str(recipe.model.get("weights", ""))
     model = {**recipe.model, "weights": model_digest(weights)}
     made = {name: getattr(recipe, name) for name in _DECIDES}
-    return {**made, "model": model, **({"steps": recipe.steps} if recipe.curriculum else {})}
+    return {**made, "model": model, "rows": rows.data_id, **({"steps": recipe.steps} if recipe.curriculum else {})}
 
 
 class ReferenceValues:
     """The numbers of a store, read as steps ask for them."""
 
-    def __init__(self, folder: str, recipe: Recipe) -> None:
+    def __init__(self, folder: str, recipe: Recipe, rows: Rows) -> None:
         """Raises EditError for a store that is not there or lacks steps, UsageError for one that was made otherwise."""
         self.folder = Path(folder)
         if not (self.folder / ABOUT).is_file():
             raise EditError(f"{folder}: no reference values", hint="`edit train --precompute-reference` stores them")
-        kept, now = read_config(self.folder, ABOUT), json.loads(json.dumps(described(recipe)))
+        kept, now = read_config(self.folder, ABOUT), json.loads(json.dumps(described(recipe, rows)))
         for name, value in now.items():
             if kept.get(name) != value:
                 raise UsageError(f"{folder}: stored with another `{name}`: {kept.get(name)!r}, not {value!r}")
@@ -100,7 +105,12 @@ Errors = Callable[[TrainBatch], tuple[Tensor, Tensor]]
 
 
 def store(
-    recipe: Recipe, errors: Errors, loader: Callable[[int], Loader], folder: Path, task: tuple[int, int] = (0, 1)
+    recipe: Recipe,
+    rows: Rows,
+    errors: Errors,
+    loader: Callable[[int], Loader],
+    folder: Path,
+    task: tuple[int, int] = (0, 1),
 ) -> Iterator[int]:
     """Store the part I of N of a run's steps, for a task (I, N); yields how many steps were done at a time.
 
@@ -108,7 +118,7 @@ def store(
 
     What is stored already stays. Raises UsageError for a folder of others.
     """
-    begin(folder, recipe)
+    begin(folder, described(recipe, rows))
     first, end = (recipe.steps * part // task[1] for part in (task[0], task[0] + 1))
     done = [each for each, _ in _files(folder)]
     cuts = [first, *range((first // AT_ONCE + 1) * AT_ONCE, end, AT_ONCE), end] if first < end else []
@@ -119,13 +129,15 @@ def store(
         yield stop - start
 
 
-def begin(folder: Path, recipe: Recipe) -> None:
-    """Open a store, or go on in one. Raises UsageError."""
-    about, path = described(recipe), folder / ABOUT
+def begin(folder: Path, about: dict[str, Any]) -> None:
+    """Open a store of what is described(), or go on in one. Raises UsageError."""
+    path = folder / ABOUT
     if folder.exists() and not path.is_file() and any(not each.name.startswith(".") for each in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and no folder of reference values", hint="name another folder with -o")
     if path.is_file() and read_config(folder, ABOUT) != json.loads(json.dumps(about)):
-        raise UsageError(f"{folder} holds reference values of another recipe or model", hint="name another folder")
+        raise UsageError(
+            f"{folder} holds reference values of another recipe, model or rows", hint="name another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{os.getpid()}-{ABOUT}"
     temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")

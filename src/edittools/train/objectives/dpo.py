@@ -55,7 +55,7 @@ def load(recipe: Recipe, edit_model: EditModel, rows: Rows, device: torch.device
     if settings["sft"] < 0:
         raise UsageError("recipe: `objective_settings`: `sft` must not be negative")
     folder = settings["reference_values"]
-    return Preference(recipe, edit_model, ReferenceValues(folder, recipe) if folder else None)
+    return Preference(recipe, edit_model, ReferenceValues(folder, recipe, rows) if folder else None)
 
 
 def preference(
