@@ -271,6 +271,19 @@ def test_a_dead_judge_ends_the_run_and_the_same_command_goes_on(
     assert again and all("i1" in name and not name.endswith("c0") for name in again)  # what had no reward alone
 
 
+def test_a_run_that_goes_on_with_another_reward_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an iteration, whose images have the other one."""
+    judged(monkeypatch, lambda name: float(ord(name[-1])))
+    rows, out = MemoryRows(pairs()), tmp_path / "run"
+    with pytest.raises(Kill):
+        run(online(), rows, out, on_step=killed(3), stirred=0.05)
+    monkeypatch.undo()
+    run(online(by="l1"), rows, out, stirred=0.05)
+    assert [set(line["reward"]) for line in lines(out / "rollouts.jsonl")] == [{"psnr"}, {"psnr"}, {"l1"}]
+    names = [set(line["scores"]) for line in lines(out / "rollouts/00001.jsonl")]
+    assert names == [{"psnr"}] * 24 + [{"l1"}] * 24
+
+
 def test_what_has_no_reward_or_no_spread_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group with one reward, one where all are equal, and halves: weight 0, and never a bad reward."""
 

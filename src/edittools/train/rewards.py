@@ -156,15 +156,19 @@ class RewardJournal:
     """Asks for the rewards of an iteration's cases, and writes down what it was told: nothing is asked twice."""
 
     def __init__(self, rewards: Rewards, path: Path) -> None:
-        """path: of the journal, lines {"id", "image", "scores"}; what an earlier process wrote there is known."""
+        """path: of the journal, lines {"id", "image", "scores"}; what an earlier process wrote there is known, unless
+        the run goes on with other rewards.
+        """
         self.rewards, self.path = rewards, path
         self.problem = ""  # the last, in words
         self.known: dict[tuple[str, str], dict[str, float] | None] = {}
+        names = {reward.name for reward in rewards.rewards}
         if path.exists():
             for line in path.read_text("utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
                     said = json.loads(line)
-                    self.known[said["id"], said["image"]] = said["scores"]
+                    if said["scores"] is None or names == said["scores"].keys():
+                        self.known[said["id"], said["image"]] = said["scores"]
 
     def ask(self, cases: Iterable[RolloutCase]) -> None:
         """Fill in what is not known of these; what fails stays unknown. Raises UsageError."""
