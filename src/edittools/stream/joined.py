@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import io
 import itertools
+import os
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 from edittools.errors import EditError
 from edittools.stream import files
@@ -40,6 +42,26 @@ def whole_files(names: Iterable[str]) -> dict[str, list[str]]:
         _refuse_gaps(stem, [part for part, _ in held])
         wholes[stem] = [name for _, name in held]
     return wholes
+
+
+def parts_of(path: str) -> list[str]:
+    """The files of which one is a part, or the file alone. Raises EditError where a part between others is missing."""
+    folder, name = os.path.split(path)
+    split = split_part(name)
+    if split is None or files.is_url(path):
+        return [path]
+    beside = [other for other in files.listdir(folder or ".") if (split_part(other) or ("",))[0] == split[0]]
+    if len(beside) < 2:
+        return [path]
+    return [os.path.join(folder, part) for part in whole_files(beside)[split[0]]]
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """A file, or the whole of which it is a part, to read from any place."""
+    parts = parts_of(path)
+    with files.open_read(path) if len(parts) == 1 else io.BufferedReader(Joined(parts)) as file:
+        yield file
 
 
 def _refuse_gaps(stem: str, parts: list[str]) -> None:

@@ -12,6 +12,7 @@ from edittools.stream import files, text
 from edittools.stream.arranged import paired_archive
 from edittools.stream.counted import Counted, RowCounts
 from edittools.stream.input_reader import DamagedReader, InputReader
+from edittools.stream.joined import parts_of
 from edittools.stream.layouts import Arrangement
 from edittools.stream.mapping import Mapping
 from edittools.stream.pipes import IpcFileSource, open_pipe, stdin_has_data
@@ -49,6 +50,7 @@ def open_source(
         if not found:
             raise EditError(f"{path}: nothing matches")
         expanded += found
+    expanded = _wholes(expanded)
     if all(map(_is_stream, expanded)):
         return IpcFileSource(expanded)
     placed = zip(expanded, _places(expanded))
@@ -72,6 +74,16 @@ def open_source(
     if counts is not None:
         counts.count(counted)
     return FileSource(readers)
+
+
+def _wholes(paths: list[str]) -> list[str]:
+    """The paths, of the parts of one file only the first one, whichever of them were named."""
+    found: list[str] = []
+    for path in paths:
+        parts = parts_of(path)
+        if len(parts) == 1 or parts[0] not in found:
+            found.append(parts[0])
+    return found
 
 
 def _places(paths: list[str]) -> list[str]:

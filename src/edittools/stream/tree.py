@@ -19,6 +19,7 @@ from edittools.stream import codec, files, records
 from edittools.stream.arranged import arranged_units, describes_tar
 from edittools.stream.counted import Counted
 from edittools.stream.input_reader import IMAGE_ENDINGS, DamagedReader, InputReader
+from edittools.stream.joined import split_part, whole_files
 from edittools.stream.layouts import Arrangement
 from edittools.stream.listing import Listing, LooseFile, ending, walk
 from edittools.stream.mapping import Mapping
@@ -45,7 +46,8 @@ def folder_readers(root: str, place: str, mapping: Mapping, lazily: bool = False
         if not tables:
             return _loose_readers(root, folder_groups(found), place, mapping)
         readers = list(_table_readers(tables, place, mapping, lazily))
-        read = {file.inside for file in tables}
+        parts = _cut(found)
+        read = {name for file in tables for name in parts.get(file.inside, [file.inside])}
         others = Groups(found)
         for number, file in enumerate(found):
             if file.inside not in read:
@@ -68,10 +70,12 @@ def folder_readers(root: str, place: str, mapping: Mapping, lazily: bool = False
 
 def _tables(found: Listing) -> list[LooseFile]:
     """Tars, Parquet files and JSON lines; archives too where no list may be about what is in them."""
-    kinds = {*table_endings(), *(name.rpartition(".")[2] for name in archive.ENDINGS)}
+    kinds, cut = {*table_endings(), *(name.rpartition(".")[2] for name in archive.ENDINGS)}, _cut(found)
     readable = [
         file
-        for file in found.of_kinds(kinds)
+        for number, name in enumerate(found.names())
+        if name in cut or ending(name) in kinds
+        for file in (found[number],)
         if file.readable and (file.ending() in table_endings() or _is_archive(file))
     ]
     if all(file.ending() == "tar" or _is_archive(file) for file in readable):
@@ -80,7 +84,13 @@ def _tables(found: Listing) -> list[LooseFile]:
 
 
 def _is_archive(file: LooseFile) -> bool:
-    return file.inside.lower().endswith(archive.ENDINGS)
+    return file.inside.lower().endswith(archive.ENDINGS) or split_part(file.inside) is not None
+
+
+def _cut(found: Listing) -> dict[str, list[str]]:
+    """By the first part of every archive that was cut its parts. Raises EditError where one of several is missing."""
+    wholes = whole_files(name for name in found.names() if split_part(name) is not None)
+    return {parts[0]: parts for parts in wholes.values() if len(parts) > 1}
 
 
 class _Images:

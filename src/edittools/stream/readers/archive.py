@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO
 import pyarrow as pa
 
 from edittools.errors import DamagedError, EditError, RowError, describe
-from edittools.stream import files, text
+from edittools.stream import files, joined, text
 from edittools.stream.input_reader import reference, unchanged
 from edittools.stream.mapping import Mapping
 from edittools.stream.process import PerProcess
@@ -143,7 +143,7 @@ class _Unpacked:
 
     def __init__(self, path: str) -> None:
         self.file = tempfile.TemporaryFile(prefix="edittools-")
-        with files.open_read(path) as packed:
+        with joined.opened(path) as packed:
             self.damaged = unpack(packed, self.file, path)
 
     def read(self, offset: int, length: int) -> bytes:
