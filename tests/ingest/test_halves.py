@@ -56,7 +56,9 @@ def labelled(image: np.ndarray, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("way", ["beside", "stacked"])
 @pytest.mark.parametrize("width", [160, 161])
-@pytest.mark.parametrize(("gutter", "frame"), [(0, 0), (1, 0), (2, 0), (7, 0), (24, 0), (6, 6), (10, 3), (5, 12)])
+@pytest.mark.parametrize(
+    ("gutter", "frame"), [(0, 0), (1, 0), (2, 0), (7, 0), (24, 0), (6, 6), (10, 3), (5, 12), (8, 4)]
+)
 def test_planted_halves_come_back_bit_by_bit(way: str, width: int, gutter: int, frame: int) -> None:
     for seed in range(2):
         before = scene(seed, 120, width)
@@ -67,8 +69,6 @@ def test_planted_halves_come_back_bit_by_bit(way: str, width: int, gutter: int, 
         for asked in (way, "either"):
             found = split(whole, asked)
             assert found.way == way
-            if 2 * frame == gutter and frame:  # the frame could be a part of both
-                continue
             assert np.array_equal(found.before, before) and np.array_equal(found.after, after)
             for (x, y, w, h), half in zip(found.boxes, (before, after)):
                 assert np.array_equal(whole[y : y + h, x : x + w], half)
@@ -134,7 +134,7 @@ def test_no_photograph_is_cut() -> None:
     [
         (np.concatenate([scene(8), scene(9)], axis=1), "halves do not show the same"),
         (np.concatenate([scene(8), scene(8)], axis=1), "halves do not differ"),
-        (np.zeros((100, 200, 3), np.uint8), "halves do not show the same"),
+        (np.zeros((100, 200, 3), np.uint8), "halves do not differ"),
         (scene(8, 100, 60), "too small to be cut in two"),
         (np.concatenate([scene(8), np.roll(edited(scene(8), 1), 9, axis=1)], axis=1), "halves are not aligned"),
     ],

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
 from edittools.metrics.alignment import alignment
-from edittools.metrics.pixels import psnr
+from edittools.metrics.pixels import ssim
 from edittools.record import COLUMNS, PROVENANCE
-from edittools.rounding import rounded, significant
+from edittools.rounding import significant
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
@@ -33,6 +33,9 @@ _APART = 0.02  # share of a half's shorter side that its content may lie off the
 _ALIKE = 16  # levels: what JPEG does to a plain colour
 _SHARE = 0.95  # of the pixels of a frame's rows and columns
 _BLED, _MOST = 24, 0.85  # the same of a gutter, which has the halves on both sides
+_LEAST_ALIKE = 0.35  # SSIM of the halves; retouched photographs have .4 to .97
+_CLEARLY = 0.1  # of SSIM, more than by the other way
+_ALIGNED = 0.75  # pixels across the seam
 _WIDEST = 1 / 3  # share of the image that a gutter may have
 _FRAME = 1 / 8  # and a frame, on every side
 
@@ -51,21 +54,23 @@ class Halves:
 def split(pixels: np.ndarray, way: str) -> Halves:
     """The halves of uint8 HxWx3, of which the left or upper one is `before`. `either` takes the way that fits.
 
-    Raises RowError where no way fits, or both do.
+    Raises RowError where no way fits, or both do as well.
     """
     ways = ("beside", "stacked") if way == "either" else (way,)
-    found, errors = [], []
+    found: list[tuple[float, Halves]] = []
+    errors: list[RowError] = []
     for one in ways:
         try:
             found.append(_cut(pixels if one == "beside" else pixels.transpose(1, 0, 2), one))
         except RowError as error:
             errors.append(error)
-    if len(found) > 1:
-        raise RowError("halves fit both ways", "beside and stacked")
     if not found:
         # Of two ways, the one that came farther says more.
         raise max(errors, key=lambda error: _REASONS.index(error.reason))
-    return found[0]
+    found.sort(key=lambda one: -one[0])
+    if len(found) > 1 and found[0][0] - found[1][0] < _CLEARLY:
+        raise RowError("halves fit both ways", [significant(alike) for alike, _ in found])
+    return found[0][1]
 
 
 _SMALL, _OTHER, _OFF, _SAME = (
@@ -77,73 +82,97 @@ _SMALL, _OTHER, _OFF, _SAME = (
 _REASONS = (_SMALL, _OTHER, _OFF, _SAME)
 
 
-def _cut(pixels: np.ndarray, way: str) -> Halves:
-    """Left and right of an image whose axes are exchanged where the way is `stacked`. Raises RowError."""
-    best: tuple[float, int, int, int, int, int] | None = None
+def _cut(pixels: np.ndarray, way: str) -> tuple[float, Halves]:
+    """Left and right of an image whose axes are exchanged where the way is `stacked`, and how alike they are (SSIM).
+    Raises RowError."""
     shortest = min(pixels.shape[0], pixels.shape[1] // 2)
     if shortest < _LEAST:
         raise RowError(_SMALL, shortest)
-    for top, bottom, left, right in _insides(pixels):
-        seam = _seam(pixels[top:bottom, left:right])
-        if seam is not None and (best is None or seam[0] < best[0]):
-            best = seam[0], top, bottom, left, left + seam[2], seam[1]
-    if best is None:
-        width = pixels.shape[1] // 2
-        raise RowError(_OTHER, rounded({"psnr": psnr(pixels[:, :width], pixels[:, -width:]) or 0.0}))
-    shift, top, bottom, first, second, width = best
-    if shift > max(1.5, _APART * min(bottom - top, width)):
-        raise RowError(_OFF, significant(shift))
-    cut = [pixels[top:bottom, start : start + width] for start in (first, second)]
+    seams = [
+        (*_seam(pixels[top:bottom, left:right]), top, bottom, left) for top, bottom, left, right in _insides(pixels)
+    ]
+    # Within a frame only where that is clearly better: what is plain about a thing is its image's own.
+    best = seams[0] if seams[0][0] > max(alike for alike, *_ in seams) - _CLEARLY else seams[-1]
+    alike, (width, second), top, bottom, left = best
+    cut = [pixels[top:bottom, start : start + width] for start in (left, left + second)]
     if (cut[0] == cut[1]).all():
         raise RowError(_SAME)
-    boxes = [(start, top, width, bottom - top) for start in (first, second)]
+    found = alignment(*cut)
+    if found is not None and found.shift > max(1.5, _APART * min(bottom - top, width)):
+        raise RowError(_OFF, significant(found.shift))
+    if found is None or alike < _LEAST_ALIKE:
+        raise RowError(_OTHER, significant(alike))
+    boxes = [(start, top, width, bottom - top) for start in (left, left + second)]
     if way == "stacked":
         cut = [one.transpose(1, 0, 2) for one in cut]
         boxes = [(y, x, height, width) for x, y, width, height in boxes]
     before, after = map(np.ascontiguousarray, cut)
-    return Halves(before, after, (boxes[0], boxes[1]), shift, way)
+    return alike, Halves(before, after, (boxes[0], boxes[1]), found.shift, way)
 
 
-def _seam(pixels: np.ndarray) -> tuple[float, int, int] | None:
-    """How far the halves lie apart, in pixels; the width of both, and where the second begins. None where they do not
-    show the same."""
+def _seam(pixels: np.ndarray) -> tuple[float, tuple[int, int]]:
+    """How alike the halves are, the width of both, and where the second begins."""
     whole = pixels.shape[1]
-    gutter = whole % 2
-    best: tuple[float, int, int] | None = None
-    for _ in range(3):
-        width = (whole - gutter) // 2
-        if min(width, pixels.shape[0]) < _LEAST:
-            break
-        found = alignment(pixels[:, :width], pixels[:, whole - width :])
-        if found is None:
-            break
-        if best is None or found.shift < best[0]:
-            best = found.shift, width, whole - width
+    known: dict[tuple[int, int], float] = {}
+
+    def add(width: int, second: int) -> None:
+        if width >= _LEAST and (width, second) not in known:
+            one, other = (np.ascontiguousarray(pixels[:, start : start + width]) for start in (0, second))
+            known[width, second] = ssim(one, other) or 0.0
+
+    odd = whole % 2
+    half = whole // 2
+    add(half, half + odd)
+    if odd:  # the right half may be the wider one
+        add(half, half)
+    middle = _middle(pixels)
+    for gutter in {middle, middle - 2}:  # JPEG may have made its edge columns plain
+        if gutter > odd:
+            add((whole - gutter) // 2, (whole + gutter) // 2)
+    for _ in range(2):
+        (width, second), _alike = max(known.items(), key=lambda one: one[1])
+        found = alignment(pixels[:, :width], pixels[:, second : second + width])
         # Both halves hold half of what the gutter is wider, at their inner sides.
-        steps = round(found.shift_x)
-        if steps == -1 and gutter == 1:  # there is none: the right half is wider by the odd column
-            off = alignment(pixels[:, :width], pixels[:, width : 2 * width])
-            if off is not None and off.shift < best[0]:
-                best = off.shift, width, width
+        gutter = second - width + 2 * round(found.shift_x) if found is not None else 0
+        if not odd < gutter <= whole * _WIDEST or (gutter - odd) % 2 or gutter == second - width:
             break
-        gutter += 2 * steps
-        if steps == 0 or not 0 <= gutter <= whole * _WIDEST:
-            break
-        if not _plain(pixels[:, (whole - gutter) // 2 : (whole + gutter) // 2]):
-            break
-    return best
+        if _plain(pixels[:, (whole - gutter) // 2 : (whole + gutter) // 2]):
+            add((whole - gutter) // 2, (whole + gutter) // 2)
+    best, alike = max(known.items(), key=lambda one: one[1])
+    # Of those about as good, the narrowest gutter that leaves the halves aligned: a plain margin is none.
+    for width, second in sorted(known, key=lambda place: place[1] - place[0]):
+        if known[width, second] > alike - _CLEARLY:
+            found = alignment(pixels[:, :width], pixels[:, second : second + width])
+            if found is not None and abs(found.shift_x) < _ALIGNED:
+                return known[width, second], (width, second)
+    return alike, best
+
+
+def _middle(pixels: np.ndarray) -> int:
+    """How many columns about the middle are of its plain colour, as many on either side."""
+    whole = pixels.shape[1]
+    colour = np.median(pixels[:, whole // 2], axis=0)
+    plain = (np.abs(pixels.astype(np.int16) - colour) <= _ALIKE).all(axis=2).mean(axis=0) >= _SHARE
+    right = plain[whole // 2 :]
+    left = plain[: whole - whole // 2][::-1]
+    steps = min(int(len(side) if side.all() else np.argmin(side)) for side in (left, right))
+    return min(2 * steps - whole % 2, int(whole * _WIDEST)) if steps else 0
 
 
 def _insides(pixels: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-    """The whole image, and what is inside of a plain frame, where there is one: top, bottom, left, right."""
+    """The whole image, and what is inside of a plain frame, where there is one: top, bottom, left, right. That alone
+    where the frame is as wide on all sides."""
     height, width = pixels.shape[:2]
-    yield 0, height, 0, width
     colour = pixels[0, 0].astype(np.int16)
     like = (np.abs(pixels.astype(np.int16) - colour) <= _ALIKE).all(axis=2)
     rows, columns = (like.mean(axis=axis) >= _SHARE for axis in (1, 0))
     top, bottom = _run(rows), height - _run(rows[::-1])
     left, right = _run(columns), width - _run(columns[::-1])
-    if (top, bottom, left, right) != (0, height, 0, width) and min(bottom - top, (right - left) // 2) >= _LEAST:
+    sides = (top, height - bottom, left, width - right)
+    framed = any(sides) and min(bottom - top, (right - left) // 2) >= _LEAST
+    if not framed or min(sides) == 0 or max(sides) - min(sides) > 1:
+        yield 0, height, 0, width
+    if framed:
         yield top, bottom, left, right
 
 
