@@ -14,7 +14,7 @@ _PAINTING = tuple(
     field.name for field in fields(PaintConfig) if field.name not in {f.name for f in fields(SynthConfig)}
 )
 _PRESETS = Path(__file__).parents[1] / "synth" / "presets"
-_DRAWING = ("templates", "crop", "fonts")
+_DRAWING = ("templates", "crop", "fonts", "meshes")
 
 
 @options.command(

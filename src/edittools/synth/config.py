@@ -41,6 +41,13 @@ class SynthConfig(Config):
         metavar="PATH",
         recorded=False,  # the names of the fonts are
     )
+    meshes: str | None = setting(
+        None,
+        "A folder of OBJ meshes, with their textures, or PLY meshes, for the templates mesh_turn, mesh_camera and "
+        "mesh_light; y is up.",
+        metavar="DIR",
+        recorded=False,  # the names and sizes of its files are
+    )
     seed: int = seed_setting()
 
 

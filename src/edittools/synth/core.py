@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,10 @@ class Inapplicable(Exception):
 
 @dataclass(frozen=True)
 class Tools:
-    """Resources of templates: fonts."""
+    """Resources of templates: fonts, and the user's meshes."""
 
     fonts: Fonts = field(default_factory=find_fonts)
+    meshes: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

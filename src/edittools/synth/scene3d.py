@@ -1,4 +1,4 @@
-"""A figure in front of the row's photograph, drawn by a renderer: posed, seen and lit as a template says.
+"""A figure, or a mesh, in front of the row's photograph, drawn by a renderer: posed, seen and lit as a template says.
 
 Mitsuba 3 (Jakob et al. 2022) traces rays on the CPU and needs no display. One distant light casts shadows, and what
 comes from all sides is the colour of a surface by how much it looks up (Phong's ambient term): nothing is left to
@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edittools.seeded import draw
-from edittools.synth.core import Inapplicable
+from edittools.synth.core import Inapplicable, Tools
+from edittools.synth.meshes import read_mesh
 from edittools.synth.palette import COLORS, apart
 
 SIDE = 256  # pixels of the shorter side, at most: a pair takes seconds
 _SAMPLES = 8  # rays of a pixel
 _SUN, _AMBIENT = 2.3, 0.4
 _VARIANT = "scalar_rgb"  # the others want a compiler, or a GPU
+_FLAT = 2000  # triangles: meshes of fewer have edges
 _SKIN, _FLOOR = (214, 164, 128), (190, 190, 186)
 _SHOULDER, _HIP, _HEAD = 1.38, 0.86, 1.66  # heights, in metres
 _drawing = threading.Lock()  # it uses all cores by itself
@@ -39,6 +43,8 @@ class View:
     right_arm: float = 10
     camera: float = 0  # round the figure, to the right
     light: float = -60  # likewise: from the left
+    mesh: Path | None = None  # in place of the figure
+    turn: float = 0  # of the mesh about its upright axis, its front to the right
 
 
 def figure_slots(rng: np.random.Generator) -> dict:
@@ -53,14 +59,30 @@ def view_of(slots: dict) -> View:
     return View(slots["shirt_color"], slots["trousers_color"])
 
 
+def mesh_slots(rng: np.random.Generator, tools: Tools) -> dict:
+    """Draw a mesh and how it stands. Raises Inapplicable where there is no renderer, or no mesh that can be drawn."""
+    if not tools.meshes:
+        raise Inapplicable("no meshes: --meshes names a folder")
+    if importlib.util.find_spec("mitsuba") is None:
+        raise Inapplicable("no renderer: pip install 'edittools[render]'")
+    chosen = tools.meshes[int(rng.integers(len(tools.meshes)))]
+    read_mesh(chosen)
+    return {"mesh": chosen.name, "number": tools.meshes.index(chosen), "facing": int(rng.integers(-30, 31))}
+
+
+def mesh_view(slots: dict, tools: Tools) -> View:
+    return View("", "", mesh=tools.meshes[slots["number"]], turn=slots["facing"])
+
+
 def render(view: View, photo: np.ndarray) -> np.ndarray:
     """uint8 of the photograph's shape, scaled down to SIDE pixels at the shorter side."""
     mitsuba: Any = importlib.import_module("mitsuba")
     short = min(photo.shape[:2])
     height, width = (max(16, round(length * min(1, SIDE / short))) for length in photo.shape[:2])
-    with _drawing:
+    with _drawing, tempfile.TemporaryDirectory() as folder:
         mitsuba.set_variant(_VARIANT)
-        scene = mitsuba.load_dict(_scene(mitsuba, view, photo, height, width))
+        subject = _figure(view) if view.mesh is None else _mesh(mitsuba, view.mesh, view.turn, Path(folder))
+        scene = mitsuba.load_dict(_scene(mitsuba, view, photo, height, width) | subject)
         drawn = np.array(mitsuba.render(scene, seed=0), np.float64)
     lit, colour, up = drawn[..., :3], drawn[..., -6:-3], drawn[..., -1:]
     linear = np.clip(lit + _AMBIENT * colour * (3 + up) / 4, 0, 1)
@@ -80,7 +102,7 @@ def _scene(mitsuba: Any, view: View, photo: np.ndarray, height: int, width: int)
         "type": "bitmap", "bitmap": shown, "wrap_mode": "mirror",
         "to_uv": move().translate([-1, -1, 0]).scale([3, 3, 1]),
     }  # fmt: skip
-    scene = {
+    return {
         "type": "scene",
         "integrator": {
             "type": "aov", "aovs": "colour:albedo,normal:sh_normal", "block_size": 1,  # it has one random sequence
@@ -95,7 +117,35 @@ def _scene(mitsuba: Any, view: View, photo: np.ndarray, height: int, width: int)
         "wall": {"type": "rectangle", "to_world": wall, "bsdf": {"type": "diffuse", "reflectance": texture}},
         "floor": {"type": "rectangle", "to_world": move().scale(12), "bsdf": _matt(_FLOOR)},
     }  # fmt: skip
-    return scene | _figure(view)
+
+
+def _mesh(mitsuba: Any, path: Path, turn: float, folder: Path) -> dict[str, Any]:
+    """The parts of a mesh, turned, as files that were written for the renderer alone."""
+    angle = np.radians(turn)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    made = {}
+    for k, part in enumerate(read_mesh(path)):
+        uv = np.zeros((len(part.vertices), 2)) if part.uv is None else part.uv
+        table = np.concatenate([part.vertices @ rotation.T, uv], axis=1).astype("<f4")
+        faces = np.zeros(len(part.faces), [("count", "u1"), ("corners", "<i4", 3)])
+        faces["count"], faces["corners"] = 3, part.faces
+        names = "".join(f"property float {name}\n" for name in "xyzuv")
+        head = (
+            f"ply\nformat binary_little_endian 1.0\nelement vertex {len(table)}\n{names}"
+            f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+        )
+        file = folder / f"{k}.ply"
+        file.write_bytes(head.encode() + table.tobytes() + faces.tobytes())
+        colour = _matt(part.colour)
+        if part.texture is not None:
+            colour = {"type": "diffuse", "reflectance": {
+                "type": "bitmap", "bitmap": mitsuba.Bitmap(np.array(part.texture[::-1])),
+            }}  # fmt: skip
+        made[f"mesh_{k}"] = {
+            "type": "ply", "filename": str(file), "face_normals": len(faces) < _FLAT,
+            "bsdf": {"type": "twosided", "bsdf": colour},
+        }  # fmt: skip
+    return made
 
 
 def _figure(view: View) -> dict[str, Any]:

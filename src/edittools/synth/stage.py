@@ -27,6 +27,7 @@ from edittools.stream.row_images import (
 from edittools.stream.rows import column_values, map_chunks, row_paths
 from edittools.synth.config import SynthConfig
 from edittools.synth.fonts import find_fonts
+from edittools.synth.meshes import find_meshes
 from edittools.synth.registry import rendered_names
 from edittools.synth.synthesis import SynthSample, Tools, invert, synthesize, template_names
 
@@ -66,12 +67,14 @@ class SynthStage:
             raise UsageError(
                 f"--fonts {config.fonts}: no font there", hint="name a font file, or a folder of .ttf, .otf or .ttc"
             )
+        self.meshes = find_meshes(config.meshes)
         self.fetcher = Fetcher()
         self.local = threading.local()
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """The settings that the history records."""
-        return self.config.recorded(templates=self.templates, fonts=self.fonts.names())
+        meshes = [f"{path.name} {path.stat().st_size}" for path in self.meshes] or None
+        return self.config.recorded(templates=self.templates, fonts=self.fonts.names(), meshes=meshes)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         return carried_schema(schema)
@@ -82,7 +85,7 @@ class SynthStage:
     def _tools(self) -> Tools:
         # Fonts are opened once per thread: a font object keeps state while it draws.
         if not hasattr(self.local, "tools"):
-            self.local.tools = Tools(self.fonts)
+            self.local.tools = Tools(self.fonts, self.meshes)
         return self.local.tools
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:

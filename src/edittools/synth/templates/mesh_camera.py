@@ -1,0 +1,47 @@
+"""The camera goes round one of the user's meshes: drawn by a renderer, the row's photograph behind it."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from edittools.seeded import draw
+from edittools.synth.core import Pair, Tools
+from edittools.synth.scene3d import mesh_slots, mesh_view, render
+
+TASK = "viewpoint"
+LOCAL = False
+RENDERED = True
+INVERSE = "mesh_camera"
+INSTRUCTION = {
+    "en": [
+        "{move|swing|take} the camera <degrees> degrees {round|around} the {object|thing} to the <side>",
+        "{show|view} the {object|thing} from <degrees> degrees further {round|around} to the <side>",
+    ],
+    "zh": [
+        "<ba>{镜头|相机|视角}绕物体向<side>{移动|转动|转}<degrees>度",
+        "{让|使}{镜头|相机|视角}绕着物体向<side>{移|转}<degrees>度",
+    ],
+}
+DETAIL = {
+    "en": ["the {object|thing} is seen from <degrees> degrees further to the <side>"],
+    "zh": ["从更靠<side><degrees>度的位置看物体"],
+}
+KEEPS = {
+    "en": ["the {object|thing} and the light {stay|remain} {the same|as they are}"],
+    "zh": ["物体和光线{保持不变|不变}"],
+}
+
+
+def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
+    return mesh_slots(rng, tools) | {"side": draw(rng, ("left", "right")), "degrees": draw(rng, ("20", "30", "40"))}
+
+
+def invert_slots(slots: dict) -> dict:
+    return slots | {"side": "right" if slots["side"] == "left" else "left"}
+
+
+def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
+    # Half of the way before the middle and half behind it, so that the way back is drawn alike.
+    half = int(slots["degrees"]) / 2 * (1 if slots["side"] == "right" else -1)
+    view = mesh_view(slots, tools)
+    return Pair(render(replace(view, camera=-half), image), render(replace(view, camera=half), image))
