@@ -118,8 +118,8 @@ def _obj(data: bytes, path: Path) -> list[MeshPart]:
     where, shown = np.array(points, np.float64).reshape(-1, 3), np.array(texels, np.float64).reshape(-1, 2)
     made = []
     for name, triangles in faces.items():
-        corners = np.array(triangles, np.int64).reshape(-1, 2)
-        distinct, index = np.unique(corners, axis=0, return_inverse=True)
+        named = np.array(triangles, np.int64).reshape(-1, 2)
+        distinct, index = np.unique(named, axis=0, return_inverse=True)
         colour, texture = looks.get(name, (_GRAY, None))
         textured = texture is not None and bool((distinct[:, 1] >= 0).all())
         made.append(
