@@ -442,16 +442,11 @@ def captioner(given: Given) -> None:
         run = made.learn(rows, folder / "run", start, given.steps(500), seed)
         before, now = (made.told_right(others, model, folder / f"told-{model.name}") for model in (start, run))
         given.report.numbers[f"captioner {seed}"] = {"untrained": before, "trained": now}
-        add = given.report.add
-        add(
-            f"captioner, seed {seed}: instructions right",
-            now["right"],
-            0.8,
-            "",
-            note=f"untrained {before['right']:.2f}",
-        )
-        add(f"captioner, seed {seed}: changes right", now["claims"], 0.8, "", note=f"untrained {before['claims']:.2f}")
-        add(f"captioner, seed {seed}: … held against other rows' edits", now["shuffled"], 0.1, "", least=False)
+        for name, bar in {"right": 0.25, "operation": 0.9, "colour": 0.9, "side": 0.5}.items():
+            note = f"untrained {before[name]:.2f}"
+            given.report.add(f"captioner, seed {seed}: {name}", now[name], bar, "", note=note)
+        said = f"captioner, seed {seed}: right of another row's edit"
+        given.report.add(said, now["shuffled"], 0.1, "", least=False)
 
 
 PARTS: dict[str, Callable[[Given], None]] = {

@@ -117,7 +117,7 @@ def test_preference(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "preference.py", *tiny]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     record = json.loads((tmp_path / "f.json").read_text())
-    assert not record["owed"] and len(record["lines"]) == 31, done.stdout[-2000:] + done.stderr[-2000:]
+    assert not record["owed"] and len(record["lines"]) == 33, done.stdout[-2000:] + done.stderr[-2000:]
     command = [sys.executable, BENCHMARKS / "preference_gpu.py", "--device", "cpu", "--iterations", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0 and "images a second, all in all" in done.stdout, done.stderr[-2000:]

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from conftest import encode
 from signs import tools
 from tiny_vlm import tiny_model
 
 import edittools
-from edittools.bench.captions import CaptionTest
+from edittools.bench.captions import MEASURES, CaptionTest
 from edittools.caption.captions import caption
+from edittools.record import PROVENANCE, TEXT
 from edittools.stream.run import RunOptions, open_input
 from edittools.synth.registry import load
 from edittools.train.config import load_recipe
@@ -95,19 +98,23 @@ def told_right(rows: Path, model: Path, out: Path) -> dict[str, float]:
     made = edittools.read(str(rows)).caption(**settings, batch_size=32, cache_dir=f"{out}.replies")
     made.write(str(out), max_errors="100%")
     count = len(list(edittools.read(str(rows)).rows()))
-    found = _shares(out, count)
+    found = dict.fromkeys((*MEASURES, "claims", "shuffled"), 0.0) | _shares(out, count)
     others = list(edittools.read(str(out)).rows())
-    lines = [
-        {"id": row["id"], "instruction_detailed": row["instruction_detailed"],
-         "provenance": {name: others[k - 1]["provenance"][name] for name in ("template", "slots")}}
-        for k, row in enumerate(others)
-    ]  # fmt: skip
-    shuffled = out.with_name(f"{out.name}-shuffled.jsonl")
-    shuffled.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if not others:
+        return found
+    told = pa.table({
+        "id": [row["id"] for row in others],
+        "instruction_detailed": pa.array([row["instruction_detailed"] for row in others], TEXT),
+        "provenance": pa.array([others[k - 1]["provenance"] for k in range(len(others))], PROVENANCE),
+    })  # fmt: skip
+    shuffled = out.with_name(f"{out.name}-shuffled.parquet")
+    pq.write_table(told, shuffled)
     return found | {"shuffled": _shares(shuffled, count).get("right", 0.0)}
 
 
 def _shares(rows: Path, count: int) -> dict[str, float]:
+    if not any(batch.rows.num_rows for batch in edittools.read(str(rows)).batches()):
+        return {}  # nothing that could be read
     texts = CaptionTest(open_input([str(rows)], RunOptions())).summary()["texts"]
 
     def shares(column: str, language: str) -> dict[str, float]:

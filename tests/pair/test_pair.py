@@ -217,7 +217,7 @@ def test_settings_that_contradict_are_refused(tmp_path: Path) -> None:
         "only winner": {"by": "q", "winners": ("target", "x")},
         "nothing is left": {"by": ""},
         "weight": {"by": "q:-1"},
-        "one image a row": {"by": "q", "column": "source"},
+        "no single image": {"by": "q", "column": "source"},
     }.items():
         with pytest.raises(UsageError, match=match):
             opened.pair(**settings).write(str(tmp_path / "never"))

@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import encode
 from safetensors.torch import load_file
+from tiny_captions import drawn, told_right, untrained
+from tiny_captions import learn as learn_captions
 from tiny_vlm import tiny_model
 
 import edittools
@@ -353,6 +355,8 @@ def test_what_cannot_be_learned_is_one_line(rows, tmp_path) -> None:
     for settings, words in (
         ({"objective_settings__ratings": "rating=nobody"}, "no score `nobody`"),
         ({"objective_settings__ratings": ""}, "no `judgements` column"),
+        ({"objective_settings__ratings": "rating=human@0..5..50"}, "LABEL=SCORE@LOW..HIGH"),
+        ({"objective_settings__column": "task"}, "`task` holds no images"),
         ({"sample_every": 5}, "sample_every"),
         ({"model__vision_rate": 0.0, "model__projector_rate": 0.0, "model__language_rate": 0.0}, "nothing trains"),
         ({"batch_tokens": 1}, "batch_tokens"),
@@ -485,3 +489,15 @@ def test_a_captioner_learns(rows, tmp_path) -> None:
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
     assert LocalClient(str(tmp_path / "run")).name
+
+
+@pytest.mark.long
+def test_a_captioner_tells_edits_of_new_pictures(tmp_path) -> None:
+    """By the exact test of captioners, before and after; what it says is of its own row, so that it has looked."""
+    rows = drawn(tmp_path / "train", 832, 1000)
+    others = drawn(tmp_path / "heldout", 64, 2000, taught=False)
+    start = untrained(tmp_path / "vlm", rows)
+    before = told_right(others, start, tmp_path / "before")
+    now = told_right(others, learn_captions(rows, tmp_path / "run", start, 500), tmp_path / "now")
+    assert before["right"] == 0 and now["right"] >= 0.25 and now["shuffled"] <= 0.1
+    assert min(now["operation"], now["colour"], now["task"]) >= 0.9 and now["side"] >= 0.5

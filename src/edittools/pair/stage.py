@@ -15,7 +15,7 @@ from edittools.filter.direction import reward_values, sign
 from edittools.metrics import pixels
 from edittools.metrics.rewards import combined
 from edittools.pair.config import TRUTH, PairConfig
-from edittools.record import COLUMNS, IMAGE, PROVENANCE
+from edittools.record import IMAGE, PROVENANCE
 from edittools.rounding import significant
 from edittools.stream import codec
 from edittools.stream.batch import Batch, Reject, Shard, empty_batch
@@ -102,12 +102,12 @@ class PairStage:
                 "the input has no column `group`: which rows are candidates of one?",
                 hint="`edit sample --candidates K` makes them; --winners names where the winners are from",
             )
-        if COLUMNS.get(column, IMAGE) != IMAGE:
-            raise UsageError(f"--column {column}: no column of one image a row")
         for one in (schema, *(source.schema for source in self.others)):
             if column not in one.names:
                 raise UsageError(f"the input has no `{column}` image", hint="`edit sample` makes one")
             check_columns(one, column, "target", "provenance")
+            if one.field(column).type not in (IMAGE, pa.null()):
+                raise UsageError(f"--column {column}: holds no single image")
             for reward in self.rewards:
                 check_score(one, reward.name)
         if self.truth and "target" not in schema.names:

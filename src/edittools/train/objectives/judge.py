@@ -21,7 +21,7 @@ from edittools.nets.base import EditModel
 from edittools.rubric.calls import JudgedEdit
 from edittools.rubric.parsing import Scores
 from edittools.rubric.prompts import read_prompts
-from edittools.stream.batch import Batch
+from edittools.stream.batch import Batch, image_columns
 from edittools.stream.rows import column_values, instructions
 from edittools.train.config import Recipe
 from edittools.train.replies import Parts, Replies, Shown, Taught, Teacher, load_replies
@@ -42,6 +42,7 @@ SETTINGS = {
     "max_side": 1024,  # pixels, of the longest side of images; `edit judge --max-side` has to say the same
 }
 REPLIES = True
+_NUMBER = r"-?\d+(?:\.\d+)?"
 REJECTED = "rejected "  # begins the names of messages about that image
 NEGATIVE = "negative "  # begins those with the instruction that the target does not follow
 _FURTHER = {REJECTED: "rejected_ratings", NEGATIVE: "negative_ratings"}
@@ -98,7 +99,7 @@ class JudgeTeacher(Teacher):
         text: str = self.given[setting]
         found: dict[str, tuple[str, float | None, float]] = {}
         for each in text.split():
-            match = re.fullmatch(r"(\w+)=([^@\s]+?)(?:@(-?[\d.]+)\.\.(-?[\d.]+))?", each)
+            match = re.fullmatch(rf"(\w+)=([^@\s]+?)(?:@({_NUMBER})\.\.({_NUMBER}))?", each)
             if match is None or (match[3] is not None and float(match[3]) >= float(match[4])):
                 raise UsageError(f"recipe: `{setting}`: {each} is not LABEL=SCORE or LABEL=SCORE@LOW..HIGH")
             found[match[1]] = match[2], None if match[3] is None else float(match[3]), float(match[4] or 0)
@@ -117,6 +118,9 @@ class JudgeTeacher(Teacher):
             self.images = ("source", f"{self.images[1]}_turns")
         for stage in self.stages.values():
             stage.schema(schema)
+        shown = {path[0] for path in image_columns(schema) if path[1:] in ((), ("*",))}
+        if none := [name for name in self.images if name in schema.names and name not in shown]:
+            raise UsageError(f"column `{none[0]}` holds no images")
         if self.pairwise or self.sides[""]:
             names = [self.given["preference"]] if self.pairwise else []
             names += [score for side in self.sides.values() for score, _, _ in side.values() if _number(score) is None]
