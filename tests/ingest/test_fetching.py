@@ -392,6 +392,27 @@ def test_without_leave_this_machine_is_not_asked(edit: Runner, server: Server, t
     assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["private address"] and not server.asked
 
 
+def test_without_fetch_nothing_is_asked_of_the_web(edit: Runner, server: Server, tmp_path: Path) -> None:
+    """Whoever wrote a list of addresses, of any table: each is a reject."""
+    address = server.address("/image/1")
+    records = [{"url": one} for one in (address, f" {address}", f"simplecache::{address}", address.upper())]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "x.csv").write_text("url\n" + "\n".join(record["url"] for record in records) + "\n")
+    pq.write_table(pa.table({"url": [record["url"] for record in records]}), tmp_path / "x.parquet")
+    for name in ("x.jsonl", "x.csv", "x.parquet"):
+        for given in (("--map", "target=url"), ("--map", "target=url", "--root", tmp_path)):
+            edit("shard", tmp_path / name, *given, "-o", tmp_path / "out", "--max-errors", "100%", "--overwrite")
+            assert {reject["reason"] for reject in rejects_of(tmp_path / "out")} == {"not fetched"}, (name, given)
+    for name in ("none.jsonl", "none.csv"):  # nor is a list of which no image is there one without the column
+        (tmp_path / name).write_text('{"url": "gone.png"}\n' if name.endswith("l") else "url\ngone.png\n")
+        edit("shard", tmp_path / name, "--map", "target=url", "-o", f"{tmp_path}/{name}.out/", "--max-errors", "100%")
+    assert not server.asked and not rows_of(tmp_path / "out")
+    (tmp_path / "a::b.png").write_bytes(image(7))  # a file is none
+    (tmp_path / "y.jsonl").write_text('{"image": "a::b.png"}')
+    edit("shard", tmp_path / "y.jsonl", "-o", tmp_path / "file")
+    assert [row["target"] for row in rows_of(tmp_path / "file")] == [image(7)]
+
+
 def test_tasks_fetch_what_their_own_shards_name(edit: Runner, server: Server, tmp_path: Path) -> None:
     """Six rows in three shards, two tasks: one after the other, each asks for its own, and the set is as one run's."""
     addresses = [server.address(f"/image/{k}") for k in range(5)] + [server.address("/nothing")]

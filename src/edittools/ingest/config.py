@@ -88,7 +88,7 @@ class ShardConfig(Config):
     fetch: str | None = setting(
         None,
         "Images that the rows name by addresses of the web are fetched into this folder first; what is there is not "
-        "fetched again, what failed is tried again.",
+        "fetched again, what failed is tried again. Without it such a row is a reject: nothing is asked of the web.",
         group="Addresses",
         metavar="DIR/",
         recorded=False,

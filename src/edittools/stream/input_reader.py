@@ -30,6 +30,7 @@ from edittools.stream.mapping import Mapping
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl"}
 VIDEO_ENDINGS = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv"}
+_ON_THE_WEB = re.compile(r"\s*(?:https?://|ftps?://|[^/]*::)", re.IGNORECASE)  # `::`: what fsspec reads through another
 _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 IMAGE_FIELDS = frozenset(_IMAGE_FIELDS)
 _STUB = {"member", "width", "height", "format"}  # an image in the JSON of our own tars
@@ -245,11 +246,15 @@ def finish(row: dict[str, Any], fields: dict[str, Any], identity: str, path: str
 def image_at(base: str, path: str) -> dict[str, Any]:
     """The reference to a file that is named from a folder on, or the image that stands in place of a name, in base64.
 
-    Raises RowError where there is no such file.
+    Raises RowError where there is no such file, and for an address of the web, which `edit shard --fetch` alone asks.
     """
     if is_inline(path):
         return reference(bytes=_inline_bytes(path))
     path = files.local(path.strip() if files.is_url(path) else path)
+    if files.is_url(path) and _ON_THE_WEB.match(
+        path
+    ):  # whoever wrote a list must not make this machine ask for whatever it says
+        raise RowError("not fetched", path[:200])
     try:
         return loose_image(full_path(base, path), path)
     except RowError as error:

@@ -136,6 +136,9 @@ class LinesReader:
                 columns.put(row, place, value)
             return finish(row, {}, self._id(number), path, self.mapping)
         except RowError as error:
+            # What --map names is there, though its image is not.
+            if isinstance(record, dict) and error.reason in ("missing file", "not fetched"):
+                self.mapping.named.update(record.keys() & self.mapping.renames.keys())
             return Reject(self._id(number), "read", error.reason, error.value, True, path)
 
     def _column(self, name: str, value: Any, record: dict[str, Any]) -> tuple[str, Any]:
