@@ -339,13 +339,16 @@ def hack(given: Given) -> None:
 
 
 def mining(given: Given) -> None:
-    """Prompts worth their images, by a rating of five steps: semi-hard against random at the same budget."""
-    for seed in given.seeds[:2]:
-        start = base(given, seed)
-        centre = statistics.fmean(held(given, start).values()) + 0.5
+    """Prompts worth their images, by a rating of five steps: semi-hard against random at the same budget.
 
-        def rating(value: float | None, centre: float = centre) -> float | None:
-            return None if value is None else round(min(max((value - centre) / 3 + 0.5, 0), 1) * 4) / 4
+    Half a decibel above the start and below is the lowest rating, three more the highest: most groups are all bad.
+    """
+    for seed in given.seeds:
+        start = base(given, seed)
+        lowest = statistics.fmean(held(given, start).values()) + 0.5
+
+        def rating(value: float | None, lowest: float = lowest) -> float | None:
+            return None if value is None else round(min(max((value - lowest) / 3, 0), 1) * 4) / 4
 
         def rated(plain: Any, cases: pa.RecordBatch) -> dict[str, float | None]:
             return {name: rating(value) for name, value in by_psnr(plain, cases).items()}
@@ -356,8 +359,7 @@ def mining(given: Given) -> None:
         for row in rows:
             groups.setdefault(row["group"], []).append(rating(row["scores"]["psnr"]) or 0.0)
         means = {name: statistics.fmean(values) for name, values in groups.items()}
-        middle = statistics.median(means.values())
-        good = [name for name in groups if means[name] >= middle]
+        good = [name for name in groups if means[name] >= 0.3]
         semi = sorted(good, key=lambda name: -statistics.pstdev(groups[name]))[:pool]
         chance = random.Random(seed).sample(list(groups), pool)
         found = {}
@@ -370,10 +372,12 @@ def mining(given: Given) -> None:
             now, before = (
                 statistics.fmean(rating(v) or 0.0 for v in held(given, each).values()) for each in (run, start)
             )
-            found[name] = {"before": before, "now": now, **gain(given, run, start)}
+            flat = statistics.fmean(line["flat"] for line in iterations(run))
+            found[name] = {"before": before, "now": now, "flat": flat, **gain(given, run, start)}
         given.report.numbers[f"mining {seed}"] = found
         semi_gain, random_gain = (found[name]["now"] - found[name]["before"] for name in ("semi", "random"))
-        given.report.add(f"seed {seed}: semi-hard prompts: gain of the rating", semi_gain, 0.015, "")
+        note = f"groups all alike: {found['semi']['flat']:.0%}, of random ones {found['random']['flat']:.0%}"
+        given.report.add(f"seed {seed}: semi-hard prompts: gain of the rating", semi_gain, 0.015, "", note=note)
         given.report.add(f"seed {seed}: … less twice that of random ones", semi_gain - 2 * random_gain, 0, "")
 
 

@@ -8,20 +8,24 @@ import shutil
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import encode, pixels, tree
 from safetensors.torch import load_file
 from training import MemoryRows, pairs, run, tiny
 
+from edittools import api
 from edittools.cli import train
 from edittools.errors import EditError, UsageError
 from edittools.nets.load import load_editor
 from edittools.nets.run_folder import load as load_run
+from edittools.stream.run import RunOptions, open_input
 from edittools.train import checkpoint, console, folder, loop
 from edittools.train.export import link_best
 from edittools.train.folder import Data
 from edittools.train.rejects import Rejects
+from edittools.train.rows import ShardRows
 
 
 class Kill(BaseException):
@@ -445,6 +449,38 @@ def test_likeness_by_hand_and_estimated():
     # 9000 of 11000 in common; the deviation of the estimate is sqrt(p (1 - p) / 512) = 0.017
     many = [Data.of(Named(numbers)) for numbers in (range(10000), range(1000, 11000))]
     assert many[0].likeness(many[1]) == pytest.approx(9000 / 11000, abs=0.06)
+
+
+def test_rows_are_recognised_by_what_they_hold_where_their_ids_change(tmp_path):
+    """A line less in a file, another order, another name, sharded or not: the ids of rows without one of their own
+    say where they lie. Shares by hand; other images of the same sizes, with the same text, are other rows."""
+    lines, random = [], np.random.default_rng(0)
+    for k in range(24):
+        for name in ("source", "target"):  # PNGs of other lengths
+            flat = random.integers(0, 256, (32, 32, 3), np.uint8) >> random.integers(0, 8, (32, 32, 1), np.uint8)
+            (tmp_path / f"{k}-{name}.png").write_bytes(encode(flat, "png"))
+        lines.append(json.dumps({"source": [f"{k}-source.png"], "target": f"{k}-target.png", "instruction": "go"}))
+    first, others = lines[:12], lines[12:]
+
+    def data(name, chosen, shards=False):
+        (tmp_path / name).write_text("".join(line + "\n" for line in chosen))
+        if shards:
+            api.read(str(tmp_path / name)).write(str(tmp_path / "shards"))
+            name = "shards"
+        source = open_input([str(tmp_path / name)], RunOptions())
+        made = Data.of(ShardRows(source, {"instruction": "instruction"}, ("en",), "", 10**9))
+        assert len(made.sketch) == len(made.content) == len(chosen)
+        return dataclasses.replace(made, sketch=())  # as where no id is the same
+
+    whole = data("rows.jsonl", first)
+    for other, share in (
+        (data("less.jsonl", first[1:]), 11 / 12),
+        (data("turned.jsonl", first[::-1]), 1),
+        (data("rows.jsonl", first, shards=True), 1),
+        (data("others.jsonl", others), 0),
+        (data("half.jsonl", [*first[:8], *others[:4]]), 8 / 16),
+    ):
+        assert whole.likeness(other) == other.likeness(whole) == pytest.approx(share)
 
 
 def test_a_branch_begins_at_the_step_of_another_run(tmp_path):

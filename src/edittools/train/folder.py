@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from edittools.nets import with_new_names
 from edittools.train import checkpoint
 from edittools.train.config import Recipe
 from edittools.train.log import say
-from edittools.train.rows import facts
+from edittools.train.rows import ShardRows, facts
 from edittools.weights.lookup import read_config
 
 FORMAT = "edittools run 1"
@@ -42,18 +42,32 @@ class Data:
     id: str = ""
     rows: int = 0
     sketch: tuple[int, ...] = ()  # the smallest hashes of their ids
+    content: tuple[int, ...] = ()  # and of ShardRows.content_marks(): ids change with the place of a row in its file
 
     @classmethod
     def of(cls, rows: Any, more: str = "") -> Data:
         """more: what else than the rows makes other batches."""
-        each = (xxhash.xxh3_64_intdigest(identity.encode()) for (identity,) in facts(rows, "id"))
-        hashes = np.unique(np.fromiter(each, np.uint64, len(rows)))
-        return cls(f"{rows.data_id}{more}", len(rows), tuple(hashes[:SKETCH].tolist()))
+        ids = (identity.encode() for (identity,) in facts(rows, "id"))
+        marks: Iterable[bytes] = ()
+        if isinstance(rows, ShardRows):
+            marks = (mark.tobytes() for piece in rows.content_marks() for mark in piece)
+        return cls(f"{rows.data_id}{more}", len(rows), _sketch(ids), _sketch(marks))
 
     def likeness(self, other: Data) -> float:
-        """The estimated share of rows in common, |A ∩ B| / |A ∪ B|; exact for few rows [Broder 1997]."""
-        union = sorted({*self.sketch, *other.sketch})[:SKETCH]
-        return len({*union} & {*self.sketch} & {*other.sketch}) / len(union) if union else 1.0
+        """The estimated share of rows in common, by their ids or by their content."""
+        known = [(a, b) for a, b in ((self.sketch, other.sketch), (self.content, other.content)) if a and b]
+        return max((_common(*each) for each in known), default=1.0 if self.sketch == other.sketch else 0.0)
+
+
+def _sketch(items: Iterable[bytes]) -> tuple[int, ...]:
+    hashes = np.unique(np.fromiter((xxhash.xxh3_64_intdigest(item) for item in items), np.uint64))
+    return tuple(hashes[:SKETCH].tolist())
+
+
+def _common(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """The estimate of |A ∩ B| / |A ∪ B|; exact for few items [Broder 1997]."""
+    union = sorted({*a, *b})[:SKETCH]
+    return len({*union} & {*a} & {*b}) / len(union)
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,8 @@ def _check_likeness(out: Path, kept: dict[str, Any], data: Data) -> None:
 def _data(kept: dict[str, Any]) -> Data:
     value = kept.get("data")
     if isinstance(value, dict):
-        return Data(str(value.get("id")), value.get("rows", 0), tuple(value.get("sketch", ())))
+        sketches = (tuple(value.get(name, ())) for name in ("sketch", "content"))
+        return Data(str(value.get("id")), value.get("rows", 0), *sketches)
     return Data(str(value))  # 0.1 kept no more
 
 
