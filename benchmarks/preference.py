@@ -273,6 +273,21 @@ def shuffled() -> Iterator[None]:
         rollout.optimality = optimality
 
 
+@contextlib.contextmanager
+def all_groups() -> Iterator[None]:
+    """Within the block groups whose images are all alike are learned from too, each image as worth ½."""
+
+    def other(values: Sequence[float | None], clip: float) -> list[float | None]:
+        made = optimality(values, clip)
+        return [0.5 if r is None and value is not None else r for r, value in zip(made, values)]
+
+    rollout.optimality = other  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        rollout.optimality = optimality
+
+
 def reinforce(given: Given, start: str, name: str, seed: int, rows: str | None = None, **settings: Any) -> str:
     common = {"model__weights": start, "seed": seed, "steps": given.steps(80)}
     if given.quick:
@@ -363,11 +378,13 @@ def mining(given: Given) -> None:
         semi = sorted(good, key=lambda name: -statistics.pstdev(groups[name]))[:pool]
         chance = random.Random(seed).sample(list(groups), pool)
         found = {}
-        for name, chosen in (("semi", semi), ("random", chance)):
+        left_out = contextlib.nullcontext()  # groups all alike are, by the recipe
+        for name, chosen, context in (("semi", semi, left_out), ("random", chance, left_out),
+                                      ("random-kept", chance, all_groups())):  # fmt: skip
             out = given.folder / f"pool-{name}-{seed}"
             kept = ",".join(f"'{each}'" for each in chosen)
             edittools.read(given.train, limit=count).filter(where=f"id IN ({kept})").write(str(out), max_errors="100%")
-            with rewarded(rated, "psnr"):
+            with rewarded(rated, "psnr"), context:
                 run = reinforce(given, start, f"mined-{name}", seed, rows=str(out))
             now, before = (
                 statistics.fmean(rating(v) or 0.0 for v in held(given, each).values()) for each in (run, start)
@@ -375,10 +392,12 @@ def mining(given: Given) -> None:
             flat = statistics.fmean(line["flat"] for line in iterations(run))
             found[name] = {"before": before, "now": now, "flat": flat, **gain(given, run, start)}
         given.report.numbers[f"mining {seed}"] = found
-        semi_gain, random_gain = (found[name]["now"] - found[name]["before"] for name in ("semi", "random"))
+        semi_gain, random_gain, kept_gain = (found[name]["now"] - found[name]["before"] for name in found)
         note = f"groups all alike: {found['semi']['flat']:.0%}, of random ones {found['random']['flat']:.0%}"
         given.report.add(f"seed {seed}: semi-hard prompts: gain of the rating", semi_gain, 0.015, "", note=note)
         given.report.add(f"seed {seed}: … less twice that of random ones", semi_gain - 2 * random_gain, 0, "")
+        given.report.add(f"seed {seed}: random ones", random_gain, None, "")
+        given.report.add(f"seed {seed}: random ones, learned from groups all alike too", kept_gain, None, "")
 
 
 def endpoint(given: Given) -> None:

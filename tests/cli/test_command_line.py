@@ -21,6 +21,51 @@ def test_help_is_a_word_too(edit: Runner) -> None:
     assert "No such command" in edit("help", "nosuch", check=2).stderr
 
 
+def test_a_table_of_no_command_in_a_configuration_is_refused(edit: Runner, tmp_path: Path) -> None:
+    """Nobody would read it. Tables of other commands are none of this one's business."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"caption": "a house"}\n{"caption": "a tree"}\n')
+    for text, said in (
+        ("[trian]\nseed = 1\n", "[trian]: no such command\nhint: did you mean [train]?"),
+        ("limit = 1\n", "`limit` stands in no table"),
+        ("[eval]\nlimit = 1\n", "[eval] `limit` stands in no table of a verb"),
+    ):
+        (tmp_path / "edit.toml").write_text(text)
+        assert said in edit("cat", rows, "--config", tmp_path / "edit.toml", check=2).stderr
+    (tmp_path / "edit.toml").write_text("[cat]\nlimit = 1\n[train]\nnosuch = 1\n[eval.report]\nseed = 1\n")
+    assert len(edit("cat", rows, "--config", tmp_path / "edit.toml", "-f", "jsonl").stdout.splitlines()) == 1
+
+
+def test_overwriting_never_replaces_what_is_read(edit: Runner, tmp_path: Path) -> None:
+    """A file that an option names, or one of a model's folder; rows and reports that lie beside it are others."""
+    rows, run, config = tmp_path / "rows.jsonl", tmp_path / "run", tmp_path / "edit.toml"
+    rows.write_text('{"caption": "a house"}\n')
+    run.mkdir()
+    for path in (run / "config.json", run / "adapters.safetensors", run / "rows.jsonl"):
+        path.write_text("{}")
+    config.write_text("[sample]\nlimit = 1\n")
+    lora = run / "adapters.safetensors"
+    for arguments in (
+        ["cat", rows, "-f", "jsonl", "-o", rows],
+        ["sample", rows, "--model", run, "-f", "jsonl", "-o", run / "config.json"],
+        ["sample", rows, "--model", run, "-o", tmp_path / "out", "--rejects", run / "config.json"],
+        ["sample", rows, "--model", "other", "--lora", f"{lora}:0.5", "-f", "jsonl", "-o", lora],
+        ["sample", rows, "--model", "other", "--config", config, "-f", "jsonl", "-o", config],
+    ):
+        before = {path: path.read_text() for path in (rows, config, *run.iterdir())}
+        said = edit(*arguments, "--overwrite", check=2).stderr
+        assert "--overwrite would replace" in said and "which is read" in said, arguments
+        assert before == {path: path.read_text() for path in (rows, config, *run.iterdir())}
+    said = edit("sample", rows, "--model", run, "-o", run / "rows.jsonl", "--overwrite", check=2).stderr
+    assert "would replace" not in said and "no `source` column" in said
+
+
+def test_columns_that_are_nearly_those_of_the_record_are_said(edit: Runner, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"captoin": "a house", "colour": "red"}\n')
+    said = edit("shard", tmp_path / "rows.jsonl", "-o", tmp_path / "out", "--max-errors", "100%").stderr
+    assert "did you mean `caption`? --map caption=captoin" in said and "colour" not in said
+
+
 def complete(shell: str, words: str, number: int) -> list[list[str]]:
     """What `edit` answers to the function that it gave the shell."""
     environment = {**os.environ, "_EDIT_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}

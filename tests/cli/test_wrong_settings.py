@@ -184,6 +184,23 @@ patch = 8 # of "eight" # pixels
                     assert ast.literal_eval(line.partition(" = ")[2].partition("  # ")[0]) == f.default
 
 
+def test_copies_of_a_model_where_there_are_none_are_refused():
+    from edittools.train.parallel import start
+
+    for mode in ("auto", "single", "ddp", "fsdp"):
+        with pytest.raises(UsageError, match="--replicas: the mode"):
+            start(mode, "cpu", replicas=3)
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "-inf", "much", ""])
+def test_a_scale_of_adapters_is_a_number(scale):
+    from edittools.nets.lora import split_scale
+
+    with pytest.raises(UsageError, match="is no scale"):
+        split_scale(f"adapters.safetensors:{scale}")
+    assert split_scale("adapters.safetensors:-0.5") == ("adapters.safetensors", -0.5)
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "nonsense"])
 def test_a_launcher_without_its_device_is_one_line(device, monkeypatch):
     from edittools.train.parallel import start
@@ -193,4 +210,4 @@ def test_a_launcher_without_its_device_is_one_line(device, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(EditError, match="--device") as caught:
         start("auto", device)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 100

@@ -1,16 +1,19 @@
 """What a model that changes nothing gives back lies where its source does: measured on ramps, to a tenth of a pixel."""
 
+import dataclasses
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import training
 from PIL import Image
 from test_architectures import recipe as training_recipe
-from tiny_architectures import save_e1, save_kontext, save_step1x
+from tiny_architectures import save_e1, save_firered, save_flux2, save_kontext, save_qwen21, save_step1x
 from training import MemoryRows, edit_row, tiny
 
 from edittools.errors import UsageError
@@ -89,6 +92,76 @@ def test_an_identity_run_gives_back_a_source_of_any_shape(identity, size):
 def test_a_result_of_a_wanted_size_is_the_whole_source(identity):
     [made] = identity.edit([EditRequest([ramp(80, 240)], "keep", seed=0, height=100, width=120)])
     assert made.shape == (100, 120, 3) and displaced(made) < 0.1
+
+
+def waves(height, width):
+    """Six from left to right in red, six from top to bottom in green: steep enough for a hundredth of a pixel."""
+    made = np.full((height, width, 3), 127.5)
+    made[..., 0] += 100 * np.sin(12 * np.pi * (np.arange(width) + 0.5) / width)
+    made[..., 1] += 100 * np.sin(12 * np.pi * (np.arange(height) + 0.5) / height)[:, None]
+    return made.round().astype(np.uint8)
+
+
+def moved(made):
+    """How many pixels, at most, a sixth of the waves lies beside its place, to first order of the difference."""
+    wanted, worst = waves(*made.shape[:2]), 0.0
+    for axis, channel in ((1, 0), (0, 1)):
+        there, here = (image[..., channel].astype(float).mean(1 - axis) for image in (wanted, made))
+        slope = np.gradient(there)
+        for part in np.array_split(np.arange(len(there)), 6):
+            worst = max(worst, abs(((here - there) * slope)[part].sum() / (slope**2)[part].sum()))
+    return worst
+
+
+def test_the_waves_find_a_twentieth_of_a_pixel():
+    beside = np.asarray(Image.fromarray(waves(480, 6400)).resize((640, 480), box=(0, 0, 6399, 480)))
+    assert moved(waves(480, 640)) == 0 and moved(beside) == pytest.approx(0.1 * 11 / 12, abs=0.02)
+
+
+def gives_back(editor, factor):
+    """Have the network of an editor know that the result is the first reference, and its autoencoder be exact."""
+    model = editor.edit_model
+    model.latents = lambda images: F.pixel_unshuffle(images[:, :3].float(), factor)
+    model.images = model.results = lambda latents: F.pixel_shuffle(latents.float(), factor)
+    model.latent_shape = lambda height, width: (3 * factor**2, height // factor, width // factor)
+
+    def network(x, t, references, conditioning, *more):
+        known = model.images(references[0])
+        wanted = model.images(x).shape[-2:]
+        if known.shape[-2:] != wanted:
+            known = F.interpolate(known, size=wanted, mode="bicubic", antialias=True)
+        return (x.float() - model.latents(known)) / t[:, None, None, None]
+
+    editor.network = network
+    return editor
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    root, made = tmp_path_factory.mktemp("published"), {}
+    for name, save in (("kontext", save_kontext), ("firered", save_firered), ("flux2", save_flux2),
+                       ("qwen21", save_qwen21), ("step1x", save_step1x)):  # fmt: skip
+        save(root / name)
+        made[name] = str(root / name)
+    return made
+
+
+@pytest.mark.parametrize("size", [(667, 1000), (500, 333), (125, 700), (323, 325)])
+@pytest.mark.parametrize(
+    ("name", "factor"), [("kontext", 8), ("firered", 8), ("flux2", 16), ("qwen21", 16), ("step1x", 8)]
+)
+def test_every_architecture_gives_back_its_source_where_it_lies(published, name, factor, size, monkeypatch):
+    """Whatever it does to its source, at two sizes that the model works at, with a network that would change nothing.
+    (That of ImgEdit-E1 sees no latents of the source.)"""
+    if name == "step1x":  # the tiny tokenizer's request is longer
+        from edittools.nets.step1x import versions
+
+        _, dropped = save_step1x(Path(published["step1x"]))
+        monkeypatch.setitem(versions.VERSIONS, "1.0", dataclasses.replace(versions.VERSIONS["1.0"], dropped=dropped))
+    for side in (256, 400):
+        editor = load_editor(published[name], resolution=side, steps=2, guidance_scale=1.0)
+        [made] = gives_back(editor, factor).edit([EditRequest([waves(*size)], "keep", seed=0, whole=True)])
+        assert moved(images.resize(made[..., :3], *size)) < 0.1, (side, made.shape)
 
 
 # ------------------------------------------------------------------------------------------------------ training

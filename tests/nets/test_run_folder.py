@@ -1,6 +1,7 @@
 """Run folders: nothing is lost, whatever ends a run, and a run goes on where its settings or its rows have changed."""
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -20,10 +21,12 @@ from edittools.cli import train
 from edittools.errors import EditError, UsageError
 from edittools.nets.load import load_editor
 from edittools.nets.run_folder import load as load_run
+from edittools.stream import files
 from edittools.stream.run import RunOptions, open_input
 from edittools.train import checkpoint, console, folder, loop
 from edittools.train.export import link_best
 from edittools.train.folder import Data
+from edittools.train.log import append
 from edittools.train.rejects import Rejects
 from edittools.train.rows import ShardRows
 
@@ -451,6 +454,26 @@ def test_likeness_by_hand_and_estimated():
     assert many[0].likeness(many[1]) == pytest.approx(9000 / 11000, abs=0.06)
 
 
+def test_a_log_and_a_preview_on_a_full_disk_are_one_line_that_names_them(tmp_path, monkeypatch):
+    if os.path.exists("/dev/full"):  # which takes nothing
+        with pytest.raises(EditError, match=r"^/dev/full: cannot be written: No space left on device$") as caught:
+            append(Path("/dev/full"), {"step": 1})
+        assert caught.value.hint.startswith("make room")
+
+    finish = files.AtomicFile.finish
+
+    def full(self):
+        with files.writing(self.path):
+            if "samples" in self.path:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finish(self)
+
+    monkeypatch.setattr(files.AtomicFile, "finish", full)
+    with pytest.raises(EditError, match=r"samples/00000004\.json: cannot be written: No space left"):
+        run(tiny(sample_every=4), MemoryRows(pairs()), tmp_path / "run")
+    assert not [path.name for path in (tmp_path / "run" / "samples").iterdir()]
+
+
 def test_rows_are_recognised_by_what_they_hold_where_their_ids_change(tmp_path):
     """A line less in a file, another order, another name, sharded or not: the ids of rows without one of their own
     say where they lie. Shares by hand; other images of the same sizes, with the same text, are other rows."""
@@ -512,8 +535,15 @@ def test_overwriting_never_removes_what_is_read(tmp_path):
     for path in (out, out / "transformer", tmp_path / "link", f"{out}/../run/_end.json"):
         for name in (out, tmp_path / "link", f"{out}/"):
             with pytest.raises(UsageError, match="--overwrite would remove the weights"):
-                folder.refuse_own_input(name, {str(path): "the weights"})
-    folder.refuse_own_input(out, {"": "nothing", str(tmp_path): "around it", str(out / "none"): "not there"})
+                folder.refuse_to_remove(name, {str(path): "the weights"})
+    folder.refuse_to_remove(out, {"": "nothing", str(tmp_path): "around it", str(out / "none"): "not there"})
+    for name, mark in (("another", "_end.json"), ("features", "00000.parquet")):  # nothing that the run has made
+        (out / name).mkdir()
+        folder.refuse_to_remove(out, {})
+        (out / name / mark).write_text("{}")
+        with pytest.raises(UsageError, match=f"--overwrite would remove {name}/, a data set or another run"):
+            folder.refuse_to_remove(out, {})
+        shutil.rmtree(out / name)
 
 
 # ------------------------------------------------------------------------------------- what a machine that died leaves

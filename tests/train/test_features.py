@@ -1,11 +1,13 @@
 """Stored features: keys, bits, completion, damage, several writers."""
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import itertools
 import json
 import multiprocessing
+import resource
 import struct
 import threading
 import time
@@ -305,6 +307,36 @@ def test_what_was_done_before_an_error_is_kept(tmp_path, monkeypatch):
     rows.bad = None
     _, added = fill(tmp_path, rows, samples)
     assert added[:3] == [0, 0, 0] and sum(added) == 6
+
+
+@contextlib.contextmanager
+def files_of_at_most(count):
+    """Bytes: as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_line_and_what_is_there_stays(tmp_path):
+    rows = many_rows()
+    samples = [sample(k, f"text {k}") for k in range(6)]
+    fill(tmp_path, rows, samples[:3])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with files_of_at_most(1000), pytest.raises(EditError, match=r"\.safetensors: cannot be .*ile too large") as caught:
+        fill(tmp_path, rows, samples)
+    assert "\n" not in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == before
+    assert fill(tmp_path, rows, samples)[1][:3] == [0, 0, 0]
+
+
+def test_a_folder_of_something_else_is_not_called_damaged(tmp_path):
+    """Whose hint would be to remove what are somebody's rows."""
+    (tmp_path / "00000.parquet").write_bytes(b"rows")
+    with pytest.raises(EditError, match=r"is not empty and no folder of features: 00000\.parquet") as caught:
+        FeatureStore(tmp_path)
+    assert "remove" not in caught.value.hint
 
 
 def test_little_is_kept_of_a_row_that_is_encoded(tmp_path, monkeypatch):

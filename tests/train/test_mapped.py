@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from edittools.record import IMAGE
 from edittools.train import mapped
 from edittools.train.features import FeatureStore, FeatureWriter
 from edittools.train.laid import Laid
-from edittools.train.mapped import Columns, Contents, MappedTable, digest
+from edittools.train.mapped import Array, Columns, Contents, MappedTable, digest
 
 COUNT = 25_000
 
@@ -111,6 +112,17 @@ def test_tables_find_what_a_dictionary_finds():
     ends = MappedTable(np.int64)
     ends.add(np.array(zeros, "S16"), np.arange(3))
     assert [ends.find(each).tolist() for each in zeros] == [[0], [1], [2]]
+
+
+def test_an_array_for_which_there_is_no_room_is_an_error():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(EditError, match="File too large"):
+            Array(np.arange(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert np.array_equal(Array(np.arange(100)).values, np.arange(100))
 
 
 def test_contents_are_found_and_what_is_new_is_told_apart():

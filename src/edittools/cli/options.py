@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -392,6 +393,7 @@ study_seed_option = _seed_option("Of the order of cases and models on the page, 
 def _read_config(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """Put the table of this subcommand into click's defaults."""
     if value is not None:
+        ctx.meta["edittools.config"] = value
         ctx.default_map = {**(ctx.default_map or {}), **read_defaults(ctx, value, "--config")}
 
 
@@ -406,6 +408,8 @@ def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{option} {path}: {error}") from error
+    if option == "--config":
+        _check_tables(ctx, tables, f"{option} {path}")
     name = (ctx.command.name or "").replace(" ", ".")
     table = tables
     for word in name.split("."):  # of `edit eval cases` the table [eval.cases]
@@ -425,6 +429,26 @@ def read_defaults(ctx: click.Context, path: str, option: str) -> dict[str, Any]:
             raise UsageError(f"{option} {path}: [{name}] `{key}` takes no such value")
         values[parameter.name] = items if several else value
     return values
+
+
+def _check_tables(ctx: click.Context, tables: dict[str, Any], place: str) -> None:
+    """Raises UsageError for a table of no command, which nobody would read."""
+    import difflib
+
+    group = ctx.find_root().command
+    if not isinstance(group, click.Group):  # a command that is called by itself
+        return
+    commands = group.list_commands(ctx)
+    for name, value in tables.items():
+        if not isinstance(value, dict):
+            raise UsageError(f"{place}: `{name}` stands in no table", hint="options stand in that of their command")
+        if name not in commands:
+            near = difflib.get_close_matches(name, commands, 1)
+            hint = f"did you mean [{near[0]}]?" if near else f"tables: {', '.join(commands)}"
+            raise UsageError(f"{place}: [{name}]: no such command", hint=hint)
+    for name, value in tables.get("eval", {}).items():
+        if not isinstance(value, dict):
+            raise UsageError(f"{place}: [eval] `{name}` stands in no table of a verb", hint="[eval.report], say")
 
 
 def _pyarrow_without_pandas() -> None:
@@ -461,6 +485,8 @@ def run_settings(ctx: click.Context) -> Any:
 
     given = ctx.params
     output, format = given.get("output"), given.get("format")
+    if given.get("overwrite"):
+        _refuse_what_is_read(ctx)
     if output and output.endswith("/") and format not in (None, "shards"):
         raise UsageError(f"-o {output}: a folder, and -f {format} is one file", hint="leave out the last / or the -f")
     cluster = None
@@ -483,6 +509,39 @@ def run_settings(ctx: click.Context) -> Any:
         dry_run=given.get("dry_run", False),
         ray=cluster,
     )
+
+
+_WRITTEN = ("output", "rejects", "report")  # options that name a file to write
+_MADE = (".jsonl", ".parquet", ".tar", ".csv", ".html", ".md")  # kinds of files that a command makes for people to keep
+
+
+def _refuse_what_is_read(ctx: click.Context) -> None:
+    """Raises UsageError where --overwrite would replace a file that another option names, or a file of a model's folder
+    that one names: its weights, its configuration."""
+    named = {p.name: ctx.params.get(p.name or "") for p in ctx.command.params if p.name not in _WRITTEN}
+    named["config"] = ctx.meta.get("edittools.config")
+    for name in _WRITTEN:
+        path = ctx.params.get(name)
+        if not isinstance(path, str) or not os.path.isfile(path):
+            continue
+        place = os.path.realpath(path)
+        for other, value in named.items():
+            for word in value if isinstance(value, tuple) else (value,):
+                if isinstance(word, str) and _holds(word, place, other != "input"):
+                    what = "the input" if other == "input" else f"--{(other or '').replace('_', '-')} {word}"
+                    raise UsageError(
+                        f"--overwrite would replace {path}, which is read: {what}", hint="name another file"
+                    )
+
+
+def _holds(word: str, place: str, whole: bool) -> bool:
+    """Whether an argument (or its FILE of FILE:SCALE) is this file or, if `whole`, a folder that has it as its own."""
+    for path in (word, word.rpartition(":")[0]):
+        if path and os.path.exists(path):
+            real = os.path.realpath(path)
+            inside = whole and os.path.isdir(real) and place.startswith(real.rstrip(os.sep) + os.sep)
+            return real == place or (inside and not place.endswith(_MADE))
+    return False
 
 
 def _without_ray(arguments: list[str], address: str) -> list[str]:

@@ -116,6 +116,8 @@ def _shard(
     mapping.check(typed)
     if mapping.arrangement is None:
         _check_images(images, typed, source.schema)
+        if not run_options.quiet:
+            _tell_near_names(names)
     if isinstance(source, FileSource) and isinstance(sink, ShardSetSink):
         sink.made_of, sink.changed = source.row_keys, source.changed
     stage = Ingest(
@@ -148,6 +150,20 @@ def _open(inputs: list[str], config: ShardConfig, run_options: RunOptions, mappi
             sink.refuse_others()
             counts = RowCounts(sink.folder, run_options.task, by_size=config.size is not None)
     return open_input(inputs, run_options, mapping, Cut(config.rows_per_shard, config.size, before, counts))
+
+
+def _tell_near_names(names: Sequence[str]) -> None:
+    """Columns that are called nearly as those of the record are, and mean nothing to any command, are said."""
+    import difflib
+
+    from edittools.record import COLUMNS
+
+    others = [name for name in names if name not in COLUMNS]
+    for wanted in COLUMNS.keys() - {*names}:
+        for near in difflib.get_close_matches(wanted, others, 1, cutoff=0.8):
+            click.echo(
+                f"shard: `{near}` is a column of your own; did you mean `{wanted}`? --map {wanted}={near}", err=True
+            )
 
 
 def _check_images(names: tuple[str, ...], typed: Sequence[str], schema: pa.Schema) -> None:

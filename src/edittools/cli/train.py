@@ -181,9 +181,8 @@ def _carry_out(ctx: click.Context, config: TrainConfig, recipe: Recipe, given: d
     opening = RunOptions(limit=given["limit"], partial=given["partial"])
     source = open_input(list(input), opening) if input or not given["budget"] else None
     told = {name: given[name] for name in ("track", "overwrite", "max_errors", "quiet")}
-    asked = TrainOptions(
-        config, given["output"] or "", threads=options.jobs(ctx), reads=(*input, config.recipe), **told
-    )
+    reads = (*input, config.recipe, ctx.meta.get("edittools.config", ""))
+    asked = TrainOptions(config, given["output"] or "", threads=options.jobs(ctx), reads=reads, **told)
     if source is None or given["budget"]:
         for line in tell_budget(recipe, source, asked):
             click.echo(line)

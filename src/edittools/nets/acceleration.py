@@ -24,10 +24,15 @@ FP8_CAPABILITY = (8, 9)  # the first CUDA devices that multiply in fp8: Ada and 
 def open_device(name: str) -> torch.device:
     """Raises EditError where torch, or this machine, has no such device."""
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+    except RuntimeError as error:  # it lists all kinds that torch has ever had
+        raise EditError(f"--device {name}: no such device", hint="cpu, cuda, cuda:1, mps ...") from error
+    try:
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise EditError(f"--device {name}: {describe(error)}") from error
-    return torch.device(name)
+        why = "torch was installed without CUDA" if "not compiled with CUDA" in str(error) else describe(error)
+        raise EditError(f"--device {name}: {why}") from error
+    return device
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ class EditRequest:
     seed: int  # the result is a function of this, not of the batch
     height: int | None = None  # of the result in pixels, as near as the model can; None: the model's own choice
     width: int | None = None
+    whole: bool = False  # the result is laid over the first source: it has to show all of it, if it be out of its ratio
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EditorOptions:
         if self.steps is not None and self.steps < 1:
             raise UsageError("`steps` must be at least 1")
         if self.resolution is not None and self.resolution < 16:
-            raise UsageError("`side` must be at least 16 pixels")
+            raise UsageError("`resolution` must be at least 16 pixels")
 
     def refuse(self, model: str, *names: str) -> None:
         """Raise UsageError for the first of these that is set, since `model` has no such thing."""

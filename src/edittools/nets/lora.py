@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,10 +272,10 @@ def split_scale(spec: str) -> tuple[str, float]:
     path, colon, scale = spec.rpartition(":")
     if not colon or Path(spec).exists():
         return spec, 1.0
-    try:
-        return path, float(scale)
-    except ValueError:
-        raise UsageError(f"--lora {spec}: `{scale}` is no scale", hint="PATH or PATH:SCALE") from None
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(scale)):
+            return path, value
+    raise UsageError(f"--lora {spec}: `{scale}` is no scale", hint="PATH or PATH:SCALE")
 
 
 def lora_file(path: str, asked: str = "--lora") -> Path:

@@ -18,7 +18,7 @@ from edittools.nets.editor import Editor, EditRequest, Work
 from edittools.nets.images import resize
 from edittools.record import IMAGE
 from edittools.sample.candidates import GROUP, SEED, candidate_schema, candidates, lost_rows
-from edittools.sample.config import SampleConfig, parse_size
+from edittools.sample.config import SampleConfig, Size, parse_size
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
@@ -52,14 +52,14 @@ class _Edit:
     images: list[np.ndarray] = field(default_factory=list)
     values: list[Future[dict[str, Any]]] = field(default_factory=list)  # the same as IMAGE values
 
-    def request(self, size: tuple[int, int] | None) -> EditRequest:
-        turn = len(self.images)
-        height, width = size or (None, None)
+    def request(self, size: Size) -> EditRequest:
+        turn, whole = len(self.images), size == "source"
+        height, width = (None, None) if size is None or size == "source" else size
         if self.parents is None:
-            return EditRequest(self.sources, self.texts[0], row_seed(self.seed, self.identity), height, width)
+            return EditRequest(self.sources, self.texts[0], row_seed(self.seed, self.identity), height, width, whole)
         sources = self.sources if self.parents[turn] < 0 else [self.images[self.parents[turn]]]
         seed = row_seed(self.seed, turn_identity(self.identity, turn + 1))
-        return EditRequest(sources, self.texts[turn], seed, height, width)
+        return EditRequest(sources, self.texts[turn], seed, height, width, whole)
 
 
 @dataclass
@@ -216,8 +216,7 @@ class SampleStage:
                 failed[row] = error
         open_rows = list(edits)
         while open_rows:
-            size = None if self.size == "source" else self.size
-            results = self.editor.edit([edits[row].request(size) for row in open_rows])
+            results = self.editor.edit([edits[row].request(self.size) for row in open_rows])
             for row, image in zip(open_rows, results):
                 if isinstance(image, RowError):
                     failed[row] = image

@@ -32,7 +32,7 @@ from edittools.train.folder import (
     flat_settings,
     kept_words,
     open_run,
-    refuse_own_input,
+    refuse_to_remove,
     write_json,
 )
 from edittools.train.frozen import check_shared
@@ -67,7 +67,7 @@ class TrainOptions:
     threads: int | None = None
     overwrite: bool = False
     max_errors: str = "1%"
-    reads: tuple[str, ...] = ()  # the inputs, and the recipe where it is a file
+    reads: tuple[str, ...] = ()  # the inputs, and the files of the recipe and of --config where there are some
     quiet: bool = False
 
 
@@ -141,7 +141,7 @@ def _train(recipe: Recipe, source: Source, options: TrainOptions, parallel: Para
     if branch is not None:
         check_branch(branch, recipe)
     if options.overwrite:
-        refuse_own_input(options.output, _reads(recipe, rows, options))
+        refuse_to_remove(options.output, _reads(recipe, rows, options))
     data = Data.of(rows, "" if options.config.feature_dir is None else ", stored features")  # batched otherwise
     run = (options.output, recipe, data, options.overwrite)
     finished = parallel.on_main(lambda: check_run(*run))

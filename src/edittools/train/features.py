@@ -34,7 +34,7 @@ from edittools.nets.base import Conditioning, EditModel
 from edittools.nets.batched import PIXELS_AT_ONCE
 from edittools.nets.images import Box, crop_box, fit, to_tensor
 from edittools.nets.shapes import Shape
-from edittools.stream import codec
+from edittools.stream import codec, files
 from edittools.train.bucket_sampler import TrainSample, crops
 from edittools.train.mapped import Contents, MappedTable, digest
 from edittools.train.rejects import Rejects, Unusable
@@ -343,6 +343,7 @@ class FeatureStore:
                     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
                     self.rejected.update((row["id"], row["reason"]) for row in rows)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+                check_store(self.folder)  # else it is somebody's file, and not to be removed
                 raise EditError(
                     f"{path}: damaged features: {error}", hint="remove the file and precompute again"
                 ) from error
@@ -411,7 +412,7 @@ def check_store(folder: str | Path) -> None:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not path.name.startswith(".") and not _STORED.fullmatch(path.name):
             raise UsageError(
-                f"{folder} is not empty and no folder of features: {path.name}", hint="name another folder with -o"
+                f"{folder} is not empty and no folder of features: {path.name}", hint="name another folder"
             )
 
 
@@ -434,15 +435,24 @@ class FeatureWriter:
             self.flush()
 
     def flush(self) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         if not self.held:
             return
         # named by what it holds: a process that does the same work again writes the same file
-        name = _key(*sorted(self.held)) + ".safetensors"
-        temporary = self.folder / f".tmp-{os.getpid()}-{name}"
-        save_file(self.held, temporary)
-        _rename(temporary, self.folder / name)
+        path = self.folder / (_key(*sorted(self.held)) + ".safetensors")
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            with files.writing(str(path)):
+                save_file(self.held, temporary)
+                _rename(temporary, path)
+        except SafetensorError as error:
+            raise EditError(
+                f"{path}: cannot be written: {error}", hint="the same command goes on from there"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
         self.held, self.size = {}, 0
 
     def remember(self, contents: dict[str, str]) -> None:
@@ -450,20 +460,15 @@ class FeatureWriter:
         if not contents:
             return
         places = sorted(contents)
-        path = self.folder / (_key(*places) + ".parquet")
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        pq.write_table(pa.table({"place": places, "content": [contents[p] for p in places]}), temporary)
-        _rename(temporary, path)
+        with files.atomic(str(self.folder / (_key(*places) + ".parquet"))) as file:
+            pq.write_table(pa.table({"place": places, "content": [contents[p] for p in places]}), file)
 
     def reject(self, reasons: dict[str, str]) -> None:
         """Store which rows have no features, and why."""
         if not reasons:
             return
-        path = self.folder / (_key(*sorted(reasons)) + ".jsonl")
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         lines = [json.dumps({"id": identity, "reason": reasons[identity]}) for identity in sorted(reasons)]
-        temporary.write_text("\n".join(lines) + "\n", "utf-8")
-        _rename(temporary, path)
+        files.write_bytes(str(self.folder / (_key(*sorted(reasons)) + ".jsonl")), ("\n".join(lines) + "\n").encode())
 
 
 def _rename(temporary: Path, path: Path) -> None:

@@ -259,9 +259,18 @@ def empty(out: Path) -> None:
             entry.unlink()
 
 
-def refuse_own_input(out: str | Path, inputs: dict[str, str]) -> None:
-    """Raises UsageError where --overwrite would remove what is read. inputs: paths, and what each is."""
+_OWN = ("checkpoints", "rollouts", "samples")  # folders of a run, which may hold such files
+
+
+def refuse_to_remove(out: str | Path, inputs: dict[str, str]) -> None:
+    """Raises UsageError where --overwrite would remove what is read, or another run or data set that lies within.
+    inputs: paths, and what each is."""
     folder = Path(out).resolve()
+    for inner in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if inner.is_dir() and not inner.is_symlink() and inner.name not in _OWN and inner.name[0] not in "@.":
+            if (inner / "_end.json").exists() or any(inner.glob("*.parquet")):
+                what = f"{inner.name}/, a data set or another run"
+                raise UsageError(f"-o {out}: --overwrite would remove {what}", hint="name another folder, or move it")
     for path, what in inputs.items():
         if path and os.path.exists(path) and Path(path).resolve().is_relative_to(folder):
             raise UsageError(f"-o {out}: --overwrite would remove {what}, {path}", hint="name another folder with -o")

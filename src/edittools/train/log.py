@@ -156,10 +156,8 @@ class Log:
             new |= {(kind, name): reason for name, reason in found.items() if (kind, name) not in self.rejected}
         if not self.parallel.is_main or not new:
             return
-        with self.rejects_path.open("a", encoding="utf-8") as file:
-            for (kind, identity), reason in sorted(new.items()):
-                line = {"id": identity, "reason": reason, **({"of": kind} if kind else {})}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for (kind, identity), reason in sorted(new.items()):
+            append(self.rejects_path, {"id": identity, "reason": reason, **({"of": kind} if kind else {})})
         for (kind, identity), reason in sorted(new.items())[:SAID]:
             say(f"{kind} row {identity} cannot be used: {reason}".lstrip())
         if len(new) > SAID:
@@ -218,8 +216,7 @@ class Log:
             if warning := self.heed(line):
                 line["warning"] = warning
                 say(warning)
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(self.path, line)
             for sink in self._sinks:
                 sink(line)
             self._written = (now, self.flops, self.rows)
@@ -229,16 +226,14 @@ class Log:
     def beside(self, name: str, line: dict[str, Any]) -> None:
         """A line of NAME.jsonl, another log of the run."""
         if self.parallel.is_main:
-            with self.path.with_name(f"{name}.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(self.path.with_name(f"{name}.jsonl"), line)
             for sink in self._sinks:
                 sink({"step": line["step"], name: line})
 
     def held_out(self, line: dict[str, Any]) -> None:
         """A line of heldout.jsonl: what HeldOut.evaluate() found."""
         if self.parallel.is_main:
-            with self.heldout_path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(self.heldout_path, line)
             for sink in self._sinks:
                 sink({"step": line["step"], "heldout": {key: line[key] for key in ("loss", "by_time", "by_task")}})
 
@@ -250,6 +245,12 @@ class Log:
     def close(self) -> None:
         for sink in self._sinks:
             sink(None)
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a log. Raises EditError where that cannot be."""
+    with files.writing(str(path)), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ class Array:
         """Raises EditError where there is no room for it."""
         file = temporary()
         try:
-            values.tofile(file)
+            file.write(np.ascontiguousarray(values).view(np.uint8).data)  # tofile() tells of no full disk
             file.flush()
         except OSError as error:
             raise no_room(error) from error

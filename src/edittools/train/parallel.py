@@ -224,6 +224,8 @@ def start(
         )
     if mode == "auto":
         mode = "single" if world == 1 else "ddp" if adapters else "fsdp"
+    if replicas is not None and mode != "hsdp":
+        raise UsageError(f"--replicas: the mode `{mode}` has no copies of the model", hint="--parallel hsdp")
     if mode == "single":
         if world > 1:
             raise UsageError(f"{world} processes cannot train in the mode `single`")

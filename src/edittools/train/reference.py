@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from edittools.errors import EditError, UsageError
+from edittools.stream import files
 from edittools.train.config import Recipe
 from edittools.train.data import Loader, Step, TrainBatch
 from edittools.train.rows import Rows
@@ -139,9 +139,7 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
             f"{folder} holds reference values of another recipe, model or rows", hint="name another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{os.getpid()}-{ABOUT}"
-    temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    temporary.rename(path)
+    files.write_bytes(str(path), (json.dumps(about, indent=2) + "\n").encode())
 
 
 @torch.no_grad()
@@ -159,6 +157,5 @@ def _rows(errors: Errors, steps: Iterator[Step]) -> dict[str, list[Any]]:
 
 def _write(folder: Path, start: int, stop: int, columns: dict[str, list[Any]]) -> None:
     path = folder / f"steps-{start:08d}-{stop:08d}.parquet"
-    temporary = folder / f".tmp-{os.getpid()}-{path.name}"
-    pq.write_table(pa.table(columns, _SCHEMA), temporary)
-    temporary.rename(path)
+    with files.atomic(str(path)) as file:
+        pq.write_table(pa.table(columns, _SCHEMA), file)

@@ -204,13 +204,13 @@ class Rescue:
         if saved.saver.begun == min(each.begun for each in every):
             saved.saver.close()
         saved.log.parallel = self.exchange
-        with contextlib.suppress(OSError):  # the disk may be what is full
+        with contextlib.suppress(EditError, OSError):  # the disk may be what is full
             saved.log.reject()
         if not all(each.whole and each.step == every[0].step for each in every):
             return
         try:
             if all(each.untold for each in every):
-                with _beside(saved.device), contextlib.suppress(OSError):
+                with _beside(saved.device), contextlib.suppress(EditError, OSError):
                     saved.log.write()
             saved.save(saved.own)
         except EditError as error:

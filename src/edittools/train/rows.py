@@ -154,7 +154,8 @@ class ShardRows:
         check_columns(source.schema, *{"source", self.target}, *["mask"] * masks, *["rejected"] * pairs)
         self.columns = {kind: name for kind, name in columns.items() if name in source.schema.names}
         if not self.columns:
-            raise UsageError(f"the input has none of the columns {', '.join(columns.values())}: nothing to learn")
+            names = ", ".join(dict.fromkeys(columns.values()))
+            raise UsageError(f"the input has none of the columns {names}: nothing to learn")
         self.languages, self.cluster, self.max_pixels = languages, cluster, max_pixels
         self.faces, self.masks, self.pairs, self.rewards = faces, masks, pairs, rewards
         self.kinds = [(kind, language) for kind in self.columns for language in languages]  # of text
@@ -170,7 +171,7 @@ class ShardRows:
             why = ", ".join(filter(None, [self.rejects.summary(), *(f"{n} {why}" for why, n in self.left_out.items())]))
             raise EditError(
                 f"no row has a target and a text in {' or '.join(languages)}" + (f": {why}" if why else ""),
-                hint=f"texts: {', '.join(self.columns.values())}",
+                hint=f"texts: {', '.join(dict.fromkeys(self.columns.values()))}",
             )
         self.rejects.check()
         if masks and all(piece["mask"].null_count == len(piece["mask"]) for piece in self.table.pieces):

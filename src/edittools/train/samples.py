@@ -21,6 +21,7 @@ from edittools.nets.flow import shift_factor
 from edittools.nets.images import resize, to_image
 from edittools.nets.sampling import euler
 from edittools.nets.shapes import Shape
+from edittools.stream import files
 from edittools.stream.codec import encode_png
 from edittools.train import flow_matching
 from edittools.train.bucket_sampler import BucketSampler, TrainSample
@@ -143,11 +144,9 @@ class Previews:
 
     def _write(self, path: Path, sheet: np.ndarray, shown: list[TrainSample]) -> None:
         said = [{"id": self.rows[s.row].id, "prompt": s.text, "sources": [r + 1 for r in s.references]} for s in shown]
-        temporary = path.with_name(f".tmp-{path.name}")
-        temporary.with_suffix(".json").write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
-        temporary.with_suffix(".json").rename(path.with_suffix(".json"))
-        temporary.write_bytes(encode_png(sheet))
-        temporary.rename(path)
+        text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+        files.write_bytes(str(path.with_suffix(".json")), text.encode())
+        files.write_bytes(str(path), encode_png(sheet))
 
     def _guidance(self) -> float:
         return self.recipe.sample_guidance or self.edit_model.guidance

@@ -21,7 +21,8 @@ class Flux2Editor(PipelineEditor):
     """Flux2Pipeline, Flux2KleinPipeline, Flux2KleinKVPipeline.
 
     A reference of more than 1024² pixels is scaled to about as many; of every one the middle is taken, sides multiples
-    of 16. The result has the first one's size, without references 1024².
+    of 16. The result has the first one's size, without references 1024². Where the result is to be laid over the first
+    one, that is scaled to such sides whole: cut, the result would lie up to 8 pixels beside it.
     """
 
     encoders = ("pipe.text_encoder",)
@@ -41,7 +42,7 @@ class Flux2Editor(PipelineEditor):
     def prepare(self, request: EditRequest) -> Prepared:
         if self.most is not None and len(request.sources) > self.most:
             raise RowError(f"the model takes {self.most} source pictures", len(request.sources))
-        images = [self._shown(source) for source in request.sources]
+        images = [self._shown(source, request.whole and k == 0) for k, source in enumerate(request.sources)]
         height, width = images[0].shape[-2:] if images else self._of_area()
         size = floor(request.height or height, self.multiple), floor(request.width or width, self.multiple)
         return Prepared(request, size, images, *self.conditioning([], request.instruction))
@@ -50,8 +51,8 @@ class Flux2Editor(PipelineEditor):
         side = floor(round(self.area**0.5), self.multiple)
         return side, side
 
-    def _shown(self, source: np.ndarray) -> Tensor:
-        """A reference (3, h, w). Raises RowError for one that the pipelines refuse."""
+    def _shown(self, source: np.ndarray, whole: bool) -> Tensor:
+        """A reference (3, h, w), or its middle. Raises RowError for one that the pipelines refuse."""
         sides = source.shape[:2]
         if min(sides) < SMALLEST:
             raise RowError(f"a source picture of less than {SMALLEST} pixels", min(sides))
@@ -60,7 +61,7 @@ class Flux2Editor(PipelineEditor):
         processor, image = self.edit_model.pipe.image_processor, Image.fromarray(source)
         image = processor._resize_if_exceeds_area(image, self.area)
         height, width = floor(image.height, self.multiple), floor(image.width, self.multiple)
-        return processor.preprocess(image, height=height, width=width, resize_mode="crop")[0]
+        return processor.preprocess(image, height=height, width=width, resize_mode="default" if whole else "crop")[0]
 
 
 __all__ = ["EDITOR", "PIPELINES"]

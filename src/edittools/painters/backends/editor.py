@@ -36,11 +36,13 @@ class EditorPainter:
         return None
 
     def paint(self, requests: Sequence[PaintRequest]) -> list[np.ndarray | RowError]:
-        asked = [
-            EditRequest([one.image, *one.references], one.instruction, one.seed, *one.mask.shape) for one in requests
-        ]
-        made = self.editor.edit(asked) if asked else []
+        made = self.editor.edit([_edit(one) for one in requests]) if requests else []
         return [fitted(image, one) if isinstance(image, np.ndarray) else image for image, one in zip(made, requests)]
+
+
+def _edit(one: PaintRequest) -> EditRequest:
+    height, width = one.mask.shape
+    return EditRequest([one.image, *one.references], one.instruction, one.seed, height, width, whole=True)
 
 
 def fitted(image: np.ndarray, request: PaintRequest) -> np.ndarray:
