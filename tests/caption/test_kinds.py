@@ -330,12 +330,14 @@ def test_detailed_asks_again_where_quotes_differ_between_languages(tmp_path) -> 
 def test_motion_says_whether_a_pair_is_usable(tmp_path) -> None:
     good = {
         "subject": "the man", "before": "stands", "after": "waves", "same_subject": True, "only_motion": True,
-        "instruction": {"en": "Have the man wave.", "zh": "让他挥手。"},
+        "told_apart": True, "instruction": {"en": "Have the man wave.", "zh": "让他挥手。"},
     }  # fmt: skip
     answer = once_wrong({**good, "after": "Stands"}, good)
     talk = Talk(tmp_path, answer, [row()], kinds="motion")
     assert "before and after are the same" in answer.asked[1]
     assert talk.rows[0]["instruction"]["en"] == "Have the man wave." and talk.rows[0]["scores"]["caption_motion"] == 1
+    crowd = Talk(tmp_path / "crowd", lambda request: {**good, "told_apart": False}, [row()], kinds="motion")
+    assert crowd.rows[0]["scores"]["caption_motion"] == 0, "several people, and one of them is meant"
     cut = Talk(tmp_path / "cut", lambda request: {**good, "only_motion": False}, [row()], kinds="motion")
     assert cut.rows[0]["scores"]["caption_motion"] == 0
 

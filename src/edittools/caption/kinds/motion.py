@@ -14,8 +14,9 @@ from edittools.record import TEXT
 _PROMPT = f"""Two frames of one clip: "before" is earlier. Write the instruction that turns the first into the second,
 as an order about the subject: its pose, its expression, its gesture, what it does. The camera, the light and the
 surroundings are not what it is about. {VIEWER}
-Say also whether it is the same subject in both, and whether anything but the subject changed much (a cut, another
-place): then the pair is of no use."""
+Say also whether it is the same subject in both, whether anything but the subject changed much (a cut, another place),
+and whether the instruction's words for the subject fit somebody else in the frame as well ("the person", of several):
+then the pair is of no use."""
 
 
 def motion_facts(row: Row) -> str:
@@ -35,6 +36,7 @@ def _converse(row: Row) -> Conversation:
         after=text("and after", 200),
         same_subject=yes_no("the same individual in both"),
         only_motion=yes_no("nothing but the subject's motion changed much"),
+        told_apart=yes_no("the words for the subject fit nobody and nothing else in the frame"),
         instruction=bilingual(row, "the instruction", 300),
     )
 
@@ -46,7 +48,7 @@ def _converse(row: Row) -> Conversation:
     answer = yield Question(
         row.pair(), _PROMPT + motion_facts(row) + both_languages(row), schema, check, max_tokens=500, examples=True
     )
-    usable = answer["same_subject"] and answer["only_motion"]
+    usable = answer["same_subject"] and answer["only_motion"] and answer["told_apart"]
     return {
         "instruction": {**dict(row.values.get("instruction") or {}), **answer["instruction"]},
         "task": "motion",
