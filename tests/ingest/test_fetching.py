@@ -413,6 +413,17 @@ def test_without_fetch_nothing_is_asked_of_the_web(edit: Runner, server: Server,
     assert [row["target"] for row in rows_of(tmp_path / "file")] == [image(7)]
 
 
+def test_a_text_of_addresses_is_a_list(edit: Runner, server: Server, tmp_path: Path) -> None:
+    lines = [server.address("/image/1"), "", server.address("/nothing"), f"  {server.address('/image/2.jpg?x=1')} "]
+    (tmp_path / "list.txt").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    given = ("--fetch", tmp_path / "store", "--fetch-private", "--fetch-retries", 0, "--max-errors", "100%")
+    edit("shard", tmp_path / "list.txt", *given, "-o", tmp_path / "out")
+    assert [row["target"] for row in rows_of(tmp_path / "out")] == [image(1), image(2)]
+    assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["HTTP 404"]
+    edit("shard", tmp_path / "list.txt", "-o", tmp_path / "none", "--max-errors", "100%")
+    assert {reject["reason"] for reject in rejects_of(tmp_path / "none")} == {"not fetched"}
+
+
 def test_tasks_fetch_what_their_own_shards_name(edit: Runner, server: Server, tmp_path: Path) -> None:
     """Six rows in three shards, two tasks: one after the other, each asks for its own, and the set is as one run's."""
     addresses = [server.address(f"/image/{k}") for k in range(5)] + [server.address("/nothing")]

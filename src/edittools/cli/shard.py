@@ -45,9 +45,9 @@ def command(ctx: click.Context, /, input: tuple[str, ...], images: tuple[str, ..
 
     INPUT is a folder of images (with .txt captions and .json fields beside them, or ID.source.jpg and
     ID.target.jpg for pairs), tars of webdataset, Parquet files with images inside or paths of them, JSON lines, a
-    JSON array or CSV with paths, a shard set, or a stream; a compressed tar or a zip archive is read as a tar, unpacked
-    in TMPDIR; one in parts (x.tar.split.000, x.tar.gz.part-aa) as the whole, named by any part. Original bytes are kept
-    as they are.
+    JSON array or CSV with paths, a text with an address in every line, a shard set, or a stream; a compressed tar or a
+    zip archive is read as a tar, unpacked in TMPDIR; one in parts (x.tar.split.000, x.tar.gz.part-aa) as the whole,
+    named by any part. Original bytes are kept as they are.
 
     In place of a path an image may stand in base64, as a data: URI or bare. Paths are beside the file that names
     them: in `image` and `file_name`, in `source`, `target`, `rejected`, `mask` and `result`

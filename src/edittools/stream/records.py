@@ -37,7 +37,16 @@ def reader_for(name: str, head: bytes) -> Reader | None:
         return array_records
     if start[:1] == "{":
         return line_records if ending in (".jsonl", ".ndjson") else object_records
+    if ending == ".txt" and start[:8].lower().startswith(("http://", "https://")):
+        return address_records
     return None
+
+
+def address_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
+    """A text with the address of an image in every line, as img2dataset reads it too; empty lines have a number."""
+    for number, line in enumerate(iter(lambda: file.readline(_LINE_LIMIT), b"")):
+        if address := text.decode(line, guesses).strip("\ufeff \t\r\n"):
+            yield number, {"image": address}
 
 
 def line_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
