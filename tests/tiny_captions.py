@@ -1,7 +1,7 @@
 """A narrow world of exactly known edits, in which a vision-language model of random weights learns to write captions.
 
-A large square or cross in one of four colours comes to, or goes from, one of four corners of a grainy grey picture:
-64 edits of the templates `add` and `remove`, told by the grammar in one manner. An image is one token of Qwen3-VL.
+A large square in one of four colours comes to, or goes from, one of four corners of a grainy grey picture: 32 edits of
+the templates `add` and `remove`, told by the grammar in one manner. An image is one token of Qwen3-VL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edittools.train.settings import TrainConfig
 
 SIDE = 32  # pixels
 EDITS = list(itertools.product(
-    ("add", "remove"), ("red", "green", "blue", "yellow"), ("square", "cross"),
+    ("add", "remove"), ("red", "green", "blue", "yellow"), ("square",),
     ("top_left", "top_right", "bottom_left", "bottom_right"),
 ))  # fmt: skip
 

@@ -110,3 +110,14 @@ def test_candidates_of_candidates_are_refused(rows: Path, model: Path, tmp_path:
         )
     with pytest.raises(UsageError, match="64 bits"):
         edittools.read(str(rows)).sample(str(model), candidates=3, seed=(1 << 63) - 2)
+
+
+def test_one_model_makes_a_set(rows: Path, tmp_path: Path) -> None:
+    """Of two the last one would have made all of it, in silence."""
+    from click.testing import CliRunner
+
+    from edittools.cli.main import group
+
+    given = ["sample", str(rows), "--model", "a", "--candidates", "2", "--model", "b", "-o", str(tmp_path / "out")]
+    with pytest.raises(UsageError, match="--model is given twice"):
+        CliRunner().invoke(group, given, catch_exceptions=False, standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import typing
 from collections.abc import Callable, Iterable
@@ -48,6 +49,24 @@ class Option(click.Option):
         if not self.setting:
             return made
         return tuple(map(_valid, made)) if isinstance(made, tuple) else _valid(made)
+
+
+def refuse_twice(command: click.Command, name: str, hint: str) -> None:
+    """Where an option is given twice the last one stands; this one is refused then, if the first would be missed."""
+    [option] = [each for each in command.params if each.name == name]
+    plain = option.add_to_parser
+
+    def add(parser: Any, ctx: click.Context) -> None:
+        plain(parser, ctx)
+        for made in {id(each): each for each in parser._long_opt.values() if each.obj is option}.values():
+            made.process = functools.partial(once, made.process)
+
+    def once(process: Callable[[Any, Any], None], value: Any, state: Any) -> None:
+        if name in state.opts:
+            raise UsageError(f"--{name} is given twice", hint=hint)
+        process(value, state)
+
+    option.add_to_parser = add  # type: ignore[method-assign]
 
 
 def _valid(value: Any) -> Any:

@@ -102,6 +102,11 @@ def command(
         run("sample", source, [stage], settings, run_options, sink=sink, progress=progress)
 
 
+options.refuse_twice(
+    command, "model", "a set of each model; `edit pair --winners A/ --winners B/` takes winners of several sets"
+)
+
+
 def _computing(config: SampleConfig, processes: int) -> str:
     from edittools.nets.acceleration import arithmetic
 
