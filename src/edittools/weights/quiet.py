@@ -15,6 +15,7 @@ def disable_progress_bars(*libraries: str) -> None:
     """Turn off what `transformers` or `diffusers` draw on standard error while they load a model."""
     if "diffusers" in libraries:
         _without_bitsandbytes()
+        logging.getLogger("diffusers.models.modeling_utils").addFilter(_needless)  # it says so of every model
     if "transformers" in libraries:  # every process would say that images are read by Pillow, as they are everywhere
         logging.getLogger("transformers.utils.import_utils").addFilter(_needless)
     for name in libraries:
@@ -22,7 +23,9 @@ def disable_progress_bars(*libraries: str) -> None:
 
 
 def _needless(record: logging.LogRecord) -> bool:
-    return "requires torchvision" not in record.getMessage()
+    return not any(
+        words in record.getMessage() for words in ("requires torchvision", "Attention backends are an experimental")
+    )
 
 
 def _without_bitsandbytes() -> None:
