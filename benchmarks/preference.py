@@ -354,12 +354,13 @@ def hack(given: Given) -> None:
 
 
 def mining(given: Given) -> None:
-    """Prompts worth their images, by a rating of five steps: semi-hard against random at the same budget.
+    """Prompts worth their images, by a rating of five steps: semi-hard against random at the same budget, from the
+    small model. (A larger one gains more from random prompts, too.)
 
     Half a decibel above the start and below is the lowest rating, three more the highest: most groups are all bad.
     """
     for seed in given.seeds:
-        start = base(given, seed)
+        start = base(given, seed, small=True)
         lowest = statistics.fmean(held(given, start).values()) + 0.5
 
         def rating(value: float | None, lowest: float = lowest) -> float | None:

@@ -201,11 +201,11 @@ def losses_of(recipe, system, work, network=None, factor=1.0, copies=None, rows=
 __all__ = ["TARGET", "MemoryRows", "edit_row", "losses_of", "pairs", "run", "tiny"]
 
 
-def random_run(folder):
+def random_run(folder, seed=0):
     """A finished run whose weights are random, so that noise, words and source all show in the result."""
     run(tiny(steps=2), MemoryRows(pairs()), folder)
     for file in (folder / "transformer").glob("*.safetensors"):
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         tensors = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in load_file(file).items()}
         save_file(tensors, file)
     return folder

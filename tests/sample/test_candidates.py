@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import training
 from conftest import encode, pixels, rejects_of, rows_of, tree
 
 import edittools
-from edittools.errors import UsageError
+from edittools.errors import RowError, UsageError
+from edittools.nets.editor import EditRequest
+from edittools.sample.config import SampleConfig
+from edittools.sample.stage import SampleStage
 from edittools.stream import codec
 
 
@@ -49,6 +53,18 @@ def sample(rows: Path, model: Path, out: Path, **settings: object) -> list[dict]
 
 def decoded(data: bytes) -> np.ndarray:
     return codec.decode(data).astype(int)
+
+
+class Refusing:
+    """An editor that gives sources back, and does not take those of one shape."""
+
+    at_once, batch_size, from_text = 1, 2, False
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def edit(self, requests: list[EditRequest]) -> list[np.ndarray | RowError]:
+        return [RowError("no") if each.sources[0].shape[1] == self.width else each.sources[0] for each in requests]
 
 
 def same(a: bytes, b: bytes) -> bool:
@@ -100,6 +116,55 @@ def test_tasks_and_a_run_that_goes_on_write_the_same(model_edit, rows: Path, mod
     assert tree(tmp_path / "tasks") == whole
     said = model_edit(*given[:6], "--candidates", 4, "-o", tmp_path / "tasks", check=None)
     assert said.code != 0 and "candidates" in said.stderr
+
+
+def test_several_models_make_one_set(rows: Path, model: Path, tmp_path: Path) -> None:
+    """Each adds to the groups; the numbers and seeds go on; what is there passes unchanged."""
+    other = training.random_run(tmp_path / "other", seed=1)
+    first = sample(rows, model, tmp_path / "first", candidates=2, seed=5)
+    found = sample(tmp_path / "first", other, tmp_path / "mixed", candidates=3, add=True, seed=5)
+    assert [row["id"] for row in found] == [f"{name}-c{k}" for name in ("a", "talk", "z") for k in range(5)]
+    assert [row["seed"] for row in found] == [5, 6, 7, 8, 9] * 3
+    by_other = sample(rows, other, tmp_path / "five", candidates=5, seed=5)
+    for k, row in enumerate(found):
+        of_first = k % 5 < 2
+        like = first[k // 5 * 2 + k % 5] if of_first else by_other[k]
+        assert row["group"] == like["group"] and row["provenance"] == like["provenance"]
+        assert (row["result"] == like["result"]) if of_first else same(row["result"], like["result"])
+        assert len(row["result_turns"] or []) == len(like["result_turns"] or [])
+        assert row["instruction"] == like["instruction"] and row["source"] == like["source"]
+    assert len({row["provenance"]["model"] for row in found}) == 2
+    assert np.abs(decoded(found[0]["result"]) - decoded(by_other[0]["result"])).max() > 10
+    for settings, said in (
+        ({"candidates": 2, "add": True}, "no column `group`"),
+        ({"add": True}, "--candidates K"),
+        ({"add": True, "candidates": 2, "shuffle": True}, "not with --shuffle"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            sample(rows, other, tmp_path / "none", **settings)
+
+
+def test_added_candidates_of_groups_in_several_batches_and_of_one_that_fails(
+    rows: Path, model: Path, tmp_path: Path
+) -> None:
+    """A group to which nothing could be added is passed on, and that is said. What is added has no scores."""
+    first = sample(rows, model, tmp_path / "first", candidates=3)
+    other = training.random_run(tmp_path / "other", seed=1)
+    stage = SampleStage(SampleConfig(model=str(other), candidates=2, add=True), Refusing(40))
+    source = edittools.read(str(tmp_path / "first")).source
+    stage.schema(source.schema)
+    halves, kind = [], pa.struct([("psnr", pa.float64())])
+    for batch in source.batches(lambda shard: True):
+        scored = [{"psnr": 20.0}] * batch.rows.num_rows
+        batch = batch.replace(batch.rows.append_column("scores", pa.array(scored, kind)))
+        halves += [batch.slice(0, 2), batch.slice(2, 99)]
+    made = list(stage(iter(halves)))
+    ids = [name for batch in made for name in batch.rows["id"].to_pylist()]
+    assert ids == [f"{n}-c{k}" for n in ("a", "talk", "z") for k in range(3 if n == "talk" else 5)]
+    assert [(reject.id, reject.reason) for batch in made for reject in batch.rejects] == [("talk", "no")]
+    scored = [row for batch in made for row in batch.rows.select(["id", "scores"]).to_pylist()]
+    assert {row["id"] for row in scored if row["scores"] == {"psnr": 20.0}} == {row["id"] for row in first}
+    assert {row["scores"] and row["scores"]["psnr"] for row in scored} == {20.0, None}
 
 
 def test_candidates_of_candidates_are_refused(rows: Path, model: Path, tmp_path: Path) -> None:

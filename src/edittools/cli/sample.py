@@ -103,7 +103,7 @@ def command(
 
 
 options.refuse_twice(
-    command, "model", "a set of each model; `edit pair --winners A/ --winners B/` takes winners of several sets"
+    command, "model", "several models make one set one after the other: `edit sample --candidates K --add`"
 )
 
 

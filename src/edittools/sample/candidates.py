@@ -10,10 +10,12 @@ import pyarrow as pa
 from edittools.errors import UsageError
 from edittools.record import PROVENANCE
 from edittools.stream.batch import Batch, Reject
+from edittools.stream.groups import GROUP, group_slices
 from edittools.stream.row_images import check_columns
 from edittools.stream.rows import column_values
 
-GROUP, SEED = "group", "seed"
+SEED = "seed"
+OF_IMAGES = "scores"  # a column that says something of a candidate's image, and nothing of the row it was made from
 
 
 def candidate_schema(schema: pa.Schema) -> pa.Schema:
@@ -22,7 +24,7 @@ def candidate_schema(schema: pa.Schema) -> pa.Schema:
         if name in schema.names:
             raise UsageError(
                 f"--candidates writes a column `{name}`, and the input has one",
-                hint="of candidates no candidates are made; give the rows that they were made from",
+                hint="of candidates no candidates are made: give the rows that they were made from, or --add",
             )
     check_columns(schema, "provenance")
     kind = _provenance(schema)
@@ -32,17 +34,48 @@ def candidate_schema(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field(GROUP, pa.string())).append(pa.field(SEED, pa.int64()))
 
 
-def candidates(batch: Batch, count: int, seed: int, model: str) -> Batch:
+def check_added(schema: pa.Schema, column: str) -> None:
+    """Raises UsageError for rows to --add to that are no candidates, with an image in this column."""
+    for name in (GROUP, SEED, column):
+        if name not in schema.names:
+            raise UsageError(f"--add: the input has no column `{name}`: no candidates", hint="leave --add out")
+
+
+def prompts(rows: pa.RecordBatch, made: list[str]) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """What the candidates of whole groups were made from, a row for each group, and the groups. `made`: the columns
+    that candidates have beside it."""
+    slices = group_slices(rows)
+    first = rows.take(pa.array([start for _, start, _ in slices], pa.int64()))
+    first = _with(first, "id", pa.array([name for name, _, _ in slices], pa.string()))
+    if OF_IMAGES in first.schema.names:
+        first = _with(first, OF_IMAGES, pa.nulls(len(slices), first.schema.field(OF_IMAGES).type))
+    first = first.drop_columns([name for name in (GROUP, SEED, *made) if name in first.schema.names])
+    return first, [rows.slice(start, stop - start) for _, start, stop in slices]
+
+
+def with_added(groups: list[pa.RecordBatch], new: pa.RecordBatch) -> pa.RecordBatch:
+    """Every group, and behind it its new candidates, of which it may have none."""
+    schema = groups[0].schema if groups else new.schema
+    new = new.select(schema.names).cast(schema)
+    slices = {name: new.slice(start, stop - start) for name, start, stop in group_slices(new)}
+    names = (group_slices(group)[0][0] for group in groups)
+    both = [part for group, name in zip(groups, names) for part in (group, slices.get(name)) if part is not None]
+    return pa.concat_batches(both) if both else new
+
+
+def candidates(batch: Batch, count: int, seed: int, model: str, first: list[int] | None = None) -> Batch:
     """Every row `count` times: row A is A-c0, A-c1, ... with `group` A and the seeds `seed`, `seed` + 1, ...
 
-    The provenance of a candidate names its row as the parent, the model and the seed.
+    The provenance of a candidate names its row as the parent, the model and the seed. first: how many candidates
+    every row has already; the numbers and seeds of the new ones go on from there.
     """
     rows = batch.rows
     ids = column_values(rows, "id")
     kind = _provenance(rows.schema)
     origins = column_values(rows, "provenance")
     made = rows.take(pa.array([row for row in range(rows.num_rows) for _ in range(count)], pa.int64()))
-    several = [(row, k) for row in range(rows.num_rows) for k in range(count)]
+    begin = first or [0] * rows.num_rows
+    several = [(row, begin[row] + k) for row in range(rows.num_rows) for k in range(count)]
     values: list[dict[str, Any]] = [
         {**(origins[row] or {}), "model": model, "seed": seed + k, "parents": [str(ids[row])]} for row, k in several
     ]

@@ -138,11 +138,18 @@ class SampleConfig(Config):
         high=100_000,
         metavar="K",
     )
+    add: bool = setting(
+        False,
+        "Of candidates, those of another model say: pass them on, and add --candidates K to each group. Their numbers "
+        "and seeds go on.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.seed + (self.candidates or 1) > 1 << 63:
             raise UsageError(f"--seed {self.seed}: the last of --candidates {self.candidates} has more than 64 bits")
+        if self.add and (self.candidates is None or self.shuffle):
+            raise UsageError("--add: " + ("not with --shuffle" if self.shuffle else "how many? --candidates K"))
         if not self.column.startswith("result"):
             raise UsageError(f"--column {self.column}: begin it with `result`, so that `edit score` finds it")
         if self.cache_threshold is not None and self.cache is None:

@@ -17,11 +17,20 @@ from edittools.errors import RowError, UsageError
 from edittools.nets.editor import Editor, EditRequest, Work
 from edittools.nets.images import resize
 from edittools.record import IMAGE
-from edittools.sample.candidates import GROUP, SEED, candidate_schema, candidates, lost_rows
+from edittools.sample.candidates import (
+    SEED,
+    candidate_schema,
+    candidates,
+    check_added,
+    lost_rows,
+    prompts,
+    with_added,
+)
 from edittools.sample.config import SampleConfig, Size, parse_size
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher
+from edittools.stream.groups import GROUP, whole_groups
 from edittools.stream.history import History
 from edittools.stream.row_images import check_columns, image_value, list_slots, whole_list
 from edittools.stream.rows import column_values, drop_failed, in_language, instructions
@@ -70,6 +79,7 @@ class _Window:
     texts: list[str | None]
     edits: dict[int, _Edit] = field(default_factory=dict)  # by row
     failed: dict[int, RowError] = field(default_factory=dict)
+    groups: list[pa.RecordBatch] | None = None  # candidates that were there before, which are passed on
 
 
 def _encoded(image: np.ndarray) -> dict[str, Any]:
@@ -146,9 +156,12 @@ class SampleStage:
         if not {"instruction", "caption", "turns"} & {*schema.names}:
             raise UsageError("the input has no `instruction` column: nothing to edit")
         check_columns(schema, "source", "instruction", "caption", "turns")
+        self.turns = "turns" in schema.names
+        if self.config.add:
+            check_added(schema, self.column)
+            return schema
         if self.column in schema.names:
             raise UsageError(f"--column {self.column}: the input has such a column already")
-        self.turns = "turns" in schema.names
         if self.config.candidates is not None:
             schema = candidate_schema(schema)
         schema = schema.append(pa.field(self.column, IMAGE))
@@ -177,16 +190,23 @@ class SampleStage:
     def _windows(self, batches: Iterator[Batch]) -> Iterator[_Window]:
         # More rows than go through the network together, so that those of equal shape find each other.
         few = WINDOW * self.editor.batch_size
-        for batch in _whole_shards(batches) if self.shuffle else batches:
+        made = [self.column, f"{self.column}_turns"]
+        regrouped = whole_groups(batches) if self.config.add else _whole_shards(batches) if self.shuffle else batches
+        for batch in regrouped:
+            groups = None
+            if self.config.add:
+                rows, groups = prompts(batch.rows, made)
+                batch = batch.replace(rows)
             total = batch.rows.num_rows
             texts = self._instructions(batch.rows)
             several = self.config.candidates or 1
             for start in range(0, max(total, 1), max(1, few // several)):
                 stop = min(start + max(1, few // several), total)
-                piece = batch.slice(start, stop)
+                piece, before = batch.slice(start, stop), groups and groups[start:stop]
                 if self.config.candidates is not None:
-                    piece = candidates(piece, several, self.seed, self.model)
-                yield _Window(piece, [text for text in texts[start:stop] for _ in range(several)])
+                    numbers = before and [group.num_rows for group in before]
+                    piece = candidates(piece, several, self.seed, self.model, numbers)
+                yield _Window(piece, [text for text in texts[start:stop] for _ in range(several)], groups=before)
 
     def _instructions(self, rows: pa.RecordBatch) -> list[str | None]:
         texts = instructions(rows, self.language)
@@ -243,6 +263,8 @@ class SampleStage:
         if self.config.candidates is None:
             return finished
         before = len(window.batch.rejects)
+        if window.groups:
+            finished = finished.replace(with_added(window.groups, finished.rows))
         return replace(
             finished, rejects=finished.rejects[:before] + lost_rows(finished.rejects[before:], self.config.candidates)
         )
