@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from signs import tools
 import edittools
 from edittools.errors import EditError, UsageError
 from edittools.judge.rubrics import load_rubric
+from edittools.metrics import ocr
 from edittools.metrics.ocr import common_length, passage_distance, read_targets, target_text, text_scores
 
 
@@ -169,3 +171,19 @@ def test_the_rubric_reads_four_numbers() -> None:
     assert values == {"success": 5, "over": 4, "style": 3, "consistency": 2, "overall": 3.5}
     with pytest.raises(UsageError):
         load_rubric("texts")
+
+
+def test_slivers_are_padded_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine scales the short side up to 736 pixels, whatever that makes of the long one."""
+    seen: list[np.ndarray] = []
+
+    def engine(pixels: np.ndarray, **told: object) -> SimpleNamespace:
+        seen.append(pixels)
+        return SimpleNamespace(txts=None, boxes=None)
+
+    monkeypatch.setattr(ocr, "_engine", lambda use: engine)
+    for shape, wanted in (((900, 1), (900, 57)), ((2, 1907), (120, 1907)), ((40, 640), (40, 640)), ((1, 1), (1, 1))):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        assert ocr.read_lines(image) == []
+        assert seen[-1].shape == (*wanted, 3)
+        assert np.array_equal(seen[-1][: shape[0], : shape[1]], image[..., ::-1]), "where it is does not change"

@@ -88,7 +88,15 @@ def read_words(pixels: np.ndarray, use: str = "--detector text") -> list[tuple[L
 
 
 def _bgr(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pixels[..., ::-1])
+    """As the engine takes it; a sliver is padded on the right or below. The engine would blow up its short side to 736
+    pixels, and its long one with it: one of 1x800 pixels takes 20 GB."""
+    height, width = pixels.shape[:2]
+    least = -(-max(height, width) // _MOST_ASPECT)
+    pad = (0, max(0, least - height)), (0, max(0, least - width)), (0, 0)
+    return np.ascontiguousarray(np.pad(pixels[..., ::-1], pad, mode="edge"))
+
+
+_MOST_ASPECT = 16
 
 
 def open_engine(use: str, **params: Any) -> Any:
