@@ -465,9 +465,15 @@ def _check_tables(ctx: click.Context, tables: dict[str, Any], place: str) -> Non
             near = difflib.get_close_matches(name, commands, 1)
             hint = f"did you mean [{near[0]}]?" if near else f"tables: {', '.join(commands)}"
             raise UsageError(f"{place}: [{name}]: no such command", hint=hint)
-    for name, value in tables.get("eval", {}).items():
+    if "eval" not in tables:
+        return
+    verbs = group.get_command(ctx, "eval")
+    known = [*verbs.list_commands(ctx), "heldout", "pairwise"] if isinstance(verbs, click.Group) else []
+    for name, value in tables["eval"].items():
         if not isinstance(value, dict):
             raise UsageError(f"{place}: [eval] `{name}` stands in no table of a verb", hint="[eval.report], say")
+        if name not in known:
+            raise UsageError(f"{place}: [eval.{name}]: no such verb", hint=f"tables: {', '.join(known)}")
 
 
 def _pyarrow_without_pandas() -> None:
@@ -531,36 +537,38 @@ def run_settings(ctx: click.Context) -> Any:
 
 
 _WRITTEN = ("output", "rejects", "report")  # options that name a file to write
-_MADE = (".jsonl", ".parquet", ".tar", ".csv", ".html", ".md")  # kinds of files that a command makes for people to keep
+_MODEL = ("config.json", "model_index.json", "edit.json")  # what tells a model's folder, and what it keeps for itself
+_KEPT = (".json", ".safetensors", ".bin", ".txt", ".model", ".jinja")
 
 
 def _refuse_what_is_read(ctx: click.Context) -> None:
-    """Raises UsageError where --overwrite would replace a file that another option names, or a file of a model's folder
-    that one names: its weights, its configuration."""
-    named = {p.name: ctx.params.get(p.name or "") for p in ctx.command.params if p.name not in _WRITTEN}
-    named["config"] = ctx.meta.get("edittools.config")
+    """Raises UsageError where --overwrite would replace a file that is named to be read, or one that the folder of a
+    model, which is named, has for itself."""
+    named = {p.opts[0]: ctx.params.get(p.name or "") for p in ctx.command.params if p.name not in _WRITTEN}
+    named["--config"] = ctx.meta.get("edittools.config")
     for name in _WRITTEN:
         path = ctx.params.get(name)
         if not isinstance(path, str) or not os.path.isfile(path):
             continue
-        place = os.path.realpath(path)
-        for other, value in named.items():
+        for flag, value in named.items():
             for word in value if isinstance(value, tuple) else (value,):
-                if isinstance(word, str) and _holds(word, place, other != "input"):
-                    what = "the input" if other == "input" else f"--{(other or '').replace('_', '-')} {word}"
+                if isinstance(word, str) and _holds(word, os.path.realpath(path)):
+                    what = f"{flag} {word}" if flag.startswith("-") else "the input"
                     raise UsageError(
                         f"--overwrite would replace {path}, which is read: {what}", hint="name another file"
                     )
 
 
-def _holds(word: str, place: str, whole: bool) -> bool:
-    """Whether an argument (or its FILE of FILE:SCALE) is this file or, if `whole`, a folder that has it as its own."""
-    for path in (word, word.rpartition(":")[0]):
-        if path and os.path.exists(path):
-            real = os.path.realpath(path)
-            inside = whole and os.path.isdir(real) and place.startswith(real.rstrip(os.sep) + os.sep)
-            return real == place or (inside and not place.endswith(_MADE))
-    return False
+def _holds(word: str, place: str) -> bool:
+    """Whether an argument (or its FILE of FILE:SCALE) is this file, or a model's folder that keeps it."""
+    path = next((each for each in (word, word.rpartition(":")[0]) if each and os.path.exists(each)), None)
+    if path is None:
+        return False
+    real = os.path.realpath(path)
+    if real == place:
+        return True
+    of_model = any(os.path.exists(os.path.join(real, name)) for name in _MODEL)
+    return of_model and place.startswith(os.path.join(real, "")) and place.endswith(_KEPT)
 
 
 def _without_ray(arguments: list[str], address: str) -> list[str]:

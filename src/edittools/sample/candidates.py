@@ -39,6 +39,11 @@ def check_added(schema: pa.Schema, column: str) -> None:
     for name in (GROUP, SEED, column):
         if name not in schema.names:
             raise UsageError(f"--add: the input has no column `{name}`: no candidates", hint="leave --add out")
+    turns = f"{column}_turns"
+    if ("turns" in schema.names) != (turns in schema.names):
+        raise UsageError(
+            f"--add: of `turns` and `{turns}` the input has one alone", hint="candidates have both or none"
+        )
 
 
 def prompts(rows: pa.RecordBatch, made: list[str]) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
@@ -53,36 +58,45 @@ def prompts(rows: pa.RecordBatch, made: list[str]) -> tuple[pa.RecordBatch, list
     return first, [rows.slice(start, stop - start) for _, start, stop in slices]
 
 
-def with_added(groups: list[pa.RecordBatch], new: pa.RecordBatch) -> pa.RecordBatch:
-    """Every group, and behind it its new candidates, of which it may have none."""
-    schema = groups[0].schema if groups else new.schema
+def following(group: pa.RecordBatch, seed: int) -> tuple[int, int]:
+    """Number and seed of a group's next candidate: behind all that there are, of which some may have been lost."""
+    [(name, _, _)] = group_slices(group)
+    tails = [identity.removeprefix(f"{name}-c") for identity in column_values(group, "id")]
+    number = max([group.num_rows, *(int(tail) + 1 for tail in tails if tail.isdecimal())])
+    return number, max([seed + number, *(each + 1 for each in column_values(group, SEED) if each is not None)])
+
+
+def with_added(groups: list[pa.RecordBatch], new: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Every group, and behind it its new candidates, of which it may have none; columns of the schema, in its order."""
     new = new.select(schema.names).cast(schema)
     slices = {name: new.slice(start, stop - start) for name, start, stop in group_slices(new)}
     names = (group_slices(group)[0][0] for group in groups)
     both = [part for group, name in zip(groups, names) for part in (group, slices.get(name)) if part is not None]
-    return pa.concat_batches(both) if both else new
+    return pa.concat_batches([part.cast(schema) for part in both]) if both else new
 
 
-def candidates(batch: Batch, count: int, seed: int, model: str, first: list[int] | None = None) -> Batch:
+def candidates(batch: Batch, count: int, seed: int, model: str, first: list[tuple[int, int]] | None = None) -> Batch:
     """Every row `count` times: row A is A-c0, A-c1, ... with `group` A and the seeds `seed`, `seed` + 1, ...
 
-    The provenance of a candidate names its row as the parent, the model and the seed. first: how many candidates
-    every row has already; the numbers and seeds of the new ones go on from there.
+    The provenance of a candidate names its row as the parent, the model and the seed. first: number and seed of every
+    row's first candidate; None: 0 and `seed`. Raises UsageError where a seed has more than 64 bits.
     """
     rows = batch.rows
     ids = column_values(rows, "id")
     kind = _provenance(rows.schema)
     origins = column_values(rows, "provenance")
     made = rows.take(pa.array([row for row in range(rows.num_rows) for _ in range(count)], pa.int64()))
-    begin = first or [0] * rows.num_rows
-    several = [(row, begin[row] + k) for row in range(rows.num_rows) for k in range(count)]
+    begin = first or [(0, seed)] * rows.num_rows
+    if any(start + count > 1 << 63 for _, start in begin):
+        raise UsageError("--add: the last of the new seeds has more than 64 bits")
+    several = [(row, begin[row][0] + k, begin[row][1] + k) for row in range(rows.num_rows) for k in range(count)]
     values: list[dict[str, Any]] = [
-        {**(origins[row] or {}), "model": model, "seed": seed + k, "parents": [str(ids[row])]} for row, k in several
+        {**(origins[row] or {}), "model": model, "seed": own, "parents": [str(ids[row])]} for row, _, own in several
     ]
-    made = _with(made, "id", pa.array([f"{ids[row]}-c{k}" for row, k in several], pa.string()))
+    made = _with(made, "id", pa.array([f"{ids[row]}-c{k}" for row, k, _ in several], pa.string()))
     made = _with(made, "provenance", pa.array(values, kind))
-    made = _with(made, GROUP, pa.array([str(ids[row]) for row, _ in several], pa.string()))
-    made = _with(made, SEED, pa.array([seed + k for _, k in several], pa.int64()))
+    made = _with(made, GROUP, pa.array([str(ids[row]) for row, _, _ in several], pa.string()))
+    made = _with(made, SEED, pa.array([own for _, _, own in several], pa.int64()))
     return batch.replace(made)
 
 

@@ -22,6 +22,7 @@ from edittools.sample.candidates import (
     candidate_schema,
     candidates,
     check_added,
+    following,
     lost_rows,
     prompts,
     with_added,
@@ -159,6 +160,7 @@ class SampleStage:
         self.turns = "turns" in schema.names
         if self.config.add:
             check_added(schema, self.column)
+            self._schema = schema
             return schema
         if self.column in schema.names:
             raise UsageError(f"--column {self.column}: the input has such a column already")
@@ -204,7 +206,7 @@ class SampleStage:
                 stop = min(start + max(1, few // several), total)
                 piece, before = batch.slice(start, stop), groups and groups[start:stop]
                 if self.config.candidates is not None:
-                    numbers = before and [group.num_rows for group in before]
+                    numbers = before and [following(group, self.seed) for group in before]
                     piece = candidates(piece, several, self.seed, self.model, numbers)
                 yield _Window(piece, [text for text in texts[start:stop] for _ in range(several)], groups=before)
 
@@ -263,8 +265,8 @@ class SampleStage:
         if self.config.candidates is None:
             return finished
         before = len(window.batch.rejects)
-        if window.groups:
-            finished = finished.replace(with_added(window.groups, finished.rows))
+        if window.groups is not None:
+            finished = finished.replace(with_added(window.groups, finished.rows, self._schema))
         return replace(
             finished, rejects=finished.rejects[:before] + lost_rows(finished.rejects[before:], self.config.candidates)
         )

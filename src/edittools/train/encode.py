@@ -88,7 +88,8 @@ class EncodePart:
             keys = Keys(edit_model.encoding(), some, store.contents, options.config.encoder_dtype, latents)
             mine = of_part(sampler.samples, len(some), number, of)
             self.samples += len(sampler.samples) // max(1, len(some)) * len(range(number, len(some), of))
-            encoder = Encoder(edit_model, some, device=torch.device(options.config.device))
+            # nothing is asked for twice
+            encoder = Encoder(edit_model, some, device=torch.device(options.config.device), keep=0)
             self.work.append((encoder, keys, mine, store, writer, some.rejects, LOADERS))
         self.rejects, self.held = rows.rejects, held.rejects if held is not None else Rejects()
         self.rows = len(rows) + (len(held) if held is not None else 0)

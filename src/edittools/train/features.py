@@ -96,7 +96,8 @@ def image_size(row: TrainRow, which: int) -> tuple[int, int]:
 
 ENCODING = threading.Lock()  # encoders hold what they are at while they work
 TEXTS_AT_ONCE = 8  # rows whose text, and images for it, an encoder sees together
-SAMPLES_AT_ONCE = 16  # that a thread reads, to have them encoded, where features are stored
+SAMPLES_AT_ONCE = 8  # that a thread reads, to have them encoded, where features are stored
+PIXELS_SEEN_AT_ONCE = 8 << 20  # of the images of such texts
 Encoded = dict[Any, Conditioning | Unusable]  # by what was to be encoded
 Cuts = dict[tuple[int, ShownImage], np.ndarray]  # references as they are cut, uint8 (h, w, 3), by their row
 
@@ -109,10 +110,11 @@ class Encoder:
     """
 
     def __init__(
-        self, edit_model: EditModel, rows: Rows, references: bool = True, device: torch.device | None = None
-    ) -> None:
-        """references: make their latents."""
-        self.edit_model, self.rows, self.references = edit_model, rows, references
+        self, edit_model: EditModel, rows: Rows, references: bool = True, device: torch.device | None = None,
+        keep: int = _KEPT_BYTES,
+    ) -> None:  # fmt: skip
+        """references: make their latents. keep: so many bytes of features at most."""
+        self.edit_model, self.rows, self.references, self.keep = edit_model, rows, references, keep
         self.stream: torch.cuda.Stream | None = None
         if device is not None and device.type == "cuda":
             self.stream = torch.cuda.Stream(device)
@@ -179,7 +181,7 @@ class Encoder:
         """What the encoders say of every sample's text, and of its references as they are cut for the network, if they
         look at these. `cuts` are those that are decoded already."""
         result, missing = self._known(samples)
-        for few in _pieces(missing, TEXTS_AT_ONCE):
+        for few in self._texts_at_once(missing):
             asked: dict[Any, tuple[list[np.ndarray], str]] = {}
             for sample in few:
                 try:
@@ -190,6 +192,19 @@ class Encoder:
             for sample, said in self._said(asked).items():
                 result[sample] = said if isinstance(said, Unusable) else self._keep(sample, said)
         return result
+
+    def _texts_at_once(self, samples: list[TrainSample]) -> Iterator[list[TrainSample]]:
+        few: list[TrainSample] = []
+        pixels = 0
+        for sample in samples:
+            own = sum(h * w for h, w in sample.shapes[1:]) if self.edit_model.conditions_see_references else 0
+            if few and (len(few) == TEXTS_AT_ONCE or pixels + own > PIXELS_SEEN_AT_ONCE):
+                yield few
+                few, pixels = [], 0
+            few.append(sample)
+            pixels += own
+        if few:
+            yield few
 
     def _said(self, asked: dict[Any, tuple[list[np.ndarray], str]]) -> Encoded:
         if not asked:
@@ -230,7 +245,7 @@ class Encoder:
 
     def _keep(self, key: object, found: Conditioning) -> Conditioning:
         size = sum(value.nbytes for value in found.values())
-        if self._size + size <= _KEPT_BYTES:
+        if self._size + size <= self.keep:
             self._kept[key] = found
             self._size += size
         return found
@@ -596,18 +611,17 @@ def precompute(
         return len(new)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="precompute")
-    asked = (pool.submit(new_features, encoder, keys, few, known) for few in _some(samples))
-    ahead = collections.deque(itertools.islice(asked, threads + 1))
-    try:
+    with contextlib.ExitStack() as end:  # what is done stays done, whatever stops the rest: the last is first
+        end.callback(pool.shutdown, cancel_futures=True)
+        end.callback(lambda: writer.reject(rejects.reasons))
+        end.callback(remember)
+        end.callback(writer.flush)
+        asked = (pool.submit(new_features, encoder, keys, few, known) for few in _some(samples))
+        ahead = collections.deque(itertools.islice(asked, threads + 1))
         while ahead:
             for found in ahead.popleft().result():
                 yield add(found)
             ahead.extend(itertools.islice(asked, 1))
-    finally:  # what is done stays done, whatever stops the rest
-        pool.shutdown(cancel_futures=True)
-        writer.flush()
-        remember()
-        writer.reject(rejects.reasons)
 
 
 def _some(samples: Iterable[TrainSample]) -> Iterator[list[TrainSample]]:

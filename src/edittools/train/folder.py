@@ -51,7 +51,9 @@ class Data:
         marks: Iterable[bytes] = ()
         if isinstance(rows, ShardRows):
             marks = (mark.tobytes() for piece in rows.content_marks() for mark in piece)
-        return cls(f"{rows.data_id}{more}", len(rows), _sketch(ids), _sketch(marks))
+        (_, sketch), (distinct, content) = _sketch(ids), _sketch(marks)
+        # marks that many rows have in common are those of other data, too
+        return cls(f"{rows.data_id}{more}", len(rows), sketch, content if distinct > 0.9 * len(rows) else ())
 
     def likeness(self, other: Data) -> float:
         """The estimated share of rows in common, by their ids or by their content."""
@@ -59,9 +61,10 @@ class Data:
         return max((_common(*each) for each in known), default=1.0 if self.sketch == other.sketch else 0.0)
 
 
-def _sketch(items: Iterable[bytes]) -> tuple[int, ...]:
+def _sketch(items: Iterable[bytes]) -> tuple[int, tuple[int, ...]]:
+    """How many items differ, and the smallest of their hashes."""
     hashes = np.unique(np.fromiter((xxhash.xxh3_64_intdigest(item) for item in items), np.uint64))
-    return tuple(hashes[:SKETCH].tolist())
+    return len(hashes), tuple(hashes[:SKETCH].tolist())
 
 
 def _common(a: tuple[int, ...], b: tuple[int, ...]) -> float:
@@ -259,6 +262,7 @@ def empty(out: Path) -> None:
             entry.unlink()
 
 
+_ROWS = (".parquet", ".tar", ".jsonl")
 _OWN = ("checkpoints", "rollouts", "samples")  # folders of a run, which may hold such files
 
 
@@ -268,7 +272,7 @@ def refuse_to_remove(out: str | Path, inputs: dict[str, str]) -> None:
     folder = Path(out).resolve()
     for inner in sorted(folder.iterdir()) if folder.is_dir() else []:
         if inner.is_dir() and not inner.is_symlink() and inner.name not in _OWN and inner.name[0] not in "@.":
-            if (inner / "_end.json").exists() or any(inner.glob("*.parquet")):
+            if any(each.suffix in _ROWS or each.name == "_end.json" for each in inner.rglob("*")):
                 what = f"{inner.name}/, a data set or another run"
                 raise UsageError(f"-o {out}: --overwrite would remove {what}", hint="name another folder, or move it")
     for path, what in inputs.items():

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections import defaultdict
@@ -156,8 +157,11 @@ class Log:
             new |= {(kind, name): reason for name, reason in found.items() if (kind, name) not in self.rejected}
         if not self.parallel.is_main or not new:
             return
-        for (kind, identity), reason in sorted(new.items()):
-            append(self.rejects_path, {"id": identity, "reason": reason, **({"of": kind} if kind else {})})
+        lines = [
+            {"id": identity, "reason": reason, **({"of": kind} if kind else {})}
+            for (kind, identity), reason in sorted(new.items())
+        ]
+        append(self.rejects_path, *lines)
         for (kind, identity), reason in sorted(new.items())[:SAID]:
             say(f"{kind} row {identity} cannot be used: {reason}".lstrip())
         if len(new) > SAID:
@@ -247,10 +251,14 @@ class Log:
             sink(None)
 
 
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to a log. Raises EditError where that cannot be."""
-    with files.writing(str(path)), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+def append(path: Path, *lines: dict[str, Any]) -> None:
+    """Add lines to a log. Raises EditError where that cannot be."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with files.writing(str(path)), path.open("ab+") as file:
+        if path.is_file() and file.tell():
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read() == b"\n" else f"\n{text}"  # one that was cut off is no line, and this is one
+        file.write(text.encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

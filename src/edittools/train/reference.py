@@ -59,6 +59,8 @@ class ReferenceValues:
             raise EditError(f"{folder}: no reference values", hint="`edit train --precompute-reference` stores them")
         kept, now = read_config(self.folder, ABOUT), json.loads(json.dumps(described(recipe, rows)))
         for name, value in now.items():
+            if name not in kept and name != "steps":
+                raise UsageError(f"{folder}: reference values of an earlier version", hint="store them anew")
             if kept.get(name) != value:
                 raise UsageError(f"{folder}: stored with another `{name}`: {kept.get(name)!r}, not {value!r}")
         self.files = dict(_files(self.folder))

@@ -164,11 +164,15 @@ class RewardJournal:
         self.known: dict[tuple[str, str], dict[str, float] | None] = {}
         names = {reward.name for reward in rewards.rewards}
         if path.exists():
+            found, others = {}, False
             for line in path.read_text("utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
                     said = json.loads(line)
+                    others |= said["scores"] is not None and names != said["scores"].keys()
                     if said["scores"] is None or names == said["scores"].keys():
-                        self.known[said["id"], said["image"]] = said["scores"]
+                        found[said["id"], said["image"]] = said["scores"]
+            # what other rewards could not score these may
+            self.known = {key: scores for key, scores in found.items() if scores is not None or not others}
 
     def ask(self, cases: Iterable[RolloutCase]) -> None:
         """Fill in what is not known of these; what fails stays unknown. Raises UsageError."""

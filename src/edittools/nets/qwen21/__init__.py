@@ -187,7 +187,7 @@ class Qwen21(EditModel):
         before_norm: list[Tensor] = []
         hook = model.language_model.norm.register_forward_pre_hook(lambda _, given: before_norm.append(given[0]))
         try:
-            model(**inputs)
+            model(**inputs, use_cache=False)
         finally:
             hook.remove()
         there = inputs["attention_mask"].bool()

@@ -42,7 +42,7 @@ SETTINGS = {
     "max_side": 1024,  # pixels, of the longest side of images; `edit judge --max-side` has to say the same
 }
 REPLIES = True
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 REJECTED = "rejected "  # begins the names of messages about that image
 NEGATIVE = "negative "  # begins those with the instruction that the target does not follow
 _FURTHER = {REJECTED: "rejected_ratings", NEGATIVE: "negative_ratings"}
@@ -119,6 +119,7 @@ class JudgeTeacher(Teacher):
         for stage in self.stages.values():
             stage.schema(schema)
         shown = {path[0] for path in image_columns(schema) if path[1:] in ((), ("*",))}
+        shown |= {field.name for field in schema if pa.types.is_null(field.type)}  # none in any row
         if none := [name for name in self.images if name in schema.names and name not in shown]:
             raise UsageError(f"column `{none[0]}` holds no images")
         if self.pairwise or self.sides[""]:
