@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import EDIT, Runner
 
+from edittools.cli.options import _holds
 from edittools.errors import EditError
 from edittools.stream.history import History
 
@@ -29,10 +30,13 @@ def test_a_table_of_no_command_in_a_configuration_is_refused(edit: Runner, tmp_p
         ("[trian]\nseed = 1\n", "[trian]: no such command\nhint: did you mean [train]?"),
         ("limit = 1\n", "`limit` stands in no table"),
         ("[eval]\nlimit = 1\n", "[eval] `limit` stands in no table of a verb"),
+        ("[eval.reprot]\nseed = 1\n", "[eval.reprot]: no such verb"),
     ):
         (tmp_path / "edit.toml").write_text(text)
         assert said in edit("cat", rows, "--config", tmp_path / "edit.toml", check=2).stderr
-    (tmp_path / "edit.toml").write_text("[cat]\nlimit = 1\n[train]\nnosuch = 1\n[eval.report]\nseed = 1\n")
+    (tmp_path / "edit.toml").write_text(
+        "[cat]\nlimit = 1\n[train]\nnosuch = 1\n[eval.report]\nseed = 1\n[eval.heldout]\n"
+    )
     assert len(edit("cat", rows, "--config", tmp_path / "edit.toml", "-f", "jsonl").stdout.splitlines()) == 1
 
 
@@ -56,6 +60,9 @@ def test_overwriting_never_replaces_what_is_read(edit: Runner, tmp_path: Path) -
         said = edit(*arguments, "--overwrite", check=2).stderr
         assert "--overwrite would replace" in said and "which is read" in said, arguments
         assert before == {path: path.read_text() for path in (rows, config, *run.iterdir())}
+    for folder, name in ((tmp_path, "out.arrows"), (tmp_path, "x.json"), (run, "out.arrows"), (run, "rejects")):
+        assert not _holds(str(folder), str(folder / name)), "a command may be given twice"
+    assert _holds(str(run), str(run / "config.json")) and _holds(f"{lora}:0.5", str(lora))
     said = edit("sample", rows, "--model", run, "-o", run / "rows.jsonl", "--overwrite", check=2).stderr
     assert "would replace" not in said and "no `source` column" in said
 

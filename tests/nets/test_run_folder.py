@@ -26,7 +26,7 @@ from edittools.stream.run import RunOptions, open_input
 from edittools.train import checkpoint, console, folder, loop
 from edittools.train.export import link_best
 from edittools.train.folder import Data
-from edittools.train.log import append
+from edittools.train.log import append, read_lines
 from edittools.train.rejects import Rejects
 from edittools.train.rows import ShardRows
 
@@ -472,6 +472,26 @@ def test_a_log_and_a_preview_on_a_full_disk_are_one_line_that_names_them(tmp_pat
     with pytest.raises(EditError, match=r"samples/00000004\.json: cannot be written: No space left"):
         run(tiny(sample_every=4), MemoryRows(pairs()), tmp_path / "run")
     assert not [path.name for path in (tmp_path / "run" / "samples").iterdir()]
+
+
+def test_a_line_behind_one_that_was_cut_off_is_whole(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append(path, {"step": 1}, {"step": 2})
+    with path.open("a") as file:
+        file.write('{"step": 3, "lo')
+    append(path, {"step": 4})
+    assert [line["step"] for line in read_lines(path)] == [1, 2, 4]
+
+
+def test_rows_that_look_alike_are_not_recognised_by_their_images(tmp_path):
+    """Of 20 rows of one picture each, of two sizes: other data look the same."""
+    for k in range(20):
+        (tmp_path / f"{k}.bmp").write_bytes(encode(np.full((8 + k % 2, 8, 3), 10 * k, np.uint8), "bmp"))
+    lines = [json.dumps({"target": f"{k}.bmp", "caption": f"grey {k}"}) for k in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    source = open_input([str(tmp_path / "rows.jsonl")], RunOptions())
+    made = Data.of(ShardRows(source, {"original": "caption"}, ("en",), "", 10**9))
+    assert len(made.sketch) == 20 and made.content == ()
 
 
 def test_rows_are_recognised_by_what_they_hold_where_their_ids_change(tmp_path):

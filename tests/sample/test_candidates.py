@@ -152,19 +152,34 @@ def test_added_candidates_of_groups_in_several_batches_and_of_one_that_fails(
     other = training.random_run(tmp_path / "other", seed=1)
     stage = SampleStage(SampleConfig(model=str(other), candidates=2, add=True), Refusing(40))
     source = edittools.read(str(tmp_path / "first")).source
-    stage.schema(source.schema)
     halves, kind = [], pa.struct([("psnr", pa.float64())])
     for batch in source.batches(lambda shard: True):
         scored = [{"psnr": 20.0}] * batch.rows.num_rows
         batch = batch.replace(batch.rows.append_column("scores", pa.array(scored, kind)))
         halves += [batch.slice(0, 2), batch.slice(2, 99)]
+    kept = stage.schema(halves[0].rows.schema)
     made = list(stage(iter(halves)))
+    assert all(batch.rows.schema == kept for batch in made), "the columns stand as they stood"
     ids = [name for batch in made for name in batch.rows["id"].to_pylist()]
     assert ids == [f"{n}-c{k}" for n in ("a", "talk", "z") for k in range(3 if n == "talk" else 5)]
     assert [(reject.id, reject.reason) for batch in made for reject in batch.rejects] == [("talk", "no")]
     scored = [row for batch in made for row in batch.rows.select(["id", "scores"]).to_pylist()]
     assert {row["id"] for row in scored if row["scores"] == {"psnr": 20.0}} == {row["id"] for row in first}
     assert {row["scores"] and row["scores"]["psnr"] for row in scored} == {20.0, None}
+
+
+def test_numbers_and_seeds_of_what_is_added_are_new_where_some_were_lost(
+    rows: Path, model: Path, tmp_path: Path
+) -> None:
+    sample(rows, model, tmp_path / "first", candidates=4, seed=50)
+    where = "id NOT IN ('a-c1', 'a-c2', 'z-c3')"
+    edittools.read(str(tmp_path / "first")).filter(where=where).write(str(tmp_path / "some"), max_errors="100%")
+    found = sample(tmp_path / "some", model, tmp_path / "more", candidates=2, add=True)
+    numbers = {group: [row["id"].removeprefix(f"{group}-c") for row in found if row["group"] == group]
+               for group in ("a", "talk", "z")}  # fmt: skip
+    assert numbers == {"a": list("0345"), "talk": list("012345"), "z": list("01234")}
+    seeds = {group: [row["seed"] - 50 for row in found if row["group"] == group] for group in ("a", "talk", "z")}
+    assert seeds == {"a": [0, 3, 4, 5], "talk": [0, 1, 2, 3, 4, 5], "z": [0, 1, 2, 3, 4]}
 
 
 def test_candidates_of_candidates_are_refused(rows: Path, model: Path, tmp_path: Path) -> None:
