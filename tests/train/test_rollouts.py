@@ -7,9 +7,10 @@ import dataclasses
 import itertools
 import json
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -384,3 +385,14 @@ def test_what_is_observed_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = [Letter("a", 0, 0, 1, 2), Letter("b", 2, 0, 1, 4)]
     monkeypatch.setattr("edittools.metrics.ocr.read_letters", lambda _: ("ab", letters))
     assert observe(result, None, None, writing=True) == {"text_size": 3 / 8}
+
+
+def test_rounds_that_wait_are_asked_about_together():
+    """A judge answers many in the time of one: while it is asked about the first, others come."""
+    asked = []
+    asker = SimpleNamespace(ask=asked.append, rewards=SimpleNamespace(rewards=[]))
+    rollouts = object.__new__(rollout.Rollouts)
+    rollouts.unasked = deque([(["a", "b"], False), (["c"], False)])
+    rollouts._rounds(asker)
+    rollouts._rounds(asker)  # whose round the first has taken
+    assert asked == [["a", "b", "c"]] and not rollouts.unasked

@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import statistics
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -79,6 +79,7 @@ class Rollouts:
         self.folder = around.out / FOLDER
         self.beside = model.parallel.beside()
         self.pool = ThreadPoolExecutor(1, "rewards")  # of the first process: asks in turn
+        self.unasked: deque[tuple[list[RolloutCase], bool]] = deque()  # rounds, and whether they are observed
         self.hacks, self.fetcher = Hacks(), Fetcher()
         self.ended = 0.0  # when the rollouts of the last iteration were
         self.untried = around.first == 0  # nobody has been asked yet
@@ -127,7 +128,8 @@ class Rollouts:
                     round_ = [case for part in self.beside.to_main(mine) for case in part]
                     cases += round_
                     if asker is not None:
-                        asked.append(self.pool.submit(self._round, asker, round_, candidate == 0))
+                        self.unasked.append((round_, candidate == 0))
+                        asked.append(self.pool.submit(self._rounds, asker))
                     if self.untried:  # what is wrong with the rewards is known before much is sampled
                         self._wait(asker, asked, cases, share=0.01)
                         self.untried = False
@@ -172,11 +174,15 @@ class Rollouts:
             found.append(case_of(self.rows, sample, image, f"{group}-c{candidate}", group, seed, place))
         return found
 
-    def _round(self, asker: RewardJournal, cases: list[RolloutCase], observed: bool) -> None:
-        """In the thread of rewards: ask about these, and look at the first candidate of every prompt."""
-        asker.ask(cases)
+    def _rounds(self, asker: RewardJournal) -> None:
+        """In the thread of rewards: ask about all that has come meanwhile, together, since a judge answers many at
+        once in the time of one; and look at the first candidate of every prompt."""
+        rounds = [self.unasked.popleft() for _ in range(len(self.unasked))]
+        if not rounds:  # another call has taken them
+            return
+        asker.ask([case for cases, _ in rounds for case in cases])
         writing = any(reward.name.startswith("ocr") for reward in asker.rewards.rewards)
-        for case in cases if observed else ():
+        for case in (case for cases, observed in rounds if observed for case in cases):
             images = [case.result, *case.sources[:1], *([case.target] if case.target else [])]
             result, *others = (codec.decode(self.fetcher.get(image), codec.FULL) for image in images)
             source = others.pop(0) if case.sources else None
