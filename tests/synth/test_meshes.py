@@ -6,12 +6,14 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Runner, encode, rejects_of, rows_of
 from test_synth import TOOLS, make_image
 
 from edittools.errors import UsageError
-from edittools.synth import scene3d
+from edittools.stream.history import History
+from edittools.synth import meshes, scene3d
 from edittools.synth.config import SynthConfig
 from edittools.synth.core import Inapplicable, Tools
 from edittools.synth.meshes import find_meshes, read_mesh
@@ -77,6 +79,7 @@ def test_ply_files_in_all_three_forms(tmp_path: Path) -> None:
     assert little.colour == big.colour == (200, 100, 50)
 
 
+TEXTURED = b"mtllib box.mtl\nusemtl picture\nv 0 0 0\nv 1 0 0.5\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
 DAMAGED = {
     "index.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n",
     "none.obj": b"v 0 0 0\nv 1 0 0\n",
@@ -86,7 +89,6 @@ DAMAGED = {
     "words.obj": b"v a b c\n",
     "short.obj": b"v 1 2\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
     "vast.obj": b"v 1e308 0 0\nv -1e308 0 0\nv 0 1 0\nf 1 2 3\n",
-    "library.obj": b"mtllib absent.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
     "outside.obj": b"mtllib ../x.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
     "bytes.obj": bytes(range(256)) * 9,
     "bytes.ply": b"ply\n" + bytes(range(256)),
@@ -94,6 +96,13 @@ DAMAGED = {
     "far.ply": HEAD.format("binary_little_endian", FIELDS, 1).encode() + bytes(48) + struct.pack("<B3i", 3, 0, 1, 9**9),
     "minus.ply": HEAD.format("ascii", FIELDS, 1).encode() + b"0 0 0\n1 0 0\n0 1 0\n1 1 0\n3 0 1 -2\n",
     "many.ply": HEAD.format("ascii", FIELDS, 10**9).encode(),
+    "large.ply": HEAD.format("ascii", FIELDS, 1).encode() + b"0 0 0\n1 0 0\n0 1 0\n1 1 0\n3 0 1 99999999999999999999\n",
+    "count.ply": HEAD.format("binary_little_endian", FIELDS, 1).replace("uchar int", "float int").encode() + bytes(48)
+    + struct.pack("<f3i", np.inf, 0, 1, 2),
+    "axis.ply": HEAD.format("ascii", FIELDS.replace(" z", " w"), 1).encode() + b"0 0 0\n" * 4 + b"3 0 1 2\n",
+    "type.ply": HEAD.format("ascii", FIELDS.replace("float z", "half z"), 1).encode() + b"0 0 0\n" * 4 + b"3 0 1 2\n",
+    "vt_nan.obj": TEXTURED.replace(b"vt 1 0", b"vt nan nan"),
+    "vt_far.obj": TEXTURED.replace(b"vt 1 0", b"vt 1e30 -1e30"),
     "lists.ply": HEAD.format("ascii", FIELDS, 1).replace("list uchar int vertex_indices", "int x").encode(),
 }  # fmt: skip
 
@@ -101,21 +110,117 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_cannot_be_drawn_says_why(name: str, tmp_path: Path) -> None:
     """Some of these end the process of the renderer, if they come to it."""
+    write_box(tmp_path)
     (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(Inapplicable, match=f"mesh {name}: "):
         read_mesh(tmp_path / name)
 
 
-def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edittools.synth import meshes
+SAID = {
+    "large.ply": "has a number that is too large",
+    "count.ply": "has a number that is too large",
+    "axis.ply": "has vertices without `z`",
+    "type.ply": "has properties of `half`, which is no type",
+    "vt_nan.obj": "has texture coordinates that are no numbers, or beyond 1,000",
+    "vt_far.obj": "has texture coordinates that are no numbers, or beyond 1,000",
+    "minus.ply": "has a face of vertex -2, and 4 vertices",
+}
 
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_wrong_is_said(name: str, tmp_path: Path) -> None:
+    write_box(tmp_path)
+    (tmp_path / name).write_bytes(DAMAGED[name])
+    with pytest.raises(Inapplicable) as raised:
+        read_mesh(tmp_path / name)
+    assert str(raised.value) == f"mesh {name}: {SAID[name]}"
+
+
+TRIANGLE = b"v 0 0 0\nv 1 0 0.5\nv 0 1 0\n"
+
+
+def test_ordinary_meshes_of_other_programs(tmp_path: Path) -> None:
+    write_box(tmp_path)
+    for k, library in enumerate((b"box.mtl # c", b"absent.mtl box.mtl", b"two words.mtl")):
+        path = tmp_path / f"{k}.obj"
+        path.write_bytes(b"mtllib " + library + b"\nusemtl plain\n" + TRIANGLE + b"f 1 2 3 # a comment\n")
+        (tmp_path / "two words.mtl").write_text("newmtl plain\nKd 1 1 0 # yellow\n")
+        (part,) = read_mesh(path)
+        assert part.colour == (255, 255, 0) and len(part.faces) == 1
+        assert "absent.mtl" in part.missing or k != 1
+    (tmp_path / "my picture.png").write_bytes((tmp_path / "picture.png").read_bytes())
+    for k, (said, there) in enumerate(
+        (
+            ("my picture.png", True),
+            ("-clamp on -s 2 2 -mm 0 1 my picture.png", True),
+            ("-o 0.5 my picture.png", True),
+            ("gone.png", False),
+        )
+    ):
+        (tmp_path / f"t{k}.mtl").write_text(f"newmtl picture\nKd 1 0 0\nmap_Kd {said}\n")
+        (tmp_path / f"t{k}.obj").write_bytes(TEXTURED.replace(b"box.mtl", b"t%d.mtl" % k))
+        (part,) = read_mesh(tmp_path / f"t{k}.obj")
+        assert (part.texture is not None) is there and part.missing == (() if there else ("gone.png",))
+    (tmp_path / "lone.obj").write_bytes(b"mtllib gone.mtl\nusemtl x\n" + TRIANGLE + b"f 1 2 3\n")
+    (part,) = read_mesh(tmp_path / "lone.obj")
+    assert part.colour == (180, 180, 180) and part.missing == ("gone.mtl",)
+
+
+def test_properties_of_ply_faces_and_vertices_that_no_face_uses(tmp_path: Path) -> None:
+    more = (
+        "property uchar flag\nproperty list uchar int vertex_indices\nproperty list uchar float texcoord\n"
+        "property uchar red\n"
+    )
+    points = [(0, 0, 0), (2, 0, 0), (2, 1, 0), (np.nan, 1e300, np.inf)]
+    heads = [
+        HEAD.format(form, FIELDS.replace("float", "double"), 1).replace(
+            "property list uchar int vertex_indices\n", more
+        )
+        for form in ("ascii", "binary_little_endian")
+    ]
+    (tmp_path / "a.ply").write_text(
+        heads[0].replace("format", "comment by hand\nformat")
+        + "".join(" ".join(map(str, p)) + "\n" for p in points)
+        + "7 3 0 1 2 2 .5 .5 200\n"
+    )
+    packed = b"".join(struct.pack("<3d", *p) for p in points)
+    packed += struct.pack("<BB3iB2fB", 7, 3, 0, 1, 2, 2, 0.5, 0.5, 200)
+    (tmp_path / "b.ply").write_bytes(heads[1].encode() + packed)
+    for name in ("a.ply", "b.ply"):
+        (part,) = read_mesh(tmp_path / name)
+        assert part.faces.tolist() == [[0, 1, 2]] and part.vertices.shape == (3, 3)
+        assert np.isfinite(part.vertices).all()
+
+
+def test_limits_hold_while_a_mesh_is_read_and_failures_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meshes, "_MOST_FACES", 5)
+    made: list[int] = []
+    triangles = meshes._triangles
+    monkeypatch.setattr(meshes, "_triangles", lambda some: made.append(len(some)) or triangles(some))
+    path = tmp_path / "many.obj"
+    path.write_bytes(TRIANGLE + b"f 1 2 3\n" * 1000)
+    for _ in range(2):
+        with pytest.raises(Inapplicable, match="more than 5 triangles"):
+            read_mesh(path)
+    assert len(made) == 5, "no sixth, and the file is read once"
+    monkeypatch.setattr(meshes, "_MOST_BYTES", 300)
+    path = write_box(tmp_path / "box")
+    path.write_bytes(TEXTURED)
+    (path.parent / "box.mtl").write_text("newmtl picture\n" + "#" * 300)
+    with pytest.raises(Inapplicable, match=r"mesh box\.obj: box\.mtl has more than"):
+        read_mesh(path)
+
+
+def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meshes, "_MOST_BYTES", 100)
     with pytest.raises(Inapplicable, match="has more than"):
-        read_mesh(write_box(tmp_path))
+        read_mesh(write_box(tmp_path / "a"))
     monkeypatch.undo()
     monkeypatch.setattr(meshes, "_MOST_FACES", 5)
     with pytest.raises(Inapplicable, match="more than 5 triangles"):
-        read_mesh(tmp_path / "box.obj")
+        read_mesh(write_box(tmp_path / "b"))
 
 
 def test_a_folder_without_meshes(tmp_path: Path) -> None:
@@ -123,6 +228,24 @@ def test_a_folder_without_meshes(tmp_path: Path) -> None:
         find_meshes(str(tmp_path))
     _, skipped = synthesize(PHOTO, "r", templates=["mesh_turn"], tools=TOOLS)
     assert skipped == [("mesh_turn", "no meshes: --meshes names a folder")]
+
+
+def test_links_and_folders_are_no_meshes(tmp_path: Path) -> None:
+    box = write_box(tmp_path)
+    (tmp_path / "gone.obj").symlink_to("nowhere")
+    (tmp_path / "folder.obj").mkdir()
+    assert find_meshes(str(tmp_path)) == (box,)
+
+    def said() -> object:
+        stage = SynthStage(SynthConfig(templates="mesh_light", meshes=str(tmp_path)))
+        return stage.settings(pa.schema([]), History())["meshes"]
+
+    before = said()
+    assert said() == before
+    box.write_text(BOX.replace("v 0 0 0", "v 0 0 1"))
+    moved = said()
+    (tmp_path / "box.mtl").write_text((tmp_path / "box.mtl").read_text().replace("1 1 0", "0 1 1"))
+    assert len({str(before), str(moved), str(said())}) == 3, "by their contents, not their sizes"
 
 
 @pytest.fixture
@@ -152,6 +275,25 @@ def test_pairs_and_their_way_back(quickly: None, name: str, tmp_path: Path) -> N
     assert np.array_equal(pair.source, sample.target) and np.array_equal(pair.target, sample.source)
     if name == "mesh_turn":
         assert sample.mask.mean() / 255 < 0.4, "the photograph stays but for the shadow"
+
+
+def test_what_the_renderer_refuses_or_cannot_count_is_no_row(
+    quickly: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mitsuba
+
+    mitsuba.set_variant("scalar_rgb")
+    tools, render_it = Tools(TOOLS.fonts, (write_box(tmp_path),)), mitsuba.render
+
+    def refuse(scene: object, seed: int) -> None:
+        raise RuntimeError("damaged")
+
+    monkeypatch.setattr(mitsuba, "render", refuse)
+    _, skipped = synthesize(PHOTO, "r", templates=["mesh_turn"], tools=tools)
+    assert skipped == [("mesh_turn", "mesh box.obj: the renderer does not take it")]
+    monkeypatch.setattr(mitsuba, "render", lambda scene, seed: np.array(render_it(scene, seed=seed)) * np.nan)
+    _, skipped = synthesize(PHOTO, "r", templates=["mesh_turn"], tools=tools)
+    assert skipped == [("mesh_turn", "mesh box.obj: the renderer gives no numbers")]
 
 
 def test_a_turn_to_the_right_shows_the_left_side(quickly: None, tmp_path: Path) -> None:

@@ -44,9 +44,10 @@ class SynthConfig(Config):
     meshes: str | None = setting(
         None,
         "A folder of OBJ meshes, with their textures, or PLY meshes, for the templates mesh_turn, mesh_camera and "
-        "mesh_light; y is up.",
+        "mesh_light; y is up. What names a material or texture that is not there is grey, and the row's "
+        "`provenance.slots` says which (`missing`).",
         metavar="DIR",
-        recorded=False,  # the names and sizes of its files are
+        recorded=False,  # a digest of its files is
     )
     seed: int = seed_setting()
 

@@ -66,8 +66,9 @@ def mesh_slots(rng: np.random.Generator, tools: Tools) -> dict:
     if importlib.util.find_spec("mitsuba") is None:
         raise Inapplicable("no renderer: pip install 'edittools[render]'")
     chosen = tools.meshes[int(rng.integers(len(tools.meshes)))]
-    read_mesh(chosen)
-    return {"mesh": chosen.name, "number": tools.meshes.index(chosen), "facing": int(rng.integers(-30, 31))}
+    missing = read_mesh(chosen)[0].missing
+    slots = {"mesh": chosen.name, "number": tools.meshes.index(chosen), "facing": int(rng.integers(-30, 31))}
+    return slots | ({"missing": list(missing)} if missing else {})
 
 
 def mesh_view(slots: dict, tools: Tools) -> View:
@@ -75,15 +76,27 @@ def mesh_view(slots: dict, tools: Tools) -> View:
 
 
 def render(view: View, photo: np.ndarray) -> np.ndarray:
-    """uint8 of the photograph's shape, scaled down to SIDE pixels at the shorter side."""
+    """uint8 of the photograph's shape, scaled down to SIDE pixels at the shorter side. Raises Inapplicable for a mesh
+    that the renderer cannot draw."""
     mitsuba: Any = importlib.import_module("mitsuba")
     short = min(photo.shape[:2])
     height, width = (max(16, round(length * min(1, SIDE / short))) for length in photo.shape[:2])
     with _drawing, tempfile.TemporaryDirectory() as folder:
         mitsuba.set_variant(_VARIANT)
         subject = _figure(view) if view.mesh is None else _mesh(mitsuba, view.mesh, view.turn, Path(folder))
-        scene = mitsuba.load_dict(_scene(mitsuba, view, photo, height, width) | subject)
-        drawn = np.array(mitsuba.render(scene, seed=0), np.float64)
+        try:
+            scene = mitsuba.load_dict(_scene(mitsuba, view, photo, height, width) | subject)
+            drawn = np.array(mitsuba.render(scene, seed=0), np.float64)
+        except RuntimeError as error:
+            if view.mesh is None:
+                raise
+            raise Inapplicable(f"mesh {view.mesh.name}: the renderer does not take it") from error
+    if not np.isfinite(drawn).all():
+        raise Inapplicable(
+            "the renderer gives no numbers"
+            if view.mesh is None
+            else f"mesh {view.mesh.name}: the renderer gives no numbers"
+        )
     lit, colour, up = drawn[..., :3], drawn[..., -6:-3], drawn[..., -1:]
     linear = np.clip(lit + _AMBIENT * colour * (3 + up) / 4, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # IEC 61966-2-1

@@ -27,7 +27,7 @@ from edittools.stream.row_images import (
 from edittools.stream.rows import column_values, map_chunks, row_paths
 from edittools.synth.config import SynthConfig
 from edittools.synth.fonts import find_fonts
-from edittools.synth.meshes import find_meshes
+from edittools.synth.meshes import find_meshes, meshes_digest
 from edittools.synth.registry import rendered_names
 from edittools.synth.synthesis import SynthSample, Tools, invert, synthesize, template_names
 
@@ -73,7 +73,8 @@ class SynthStage:
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """The settings that the history records."""
-        meshes = [f"{path.name} {path.stat().st_size}" for path in self.meshes] or None
+        folder = self.config.meshes
+        meshes = None if folder is None else f"{len(self.meshes)} @{meshes_digest(folder)}"
         return self.config.recorded(templates=self.templates, fonts=self.fonts.names(), meshes=meshes)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
