@@ -7,6 +7,8 @@ or a dialogue (turns). An image of a crawl that nobody has edited yet is the `ta
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 # The comments behind the fields are their descriptions in docs/DATA-MODEL.md.
@@ -123,3 +125,15 @@ def is_hf_image(kind: pa.DataType) -> bool:
     return fields.keys() == {"bytes", "path"} and (
         pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"])
     )
+
+
+# Of a softmax over hundreds of names, some are always the likeliest: at this score at most five of them count.
+LEAST_TAG = 0.2
+
+
+def likely_tags(tags: Any) -> list[dict[str, Any]]:
+    """The items of a row's `tags` that are taken for what its image shows: named ones of at least the score LEAST_TAG,
+    or of none."""
+    named = [one for one in tags or () if isinstance(one, dict) and one.get("name")]
+    scored = ((one, one.get("score")) for one in named)
+    return [one for one, score in scored if not isinstance(score, float | int) or score >= LEAST_TAG]

@@ -52,11 +52,13 @@ def test_the_facts_name_all_that_decides_a_vector(monkeypatch: pytest.MonkeyPatc
         return str(sorted(of_embedder(model, device, dtype, to).items()))
 
     seen = [facts(), facts("2"), facts(device="cuda"), facts(dtype="bfloat16"), facts(to=codec.Raster(short_side=256))]
+    monkeypatch.setattr(StubEmbedder, "VERSION", 2, raising=False)
+    seen.append(facts())
     monkeypatch.setattr(codec, "VERSION", codec.VERSION + 1)
     seen.append(facts())
     monkeypatch.setattr(vector_store, "_version", lambda name: "0")
     seen.append(facts())
-    assert len(set(seen)) == 7 and facts(device="cuda:0") == facts(device="cuda:1")
+    assert len(set(seen)) == 8 and facts(device="cuda:0") == facts(device="cuda:1")
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -74,7 +76,11 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     other = pa.table({"x": [1]})
     with pa.ipc.new_file(tmp_path / "other.arrow", other.schema) as writer:
         writer.write_table(other)
-    for data in (whole[:-40], b"", (tmp_path / "other.arrow").read_bytes()):
+    strange = VectorStore(f"{tmp_path}/w", {"model": "b"}, 5)
+    strange.add(contents(0, 3), np.ones((3, 5)))
+    strange.flush()
+    (renamed,) = (tmp_path / "w").iterdir()  # vectors of another model by the name of these
+    for data in (whole[:-40], b"", (tmp_path / "other.arrow").read_bytes(), renamed.read_bytes()):
         path.write_bytes(data)
         with pytest.raises(EditError) as raised:
             VectorStore(f"{tmp_path}/v", {}, 5)

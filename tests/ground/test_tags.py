@@ -289,7 +289,7 @@ def test_experts_and_instructions_speak_of_what_is_tagged() -> None:
     from edittools.synth.painting import Region, Scene
 
     image, library = np.zeros((4, 4, 3), np.uint8), experts()
-    bare, tagged = Scene(image), Scene(image, tags=("teapot", "woman"))
+    bare, tagged = Scene(image), Scene(image, tags={"teapot": "household", "woman": "people"})
     rng = np.random.default_rng
     assert not [one for one in asked_of(bare, "remove", library["remove"], rng(0)) if "object" in one.slots]
     found = [one for seed in range(8) for one in asked_of(tagged, "remove", library["remove"], rng(seed))]
@@ -298,13 +298,56 @@ def test_experts_and_instructions_speak_of_what_is_tagged() -> None:
     assert box == (0, 0, 1, 1), "wherever it is"
     people = [one for one in asked_of(tagged, "portrait", library["portrait"], rng(0)) if "person" in one.slots]
     assert people and {one.slots["person"] for one in people} == {"woman"}
-    known = Scene(image, (Region("dog", np.ones((4, 4), bool), (0.1, 0.1, 0.6, 0.6)),), tags=("teapot",))
+    known = Scene(image, (Region("dog", np.ones((4, 4), bool), (0.1, 0.1, 0.6, 0.6)),), tags={"teapot": None})
     named = {one.slots.get("object") for one in asked_of(known, "remove", library["remove"], rng(0))}
     assert "dog" in named and "teapot" not in named, "objects, whose place is known, come first"
     words = {"replace": {"things": ["a lantern", "a teapot", "a globe"]}}
-    assert _alike(Scene(image, known.regions, words, tags=("teapot",)), "dog") == ["a lantern", "a globe"]
+    assert _alike(Scene(image, known.regions, words, tags={"teapot": None}), "dog") == ["a lantern", "a globe"]
     row = Row({"tags": [{"name": "teapot", "score": 0.4}], "objects": []}, {}, None, None)  # type: ignore[arg-type]
     assert [one["name"] for one in row.seen] == ["teapot"] and row.objects == []
+
+
+def test_names_that_are_only_the_likeliest_are_no_facts() -> None:
+    from edittools.caption.kind import Row
+    from edittools.record import LEAST_TAG
+    from edittools.synth.telling import facts_of
+
+    tags = [
+        {"name": "dog", "score": 0.9, "category": "animals"},
+        {"name": "cat", "score": LEAST_TAG, "category": "animals"},
+        {"name": "owl", "score": 0.199, "category": "birds"},
+        {"name": "sky", "score": None, "category": None},
+    ]
+    row = Row({"tags": tags, "objects": []}, {}, None, None)  # type: ignore[arg-type]
+    assert [one["name"] for one in row.seen] == ["dog", "cat", "sky"]
+    rows = pa.RecordBatch.from_pylist([{"tags": tags}, {"tags": None}])
+    assert [one["tags"] for one in facts_of(rows)] == [{"dog": "animals", "cat": "animals", "sky": None}, {}]
+
+
+def test_two_slots_are_not_two_names_of_one_category() -> None:
+    from edittools.synth.experts import _filled
+    from edittools.synth.painting import Scene
+
+    image, rng = np.zeros((4, 4, 3), np.uint8), np.random.default_rng
+    alike = Scene(image, tags={"cup": "household", "mug": "household"})
+    assert _filled(alike, ["object", "other"], rng(0)) is None and _filled(alike, ["object"], rng(0)) is not None
+    apart = Scene(image, tags={"cup": "household", "mug": "household", "dog": "animals"})
+    for seed in range(8):
+        filled = _filled(apart, ["object", "other"], rng(seed))
+        assert filled is not None and "dog" in filled[0].values()
+    unknown = Scene(image, tags={"cup": None, "mug": None})
+    assert _filled(unknown, ["object", "other"], rng(0)) is not None
+
+
+def test_a_name_is_a_file_only_with_an_ending_or_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("dog", "list.csv"):
+        (tmp_path / name).write_text("a cat\nowl\n")
+    assert dict(read_vocabulary(["dog"])) == {"dog": None}
+    wanted = {"cat": None, "owl": None}
+    assert dict(read_vocabulary(["./dog"])) == dict(read_vocabulary([str(tmp_path / "dog")])) == wanted
+    assert dict(read_vocabulary(["list.csv"])) == wanted
+    assert dict(read_vocabulary(["a dog", "an owl"])) == {"dog": None, "owl": None}
 
 
 def test_the_report_shows_tags(folders: dict[str, str], tmp_path: Path, edit: Any) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Runner, encode, rejects_of, rows_of, tar_bytes
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from edittools.errors import RowError, UsageError
 from edittools.ingest.config import ShardConfig
 from edittools.ingest.datasets.before_after import pair
-from edittools.ingest.halves import split
+from edittools.ingest.halves import Split, split
+from edittools.record import IMAGE
+from edittools.stream.batch import Batch, Shard
 
 
 def scene(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
@@ -199,6 +202,17 @@ def test_found_pairs_and_images_of_both(edit: Runner, tmp_path: Path) -> None:
     assert [(one["reason"], one["value"]) for one in rejects_of(tmp_path / "cut")] == [
         ("no partner", "found.tar/z.png")
     ]
+
+
+def test_a_row_with_a_mask_is_not_cut() -> None:
+    before = scene(2)
+    data = encode(together(before, edited(before, 2), 4, 0, 255, "beside"), "PNG")
+    image = {field.name: None for field in IMAGE} | {"bytes": data}
+    schema = pa.schema({"id": pa.string(), "target": IMAGE, "mask": IMAGE})
+    rows = [{"id": "a", "target": image, "mask": image}, {"id": "b", "target": image, "mask": None}]
+    (batch,) = Split("beside", 10**6)(iter([Batch(pa.RecordBatch.from_pylist(rows, schema), Shard(0, 1, ""))]))
+    assert batch.rows["id"].to_pylist() == ["b"]
+    assert [(one.id, one.reason) for one in batch.rejects] == [("a", "has a mask, which is not cut in halves")]
 
 
 def test_only_where_it_is_asked_for() -> None:

@@ -187,3 +187,30 @@ def test_slivers_are_padded_before_they_are_read(monkeypatch: pytest.MonkeyPatch
         assert ocr.read_lines(image) == []
         assert seen[-1].shape == (*wanted, 3)
         assert np.array_equal(seen[-1][: shape[0], : shape[1]], image[..., ::-1]), "where it is does not change"
+
+
+def test_long_slivers_are_reduced_and_what_is_read_beside_them_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    boxes = np.array([
+        [[100, 0], [300, 0], [300, 10], [100, 10]],  # its upper half is the image's
+        [[100, 40], [300, 40], [300, 60], [100, 60]],  # in the padding
+    ], np.float32)  # fmt: skip
+
+    def engine(pixels: np.ndarray, **told: object) -> SimpleNamespace:
+        shapes.append(pixels.shape)
+        part = ("A", 0.9, boxes[0].tolist()), ("B", 0.8, boxes[1].tolist())
+        return SimpleNamespace(
+            txts=("A", "B"), scores=(0.9, 0.8), boxes=boxes, word_results=tuple((one,) for one in part)
+        )
+
+    monkeypatch.setattr(ocr, "_engine", lambda use: engine)
+    image = np.zeros((50, 20_000, 3), np.uint8)  # of which a tenth is looked at: 5 x 2000, padded to 125
+    wanted = [[1000, 0], [3000, 0], [3000, 50], [1000, 50]]
+    (line,) = ocr.read_lines(image)
+    assert shapes == [(125, 2000, 3)] and line.text == "A" and line.corners.tolist() == wanted
+    ((whole, words),) = ocr.read_words(image)
+    assert whole.text == "A" and [word.corners.tolist() for word in words] == [wanted]
+    text, (letter,) = ocr.read_letters(image)
+    assert text == "A" and (letter.x, letter.y, letter.width, letter.height) == (2000, 25, 2000, 50)
+    ocr.read_lines(np.zeros((1, 100_000, 3), np.uint8))
+    assert shapes[-1] == (125, 2000, 3)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from edittools.caption.schemas import Schema
 from edittools.errors import RowError
+from edittools.record import likely_tags
 from edittools.registry import Registry
 from edittools.seeded import stream
 
@@ -169,6 +170,5 @@ class Row:
 
     @property
     def seen(self) -> list[dict[str, Any]]:
-        """The objects; where none is known, what the tags name, which has no box."""
-        tags = self.values.get("tags") or ()
-        return self.objects or [item for item in tags if isinstance(item, dict) and item.get("name")]
+        """The objects; where none is known, what likely tags name, which has no box."""
+        return self.objects or likely_tags(self.values.get("tags"))

@@ -82,8 +82,9 @@ def command(ctx: click.Context, /, input: tuple[str, ...], images: tuple[str, ..
     `edit caption --kinds motion`.
 
     With --halves an image without a source is before and after in one, which is cut in two at the seam in its middle,
-    bit by bit, where both halves show the same within 2% of their shorter side; a gutter or a frame of one plain colour
-    is left out, other images are rejects.
+    where both halves show the same within 2% of their shorter side; a gutter or a frame of one plain colour is left
+    out, other images are rejects. Pixels are cut as they are decoded, to RGB of 8 bits, without alpha; a row with a
+    `mask`, which is not cut, is a reject.
 
     The same command over a folder, a list, a set or a tar that has grown adds shards for what is new; those that are
     there stay.

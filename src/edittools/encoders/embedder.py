@@ -19,6 +19,8 @@ _BATCH = 32  # images or texts that `images` and `texts` send through the networ
 class VisionEmbedder(VisionModel):
     """An Embedder around a network; a backend adds `_forward`."""
 
+    VERSION = 1  # raised by a backend whose code gives other vectors: those that are stored are made again then
+
     def __init__(
         self, network: Any, processor: Any, dim: int, folder: Path, name: str, device: str, dtype: str
     ) -> None:

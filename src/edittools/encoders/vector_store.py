@@ -11,7 +11,7 @@ import functools
 import os
 import re
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class VectorStore:
                 table = pa.ipc.open_file(data).read_all().combine_chunks()
         except EditError as error:
             raise EditError(str(error), hint=hint) from error
+        if (table.schema.metadata or {}).get(_FACTS) != self.facts.encode():
+            raise EditError(f"{path}: not what it is called", hint=hint)
         wanted = pa.schema([("sha256", pa.binary(32)), ("value", pa.binary(self.length * self.dtype.itemsize))])
         if not table.schema.remove_metadata().equals(wanted):
             raise EditError(f"{path}: not what it is called", hint=hint)
@@ -111,16 +113,21 @@ class VectorStore:
 
 def of_pixels(raster: codec.Raster, **more: Any) -> dict[str, Any]:
     """The facts of what is made of an image's pixels by this program."""
-    return {"raster": repr(raster), "codec": codec.VERSION, "pillow": _version("pillow"), **more}
+    decoders = {name: _version(name) for name in ("pillow", "pillow-heif", "pillow-avif-plugin", "pillow-jxl-plugin")}
+    return {"raster": repr(raster), "codec": codec.VERSION, **decoders, **more}
 
 
 def of_embedder(model: Any, device: str, dtype: str, raster: codec.Raster) -> dict[str, Any]:
     """The facts of a model's vectors of images that are decoded to `raster`."""
     libraries = {name: _version(name) for name in ("torch", "transformers")}
     placed = {"device": device.partition(":")[0], "dtype": dtype}  # one card is as good as the next
-    return of_pixels(raster, model=type(model).__name__, weights=model.revision, **placed, **libraries)
+    own = {"model": type(model).__name__, "version": getattr(model, "VERSION", 1), "weights": model.revision}
+    return of_pixels(raster, **own, **placed, **libraries)
 
 
 @functools.cache
-def _version(name: str) -> str:
-    return version(name)
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

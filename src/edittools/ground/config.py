@@ -101,7 +101,8 @@ class GroundConfig(PlacedInBatches):
     tag_threshold: float = setting(
         0.0,
         "With --tags: keep names of at least this probability: with CLIP among all of the vocabulary, with SigLIP of "
-        "each name by itself.",
+        "each name by itself. `edit synth` and `edit caption` take names of at least 0.2 for what an image shows, "
+        "whatever is kept.",
         metavar="SCORE",
         low=0,
         high=1,

@@ -42,13 +42,14 @@ def read_vocabulary(given: Sequence[str] = ()) -> Vocabulary:
     """The names that are told, those of a file that is named alone, or the shipped ones: the inventory and people.
 
     A file is TOML with lists by category, also in tables as the lexicon of `edit synth --targets` has them, or text
-    with a name a line. Articles are left out. Raises UsageError.
+    with a name a line; its name has an ending or a slash. Articles are left out everywhere. Raises UsageError.
     """
     if not given:
         return _by_category({"people": PEOPLE, **read_things()})
     path = Path(given[0])
-    if len(given) > 1 or not (path.suffix in (".toml", ".txt") or path.is_file()):
-        return dict.fromkeys(given)
+    file = path.suffix in (".toml", ".txt") or ((path.suffix or "/" in given[0]) and path.is_file())
+    if len(given) > 1 or not file:
+        return _by_category({None: given})
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".toml":

@@ -217,10 +217,13 @@ class Split:
         rows = batch.rows
         failed: dict[int, RowError] = {}
         values = {name: column_values(rows, name) for name in ("source", "target", "provenance", "pairing")}
+        masks = column_values(rows, "mask")
         for row, reference in enumerate(column_references(rows, "target")):
             if any(values["source"][row] or ()) or reference is None:
                 continue  # a pair, or no image, which others find out
             try:
+                if masks[row] is not None:
+                    raise RowError("has a mask, which is not cut in halves")
                 made = split(codec.decode(self.fetcher.get(reference), codec.FULL, self.max_pixels), self.way)
             except RowError as error:
                 failed[row] = error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edittools.errors import EditError, missing_extra
 from edittools.metrics.text_layout import Letter, in_reading_order, signs, text_reward, without_layout
@@ -50,10 +51,8 @@ class Line:
 def read_lines(pixels: np.ndarray, use: str = "--detector text") -> list[Line]:
     """What RapidOCR reads in uint8 RGB, in reading order. Raises EditError where it is not installed; `use` is the
     option that needs it."""
-    result = _engine(use)(_bgr(pixels), **_LINES)
-    if result.txts is None or result.boxes is None:
-        return []
-    return [Line(*one) for one in zip(result.txts, map(float, result.scores), np.asarray(result.boxes, np.float64))]
+    shown, scale = _bgr(pixels)
+    return [line for line in _lines(_engine(use)(shown, **_LINES), pixels, scale) if line is not None]
 
 
 def read_text(pixels: np.ndarray) -> str:
@@ -63,40 +62,68 @@ def read_text(pixels: np.ndarray) -> str:
 
 def read_letters(pixels: np.ndarray) -> tuple[str, list[Letter]]:
     """The same, and every character with its box; the height is that of its line. Raises EditError likewise."""
-    result = _engine("--ocr")(_bgr(pixels), **_LETTERS)
+    shown, scale = _bgr(pixels)
+    result = _engine("--ocr")(shown, **_LETTERS)
+    lines = _lines(result, pixels, scale)
     letters = []
-    for sign, _, corners in (part for line in result.word_results or () for part in line):
+    for sign, _, corners in (part for line, parts in zip(lines, result.word_results or ()) if line for part in parts):
         if corners is not None:  # an image without writing has one result without a place
-            box = np.asarray(corners, float)  # four corners, clockwise from the upper left one
+            box = _within(corners, pixels, scale)  # four corners, clockwise from the upper left one
             width, height = np.linalg.norm(box[1] - box[0]), np.linalg.norm(box[3] - box[0])
             x, y = box.mean(axis=0).tolist()
             letters.append(Letter(sign, x, y, float(width), float(height)))
-    return "\n".join(result.txts or ()), letters
+    return "\n".join(line.text for line in lines if line is not None), letters
 
 
 def read_words(pixels: np.ndarray, use: str = "--detector text") -> list[tuple[Line, list[Line]]]:
     """Every line, and its words (of scripts with spaces) with their places. Raises EditError likewise."""
-    result = _engine(use)(_bgr(pixels), **_WORDS)
+    shown, scale = _bgr(pixels)
+    result = _engine(use)(shown, **_WORDS)
+    lines = _lines(result, pixels, scale)
+    parts = [
+        [Line(text, float(score), _within(corners, pixels, scale)) for text, score, corners in words if corners]
+        for words in result.word_results or ()
+    ]
+    return [(line, words) for line, words in zip(lines, parts) if line is not None and words]
+
+
+def _lines(result: Any, pixels: np.ndarray, scale: tuple[float, float]) -> list[Line | None]:
+    """The lines of a result, by their places in the image; None for one in the padding."""
     if result.txts is None or result.boxes is None:
         return []
-    lines = [Line(*one) for one in zip(result.txts, map(float, result.scores), np.asarray(result.boxes, np.float64))]
-    parts = [
-        [Line(text, float(score), np.asarray(corners, np.float64)) for text, score, corners in words if corners]
-        for words in result.word_results
-    ]
-    return [(line, words) for line, words in zip(lines, parts) if words]
+    height, width = pixels.shape[:2]
+    found: list[Line | None] = []
+    for text, score, corners in zip(result.txts, result.scores, result.boxes):
+        x, y = (np.asarray(corners, np.float64) * scale).mean(axis=0)
+        inside = x <= width and y <= height
+        found.append(Line(text, float(score), _within(corners, pixels, scale)) if inside else None)
+    return found
 
 
-def _bgr(pixels: np.ndarray) -> np.ndarray:
-    """As the engine takes it; a sliver is padded on the right or below. The engine would blow up its short side to 736
+def _within(corners: Any, pixels: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """Corners (4, 2) in pixels of the image, none outside of it."""
+    height, width = pixels.shape[:2]
+    return np.clip(np.asarray(corners, np.float64) * scale, 0, (width, height))
+
+
+def _bgr(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """As the engine takes it, and how many pixels one of it is, across and down. A sliver is reduced to the longest
+    side that the engine looks at, and padded on the right or below. The engine would blow up its short side to 736
     pixels, and its long one with it: one of 1x800 pixels takes 20 GB."""
     height, width = pixels.shape[:2]
-    least = -(-max(height, width) // _MOST_ASPECT)
-    pad = (0, max(0, least - height)), (0, max(0, least - width)), (0, 0)
-    return np.ascontiguousarray(np.pad(pixels[..., ::-1], pad, mode="edge"))
+    longest = max(height, width)
+    if min(height, width) * _MOST_ASPECT >= longest:
+        return np.ascontiguousarray(pixels[..., ::-1]), (1.0, 1.0)
+    if longest > _MOST_SIDE:
+        size = [max(1, round(side * _MOST_SIDE / longest)) for side in (width, height)]
+        pixels = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BOX))
+    scale = width / pixels.shape[1], height / pixels.shape[0]
+    least = -(-max(pixels.shape[:2]) // _MOST_ASPECT)
+    pad = (0, max(0, least - pixels.shape[0])), (0, max(0, least - pixels.shape[1])), (0, 0)
+    return np.ascontiguousarray(np.pad(pixels[..., ::-1], pad, mode="edge")), scale
 
 
-_MOST_ASPECT = 16
+_MOST_ASPECT, _MOST_SIDE = 16, 2000
 
 
 def open_engine(use: str, **params: Any) -> Any:

@@ -38,6 +38,7 @@ class Region:
     name: str
     mask: np.ndarray  # bool HxW
     box: tuple[float, float, float, float]  # shares
+    category: str | None = None  # of a tag: two of one may be names of one thing
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Scene:
     words: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)  # by task and kind: what to ask for
     caption: str = ""  # what the image shows
     texts: tuple[str, ...] = ()  # what is written in it
-    tags: tuple[str, ...] = ()  # names of what it shows, wherever that is, the likeliest first
+    tags: Mapping[str, str | None] = field(default_factory=dict)  # names of what it shows, wherever, by category
     references: tuple[np.ndarray, ...] = ()  # the row's further images, "Figure 2" first
     prompts: bool = True  # whether the painter takes a prompt
     instruction: str = ""  # the row's own, where it has one
@@ -68,7 +69,7 @@ class Scene:
         if found or not self.tags:
             return found
         everywhere = np.ones(self.image.shape[:2], bool)
-        return [Region(name, everywhere, (0.0, 0.0, 1.0, 1.0)) for name in self.tags]
+        return [Region(name, everywhere, (0.0, 0.0, 1.0, 1.0), category) for name, category in self.tags.items()]
 
     def unseen(self, words: Sequence[str]) -> list[str]:
         """The words for what the image does not show yet, as far as its objects and tags say."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from edittools.caption.targets import Words, read_targets
 from edittools.errors import UsageError
+from edittools.record import likely_tags
 from edittools.seeded import digest
 from edittools.stream.rows import column_values
 from edittools.synth.config import PaintConfig
@@ -52,7 +53,7 @@ def facts_of(rows: pa.RecordBatch) -> list[dict[str, Any]]:
             "instruction": _english(instruction),
             "task": task,
             "edits": tuple(_said(one) for one in edits or [] if one),
-            "tags": tuple(one["name"] for one in tags or [] if isinstance(one, dict) and one.get("name")),
+            "tags": {one["name"]: one.get("category") for one in likely_tags(tags)},
         })  # fmt: skip
     return found
 

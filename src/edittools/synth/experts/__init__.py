@@ -178,7 +178,7 @@ def _filled(
     taken: dict[str, Region] = {}
     for slot in slots:
         if slot in pools:
-            free = [one for one in pools[slot] if not any(one is other for other in taken.values())]
+            free = [one for one in pools[slot] if not any(_one_thing(one, other) for other in taken.values())]
             if not free:
                 return None
             taken[slot] = free[int(rng.integers(len(free)))]
@@ -190,6 +190,10 @@ def _filled(
             return None
         found[slot] = draw(rng, values)
     return found, taken.get("object")
+
+
+def _one_thing(one: Region, other: Region) -> bool:
+    return one is other or (one.category is not None and one.category == other.category)
 
 
 def referred(scene: Scene, region: Region) -> str:
