@@ -260,7 +260,7 @@ def _absent(ctx: click.Context, config: DedupConfig, path: str) -> None:
     known = private.words
     click.echo(
         f"nothing is left of {len(private.digests)} private images, {len(private.pieces)} pieces of their files, "
-        f"{len(known.names)} names and {len(known.texts)} texts ({len(files)} files searched)",
+        f"{len(known.names)} names and {len(known.texts) + len(known.short)} texts ({len(files)} files searched)",
         err=True,
     )
 

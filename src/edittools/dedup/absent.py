@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +20,11 @@ import pyarrow as pa
 
 from edittools.dedup.hamming import distance
 from edittools.dedup.nearest import LookedAt, copies
-from edittools.dedup.private_words import INSIDE, PrivateWords, texts_in_file, texts_of
+from edittools.dedup.needles import Needles
+from edittools.dedup.private_words import PrivateWords, instructions_of, texts_of
+from edittools.dedup.searched import pieces_of
 from edittools.dedup.signature import DETAIL, ORIENTATIONS, all_signatures
-from edittools.errors import EditError, RowError
+from edittools.errors import EditError, RowError, describe
 from edittools.record import IMAGE
 from edittools.stream import codec
 from edittools.stream.batch import image_columns, map_batch_images
@@ -33,8 +34,6 @@ from edittools.stream.source import Source
 
 _PIECE = 32
 _STRIDE = 1024 - _PIECE + 1  # of the pieces of a private file: one lies whole in every KiB of it
-_WORD = 8
-_BLOCK = 1 << 24
 
 
 @dataclass
@@ -102,9 +101,12 @@ def _body(data: bytes) -> int:
     return place + 16 if place >= 0 else min(512, len(data) // 4)
 
 
-def remains(made: Source, files: Iterable[str], private: Private, bits: int, max_pixels: int) -> list[str]:
-    """What of the private rows is left in a set, in words; empty where nothing is."""
+def remains(made: Source, files: Iterable[tuple[str, str]], private: Private, bits: int, max_pixels: int) -> list[str]:
+    """What of the private rows is left in a set, in words, and what could not be searched; empty where nothing is.
+    `files` come with their paths within the set: the folders that it lies in are none of its."""
     found: list[str] = []
+    files = list(files)
+    above = tuple({os.path.abspath(path).removesuffix(name) for path, name in files} - {"/", ""})
     index = LookedAt([{}] * len(private.digests), private.digests, np.stack(private.signatures), {})
     fetcher = Fetcher()
     for batch in made.batches(lambda shard: True):
@@ -120,49 +122,52 @@ def remains(made: Source, files: Iterable[str], private: Private, bits: int, max
                 same = private.digests[place] == digest
                 apart = "the same file" if same else f"{distance(words[:1], index.words[place]).min()} bits apart"
                 found.append(f"an image is the private {private.places[place]}: {apart}")
-        said = [list(texts_of(row)) for row in rows.to_pylist()]
-        if private.words.find(text for texts in said for text in texts):
+        said = [(list(_texts(row, above)), [*_instructions(row)]) for row in rows.to_pylist()]
+        together = [[text for pair in said for text in pair[k]] for k in range(2)]
+        if private.words.find(*together):
             for identity, texts in zip(column_values(rows, "id"), said):
-                found += [f"row {identity}: {trace}" for trace in private.words.find(texts)]
+                found += [f"row {identity}: {trace}" for trace in private.words.find(*texts)]
     found += [f"the history: {trace}" for trace in private.words.find(texts_of(json.loads(made.history.to_json())))]
-    for path in files:
-        for place, texts in texts_in_file(path):
-            found += [f"{place}: {trace}" for trace in private.words.find(texts)]
-        found += _pieces_in(path, private)
+    needles = Needles(private.pieces, private.words)
+    for path, name in files:
+        found += _in_file(path, name, private.words, needles)
     return list(dict.fromkeys(found))
 
 
-def files_below(path: str) -> list[str]:
-    """The files of a local set: all of its folder, the rejects and what else lies there."""
+def _texts(row: dict[str, Any], above: tuple[str, ...]) -> Iterator[str]:
+    for text in texts_of(row):
+        yield next((text.removeprefix(folder) for folder in above if text.startswith(folder)), text)
+
+
+def _instructions(row: dict[str, Any]) -> Iterator[str]:
+    for column, value in row.items():
+        yield from instructions_of(column, value)
+
+
+def _in_file(path: str, name: str, words: PrivateWords, needles: Needles) -> Iterator[str]:
+    for piece in pieces_of(path, name):
+        if piece.problem:
+            yield f"{piece.place}: could not be searched: {piece.problem}"
+        for trace in words.find(piece.texts) if piece.texts else ():
+            yield f"{piece.place}: {trace}"
+        for trace in needles.find(piece.data) if piece.data is not None else ():
+            yield f"{piece.place}: {trace}"
+    if os.path.isfile(path):  # else it was said
+        try:
+            with open(path, "rb") as file:
+                for trace in needles.find(file):
+                    yield f"{path}: {trace}"
+        except OSError as error:
+            yield f"{path}: could not be searched: {describe(error)}"
+
+
+def files_below(path: str) -> list[tuple[str, str]]:
+    """The files of a local set, each with its path within it: all of its folder, the rejects and what else lies there.
+    Links to folders are among them, though nobody follows them."""
     if os.path.isfile(path):
-        return [path]
-    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-
-
-def _pieces_in(path: str, private: Private) -> list[str]:
-    """Pieces of private files, and private names and texts as they are spelled, in the bytes of a file."""
-    found: dict[str, None] = {}
-    needles = {piece: f"bytes of the private {place}" for piece, place in private.pieces.items()}
-    needles |= {name.encode(): f"{name}, as it is" for name in private.words.names}
-    spelled = {text.encode(): key for text, key in private.words.spelled.items()}
-    needles |= {raw: f"{raw.decode()!r}, as it is" for raw, key in spelled.items() if len(key.encode()) >= INSIDE}
-    short = [raw for raw in needles if len(raw) < _WORD]
-    by_word: dict[int, list[bytes]] = defaultdict(list)
-    for raw in needles.keys() - set(short):
-        by_word[int.from_bytes(raw[:_WORD], "little")].append(raw)
-    wanted = np.array(sorted(by_word), np.uint64)
-    longest = max(map(len, needles), default=_WORD)
-    with open(path, "rb") as file:
-        before = b""
-        while block := file.read(_BLOCK):
-            data = before + block
-            found |= dict.fromkeys(f"{path}: {needles[raw]}" for raw in short if raw in data)
-            for shift in range(_WORD) if len(wanted) else ():
-                words = np.frombuffer(data, np.uint64, (len(data) - shift) // _WORD, shift)
-                for place in np.flatnonzero(np.isin(words, wanted)).tolist():
-                    start = shift + _WORD * place
-                    for raw in by_word[int(words[place])]:
-                        if data.startswith(raw, start):
-                            found[f"{path}: {needles[raw]}"] = None
-            before = data[-longest:]
-    return list(found)
+        return [(path, os.path.basename(path))]
+    found: list[str] = []
+    for folder, folders, names in os.walk(path):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        found += [os.path.join(folder, name) for name in (*names, *links)]
+    return [(file, os.path.relpath(file, path)) for file in sorted(found)]

@@ -38,33 +38,33 @@ _ZIP = b"PK\3\4"
 _MOST_BYTES = 1 << 30  # of one image
 
 
-def _zstd(file: BinaryIO) -> Any:
+def _zstd(file: IO[bytes]) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
 
 
-_PLAIN: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+PLAIN: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
     b"\x28\xb5\x2f\xfd": _zstd,
 }
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 
 
 def claim(path: str, head: bytes) -> int:
     if head.startswith(_ZIP):
         return 2
-    plain = next((opened for start, opened in _PLAIN.items() if head.startswith(start)), None)
+    plain = next((opened for start, opened in PLAIN.items() if head.startswith(start)), None)
     if plain is None:
         return 0
-    with files.open_read(path) as file, contextlib.suppress(*_DAMAGE):
+    with files.open_read(path) as file, contextlib.suppress(*DAMAGE):
         return 3 if plain(file).read(BLOCK)[257:262] == b"ustar" else 0
     return 0
 
 
 def is_packed(head: bytes) -> bool:
     """Whether a file begins as a zip archive does, or as what is compressed, may be a tar."""
-    return head.startswith((_ZIP, *_PLAIN))
+    return head.startswith((_ZIP, *PLAIN))
 
 
 def open_file(path: str, label: str | None, mapping: Mapping) -> ArchiveReader:
@@ -101,19 +101,25 @@ def unpack(packed: BinaryIO, file: IO[bytes], path: str) -> list[tuple[str, str]
     head = packed.read(8)
     packed.seek(0)
     try:
-        opened = next((opened for start, opened in _PLAIN.items() if head.startswith(start)), None)
+        opened = next((opened for start, opened in PLAIN.items() if head.startswith(start)), None)
         if head.startswith(_ZIP):
             damaged = _from_zip(packed, file)
         elif opened is not None:
             shutil.copyfileobj(opened(packed), file, 1 << 20)
         else:
             raise DamagedError(f"{path}: neither a tar, a compressed tar nor a zip archive")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if getattr(error, "errno", None) is not None:
             raise EditError(f"{path}: cannot be unpacked: {describe(error)}", "set TMPDIR to a larger disk") from error
         raise DamagedError(f"{path}: damaged: {describe(error)}") from error
     file.flush()
     return damaged
+
+
+def member_name(member: zipfile.ZipInfo) -> str:
+    """The name of a zip's member, which is not always said to be UTF-8."""
+    known = member.flag_bits & 0x800
+    return member.filename if known else text.decode(member.filename.encode("cp437", "replace"))
 
 
 def _from_zip(packed: BinaryIO, file: IO[bytes]) -> list[tuple[str, str]]:
@@ -122,14 +128,12 @@ def _from_zip(packed: BinaryIO, file: IO[bytes]) -> list[tuple[str, str]]:
         for found in archive.infolist():
             if found.is_dir():
                 continue
-            name = found.filename
-            if not found.flag_bits & 0x800:  # not said to be UTF-8
-                name = text.decode(name.encode("cp437", "replace"))
+            name = member_name(found)
             try:
                 if found.file_size > _MOST_BYTES:
                     raise ValueError(f"{found.file_size} bytes")
                 data = archive.read(found)
-            except (*_DAMAGE, RuntimeError, ValueError) as error:  # with a password, or of an unknown method
+            except (*DAMAGE, RuntimeError, ValueError) as error:  # with a password, or of an unknown method
                 damaged.append((name, describe(error)))
                 continue
             entry = tarfile.TarInfo(name)
