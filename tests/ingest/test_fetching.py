@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import socket
 import threading
@@ -19,8 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Runner, image, rejects_of, rows_of
 
+from edittools.errors import RowError
+from edittools.ingest import fetching
 from edittools.ingest.fetching import Failures, Manners, Store
 from edittools.ingest.http_get import FetchError, Limits, get_image, is_public, opted_out
+from edittools.stream.input_reader import image_at
+from edittools.stream.records import reader_for
 
 LIMITS = Limits(size=100_000, seconds=5, private=True)
 
@@ -411,6 +416,56 @@ def test_without_fetch_nothing_is_asked_of_the_web(edit: Runner, server: Server,
     (tmp_path / "y.jsonl").write_text('{"image": "a::b.png"}')
     edit("shard", tmp_path / "y.jsonl", "-o", tmp_path / "file")
     assert [row["target"] for row in rows_of(tmp_path / "file")] == [image(7)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    (
+        "zip://a.png::http://h/a.zip webhdfs://h/a.png generic://a.png reference://a.png sftp://h/a.png HTTP://h/a.png "
+        "github://o:r@main/a.png s3://b/a.png::x filecache::s3://b/a.png"
+    ).split(),
+)
+def test_rows_name_files_and_stores_alone(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edittools.stream.files.facts", lambda path: (3, path))
+    with pytest.raises(RowError, match="not fetched"):
+        image_at("/tmp", address)
+    for stored in ("s3://b/a.png", "gs://b/a.png", "az://b/a.png", "abfs://b/a.png", "hf://datasets/a.png"):
+        assert image_at("/tmp", stored)["file"] == stored
+
+
+def test_hosts_on_hold_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hosts there are; those whose time has come are."""
+    now = [1000.0]
+    monkeypatch.setattr("edittools.ingest.fetching._HOSTS", 8)
+    monkeypatch.setattr("edittools.ingest.fetching.time.monotonic", lambda: now[0])
+    clock = fetching._Clock(10.0)
+    monkeypatch.setattr(clock.ended, "wait", lambda seconds: False)
+    for k in range(7):
+        clock.hold(f"held-{k}", 50.0 if k else 100.0)
+    clock.wait_for("held-0")  # its own turn is after all the others'
+    clock.wait_for("other")
+    assert all(clock.next[f"held-{k}"] >= 1050.0 for k in range(7))
+    now[0] = 1060.0
+    for k in range(16):
+        clock.wait_for(f"new-{k}")
+    assert "held-1" not in clock.next and "held-0" in clock.next
+
+
+def test_a_half_written_line_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "status.jsonl").write_bytes(b'{"url": "http://x/y", "sta')
+    for address in ("http://[a", "http://[b"):
+        Store(str(tmp_path)).fetch([address], Manners(limits=LIMITS), quiet=True)
+    lines = (tmp_path / "status.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["url"] for line in lines[1:]] == ["http://[a", "http://[b"]
+    assert "http://[a" in Store(str(tmp_path)).failed
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-32"])
+def test_lists_of_addresses_in_any_encoding(encoding: str) -> None:
+    file = io.BytesIO("http://x/1\r\n\nhttp://x/\u0a0a\n".encode(encoding))
+    reader = reader_for("a.txt", file.getvalue()[:1024])
+    assert reader is not None
+    assert list(reader(file, Counter())) == [(0, {"image": "http://x/1"}), (2, {"image": "http://x/\u0a0a"})]
 
 
 def test_a_text_of_addresses_is_a_list(edit: Runner, server: Server, tmp_path: Path) -> None:

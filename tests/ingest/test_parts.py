@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import Runner, image, rows_of, tar_bytes
+
+from edittools.errors import EditError
+from edittools.stream import opening
+from edittools.stream.readers import archive, reader_for_file
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip"])
@@ -44,9 +49,35 @@ def test_an_archive_in_parts_is_the_archive(edit: Runner, tmp_path: Path, kind: 
         assert "number 1 is missing" in edit("shard", *given, "-o", tmp_path / "gap", check=1).stderr
 
 
+def test_the_tag_of_an_archive_in_parts_is_that_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = zip_of([("0.png", image(1)), ("0.txt", b"a")])
+    paths = [str(tmp_path / f"x.zip.part-a{sign}") for sign in "abcdefgh"]
+    size = len(whole) // len(paths) + 1
+    for k, path in enumerate(paths):
+        Path(path).write_bytes(whole[k * size : (k + 1) * size])
+    before = reader_for_file(paths[0])
+    digest = before.digest
+    Path(paths[5]).write_bytes(whole[5 * size : 6 * size] + b" ")
+    archive._unpacked().held = None  # as after other archives
+    with pytest.raises(EditError, match="changed while it was read"):
+        list(before.read(0, 1, 1))
+    Path(paths[5]).write_bytes(whole[5 * size : 6 * size])
+    os.utime(paths[5], (1, 1))
+    assert reader_for_file(paths[0]).digest != digest
+    listed: list[str] = []
+
+    def listdir(folder: str) -> list[str]:
+        listed.append(folder)
+        return os.listdir(folder)
+
+    monkeypatch.setattr("edittools.stream.files.listdir", listdir)
+    assert opening._wholes([*paths, *paths, "y.tar", "y.tar"]) == [paths[0], "y.tar", "y.tar"]
+    assert len(listed) == 1
+
+
 def zip_of(members: list[tuple[str, bytes]]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as zipped:
         for name, data in members:
-            archive.writestr(name, data)
+            zipped.writestr(name, data)
     return buffer.getvalue()

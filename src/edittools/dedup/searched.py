@@ -45,7 +45,7 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 @dataclass
-class Piece:
+class Searched:
     """A part of a file: its texts, its bytes where they are not those of the file, or why it could not be searched."""
 
     place: str
@@ -54,26 +54,26 @@ class Piece:
     problem: str = ""
 
 
-def pieces_of(path: str, name: str) -> Iterator[Piece]:
+def pieces_of(path: str, name: str) -> Iterator[Searched]:
     """All that a local file holds; `name` is its path within the set. The data of a piece are to be read before the
     next one is asked for."""
-    yield Piece(path, [name])
+    yield Searched(path, [name])
     if not os.path.isfile(path):
-        yield Piece(path, problem="no file, or a link to a folder or to nothing")
+        yield Searched(path, problem="no file, or a link to a folder or to nothing")
         return
     try:
         with open(path, "rb") as file:
             yield from _inside(file, path, 0)
     except _FAILS as error:
-        yield Piece(path, problem=describe(error))
+        yield Searched(path, problem=describe(error))
 
 
-def _inside(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _inside(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     head = file.read(4096)
     file.seek(0)
     opened = next((opened for start, opened in archive.PLAIN.items() if head.startswith(start)), None)
     closed = next((what for start, what in _CLOSED.items() if head.startswith(start)), None)
-    read: Callable[[IO[bytes], str, int], Iterator[Piece]] = _lines
+    read: Callable[[IO[bytes], str, int], Iterator[Searched]] = _lines
     if opened is not None:
         read = _compressed
     elif head[257:262] == b"ustar" or (head[:1].strip(b"\0") and len(head) >= 512 and _is_tar(file)):
@@ -87,13 +87,13 @@ def _inside(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
     if depth > _DEEPEST and read is not _lines:
         closed = "archives in archives, too deep"
     if closed is not None:
-        yield Piece(place, problem=closed)
+        yield Searched(place, problem=closed)
         return
     file.seek(0)
     try:
         yield from read(file, place, depth)
     except _FAILS as error:
-        yield Piece(place, problem=describe(error))
+        yield Searched(place, problem=describe(error))
 
 
 def _is_tar(file: IO[bytes]) -> bool:
@@ -115,47 +115,47 @@ def _copied(stream: Any) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _unpacked(stream: Any, place: str, depth: int) -> Iterator[Piece]:
+def _unpacked(stream: Any, place: str, depth: int) -> Iterator[Searched]:
     with _copied(stream) as file:
-        yield Piece(place, data=file)
+        yield Searched(place, data=file)
         file.seek(0)
         yield from _inside(file, place, depth + 1)
 
 
-def _compressed(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _compressed(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     head = file.read(8)
     file.seek(0)
     opened = next(opened for start, opened in archive.PLAIN.items() if head.startswith(start))
     yield from _unpacked(opened(file), place, depth)
 
 
-def _tar(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _tar(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             where = f"{place}: {member.name}"
-            yield Piece(where, [member.name, member.linkname, *map(str, member.pax_headers.values())])
+            yield Searched(where, [member.name, member.linkname, *map(str, member.pax_headers.values())])
             if (data := tar.extractfile(member) if member.isfile() else None) is not None:
                 yield from _inside(data, where, depth + 1)
         file.seek(tar.offset)  # a damaged header ends the list of members without a word
         while rest := file.read(1 << 20):
             if rest.strip(b"\0"):
-                yield Piece(place, problem="damaged, or something follows the end of the tar")
+                yield Searched(place, problem="damaged, or something follows the end of the tar")
                 return
 
 
-def _zip(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _zip(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     with zipfile.ZipFile(file) as zipped:
         for entry in zipped.infolist():
             where = f"{place}: {archive.member_name(entry)}"
-            yield Piece(where, [archive.member_name(entry), entry.comment.decode("latin-1")])
+            yield Searched(where, [archive.member_name(entry), entry.comment.decode("latin-1")])
             try:
                 with zipped.open(entry) as data:
                     yield from _unpacked(data, where, depth)
             except _FAILS as error:
-                yield Piece(where, problem=describe(error))
+                yield Searched(where, problem=describe(error))
 
 
-def _parquet(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _parquet(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     with pq.ParquetFile(file) as table:
         yield from _schema(table.schema_arrow, place)
         packed = _has_packed_bytes(table.metadata)
@@ -171,7 +171,7 @@ def _has_packed_bytes(table: pq.FileMetaData) -> bool:
     return any(group.column(k).compression != "UNCOMPRESSED" for group in groups for k in columns)
 
 
-def _arrow(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _arrow(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     if file.read(6) == b"ARROW1":
         with pa.ipc.open_file(pa.PythonFile(file, mode="r")) as reader:
             yield from _schema(reader.schema, place)
@@ -185,18 +185,18 @@ def _arrow(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
             yield from _rows(batch, place, True)
 
 
-def _schema(schema: pa.Schema, place: str) -> Iterator[Piece]:
+def _schema(schema: pa.Schema, place: str) -> Iterator[Searched]:
     said = [
         value.decode("utf-8", "replace") for key, value in (schema.metadata or {}).items() if key != b"ARROW:schema"
     ]
-    yield Piece(place, [*schema.names, *(one for value in said for one in _of_json(value))])
+    yield Searched(place, [*schema.names, *(one for value in said for one in _of_json(value))])
 
 
-def _rows(batch: pa.RecordBatch, place: str, packed: bool) -> Iterator[Piece]:
+def _rows(batch: pa.RecordBatch, place: str, packed: bool) -> Iterator[Searched]:
     for row in batch.to_pylist():
-        yield Piece(place, list(texts_of(row)))
+        yield Searched(place, list(texts_of(row)))
         for data in _bytes_of(row) if packed else ():
-            yield Piece(place, data=io.BytesIO(data))
+            yield Searched(place, data=io.BytesIO(data))
 
 
 def _bytes_of(value: Any) -> Iterator[bytes]:
@@ -207,7 +207,7 @@ def _bytes_of(value: Any) -> Iterator[bytes]:
             yield from _bytes_of(inner)
 
 
-def _lines(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
+def _lines(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     """A text in parts of 64 MiB; nothing of what is no text, whose bytes are searched as they are."""
     head = file.read(4096)
     if "\0" in text.decode(head[: len(head) // 2 * 2]):
@@ -216,10 +216,10 @@ def _lines(file: IO[bytes], place: str, depth: int) -> Iterator[Piece]:
     wide = b"\0" in head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     data, more = file.read(_MOST_TEXT), file.read(_MOST_TEXT)
     while data:
-        yield Piece(place, _texts(data))
+        yield Searched(place, _texts(data))
         last = data[-_OVERLAP:]
         if more and (wide or b"\n" not in last):
-            yield Piece(place, problem=f"a text of UTF-16, or a line, of more than {_OVERLAP} bytes")
+            yield Searched(place, problem=f"a text of UTF-16, or a line, of more than {_OVERLAP} bytes")
             return
         data = last[last.find(b"\n") + 1 :] + more if more else b""  # a line that was cut is read again
         more = file.read(_MOST_TEXT)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -139,8 +139,9 @@ class Store:
                     under_way.add(address)
                     yield address
 
-        with open(self.log, "ab") as log, ThreadPoolExecutor(manners.threads) as pool:
+        with open(self.log, "a+b") as log, ThreadPoolExecutor(manners.threads) as pool:
             try:
+                _end_line(log)
                 work = _in_threads(pool, wanted(), lambda url: self._one(url, manners, clock), 4 * manners.threads)
                 for address, said in work:
                     log.write(json.dumps({"url": address, **said}).encode() + b"\n")
@@ -195,15 +196,18 @@ class _Clock:
     def __init__(self, rate: float) -> None:
         self.between = 1.0 / rate
         self.next: dict[str, float] = {}
+        self.most = _HOSTS  # hosts at which those whose time has come are forgotten
         self.lock = threading.Lock()
         self.ended = threading.Event()
 
     def wait_for(self, host: str) -> None:
         with self.lock:
-            at = max(self.next.get(host, 0.0), time.monotonic())
+            now = time.monotonic()
+            at = max(self.next.get(host, 0.0), now)
             self.next[host] = at + self.between
-            if len(self.next) >= _HOSTS:  # those whose time has come are as those that were never asked
-                self.next = {name: then for name, then in self.next.items() if then > at} | {host: at + self.between}
+            if len(self.next) >= self.most:  # those whose time has come are as those that were never asked
+                self.next = {name: then for name, then in self.next.items() if then > now}
+                self.most = max(_HOSTS, 2 * len(self.next))  # not again with every request
         if self.ended.wait(max(at - time.monotonic(), 0.0)):
             raise FetchError("stopped")
 
@@ -214,6 +218,14 @@ class _Clock:
 
     def stop(self) -> None:
         self.ended.set()
+
+
+def _end_line(log: BinaryIO) -> None:
+    """End the line that a run which was killed left half written: the next one would be lost with it."""
+    if log.seek(0, os.SEEK_END):
+        log.seek(-1, os.SEEK_END)
+        if log.read(1) != b"\n":
+            log.write(b"\n")
 
 
 def _host(address: str) -> str:

@@ -22,7 +22,7 @@ import xxhash
 
 from edittools.errors import EditError, RowError, describe
 from edittools.record import IMAGE
-from edittools.stream import columns, files, text
+from edittools.stream import columns, files, joined, text
 from edittools.stream.batch import Reject, image_positions, map_images
 from edittools.stream.history import History, digest
 from edittools.stream.mapping import Mapping
@@ -30,7 +30,7 @@ from edittools.stream.mapping import Mapping
 Part = tuple[pa.RecordBatch, list[Reject]]
 IMAGE_ENDINGS = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl"}
 VIDEO_ENDINGS = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv"}
-_ON_THE_WEB = re.compile(r"\s*(?:https?://|ftps?://|[^/]*::)", re.IGNORECASE)  # `::`: what fsspec reads through another
+_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "file", "memory")  # that rows may name
 _IMAGE_FIELDS = tuple(field.name for field in IMAGE)
 IMAGE_FIELDS = frozenset(_IMAGE_FIELDS)
 _STUB = {"member", "width", "height", "format"}  # an image in the JSON of our own tars
@@ -92,7 +92,7 @@ def row_keys(reader: InputReader, start: int, stop: int) -> np.ndarray:
 def unchanged(path: str, tag: str) -> None:
     """Raises EditError for a file of rows that is another one than when it was opened: its rows are not known any
     more."""
-    if files.etag(path) != tag:
+    if joined.etag(path) != tag:
         raise EditError(
             f"{path}: the file changed while it was read", hint="run the command again when nothing writes to it"
         )
@@ -251,9 +251,7 @@ def image_at(base: str, path: str) -> dict[str, Any]:
     if is_inline(path):
         return reference(bytes=_inline_bytes(path))
     path = files.local(path.strip() if files.is_url(path) else path)
-    if files.is_url(path) and _ON_THE_WEB.match(
-        path
-    ):  # whoever wrote a list must not make this machine ask for whatever it says
+    if files.is_url(path) and not _in_a_store(path):  # whoever wrote a list must not make this machine ask what it says
         raise RowError("not fetched", path[:200])
     try:
         return loose_image(full_path(base, path), path)
@@ -262,6 +260,11 @@ def image_at(base: str, path: str) -> dict[str, Any]:
             with contextlib.suppress(RowError):
                 return loose_image(full_path(base, other), path)
         raise
+
+
+def _in_a_store(address: str) -> bool:
+    """Whether an address is one of a store; not one that fsspec reads through another (`zip://a.png::http://...`)."""
+    return "::" not in address and address.partition("://")[0] in _STORES
 
 
 def _spelled_otherwise(path: str) -> list[str]:

@@ -64,6 +64,11 @@ def opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def etag(path: str) -> str:
+    """The tag of a file, or the tags of all parts of which it is one."""
+    return " ".join(map(files.etag, parts_of(path)))
+
+
 def _refuse_gaps(stem: str, parts: list[str]) -> None:
     """Raises EditError where the parts of a file are not all of those from the first to the last."""
     numbers = [_number(part) for part in parts]

@@ -79,10 +79,13 @@ def open_source(
 def _wholes(paths: list[str]) -> list[str]:
     """The paths, of the parts of one file only the first one, whichever of them were named."""
     found: list[str] = []
+    known: set[str] = set()  # parts of what was found: their folder is not listed again
     for path in paths:
-        parts = parts_of(path)
-        if len(parts) == 1 or parts[0] not in found:
-            found.append(parts[0])
+        if path not in known:
+            parts = parts_of(path)
+            if len(parts) == 1 or parts[0] not in known:
+                found.append(parts[0])
+            known.update(parts if len(parts) > 1 else ())
     return found
 
 

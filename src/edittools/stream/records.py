@@ -44,17 +44,25 @@ def reader_for(name: str, head: bytes) -> Reader | None:
 
 def address_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
     """A text with the address of an image in every line, as img2dataset reads it too; empty lines have a number."""
+    file = _in_single_bytes(file, guesses)
     for number, line in enumerate(iter(lambda: file.readline(_LINE_LIMIT), b"")):
         if address := text.decode(line, guesses).strip("\ufeff \t\r\n"):
             yield number, {"image": address}
 
 
+def _in_single_bytes(file: BinaryIO, guesses: text.Guesses) -> BinaryIO:
+    """A file whose lines end with one byte: of UTF-16 and UTF-32, where these are two or four, a copy in UTF-8."""
+    head = file.read(1024)
+    file.seek(0)
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if marked or (b"\0" in head and "\0" not in text.decode(head)):  # without a mark
+        return io.BytesIO(text.decode(file.read(), guesses).encode())
+    return file
+
+
 def line_records(file: BinaryIO, guesses: text.Guesses) -> Iterator[Record]:
     """JSON lines. An empty line has a number, but is no record."""
-    head = file.read(4)
-    file.seek(0)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # its line ends are two bytes, or four
-        file = io.BytesIO(text.decode(file.read(), guesses).encode())
+    file = _in_single_bytes(file, guesses)
     number = 0
     while line := file.readline(_LINE_LIMIT):
         if len(line) == _LINE_LIMIT and not line.endswith(b"\n"):

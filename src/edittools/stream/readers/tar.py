@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from edittools.errors import DamagedError, IncompleteError, RowError
-from edittools.stream import codec, columns, files, text
+from edittools.stream import codec, columns, files, joined, text
 from edittools.stream.batch import Reject
 from edittools.stream.history import History, digest
 from edittools.stream.input_reader import (
@@ -78,7 +78,7 @@ class TarFileReader:
         self.mapping = mapping or Mapping()
         self.table = table
         self.guesses = text.Guesses()
-        self.tag = files.etag(path)
+        self.tag = joined.etag(path)
         self.table_tag = [files.etag(table)] if table else []
         self.most: int | None = None
         self.whole = True  # whether its end is required, see `beside_others`
