@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -56,9 +57,12 @@ class Told:
         yield Batch(self.rows, Shard(0, 1, "x"), last=True, seen=self.rows.num_rows)
 
 
-def test_the_grammar_has_a_hundred_per_cent() -> None:
+def test_the_grammar_has_a_hundred_per_cent(tmp_path: Path) -> None:
+    mesh = tmp_path / "triangle.obj"
+    mesh.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0.5\nf 1 2 3\n")
+    tools = dataclasses.replace(TOOLS, meshes=(mesh,))
     rendered = [
-        (f"{name}-{k}", name, load(name).slots(np.zeros((96, 96, 3), np.uint8), np.random.default_rng(k), TOOLS))
+        (f"{name}-{k}", name, load(name).slots(np.zeros((96, 96, 3), np.uint8), np.random.default_rng(k), tools))
         for name in rendered_names() for k in range(8)
     ]  # fmt: skip
     for identity, template, slots in [*samples(template_names(), 3), *rendered]:

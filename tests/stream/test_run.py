@@ -647,7 +647,7 @@ def test_config_file(edit: Runner, crawl: Path, tmp_path: Path) -> None:
     assert "rowz" in edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "bad.toml", check=2).stderr
     edit("shard", crawl, "-o", f"{tmp_path}/c/", "--config", tmp_path / "none.toml", check=2)
     for text, said in (
-        (b"shard = 5", "`shard` is no table"),
+        (b"shard = 5", "`shard` stands in no table"),
         (b"[shard]\nrows = 7 # \xff", "utf-8"),
         (b"[shard]\nrows = [7]", "`rows` takes no such value"),
         (b"[shard]\nmap = [['a=b']]", "`map` takes no such value"),

@@ -18,8 +18,8 @@ INSTRUCTION = {
         "{show|view} the {object|thing} from <degrees> degrees further {round|around} to the <side>",
     ],
     "zh": [
-        "<ba>{镜头|相机|视角}绕物体向<side>{移动|转动|转}<degrees>度",
-        "{让|使}{镜头|相机|视角}绕着物体向<side>{移|转}<degrees>度",
+        "<ba>{镜头|相机|视角}绕物体朝<side>{移动|转动|转}<degrees>度",
+        "{让|使}{镜头|相机|视角}绕着物体朝<side>{移|转}<degrees>度",
     ],
 }
 DETAIL = {

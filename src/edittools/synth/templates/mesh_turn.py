@@ -14,14 +14,15 @@ RENDERED = True
 INVERSE = "mesh_turn"
 INSTRUCTION = {
     "en": [
-        "{turn|rotate|spin} the {object|thing} {by |}<degrees> degrees to the <side>",
-        "{turn|rotate} the {object|thing} to the <side> by <degrees> degrees",
+        "{turn|rotate|spin} the {object|thing} to the <side> by <degrees> degrees",
+        "{turn|rotate} the {object|thing} to the <side>, <degrees> degrees",
     ],
-    "zh": ["<ba>物体向<side>{转|旋转|转动|转过}<degrees>度", "{让|使|令}物体向<side>{转|旋转|转动|转过}<degrees>度"],
+    # not 向右转, which is said of a picture that is turned clockwise
+    "zh": ["<ba>物体朝<side>{转|旋转|转动|转过}<degrees>度", "{让|使|令}物体朝<side>{转|旋转|转动|转过}<degrees>度"],
 }
 DETAIL = {
-    "en": ["the {object|thing} {has turned|is turned} <degrees> degrees to the <side>"],
-    "zh": ["物体向<side>{转了|转过}<degrees>度"],
+    "en": ["the {object|thing} {has turned|is turned} to the <side> by <degrees> degrees"],
+    "zh": ["物体朝<side>{转了|转过}<degrees>度"],
 }
 
 
