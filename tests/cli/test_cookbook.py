@@ -412,7 +412,11 @@ def test_publish_a_benchmark(folder: Path, model_edit: Runner) -> None:
                 folder,
                 "choose",
                 "Ann",
-                [pick, {**pick, "instruction": {"en": "Make it blue."}}, {"given": {}, "none": True}],
+                [
+                    {**pick, "instruction": {"en": "Let it be red."}},
+                    {**pick, "instruction": {"en": "Make it blue."}},
+                    {"given": {}, "none": True},
+                ],
             )
 
     recipe = COOKBOOK["Publish a benchmark that was collected from private images"]
@@ -420,7 +424,7 @@ def test_publish_a_benchmark(folder: Path, model_edit: Runner) -> None:
     near = [row["nearest"] for row in rows_of(folder / "near")]
     assert all(-1 <= one["score"] <= 1 for several in near for one in several)
     made = rows_of(folder / "benchmark")
-    assert [row["instruction"]["en"] for row in made] == ["Make it red.", "Make it blue."]
+    assert [row["instruction"]["en"] for row in made] == ["Let it be red.", "Make it blue."]
     assert [row["provenance"]["parents"] for row in made] == [[several[0]["id"]] for several in near[:2]]
 
 
