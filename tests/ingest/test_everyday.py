@@ -418,7 +418,7 @@ def test_words_that_stand_where_paths_may(edit: Runner, tmp_path: Path) -> None:
         6: "missing file",
         7: "cannot read",
         8: "cannot read",
-        9: "cannot read",
+        9: "not fetched",  # no store that is known
     }
     rows, _ = shard(edit, tmp_path / "x.jsonl", out=tmp_path / "site", options=("--map", "site=source"))
     assert [row["site"] for row in rows] == ["flickr", "https://example.org/photos/17", "p/0.jpg", None]

@@ -15,7 +15,8 @@ INVERSE = "mesh_turn"
 INSTRUCTION = {
     "en": [
         "{turn|rotate|spin} the {object|thing} to the <side> by <degrees> degrees",
-        "{turn|rotate} the {object|thing} to the <side>, <degrees> degrees",
+        "{turn|rotate|spin} the {object|thing} to the <side>, <degrees> degrees",
+        "{make|let} the {object|thing} face <degrees> degrees further to the <side>",
     ],
     # not 向右转, which is said of a picture that is turned clockwise
     "zh": ["<ba>物体朝<side>{转|旋转|转动|转过}<degrees>度", "{让|使|令}物体朝<side>{转|旋转|转动|转过}<degrees>度"],
