@@ -270,9 +270,11 @@ def test_lengths_are_those_of_the_stored_texts(tmp_path):
 # --------------------------------------------------------------------------------------------------- completion
 
 
-def many_rows(count=6):
-    target = image(100)
-    return MemoryRows([edit_row(f"r{k}", [image(k)], target, f"text {k}") for k in range(count)])
+def many_rows(count=6, shared=True):
+    """shared: all have one target."""
+    return MemoryRows(
+        [edit_row(f"r{k}", [image(k)], image(100 if shared else 100 + k), f"text {k}") for k in range(count)]
+    )
 
 
 def fill(folder, rows, samples):
@@ -440,7 +442,7 @@ def test_little_is_kept_of_a_row_that_is_encoded(tmp_path, monkeypatch):
 def test_contents_are_stored_in_turns(tmp_path, monkeypatch):
     for name, value in (("_PLACES", 3), ("SAMPLES_AT_ONCE", 2)):
         monkeypatch.setattr(f"edittools.train.features.{name}", value)
-    rows = many_rows(20)
+    rows = many_rows(20, shared=False)  # two threads may be at what rows share
     samples = [sample(k, f"text {k}") for k in range(20)]
     fill(tmp_path, rows, samples)
     # no turn has more than 3 places, and those of the samples that are at work or wait: 2, two of them, of two images
@@ -449,6 +451,22 @@ def test_contents_are_stored_in_turns(tmp_path, monkeypatch):
     keys = Keys(ENCODING, rows, store.contents)
     assert [store.contents[rows.place(k, 0)] for k in range(20)] == [rows.content(k, 0) for k in range(20)]
     Stored(store, keys).check(samples)
+
+
+def test_what_the_samples_of_a_row_share_is_encoded_once(tmp_path):
+    """Three variants of 30 rows, by several threads at once: fill() counts what is encoded."""
+
+    class Busy(Counting):
+        def latents(self, images, cuts=None):
+            time.sleep(0.002)
+            return super().latents(images, cuts)
+
+    rows = many_rows(30, shared=False)
+    samples = [sample(k, f"variant {v} of {k}") for k in range(30) for v in range(3)]
+    store, encoder = FeatureStore(tmp_path), Busy(rows)
+    keys, writer = Keys(ENCODING, rows, store.contents), FeatureWriter(tmp_path, torch.float32)
+    added = list(precompute(encoder, keys, samples, store, writer, threads=4))
+    assert sum(added) == len(encoder.calls) == 30 * 5 and added[:3] == [3, 1, 1]
 
 
 def test_the_samples_of_a_part_are_all_of_its_rows():
@@ -744,37 +762,41 @@ def test_a_batch_is_encoded_as_its_rows_are_alone(tmp_path, name):
     assert (system.latents(several) - latents).abs().max() <= 2e-6 * latents.abs().max().clamp(min=1)
 
 
+class Watched:
+    """Encoders that note how many images they see together, and of texts the negative number; one text they refuse."""
+
+    conditions_see_references = True
+
+    def __init__(self, bad):
+        self.bad, self.sizes = bad, []
+
+    def latents(self, images):
+        self.sizes.append(len(images))
+        return images * 2
+
+    def conditioning_of(self, asked):
+        self.sizes.append(-len(asked))
+        if any(text == self.bad for _, text in asked):
+            raise RowError("too long")
+        return [{"states": torch.full((1, 2), float(len(text) + few[0].mean()))} for few, text in asked]
+
+
 def test_a_training_batch_is_encoded_at_once_and_one_that_cannot_be_leaves_the_others(tmp_path):
     """Batches' images of a shape go to the autoencoder together, texts 8 at a time; a row whose text cannot be
     encoded is found out, and the others are what they are without it."""
     rows = MemoryRows(pairs(16))
-    recipe = tiny(batch_tokens=64)
-    sizes = []
-
-    class Watched:
-        conditions_see_references = True
-
-        def latents(self, images):
-            sizes.append(len(images))
-            return images * 2
-
-        def conditioning_of(self, asked):
-            sizes.append(-len(asked))
-            if any("bad" in text for _, text in asked):
-                raise RowError("too long")
-            return [{"mean": torch.tensor(float(len(text)))} for _, text in asked]
-
-    sampler = BucketSampler(recipe, rows, 8, 8)
-    found = Encoder(Watched(), rows).several(sampler.samples)
-    assert sorted(sizes) == [-8, -8, 32]  # targets and sources, all of one shape
+    watched = Watched("bad")
+    sampler = BucketSampler(tiny(batch_tokens=64), rows, 8, 8)
+    found = Encoder(watched, rows).several(sampler.samples)
+    assert sorted(watched.sizes) == [-8, -8, 32]  # targets and sources, all of one shape
     spoilt = [dataclasses.replace(each, text="bad") if each.row == 3 else each for each in sampler.samples]
-    again = Encoder(Watched(), rows).several(spoilt)
+    again = Encoder(watched, rows).several(spoilt)
     for before, now in zip(sampler.samples, spoilt):
         if now.row == 3:
             assert isinstance(again[now], Unusable) and again[now].identity == "row-3"
             continue
         assert torch.equal(again[now].target, found[before].target)
-        assert torch.equal(again[now].conditioning["mean"], found[before].conditioning["mean"])
+        assert torch.equal(again[now].conditioning["states"], found[before].conditioning["states"])
 
 
 @pytest.mark.parametrize(("latents", "seen"), [(True, True), (True, False), (False, True), (False, False)])
@@ -818,21 +840,8 @@ def test_features_to_store_are_encoded_together_and_read_ahead(tmp_path):
     torn = image(7)
     rows = [*pairs(40), edit_row("one", [torn], image(8), "a"), edit_row("two", [torn], image(9), "b")]
     rows = Damaged([rows[k] for k in (*range(8), 40, *range(8, 20), 41, *range(20, 40))])
-    sizes, reading = [], []
+    watched, reading = Watched("text 3"), []
     both = threading.Barrier(2, timeout=20)
-
-    class Watched:
-        conditions_see_references = True
-
-        def latents(self, images):
-            sizes.append(len(images))
-            return images * 2
-
-        def conditioning_of(self, asked):
-            sizes.append(-len(asked))
-            if any(text == "text 3" for _, text in asked):
-                raise RowError("too long")
-            return [{"states": torch.full((1, 2), float(len(text) + few[0].mean()))} for few, text in asked]
 
     class Ahead(Encoder):
         def latents(self, images, cuts=None):
@@ -845,17 +854,17 @@ def test_features_to_store_are_encoded_together_and_read_ahead(tmp_path):
     store = FeatureStore(tmp_path)
     keys, rejects = Keys(ENCODING, rows, store.contents), Rejects("3")
     writer = FeatureWriter(tmp_path, torch.float32)
-    added = list(precompute(Ahead(Watched(), rows), keys, samples, store, writer, rejects, threads=2))
+    added = list(precompute(Ahead(watched, rows), keys, samples, store, writer, rejects, threads=2))
     assert rejects.reasons == {"row-3": "too long", "one": "torn", "two": "torn"}
     assert [k for k, count in enumerate(added) if count == 0] == [3, 8, 21]
     assert sum(added) == 20 * 3 + 19 * 2  # a copy has one image
-    assert len(set(reading)) == 2 and max(sizes) > 8 and sizes.count(-8) >= 3
+    assert len(set(reading)) == 2 and max(watched.sizes) > 8 and watched.sizes.count(-8) >= 3
     stored = Stored(FeatureStore(tmp_path), keys)
     for each in samples:
         if each.row in (3, 8, 21):
             with pytest.raises(Unusable):
                 stored(each)
             continue
-        found, alone = stored(each), Encoder(Watched(), rows)(each)
+        found, alone = stored(each), Encoder(watched, rows)(each)
         assert torch.equal(found.target, alone.target) and torch.equal(found.references[0], alone.references[0])
         assert torch.equal(found.conditioning["states"], alone.conditioning["states"])

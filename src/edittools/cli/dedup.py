@@ -193,10 +193,11 @@ def command(
 
 
 _NEAREST = ("max_pixels", "method", "pair_model", "distance", "revision", "device", "dtype", "batch_size")
+_OF_NEAREST, _OF_ABSENT = ("neighbours", "same_task", "cache_dir"), ("same_words",)  # of these modes alone
 _MODES = {
-    "nearest": (*_NEAREST, "neighbours", "same_task", "cache_dir"),
+    "nearest": (*_NEAREST, *_OF_NEAREST),
     "replace": (),
-    "absent": ("max_pixels", "distance", "same_words"),
+    "absent": ("max_pixels", "distance", *_OF_ABSENT),
 }
 
 
@@ -204,21 +205,10 @@ def _deidentified(ctx: click.Context) -> bool:
     """Do what --nearest, --replace or --absent says; False where none of them is given. Raises UsageError."""
     mode = next((name for name in _MODES if ctx.params[name] is not None), None)
     if mode is None:
-        options.refuse(ctx, ("neighbours", "same_task", "cache_dir"), "is for --nearest")
-        options.refuse(ctx, ("same_words",), "is for --absent")
+        options.refuse(ctx, _OF_NEAREST, "is for --nearest")
+        options.refuse(ctx, _OF_ABSENT, "is for --absent")
         return False
-    mine = {
-        "against",
-        "set_name",
-        "phase",
-        "decisions",
-        "report",
-        "neighbours",
-        "same_task",
-        "cache_dir",
-        "same_words",
-        *_MODES,
-    }
+    mine = {"against", "set_name", "phase", "decisions", "report", *_OF_NEAREST, *_OF_ABSENT, *_MODES}
     mine |= {field.name for field in dataclasses.fields(DedupConfig)}
     options.refuse(ctx, sorted(mine - {mode, *_MODES[mode]}), f"changes nothing beside --{mode}")
     config, path = options.config(ctx, DedupConfig), ctx.params[mode]
@@ -233,7 +223,7 @@ def _deidentified(ctx: click.Context) -> bool:
         from edittools.stream.run import RunOptions, open_input
 
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        more = {name: ctx.params[name] for name in ("neighbours", "same_task", "cache_dir")}
+        more = {name: ctx.params[name] for name in _OF_NEAREST}
         public = open_input([path], RunOptions())
         options.run_stages(ctx, [NearestStage(config, public, name, jobs=options.jobs(ctx), **more)])
     return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import io
 import json
 import os
@@ -71,11 +72,11 @@ def pieces_of(path: str, name: str) -> Iterator[Searched]:
 def _inside(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
     head = file.read(4096)
     file.seek(0)
-    opened = next((opened for start, opened in archive.PLAIN.items() if head.startswith(start)), None)
+    opens = archive.compression(head)
     closed = next((what for start, what in _CLOSED.items() if head.startswith(start)), None)
     read: Callable[[IO[bytes], str, int], Iterator[Searched]] = _lines
-    if opened is not None:
-        read = _compressed
+    if opens is not None:
+        read = functools.partial(_compressed, opens)
     elif head[257:262] == b"ustar" or (head[:1].strip(b"\0") and len(head) >= 512 and _is_tar(file)):
         read = _tar
     elif head.startswith((b"PAR1", b"PARE")):
@@ -122,11 +123,8 @@ def _unpacked(stream: Any, place: str, depth: int) -> Iterator[Searched]:
         yield from _inside(file, place, depth + 1)
 
 
-def _compressed(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
-    head = file.read(8)
-    file.seek(0)
-    opened = next(opened for start, opened in archive.PLAIN.items() if head.startswith(start))
-    yield from _unpacked(opened(file), place, depth)
+def _compressed(opens: Callable[[IO[bytes]], Any], file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:
+    yield from _unpacked(opens(file), place, depth)
 
 
 def _tar(file: IO[bytes], place: str, depth: int) -> Iterator[Searched]:

@@ -8,18 +8,19 @@ the same bytes before and after it, and the mask has what moved, and its shadows
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edittools.seeded import draw
-from edittools.synth.core import Inapplicable, Tools
+from edittools.synth.core import Inapplicable, Pair, Tools
 from edittools.synth.meshes import read_mesh
 from edittools.synth.palette import COLORS, apart
 
@@ -30,6 +31,7 @@ _VARIANT = "scalar_rgb"  # the others want a compiler, or a GPU
 _FLAT = 2000  # triangles: meshes of fewer have edges
 _SKIN, _FLOOR = (214, 164, 128), (190, 190, 186)
 _SHOULDER, _HIP, _HEAD = 1.38, 0.86, 1.66  # heights, in metres
+FROM = {"left": -60, "right": 60}  # degrees round what is drawn, that light comes from
 _drawing = threading.Lock()  # it uses all cores by itself
 
 
@@ -47,10 +49,14 @@ class View:
     turn: float = 0  # of the mesh about its upright axis, its front to the right
 
 
-def figure_slots(rng: np.random.Generator) -> dict:
-    """Draw what the figure wears. Raises Inapplicable where there is no renderer."""
+def _check_renderer() -> None:
     if importlib.util.find_spec("mitsuba") is None:
         raise Inapplicable("no renderer: pip install 'edittools[render]'")
+
+
+def figure_slots(rng: np.random.Generator) -> dict:
+    """Draw what the figure wears. Raises Inapplicable where there is no renderer."""
+    _check_renderer()
     shirt = draw(rng, list(COLORS))
     return {"shirt_color": shirt, "trousers_color": draw(rng, apart((shirt,)))}
 
@@ -63,8 +69,7 @@ def mesh_slots(rng: np.random.Generator, tools: Tools) -> dict:
     """Draw a mesh and how it stands. Raises Inapplicable where there is no renderer, or no mesh that can be drawn."""
     if not tools.meshes:
         raise Inapplicable("no meshes: --meshes names a folder")
-    if importlib.util.find_spec("mitsuba") is None:
-        raise Inapplicable("no renderer: pip install 'edittools[render]'")
+    _check_renderer()
     chosen = tools.meshes[int(rng.integers(len(tools.meshes)))]
     missing = read_mesh(chosen)[0].missing
     slots = {"mesh": chosen.name, "number": tools.meshes.index(chosen), "facing": int(rng.integers(-30, 31))}
@@ -75,28 +80,46 @@ def mesh_view(slots: dict, tools: Tools) -> View:
     return View("", "", mesh=tools.meshes[slots["number"]], turn=slots["facing"])
 
 
+def other_side(slots: dict) -> dict:
+    return slots | {"side": "right" if slots["side"] == "left" else "left"}
+
+
+def light_moved(view: View, photo: np.ndarray, slots: dict) -> Pair:
+    """Light comes from the side that the slots say, and came from the other one."""
+    before, after = (replace(view, light=FROM[one["side"]]) for one in (other_side(slots), slots))
+    return Pair(render(before, photo), render(after, photo))
+
+
+def camera_moved(view: View, photo: np.ndarray, slots: dict) -> Pair:
+    """The camera has gone round so many degrees to the side that the slots say."""
+    # Half of the way before the middle and half behind it, so that the way back is drawn alike.
+    half = int(slots["degrees"]) / 2 * (1 if slots["side"] == "right" else -1)
+    return Pair(render(replace(view, camera=-half), photo), render(replace(view, camera=half), photo))
+
+
 def render(view: View, photo: np.ndarray) -> np.ndarray:
     """uint8 of the photograph's shape, scaled down to SIDE pixels at the shorter side. Raises Inapplicable for a mesh
     that the renderer cannot draw."""
     mitsuba: Any = importlib.import_module("mitsuba")
     short = min(photo.shape[:2])
     height, width = (max(16, round(length * min(1, SIDE / short))) for length in photo.shape[:2])
-    with _drawing, tempfile.TemporaryDirectory() as folder:
+    name = f"mesh {view.mesh.name}: " if view.mesh is not None else ""
+    with _drawing, contextlib.ExitStack() as stack:
         mitsuba.set_variant(_VARIANT)
-        subject = _figure(view) if view.mesh is None else _mesh(mitsuba, view.mesh, view.turn, Path(folder))
+        if view.mesh is None:
+            subject = _figure(view)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            subject = _mesh(mitsuba, view.mesh, view.turn, Path(folder))
         try:
             scene = mitsuba.load_dict(_scene(mitsuba, view, photo, height, width) | subject)
             drawn = np.array(mitsuba.render(scene, seed=0), np.float64)
         except RuntimeError as error:
             if view.mesh is None:
                 raise
-            raise Inapplicable(f"mesh {view.mesh.name}: the renderer does not take it") from error
+            raise Inapplicable(f"{name}the renderer does not take it") from error
     if not np.isfinite(drawn).all():
-        raise Inapplicable(
-            "the renderer gives no numbers"
-            if view.mesh is None
-            else f"mesh {view.mesh.name}: the renderer gives no numbers"
-        )
+        raise Inapplicable(f"{name}the renderer gives no numbers")
     lit, colour, up = drawn[..., :3], drawn[..., -6:-3], drawn[..., -1:]
     linear = np.clip(lit + _AMBIENT * colour * (3 + up) / 4, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # IEC 61966-2-1

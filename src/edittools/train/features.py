@@ -96,7 +96,7 @@ def image_size(row: TrainRow, which: int) -> tuple[int, int]:
 
 ENCODING = threading.Lock()  # encoders hold what they are at while they work
 TEXTS_AT_ONCE = 8  # rows whose text, and images for it, an encoder sees together
-SAMPLES_AT_ONCE = 8  # that a thread reads, to have them encoded, where features are stored
+SAMPLES_AT_ONCE = 8  # and the rest of a row's, that a thread reads and has encoded where features are stored
 PIXELS_SEEN_AT_ONCE = 8 << 20  # of the images of such texts
 Encoded = dict[Any, Conditioning | Unusable]  # by what was to be encoded
 Cuts = dict[tuple[int, ShownImage], np.ndarray]  # references as they are cut, uint8 (h, w, 3), by their row
@@ -255,6 +255,18 @@ def _pieces(items: list[Any], most: int) -> Iterator[list[Any]]:
     step = max(1, most)
     for start in range(0, len(items), step):
         yield items[start : start + step]
+
+
+def _whole_rows(samples: Iterable[TrainSample], least: int) -> Iterator[list[TrainSample]]:
+    """Some samples at a time, those of a row together: they have its images in common, which are encoded once."""
+    few: list[TrainSample] = []
+    for sample in samples:
+        if len(few) >= least and sample.row != few[-1].row:
+            yield few
+            few = []
+        few.append(sample)
+    if few:
+        yield few
 
 
 # What is made of the same file changes with the way it is decoded.
@@ -616,18 +628,12 @@ def precompute(
         end.callback(lambda: writer.reject(rejects.reasons))
         end.callback(remember)
         end.callback(writer.flush)
-        asked = (pool.submit(new_features, encoder, keys, few, known) for few in _some(samples))
+        asked = (pool.submit(new_features, encoder, keys, few, known) for few in _whole_rows(samples, SAMPLES_AT_ONCE))
         ahead = collections.deque(itertools.islice(asked, threads + 1))
         while ahead:
             for found in ahead.popleft().result():
                 yield add(found)
             ahead.extend(itertools.islice(asked, 1))
-
-
-def _some(samples: Iterable[TrainSample]) -> Iterator[list[TrainSample]]:
-    remaining = iter(samples)
-    while few := list(itertools.islice(remaining, SAMPLES_AT_ONCE)):
-        yield few
 
 
 def new_features(

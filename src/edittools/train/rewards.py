@@ -168,8 +168,9 @@ class RewardJournal:
             for line in path.read_text("utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
                     said = json.loads(line)
-                    others |= said["scores"] is not None and names != said["scores"].keys()
-                    if said["scores"] is None or names == said["scores"].keys():
+                    if said["scores"] is not None and names != said["scores"].keys():
+                        others = True
+                    else:
                         found[said["id"], said["image"]] = said["scores"]
             # what other rewards could not score these may
             self.known = {key: scores for key, scores in found.items() if scores is not None or not others}

@@ -42,7 +42,7 @@ def _zstd(file: IO[bytes]) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
 
 
-PLAIN: dict[bytes, Callable[[IO[bytes]], Any]] = {
+_PLAIN: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
@@ -51,20 +51,25 @@ PLAIN: dict[bytes, Callable[[IO[bytes]], Any]] = {
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 
 
+def compression(head: bytes) -> Callable[[IO[bytes]], Any] | None:
+    """What opens a compressed file, by its first 8 bytes; None of what is not compressed so."""
+    return next((opens for start, opens in _PLAIN.items() if head.startswith(start)), None)
+
+
 def claim(path: str, head: bytes) -> int:
     if head.startswith(_ZIP):
         return 2
-    plain = next((opened for start, opened in PLAIN.items() if head.startswith(start)), None)
-    if plain is None:
+    opens = compression(head)
+    if opens is None:
         return 0
     with files.open_read(path) as file, contextlib.suppress(*DAMAGE):
-        return 3 if plain(file).read(BLOCK)[257:262] == b"ustar" else 0
+        return 3 if opens(file).read(BLOCK)[257:262] == b"ustar" else 0
     return 0
 
 
 def is_packed(head: bytes) -> bool:
     """Whether a file begins as a zip archive does, or as what is compressed, may be a tar."""
-    return head.startswith((_ZIP, *PLAIN))
+    return head.startswith(_ZIP) or compression(head) is not None
 
 
 def open_file(path: str, label: str | None, mapping: Mapping) -> ArchiveReader:
@@ -101,11 +106,11 @@ def unpack(packed: BinaryIO, file: IO[bytes], path: str) -> list[tuple[str, str]
     head = packed.read(8)
     packed.seek(0)
     try:
-        opened = next((opened for start, opened in PLAIN.items() if head.startswith(start)), None)
+        opens = compression(head)
         if head.startswith(_ZIP):
             damaged = _from_zip(packed, file)
-        elif opened is not None:
-            shutil.copyfileobj(opened(packed), file, 1 << 20)
+        elif opens is not None:
+            shutil.copyfileobj(opens(packed), file, 1 << 20)
         else:
             raise DamagedError(f"{path}: neither a tar, a compressed tar nor a zip archive")
     except DAMAGE as error:

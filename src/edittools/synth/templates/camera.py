@@ -1,12 +1,10 @@
 """The camera goes round a figure: drawn by a renderer, the row's photograph behind it."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from edittools.seeded import draw
 from edittools.synth.core import Pair, Tools
-from edittools.synth.scene3d import figure_slots, render, view_of
+from edittools.synth.scene3d import camera_moved, figure_slots, other_side, view_of
 
 TASK = "viewpoint"
 LOCAL = False
@@ -36,12 +34,8 @@ def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return figure_slots(rng) | {"side": draw(rng, ("left", "right")), "degrees": draw(rng, ("20", "30", "40"))}
 
 
-def invert_slots(slots: dict) -> dict:
-    return slots | {"side": "right" if slots["side"] == "left" else "left"}
+invert_slots = other_side
 
 
 def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    # Half of the way before the middle and half behind it, so that the way back is drawn alike.
-    half = int(slots["degrees"]) / 2 * (1 if slots["side"] == "right" else -1)
-    view = view_of(slots)
-    return Pair(render(replace(view, camera=-half), image), render(replace(view, camera=half), image))
+    return camera_moved(view_of(slots), image, slots)

@@ -1,18 +1,15 @@
 """The light comes from the other side: a figure drawn by a renderer, the row's photograph behind it."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from edittools.seeded import draw
 from edittools.synth.core import Pair, Tools
-from edittools.synth.scene3d import figure_slots, render, view_of
+from edittools.synth.scene3d import FROM, figure_slots, light_moved, other_side, view_of
 
 TASK = "tone"
 LOCAL = False
 RENDERED = True
 INVERSE = "light"
-FROM = {"left": -60, "right": 60}  # degrees round the figure
 INSTRUCTION = {
     "en": [
         "{move|shift} the {light|sun|lamp} {over |}to the <side> {side|of the scene}",
@@ -38,11 +35,8 @@ def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return figure_slots(rng) | {"side": draw(rng, tuple(FROM))}
 
 
-def invert_slots(slots: dict) -> dict:
-    return slots | {"side": "right" if slots["side"] == "left" else "left"}
+invert_slots = other_side
 
 
 def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    view = view_of(slots)
-    before, after = (replace(view, light=FROM[one["side"]]) for one in (invert_slots(slots), slots))
-    return Pair(render(before, image), render(after, image))
+    return light_moved(view_of(slots), image, slots)

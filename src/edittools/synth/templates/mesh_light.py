@@ -1,18 +1,15 @@
 """Light on one of the user's meshes comes from the other side: drawn by a renderer, the row's photograph behind it."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from edittools.seeded import draw
 from edittools.synth.core import Pair, Tools
-from edittools.synth.scene3d import mesh_slots, mesh_view, render
+from edittools.synth.scene3d import FROM, light_moved, mesh_slots, mesh_view, other_side
 
 TASK = "tone"
 LOCAL = False
 RENDERED = True
 INVERSE = "mesh_light"
-FROM = {"left": -60, "right": 60}  # degrees round the figure
 INSTRUCTION = {
     "en": [
         "{move|shift} the {light|sun|lamp} {over |}to the <side> {side|of the scene}",
@@ -38,11 +35,8 @@ def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
     return mesh_slots(rng, tools) | {"side": draw(rng, tuple(FROM))}
 
 
-def invert_slots(slots: dict) -> dict:
-    return slots | {"side": "right" if slots["side"] == "left" else "left"}
+invert_slots = other_side
 
 
 def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
-    view = mesh_view(slots, tools)
-    before, after = (replace(view, light=FROM[one["side"]]) for one in (invert_slots(slots), slots))
-    return Pair(render(before, image), render(after, image))
+    return light_moved(mesh_view(slots, tools), image, slots)

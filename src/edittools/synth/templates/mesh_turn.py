@@ -6,7 +6,7 @@ import numpy as np
 
 from edittools.seeded import draw
 from edittools.synth.core import Pair, Tools
-from edittools.synth.scene3d import mesh_slots, mesh_view, render
+from edittools.synth.scene3d import mesh_slots, mesh_view, other_side, render
 
 TASK = "motion"
 LOCAL = True
@@ -34,7 +34,7 @@ def slots(image: np.ndarray, rng: np.random.Generator, tools: Tools) -> dict:
 
 def invert_slots(slots: dict) -> dict:
     turned = int(slots["degrees"]) * (1 if slots["side"] == "right" else -1)
-    return slots | {"side": "right" if slots["side"] == "left" else "left", "facing": slots["facing"] + turned}
+    return other_side(slots) | {"facing": slots["facing"] + turned}
 
 
 def apply(image: np.ndarray, slots: dict, tools: Tools) -> Pair:
