@@ -7,8 +7,8 @@ import dataclasses
 import itertools
 import json
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,16 +40,21 @@ Score = Callable[[str], float | None]
 
 @dataclasses.dataclass
 class Judge:
-    """Rewards that a function of the id gives; counts what it is asked."""
+    """Rewards that a function of the id gives; counts what it is asked, and notes how much of it at a time."""
 
     score: Score
+    slow: bool = False  # answers when it has been asked everything
     asked: Counter[str] = dataclasses.field(default_factory=Counter)
+    times: list[int] = dataclasses.field(default_factory=list)
     rewards: tuple[Reward, ...] = (Reward("psnr"),)
 
-    def scores(self, cases: pa.RecordBatch) -> dict[str, dict[str, float | None]]:
-        names = column_values(cases, "id")
-        self.asked.update(names)
-        return {name: {"psnr": self.score(name)} for name in names}
+    def stream(self, rounds: Iterable[pa.RecordBatch]) -> Iterator[dict[str, dict[str, float | None]]]:
+        drawn = list(rounds) if self.slow else rounds
+        self.times += [len(drawn)] if isinstance(drawn, list) else []
+        for cases in drawn:
+            names = column_values(cases, "id")
+            self.asked.update(names)
+            yield {name: {"psnr": self.score(name)} for name in names}
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, score: Score) -> Judge:
@@ -387,12 +392,34 @@ def test_what_is_observed_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert observe(result, None, None, writing=True) == {"text_size": 3 / 8}
 
 
-def test_rounds_that_wait_are_asked_about_together():
-    """A judge answers many in the time of one: while it is asked about the first, others come."""
-    asked = []
-    asker = SimpleNamespace(ask=asked.append, rewards=SimpleNamespace(rewards=[]))
-    rollouts = object.__new__(rollout.Rollouts)
-    rollouts.unasked = deque([(["a", "b"], False), (["c"], False)])
-    rollouts._rounds(asker)
-    rollouts._rounds(asker)  # whose round the first has taken
-    assert asked == [["a", "b", "c"]] and not rollouts.unasked
+def float_of(name: str) -> float:
+    return float(ord(name[-1]))
+
+
+def test_an_iteration_is_asked_about_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge whose first answer comes after the last question keeps nobody: but for the first round of a run, by which
+    it is seen whether anybody answers, all rounds of an iteration are one stream of questions."""
+    judge = judged(monkeypatch, float_of)
+    judge.slow = True
+    run(online(steps=4), MemoryRows(pairs()), tmp_path / "run", stirred=0.05)
+    made = lines(tmp_path / "run" / "rollouts.jsonl")
+    rounds = judge.times[1] + 1
+    assert judge.times == [1, rounds - 1, rounds] and rounds == 4
+    assert [line["failed"] for line in made] == [0.0, 0.0] and set(judge.asked.values()) == {1}
+
+
+def test_a_judge_that_breaks_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leaves unanswered is asked again, and each image that has a reward keeps it."""
+    judge, broken = judged(monkeypatch, float_of), []
+
+    def stream(rounds: Iterable[pa.RecordBatch]) -> Iterator[dict[str, dict[str, float | None]]]:
+        for number, found in enumerate(plain(rounds)):
+            if number == 2 and not broken:
+                broken.append(number)
+                raise EditError("nobody is there")
+            yield found
+
+    plain, judge.stream = judge.stream, stream  # type: ignore[method-assign]
+    run(online(steps=2), MemoryRows(pairs()), tmp_path / "run", stirred=0.05)
+    (line,) = lines(tmp_path / "run" / "rollouts.jsonl")
+    assert broken and line["failed"] == 0.0 and Counter(judge.asked.values()).keys() <= {1, 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -38,12 +38,19 @@ class Rewards:
 
     def scores(self, cases: pa.RecordBatch) -> dict[str, dict[str, float | None]]:
         """Every reward by itself, the higher the better, by the row's id; a row that a stage rejected is not there."""
-        batches = iter([Batch(cases, Shard(0, 1, ""), last=True, seen=cases.num_rows)])
+        return {identity: few for found in self.stream([cases]) for identity, few in found.items()}
+
+    def stream(self, rounds: Iterable[pa.RecordBatch]) -> Iterator[dict[str, dict[str, float | None]]]:
+        """The scores of rounds, as of `scores`, in order. A stage that asks a model draws rounds ahead, from another
+        thread: many requests are under way while the source of rounds still makes some."""
+        batches: Iterator[Batch] = (
+            Batch(cases, Shard(number, None, ""), last=True, seen=cases.num_rows) for number, cases in enumerate(rounds)
+        )
         for stage in self.stages:
             batches = stage(batches)
-        found: dict[str, dict[str, float | None]] = {}
         for batch in batches:
             values = reward_values(batch.rows, self.rewards)
-            for k, identity in enumerate(column_values(batch.rows, "id")):
-                found[identity] = {name: few[k] for name, few in values.items()}
-        return found
+            yield {
+                identity: {name: few[k] for name, few in values.items()}
+                for k, identity in enumerate(column_values(batch.rows, "id"))
+            }

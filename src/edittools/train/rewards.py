@@ -161,6 +161,7 @@ class RewardJournal:
         """
         self.rewards, self.path = rewards, path
         self.problem = ""  # the last, in words
+        self.broke = False  # whether the last questions were not asked to their end
         self.known: dict[tuple[str, str], dict[str, float] | None] = {}
         names = {reward.name for reward in rewards.rewards}
         if path.exists():
@@ -175,23 +176,29 @@ class RewardJournal:
             # what other rewards could not score these may
             self.known = {key: scores for key, scores in found.items() if scores is not None or not others}
 
-    def ask(self, cases: Iterable[RolloutCase]) -> None:
-        """Fill in what is not known of these; what fails stays unknown. Raises UsageError."""
-        new = [case for case in cases if (case.id, case.content) not in self.known]
-        if not new:
-            return
+    def ask(self, rounds: Iterable[Sequence[RolloutCase]]) -> None:
+        """Fill in what is not known of these, of a round when its answers are there; meanwhile later ones are drawn and
+        asked about. What fails stays unknown. Raises UsageError."""
+        asked: dict[str, RolloutCase] = {}
+        self.broke = False
+
+        def unknown() -> Iterator[pa.RecordBatch]:
+            for round_ in rounds:
+                new = [case for case in round_ if (case.id, case.content) not in self.known]
+                if new:
+                    asked.update((case.id, case) for case in new)
+                    yield records(new)
+
+        names = [reward.name for reward in self.rewards.rewards]
         try:
-            found = self.rewards.scores(records(new))
+            for found in self.rewards.stream(unknown()):
+                for identity, said in found.items():
+                    if all(said[name] is not None for name in names):
+                        self._note(asked[identity], {name: float(said[name] or 0) for name in names})
         except UsageError:
             raise
         except EditError as error:  # nobody can be reached
-            self.problem = describe(error)
-            return
-        names = [reward.name for reward in self.rewards.rewards]
-        for case in new:
-            said = found.get(case.id)
-            if said is not None and all(said[name] is not None for name in names):
-                self._note(case, {name: float(said[name] or 0) for name in names})
+            self.problem, self.broke = describe(error), True
 
     def settle(self, cases: Iterable[RolloutCase]) -> None:
         """What these are still without, they stay without."""

@@ -2,7 +2,7 @@
 
 The prompts of iteration k are the rows of step k of the plan, batch by batch; every one of them is sampled `group`
 times, as `edit sample` does it, without guidance. Rewards of a round of images are asked for by another thread while
-the next round is sampled. What is learned from is a function of the seed, the iteration, the old weights and the
+the next rounds are sampled. What is learned from is a function of the seed, the iteration, the old weights and the
 rewards, which lie in the run's folder, so that an iteration that was interrupted is done again to the same end.
 
 rollouts/NNNNN.jsonl      the rewards of iteration N as they came: what stands there is not asked again
@@ -16,11 +16,12 @@ import dataclasses
 import hashlib
 import statistics
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,7 @@ class Rollouts:
         self.rows: Rows = loader.sampler.rows
         self.folder = around.out / FOLDER
         self.beside = model.parallel.beside()
-        self.pool = ThreadPoolExecutor(1, "rewards")  # of the first process: asks in turn
-        self.unasked: deque[tuple[list[RolloutCase], bool]] = deque()  # rounds, and whether they are observed
+        self.pool = ThreadPoolExecutor(2, "rewards")  # of the first process: one asks, one observes
         self.hacks, self.fetcher = Hacks(), Fetcher()
         self.ended = 0.0  # when the rollouts of the last iteration were
         self.untried = around.first == 0  # nobody has been asked yet
@@ -118,8 +118,9 @@ class Rollouts:
             for number, batch in enumerate(every)
         ]
         cases: list[RolloutCase] = []
-        asked: list[Future[None]] = []
-        with self.model.by("old"):
+        rounds, asked = self._asked(asker)
+        with self.model.by("old"), contextlib.ExitStack() as stack:
+            stack.callback(lambda: rounds.put(None))
             for prompt in prompts:
                 for candidate in range(self.group):
                     made = self.sample(prompt, plan.step, candidate)
@@ -127,12 +128,14 @@ class Rollouts:
                     mine = self.cases(prompt, plan.step, candidate, made) if prompt.counts else []
                     round_ = [case for part in self.beside.to_main(mine) for case in part]
                     cases += round_
-                    if asker is not None:
-                        self.unasked.append((round_, candidate == 0))
-                        asked.append(self.pool.submit(self._rounds, asker))
+                    rounds.put(round_)
+                    if asker is not None and candidate == 0:
+                        asked.append(self.pool.submit(self._observe, asker, round_))
                     if self.untried:  # what is wrong with the rewards is known before much is sampled
+                        rounds.put(None)
                         self._wait(asker, asked, cases, share=0.01)
                         self.untried = False
+                        rounds, asked = self._asked(asker)
         done = time.perf_counter()
         diversity = self._diversity(prompts)
         self._wait(asker, asked, cases)
@@ -174,15 +177,15 @@ class Rollouts:
             found.append(case_of(self.rows, sample, image, f"{group}-c{candidate}", group, seed, place))
         return found
 
-    def _rounds(self, asker: RewardJournal) -> None:
-        """In the thread of rewards: ask about all that has come meanwhile, together, since a judge answers many at
-        once in the time of one; and look at the first candidate of every prompt."""
-        rounds = [self.unasked.popleft() for _ in range(len(self.unasked))]
-        if not rounds:  # another call has taken them
-            return
-        asker.ask([case for cases, _ in rounds for case in cases])
+    def _asked(self, asker: RewardJournal | None) -> tuple[SimpleQueue[list[RolloutCase] | None], list[Future[None]]]:
+        """A queue whose rounds are asked about while they come, up to None; and when their rewards are there."""
+        rounds: SimpleQueue[list[RolloutCase] | None] = SimpleQueue()
+        return rounds, [] if asker is None else [self.pool.submit(asker.ask, iter(rounds.get, None))]
+
+    def _observe(self, asker: RewardJournal, cases: list[RolloutCase]) -> None:
+        """What hacks are told by, of the first candidate of every prompt."""
         writing = any(reward.name.startswith("ocr") for reward in asker.rewards.rewards)
-        for case in (case for cases, observed in rounds if observed for case in cases):
+        for case in cases:
             images = [case.result, *case.sources[:1], *([case.target] if case.target else [])]
             result, *others = (codec.decode(self.fetcher.get(image), codec.FULL) for image in images)
             source = others.pop(0) if case.sources else None
@@ -207,6 +210,7 @@ class Rollouts:
         """
         problem: BaseException | None = None
         again, pause, end = asked, 1.0, time.monotonic() + self.settings["patience"]
+        broke = False
         while True:
             done = True
             if asker is not None and problem is None:
@@ -214,9 +218,10 @@ class Rollouts:
                 problem = next((error for f in again if f.done() and (error := f.exception())), None)
                 done = bool(problem) or not waiting
                 missing = [case for case in cases if asker.scores(case) is None]
-                if done and problem is None and len(cases) - len(missing) < share * len(cases):
-                    done = False
-                    if time.monotonic() > end:
+                few = len(cases) - len(missing) < share * len(cases)
+                if done and problem is None and (few or (asker.broke and not broke)):
+                    done, broke = False, True  # what was not asked for is asked for once more in any case
+                    if few and time.monotonic() > end:
                         problem = EditError(
                             f"{len(missing)} of {len(cases)} images have no reward: {asker.problem or 'no score'}",
                             hint="the same command goes on, and asks only for what is missing",
@@ -224,7 +229,7 @@ class Rollouts:
                     else:
                         time.sleep(min(pause, _BEAT, max(0.0, end - time.monotonic())))
                         pause *= 2
-                        again = [self.pool.submit(asker.ask, missing)]
+                        again = [self.pool.submit(asker.ask, [missing])]
             news = self.beside.gather((done, problem))[0]
             if news[1] is not None:
                 raise news[1]
@@ -343,7 +348,7 @@ class Rollouts:
         if hasattr(network, "reshard"):
             network.reshard()
         network.train()
-        self._wait(asker, [] if asker is None else [self.pool.submit(asker.ask, cases)], cases)
+        self._wait(asker, [] if asker is None else [self.pool.submit(asker.ask, [cases])], cases)
         if asker is not None:
             asker.settle(cases)
             step = self.model.recipe.steps if iteration < 0 else iteration * self.updates
