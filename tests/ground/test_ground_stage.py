@@ -176,6 +176,29 @@ def test_boxes_that_rows_have_get_masks(tmp_path: Path) -> None:
     assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["an object has no box"]
 
 
+def test_a_mask_with_nothing_in_it_is_none(
+    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted[40] = [Found("a", (0.0, 0.0, 0.5, 0.5), 0.9), Found("b", (0.5, 0.0, 1.0, 0.5), 0.8)]
+
+    class Module:
+        @staticmethod
+        def load(weights: str, **placed: str) -> Any:
+            return Module
+
+        @staticmethod
+        def masks(image: np.ndarray, objects: list[Found]) -> list[np.ndarray | None]:
+            return [np.full(image.shape[:2], one.name == "b") for one in objects]
+
+    monkeypatch.setattr(SEGMENTERS, "load", lambda name: Module)
+    rows = edittools.read(table(tmp_path, [40])).ground(detector="text", segmenter="grabcut", rle=True)
+    rows.write(str(tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out")
+    empty, full = row["objects"]
+    assert (empty["mask"], empty["rle"], empty["area"]) == (None, None, 0.25), "the box's share, as without a segmenter"
+    assert mask_of(full).all() and full["rle"] and full["area"] == 1.0
+
+
 def test_writing_is_read_with_its_place(tmp_path: Path) -> None:
     pytest.importorskip("rapidocr")
     image = Image.new("RGB", (320, 120), "white")

@@ -108,6 +108,34 @@ def test_text_is_drawn_where_it_stands() -> None:
     assert made[ink].all() and made.mean() < 0.3
 
 
+def test_what_a_detector_has_read_is_not_read_again_for_the_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from conftest import rows_of
+
+    import edittools
+    from edittools.ground.detectors import text as detector
+
+    pytest.importorskip("rapidocr")
+    image = Image.new("RGB", (320, 160), "white")
+    ImageDraw.Draw(image).text((60, 50), "BAKERY", fill="black", font=ImageFont.load_default(40))
+    path, reads, plain = tmp_path / "in.parquet", [], detector.read_lines
+    monkeypatch.setattr(detector, "read_lines", lambda *said: [reads.append(said[0].shape), plain(*said)][1])
+    shown = {"bytes": encode(np.asarray(image), "PNG"), "path": "a.png"}
+    pq.write_table(pa.table({"id": ["a", "b"], "target": [shown, shown]}), path)
+    maps: dict[bool, list[bytes]] = {}
+    for detects in (True, False):
+        reads.clear()
+        out = tmp_path / f"out{detects}"
+        more = {"detector": "text", "threshold": 0.999} if detects else {}  # the map's own threshold counts
+        edittools.read(str(path)).ground(maps="text", **more).write(str(out))
+        maps[detects] = [row["map_text"] for row in rows_of(out)]
+        assert reads.count((160, 320, 3)) == 2
+    assert maps[True] == maps[False] and len(maps[True]) == 2
+
+
 def test_maps_of_people_follow_the_face(wheel: None, astronaut: np.ndarray) -> None:
     from edittools.ground.maps import landmarks
 

@@ -182,11 +182,29 @@ def test_slivers_are_padded_before_they_are_read(monkeypatch: pytest.MonkeyPatch
         return SimpleNamespace(txts=None, boxes=None)
 
     monkeypatch.setattr(ocr, "_engine", lambda use: engine)
-    for shape, wanted in (((900, 1), (900, 57)), ((2, 1907), (120, 1907)), ((40, 640), (40, 640)), ((1, 1), (1, 1))):
+    wide = ((40, 640), (160, 640)), ((40, 160), (40, 160))
+    for shape, wanted in (((900, 1), (900, 225)), ((2, 1907), (477, 1907)), *wide, ((1, 1), (1, 1))):
         image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
         assert ocr.read_lines(image) == []
         assert seen[-1].shape == (*wanted, 3)
         assert np.array_equal(seen[-1][: shape[0], : shape[1]], image[..., ::-1]), "where it is does not change"
+
+
+def test_an_image_without_writing_has_no_words_and_no_letters() -> None:
+    """Flat, of noise, and with something that is found but cannot be read."""
+    pytest.importorskip("rapidocr")
+    noise = np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8)
+    for image in (np.full((40, 50, 3), 90, np.uint8), noise, np.zeros((1, 1, 3), np.uint8)):
+        assert ocr.read_words(image) == [] and ocr.read_letters(image) == ("", [])
+
+
+@pytest.mark.parametrize("times", [3.5, 5, 6.5, 7.9, 9, 14])
+def test_a_line_is_read_in_an_image_of_any_length(times: float) -> None:
+    """RapidOCR by itself finds nothing in one between 5 and 8 times as long as high."""
+    pytest.importorskip("rapidocr")
+    image = Image.new("RGB", (round(40 * times), 40), (200, 220, 250))
+    ImageDraw.Draw(image).text((8, 3), "BAKERY", fill=(20, 30, 40), font=ImageFont.load_default(28))
+    assert ocr.read_text(np.asarray(image)) == "BAKERY"
 
 
 def test_long_slivers_are_reduced_and_what_is_read_beside_them_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,13 +222,13 @@ def test_long_slivers_are_reduced_and_what_is_read_beside_them_is_dropped(monkey
         )
 
     monkeypatch.setattr(ocr, "_engine", lambda use: engine)
-    image = np.zeros((50, 20_000, 3), np.uint8)  # of which a tenth is looked at: 5 x 2000, padded to 125
+    image = np.zeros((50, 20_000, 3), np.uint8)  # of which a tenth is looked at: 5 x 2000, padded to 500
     wanted = [[1000, 0], [3000, 0], [3000, 50], [1000, 50]]
     (line,) = ocr.read_lines(image)
-    assert shapes == [(125, 2000, 3)] and line.text == "A" and line.corners.tolist() == wanted
+    assert shapes == [(500, 2000, 3)] and line.text == "A" and line.corners.tolist() == wanted
     ((whole, words),) = ocr.read_words(image)
     assert whole.text == "A" and [word.corners.tolist() for word in words] == [wanted]
     text, (letter,) = ocr.read_letters(image)
     assert text == "A" and (letter.x, letter.y, letter.width, letter.height) == (2000, 25, 2000, 50)
     ocr.read_lines(np.zeros((1, 100_000, 3), np.uint8))
-    assert shapes[-1] == (125, 2000, 3)
+    assert shapes[-1] == (500, 2000, 3)

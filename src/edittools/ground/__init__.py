@@ -8,6 +8,7 @@ is read without importing them:
     OPEN       of a detector: it looks for the names it is given, and has none of its own
     THRESHOLD  of a detector: the score from which its objects count, where --threshold says nothing
     FACES      of a detector: it fills the column `faces`
+    DRAWS      of a map: it draws what this detector finds, and where that runs too, nobody looks twice
 
 `load(weights, **placed)` makes a Detector, Segmenter or Map; `placed` are device and dtype. One that runs out of
 wheels or extras alone takes what it has no use for, and its weights are "".
@@ -55,4 +56,7 @@ class Segmenter(Protocol):
 
 class Map(Protocol):
     def draw(self, pixels: np.ndarray) -> np.ndarray:
-        """The structure of an image as an image of its size, uint8 HxW or HxWx3. Safe in threads."""
+        """The structure of an image as an image of its size, uint8 HxW or HxWx3. Safe in threads.
+
+        A map that DRAWS what a detector finds has also `drawn(pixels, found)`, the same out of what that has found.
+        """

@@ -57,6 +57,7 @@ class GroundStage:
         self.fetcher = Fetcher()
         self.thresholds = DETECTORS.declared("THRESHOLD", 0.0)
         self.open = DETECTORS.declared("OPEN", False)
+        self.draws = MAPS.declared("DRAWS", "")
         self.faces = any(DETECTORS.declared("FACES", False)[_name(spec)] for spec in config.detector)
         self.counts: list[tuple[int, int]] = []  # images with objects, and objects, by pieces of batches
         self.tag_counts: list[tuple[int, int]] = []
@@ -164,14 +165,15 @@ class GroundStage:
             except RowError as error:
                 failed[row] = error
         made: dict[str, list[Any]] = {}
+        seen: dict[str, dict[int, list[Found]]] = {}
         if self.tagger is not None:
             made["tags"] = self._tagged(self.tagger, rows, pixels, failed)
         if self.objects:
-            found = (
-                self._found(rows, pixels, made.get("tags"))
-                if self.config.detector
-                else _stored_objects(rows, pixels, failed)
-            )
+            if self.config.detector:
+                seen = self._seen(rows, pixels, made.get("tags"))
+                found = self._counting(pixels, seen)
+            else:
+                found = _stored_objects(rows, pixels, failed)
             made["objects"] = [
                 self._objects(pixels[k], found[k]) if k in pixels else None for k in range(rows.num_rows)
             ]
@@ -180,9 +182,9 @@ class GroundStage:
             ]
             self.counts.append(_counted(made["objects"]))
         for name, drawer in self.maps.items():
-            made[f"map_{name}"] = [
-                image_value(drawer.draw(pixels[k])) if k in pixels else None for k in range(rows.num_rows)
-            ]
+            known = seen.get(self.draws[name])
+            drawn = {k: drawer.draw(p) if known is None else drawer.drawn(p, known[k]) for k, p in pixels.items()}
+            made[f"map_{name}"] = [image_value(drawn[k]) if k in drawn else None for k in range(rows.num_rows)]
         columns = [
             pa.array(_plain(made[c.name]), c.type) if c.name in made else rows.column(c.name) for c in schema
         ]  # fmt: skip
@@ -207,14 +209,23 @@ class GroundStage:
         self.tag_counts.append(_counted(made))
         return made
 
-    def _found(self, rows: pa.RecordBatch, pixels: dict[int, np.ndarray], tags: list[Any] | None) -> Objects:
-        """Objects that count by row, each with the name of its detector."""
+    def _seen(
+        self, rows: pa.RecordBatch, pixels: dict[int, np.ndarray], tags: list[Any] | None
+    ) -> dict[str, dict[int, list[Found]]]:
+        """All that the detectors find, by their names and the row."""
         names = self._names(rows, tags)
-        found: Objects = {k: [] for k in pixels}
+        seen = {}
         for name, detector in self.detectors.items():
+            wanted = [names[k] if self.open[name] else () for k in pixels]
+            seen[name] = dict(zip(pixels, detector.detect(list(pixels.values()), wanted)))
+        return seen
+
+    def _counting(self, pixels: dict[int, np.ndarray], seen: dict[str, dict[int, list[Found]]]) -> Objects:
+        """Objects that count by row, each with the name of its detector."""
+        found: Objects = {k: [] for k in pixels}
+        for name, by_row in seen.items():
             least = self.thresholds[name] if self.config.threshold is None else self.config.threshold
-            seen = detector.detect(list(pixels.values()), [names[k] if self.open[name] else () for k in pixels])
-            for k, objects in zip(pixels, seen):
+            for k, objects in by_row.items():
                 kept = [one for one in map(_inside, objects) if one is not None and (one.score or 0) >= least]
                 found[k] += [(name, one) for one in self._distinct(kept)]
         return {k: objects[: self.config.most] for k, objects in found.items()}
@@ -307,6 +318,8 @@ def _counted(lists: list[Any]) -> tuple[int, int]:
 
 def _value(detector: str | None, one: Found, mask: np.ndarray | None, packed: bool) -> dict[str, Any]:
     x0, y0, x1, y1 = one.box
+    if mask is not None and not mask.any():  # the segmenter has found nothing in the box
+        mask = None
     area = (x1 - x0) * (y1 - y0) if mask is None else float(mask.mean())
     return {
         "name": one.name,

@@ -79,12 +79,13 @@ def read_words(pixels: np.ndarray, use: str = "--detector text") -> list[tuple[L
     """Every line, and its words (of scripts with spaces) with their places. Raises EditError likewise."""
     shown, scale = _bgr(pixels)
     result = _engine(use)(shown, **_WORDS)
-    lines = _lines(result, pixels, scale)
-    parts = [
-        [Line(text, float(score), _within(corners, pixels, scale)) for text, score, corners in words if corners]
-        for words in result.word_results or ()
-    ]
-    return [(line, words) for line, words in zip(lines, parts) if line is not None and words]
+    found = []
+    # An image without writing has a result of another shape there: without lines it is not looked at.
+    for line, words in zip(_lines(result, pixels, scale), result.word_results or ()):
+        parts = [Line(text, float(score), _within(corners, pixels, scale)) for text, score, corners in words if corners]
+        if line is not None and parts:
+            found.append((line, parts))
+    return found
 
 
 def _lines(result: Any, pixels: np.ndarray, scale: tuple[float, float]) -> list[Line | None]:
@@ -107,9 +108,12 @@ def _within(corners: Any, pixels: np.ndarray, scale: tuple[float, float]) -> np.
 
 
 def _bgr(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """As the engine takes it, and how many pixels one of it is, across and down. A sliver is reduced to the longest
-    side that the engine looks at, and padded on the right or below. The engine would blow up its short side to 736
-    pixels, and its long one with it: one of 1x800 pixels takes 20 GB."""
+    """As the engine takes it, and how many pixels one of it is, across and down.
+
+    What is more than four times as long as wide is reduced to the longest side that the engine looks at, and padded on
+    the right or below: the engine blows up the short side to 736 pixels, and the long one with it (one of 1x800 pixels
+    takes 20 GB), and it reads nothing at all in a line that is between 5 and 8 times as long as high.
+    """
     height, width = pixels.shape[:2]
     longest = max(height, width)
     if min(height, width) * _MOST_ASPECT >= longest:
@@ -123,7 +127,7 @@ def _bgr(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     return np.ascontiguousarray(np.pad(pixels[..., ::-1], pad, mode="edge")), scale
 
 
-_MOST_ASPECT, _MOST_SIDE = 16, 2000
+_MOST_ASPECT, _MOST_SIDE = 4, 2000
 
 
 def open_engine(use: str, **params: Any) -> Any:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image, ImageDraw
+from collections.abc import Sequence
 
-from edittools.metrics.ocr import read_lines
+import numpy as np
+
+from edittools.ground import Found
+from edittools.ground.detectors import text
 
 HELP = "lines of text as filled boxes, offline (RapidOCR)"
 WEIGHTS = ""
-_SURE = 0.7  # of what a line says
+DRAWS = "text"
 
 
 def load(weights: str = "", device: str = "cpu", dtype: str = "float32") -> TextMap:
-    read_lines(np.zeros((32, 32, 3), np.uint8), "--maps text")  # what is missing shows before the first row
-    return TextMap()
+    return TextMap(text.load(use="--maps text"))
 
 
 class TextMap:
+    def __init__(self, detector: text.TextDetector) -> None:
+        self.detector = detector
+
     def draw(self, pixels: np.ndarray) -> np.ndarray:
-        image = Image.new("L", pixels.shape[1::-1])
-        draw = ImageDraw.Draw(image)
-        for line in read_lines(pixels, "--maps text"):
-            if line.score >= _SURE:
-                draw.polygon([tuple(corner) for corner in line.corners.tolist()], fill=255)
-        return np.asarray(image)
+        return self.drawn(pixels, self.detector.detect([pixels], [()])[0])
+
+    def drawn(self, pixels: np.ndarray, found: Sequence[Found]) -> np.ndarray:
+        image = np.zeros(pixels.shape[:2], np.uint8)
+        for line in found:
+            if line.mask is not None and (line.score or 0) >= text.THRESHOLD:
+                image[line.mask] = 255
+        return image
