@@ -176,9 +176,7 @@ def test_boxes_that_rows_have_get_masks(tmp_path: Path) -> None:
     assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["an object has no box"]
 
 
-def test_a_mask_with_nothing_in_it_is_none(
-    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_with_nothing_in_it_is_none(scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted[40] = [Found("a", (0.0, 0.0, 0.5, 0.5), 0.9), Found("b", (0.5, 0.0, 1.0, 0.5), 0.8)]
 
     class Module:
