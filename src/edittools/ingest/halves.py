@@ -7,6 +7,7 @@ the same on both sides is no such image, and nor is one whose halves do not diff
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
-from edittools.metrics.alignment import alignment
+from edittools.metrics.alignment import Alignment, alignment
 from edittools.metrics.pixels import ssim
 from edittools.record import COLUMNS, PROVENANCE
 from edittools.rounding import significant
@@ -115,6 +116,10 @@ def _seam(pixels: np.ndarray) -> tuple[float, tuple[int, int]]:
     whole = pixels.shape[1]
     known: dict[tuple[int, int], float] = {}
 
+    @functools.cache
+    def aligned(width: int, second: int) -> Alignment | None:
+        return alignment(pixels[:, :width], pixels[:, second : second + width])
+
     def add(width: int, second: int) -> None:
         if width >= _LEAST and (width, second) not in known:
             one, other = (np.ascontiguousarray(pixels[:, start : start + width]) for start in (0, second))
@@ -131,7 +136,7 @@ def _seam(pixels: np.ndarray) -> tuple[float, tuple[int, int]]:
             add((whole - gutter) // 2, (whole + gutter) // 2)
     for _ in range(2):
         (width, second), _alike = max(known.items(), key=lambda one: one[1])
-        found = alignment(pixels[:, :width], pixels[:, second : second + width])
+        found = aligned(width, second)
         # Both halves hold half of what the gutter is wider, at their inner sides.
         gutter = second - width + 2 * round(found.shift_x) if found is not None else 0
         if not odd < gutter <= whole * _WIDEST or (gutter - odd) % 2 or gutter == second - width:
@@ -142,7 +147,7 @@ def _seam(pixels: np.ndarray) -> tuple[float, tuple[int, int]]:
     # Of those about as good, the narrowest gutter that leaves the halves aligned: a plain margin is none.
     for width, second in sorted(known, key=lambda place: place[1] - place[0]):
         if known[width, second] > alike - _CLEARLY:
-            found = alignment(pixels[:, :width], pixels[:, second : second + width])
+            found = aligned(width, second)
             if found is not None and abs(found.shift_x) < _ALIGNED:
                 return known[width, second], (width, second)
     return alike, best
@@ -152,11 +157,14 @@ def _middle(pixels: np.ndarray) -> int:
     """How many columns about the middle are of its plain colour, as many on either side."""
     whole = pixels.shape[1]
     colour = np.median(pixels[:, whole // 2], axis=0)
-    plain = (np.abs(pixels.astype(np.int16) - colour) <= _ALIKE).all(axis=2).mean(axis=0) >= _SHARE
-    right = plain[whole // 2 :]
-    left = plain[: whole - whole // 2][::-1]
-    steps = min(int(len(side) if side.all() else np.argmin(side)) for side in (left, right))
-    return min(2 * steps - whole % 2, int(whole * _WIDEST)) if steps else 0
+    most = int(whole * _WIDEST)
+    steps = 0
+    # A column at a time, since it ends soon: of most images the middle one is not plain.
+    while 2 * steps - whole % 2 < most and all(
+        _like(pixels[:, column], colour) for column in (whole // 2 + steps, whole - whole // 2 - 1 - steps)
+    ):
+        steps += 1
+    return min(2 * steps - whole % 2, most) if steps else 0
 
 
 def _insides(pixels: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
@@ -164,10 +172,9 @@ def _insides(pixels: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
     where the frame is as wide on all sides."""
     height, width = pixels.shape[:2]
     colour = pixels[0, 0].astype(np.int16)
-    like = (np.abs(pixels.astype(np.int16) - colour) <= _ALIKE).all(axis=2)
-    rows, columns = (like.mean(axis=axis) >= _SHARE for axis in (1, 0))
-    top, bottom = _run(rows), height - _run(rows[::-1])
-    left, right = _run(columns), width - _run(columns[::-1])
+    top, bottom = _run(pixels, colour), height - _run(pixels[::-1], colour)
+    columns = pixels.transpose(1, 0, 2)
+    left, right = _run(columns, colour), width - _run(columns[::-1], colour)
     sides = (top, height - bottom, left, width - right)
     framed = any(sides) and min(bottom - top, (right - left) // 2) >= _LEAST
     if not framed or min(sides) == 0 or max(sides) - min(sides) > 1:
@@ -176,10 +183,15 @@ def _insides(pixels: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
         yield top, bottom, left, right
 
 
-def _run(plain: np.ndarray) -> int:
-    """How many of the first are plain, of as many as a frame may have."""
-    some = plain[: int(len(plain) * _FRAME)]
-    return int(len(some) if some.all() else np.argmin(some))
+def _run(lines: np.ndarray, colour: np.ndarray) -> int:
+    """How many of the first rows are of a plain colour, of as many as a frame may have."""
+    most = int(len(lines) * _FRAME)
+    return next((k for k in range(most) if not _like(lines[k], colour)), most)
+
+
+def _like(line: np.ndarray, colour: np.ndarray) -> bool:
+    """Whether a row or column (N, 3) is of a plain colour."""
+    return bool((np.abs(line.astype(np.int16) - colour) <= _ALIKE).all(axis=1).mean() >= _SHARE)
 
 
 def _plain(pixels: np.ndarray) -> bool:
