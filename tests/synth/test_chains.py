@@ -127,6 +127,10 @@ def test_a_compound_instruction_is_split_and_carried_out(painter: Levels, tmp_pa
         ("Remove the dog and make the car red.", ["Remove the dog", "make the car red"]),
         ("Remove the dog and the cat.", ["Remove the dog and the cat"]),
         ("add a hat, then let it snow; also blur the background", ["add a hat", "let it snow", "blur the background"]),
+        ("Make it night. Then add a moon.", ["Make it night", "add a moon"]),
+        ("Make the car red, white and blue.", ["Make the car red, white and blue"]),
+        ("Give him a beard and glasses, and remove the cup", ["Give him a beard and glasses", "remove the cup"]),
+        ('Change "salt, and remove" to "a; b", and add a dog.', ['Change "salt, and remove" to "a; b"', "add a dog"]),
     ):
         assert split.parted(said, scene) == expected
     source, _, _ = planted(tmp_path, [[], [], [], []])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from edittools.synth.paint_stage import PaintStage
 from edittools.synth.painting import Region, Scene
 
 pytest.importorskip("cv2")
+RED = np.full((4, 4, 3), (200, 60, 10), np.uint8)
 
 
 def region(name: str, x: float) -> Region:
@@ -70,7 +72,8 @@ def test_slots_are_filled_from_the_image_and_the_lexicon() -> None:
         if "person" in one.slots:
             assert one.slots["person"] == "woman", "of people only"
         if "other" in one.slots:
-            assert one.slots["other"] != one.slots["object"]
+            assert one.slots["other"] not in (one.slots.get("object"), one.slots.get("item"))
+        assert "woman" not in one.slots.get("item", ""), "nobody is painted blue"
     assert {one.slots["object"] for one in found.values() if "object" in one.slots} >= {"dog on the left"}
     assert ("text", "change") not in found and ("tryon", "named") in found
     assert {task for task, _ in found} == set(library) - {"visual"}, "which needs a second picture"
@@ -79,6 +82,51 @@ def test_slots_are_filled_from_the_image_and_the_lexicon() -> None:
     assert ("tryon", "wear") in kinds and ("visual", "into") in kinds and ("tryon", "named") not in kinds
     written = Scene(scene.image, texts=("OPEN",))
     assert "change" in {one.primitive for one in asked_of(written, "text", library["text"], stream(1))}
+
+
+def asked(task: str, *names: str, seeds: int = 8, image: np.ndarray = RED, **told: Any) -> dict[str, set[str]]:
+    """What is asked of an image of these things: instructions by primitive."""
+    scene = Scene(image, tuple(region(name, 0.3 * k) for k, name in enumerate(names)), **told)
+    found: dict[str, set[str]] = {}
+    for seed in range(seeds):
+        for one in asked_of(scene, task, experts()[task], stream(seed, task)):
+            found.setdefault(one.primitive, set()).add(one.instruction)
+    return found
+
+
+def test_nothing_is_asked_that_makes_no_sense() -> None:
+    for task, names, absent in (
+        ("adjust", ("man", "dog"), {"open", "full"}),
+        ("adjust", ("man",), {"state", "pattern", "older", "newer"}),
+        ("color", ("woman",), {"object", "change", "two", "lighter", "metallic"}),
+        ("material", ("boy",), {"object", "change", "cover", "ice"}),
+        ("motion", ("chair",), {"animal"}),
+        ("lowlevel", (), {"haze", "rain", "snow", "dark", "scratches", "colorize"}),
+        ("remove", ("cat",), {"people", "writing", "watermark", "wires", "litter", "worn"}),
+        ("style", (), {"photo"}),
+        ("text", (), {"say", "change"}),
+        ("background", (), {"sky"}),
+    ):
+        assert not absent & asked(task, *names).keys(), (task, names)
+    assert asked("adjust", "garden gate", "coffee cup")["open"] == {"Open the garden gate.", "Close the garden gate."}
+    assert asked("adjust", "coffee cup")["full"] == {"Fill the coffee cup.", "Empty the coffee cup."}
+    assert all(" dog " in said for said in asked("motion", "chair", "dog")["animal"])
+    worn = asked("remove", "man", caption="A man with a hat.")["worn"]
+    assert worn == {"Take off the hat of the man.", "Remove the hat of the man."}
+    assert asked("text", tags={"billboard": "street"})["say"] and asked("remove", texts=("OPEN",))["writing"]
+    assert "photo" in asked("style", style="oil painting") and "sky" in asked("background", tags={"sky": None})
+    gray = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), 3, axis=2)
+    assert "colorize" in asked("lowlevel", image=gray) and "colorize" not in asked("lowlevel")
+    for said in asked("color", "car", seeds=30)["two"]:
+        first, second = said.rstrip(".").split(" and ")
+        assert not first.endswith(f" {second}"), said
+
+
+def test_what_few_objects_will_do_for_is_chosen_first() -> None:
+    """Of a man and a car it is the car that changes its colour, whichever the other one would have been."""
+    found = asked("hybrid", "man", "car", seeds=12)
+    assert found["remove_recolor"] and all(" man and make the car " in said for said in found["remove_recolor"])
+    assert "recolor_two" not in found and "recolor_two" in asked("hybrid", "cup", "car")
 
 
 def test_the_region_is_that_of_the_object(tmp_path: Path) -> None:
@@ -119,6 +167,7 @@ def test_a_library_of_ones_own(tmp_path: Path) -> None:
         (f'can = "x"\ncannot = []\n[primitive]\nwash = {{ {line.replace("object", "obj")} }}', "no slot <obj>"),
         (f'can = "x"\n[primitive]\nwash = {{ {line} }}', "`cannot` is missing"),
         (f'can = "x"\ncannot = []\n[primitive]\nwash = {{ {line.replace("wash the", "{wash the")} }}', "pattern"),
+        (f'can = "x"\ncannot = []\n[primitive]\nwash = {{ {line.replace("object", "needed")} }}', "without `needs`"),
     ):
         (tmp_path / "adjust.toml").write_text(bad)
         experts.cache_clear()

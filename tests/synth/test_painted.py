@@ -17,10 +17,11 @@ from PIL import Image
 import edittools
 from edittools.errors import RowError, UsageError
 from edittools.painters import PAINTERS, PaintRequest
+from edittools.seeded import stream
 from edittools.stream.batch import empty_batch
 from edittools.synth.config import PaintConfig
 from edittools.synth.paint_stage import PaintStage
-from edittools.synth.painting import place, with_article
+from edittools.synth.painting import place, with_article, worded
 
 pytest.importorskip("cv2")
 
@@ -197,7 +198,19 @@ def test_settings_that_exclude_each_other(tmp_path: Path) -> None:
         stage.schema(empty_batch(pa.schema([("id", pa.string())])).schema)
 
 
+def test_what_is_quoted_stands_as_it_is_in_a_sentence() -> None:
+    text = "Class A exit ,  a unicorn"
+    assert worded(['remove a "<old>" on a <thing>'], stream(0), old=text, thing="umbrella") == (
+        f'Remove a "{text}" on an umbrella.'
+    )
+
+
 def test_places_and_articles() -> None:
+    counted = ("bus", "octopus", "lens", "unicorn", "one-way sign", "hourglass", "umbrella", "European flag", "skis")
+    assert [with_article(noun) for noun in counted] == [
+        "a bus", "an octopus", "a lens", "a unicorn", "a one-way sign", "an hourglass", "an umbrella",
+        "a European flag", "skis",
+    ]  # fmt: skip
     assert place((0, 0, 0.2, 0.2)) == "at the top on the left" and place((0.8, 0.4, 1, 0.6)) == "on the right"
     assert place((0.4, 0.4, 0.6, 0.6)) == "in the middle" and place((0.4, 0.8, 0.6, 1)) == "at the bottom"
     assert [with_article(noun) for noun in ("dog", "owl", "the sun", "glasses", "glass")] == [

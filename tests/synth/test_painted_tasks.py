@@ -4,6 +4,7 @@ that must not come back; presets."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from edittools.ground.people import Face
 from edittools.painters import PAINTERS, PaintRequest, Sampling
 from edittools.painters.canvas import Brush
 from edittools.registry import Registry
+from edittools.seeded import stream
 from edittools.synth.config import PaintConfig
 from edittools.synth.paint_stage import PaintStage
 from edittools.synth.painted import expression, motion
+from edittools.synth.painting import Region, Scene
 from edittools.synth.registry import PAINTED
 from edittools.synth.tuning import read_tuning
 
@@ -82,6 +85,35 @@ def test_looks_are_painted_along_the_edges_of_the_source(stub: Stub, tmp_path: P
         mask, target = of(row["mask"]), of(row["target"])
         assert mask[disc(60, 60, 20)].all() and (target[mask == 0] == images[0][mask == 0]).all()
     assert row["scores"] == {"check_outside": 0.0}
+
+
+def test_nobody_is_painted_white_or_made_of_wood(stub: Stub, tmp_path: Path) -> None:
+    source, _, _ = planted(tmp_path, [[("old man", disc(60, 60, 20)), ("face", disc(130, 60, 15))]])
+    for painted in ("color", "material", "alter"):
+        edittools.read(source).synth(painter="inpaint", painted=painted).write(str(tmp_path / painted))
+        assert not rows_of(tmp_path / painted)
+        assert [one["reason"] for one in rejects_of(tmp_path / painted)] == ["no object fits"]
+    assert len(rows(source, painted="portrait", per_row=2)) == 2
+
+
+def test_instructions_are_english(stub: Stub) -> None:
+    """Every wording of a task with every word: no "replace ... for", no "make ... into", no "them" that is "it"."""
+    trousers, image = disc(60, 60, 20), np.zeros((120, 160, 3), np.uint8)
+    box = (0.2, 0.3, 0.5, 0.6)
+    scene = Scene(image, (Region("trousers", trousers, box), Region("dog", disc(130, 60, 15), (0.7, 0.4, 0.9, 0.6))),
+                  read_targets(), references=(image,))  # fmt: skip
+    wrong = re.compile(
+        r"[Rr]eplace [^,;]* for |[Ss]wap (?!.* for ).* with |[Mm]ake [^,;]* into |[Tt]urn [^,;]* out of |"
+        r"[Tt]urn the color|[Hh]ave the (trousers|dog) |trousers (is|it)\b|"
+        r"\b(make|paint|color|replace|turn|change|remove|take) it\b"
+    )
+    said = []
+    for task in ("alter", "color", "material", "replace", "style", "like", "visual", "dialogue"):
+        for seed in range(40):
+            for plan in PAINTED.load(task).plans(scene, stream(seed, task)):
+                told = [plan.instruction, plan.inverse or "", *(turn.instruction for turn in plan.turns)]
+                said += [text for text in told if "trousers" in plan.instruction or task == "style"]
+    assert len(said) > 500 and not [text for text in said if wrong.search(text)]
 
 
 def test_a_style_and_its_way_back(stub: Stub, tmp_path: Path) -> None:

@@ -111,12 +111,33 @@ def _expand(sequence: Sequence, lookup: Lookup, rng: np.random.Generator) -> str
     return "".join(text)
 
 
+def openings(sequence: Sequence) -> frozenset[str]:
+    """The words that a wording may begin with, as far as they are the pattern's own."""
+    if not sequence or isinstance(sequence[0], Slot):
+        return frozenset()
+    if isinstance(sequence[0], str):
+        return frozenset(sequence[0].split()[:1])
+    return frozenset().union(*map(openings, sequence[0].options))
+
+
 _CJK = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
+
+
+_QUOTED = re.compile(r'("[^"]*"|“[^”]*”)')
+
+
+def _unquoted(change: Callable[[str], str], text: str) -> str:
+    """The text changed, but for what is in quotation marks: that is written as it stands."""
+    return "".join(part if k % 2 else change(part) for k, part in enumerate(_QUOTED.split(text)))
 
 
 def tidy(text: str) -> str:
     """Close the gaps that empty slots leave, and none at all between Chinese characters."""
-    text = re.sub(r"\s+", " ", text).strip()
+    return _unquoted(_closed, text).strip()
+
+
+def _closed(text: str) -> str:
+    text = re.sub(r"\s+", " ", text)
     text = re.sub(r" ([,.;:?!])", r"\1", text)
     return re.sub(rf"(?<={_CJK}) | (?={_CJK})", "", text)
 
@@ -131,16 +152,30 @@ def sentence(text: str, lang: str) -> str:
 
 
 def articles(text: str) -> str:
-    """`a orange star` -> `an orange star`; of our words with a vowel, `uniformly` alone is spoken with a consonant."""
-    return re.sub(r"\b([Aa]) (?!uniform)(?=[aeiou])", r"\1n ", text)
+    """`a orange star` -> `an orange star`, by how the next word is spoken: `a uniform`, `a one-way sign`, `an hour`."""
+    return _unquoted(lambda part: _VOWEL.sub(r"\1n ", part), text)
+
+
+_VOWEL = re.compile(
+    r"\b([Aa]) (?!(?i:uni[cfoqtv]|us[aeu]|ut[ei]|uk[eu]|eu|one\b|once\b))(?=[aeiou]|[AEIOU][a-z]|(?i:hour|heir|honest))"
+)
 
 
 def with_article(noun: str) -> str:
     """`a dog`, `an owl`; what has an article, or is a plural by its look, stays as it is."""
     first = noun.split(" ", 1)[0].casefold()
-    if first in ("a", "an", "the", "some", "two", "three") or (noun.endswith("s") and not noun.endswith("ss")):
+    if first in ("a", "an", "the", "some", "two", "three") or is_plural(noun):
         return noun
     return articles(f"a {noun}")
+
+
+def is_plural(noun: str) -> bool:
+    """By its look: `trousers`, and not `bus`, `glass` or `rhinoceros`."""
+    last = noun.casefold().split(" ")[-1]
+    return last.endswith("s") and not last.endswith(("ss", "us")) and last not in _SINGULAR
+
+
+_SINGULAR = frozenset("rhinoceros lens gas canvas atlas iris christmas".split())
 
 
 def without_article(noun: str) -> str:

@@ -138,12 +138,19 @@ class Turn:
 
 
 def altered(
-    scene: Scene, rng: np.random.Generator, task: str, said: list[str], phrase: Callable[[str, str], str]
+    scene: Scene,
+    rng: np.random.Generator,
+    task: str,
+    said: list[str],
+    phrase: Callable[[str, str], str],
+    *,
+    people: bool = False,
 ) -> list[Plan]:
-    """Plans that give every object another look, its outlines kept; `phrase(noun, word)` is what is painted."""
+    """Plans that give every object, or every person, another look, the outlines kept; `phrase(noun, word)` is what is
+    painted."""
     words, found = scene.wanted(task), []
     for region in scene.told_apart():
-        if not words or not _LEAST_OBJECT <= region.mask.mean() <= _MOST_OBJECT:
+        if is_person(region.name) != people or not words or not _LEAST_OBJECT <= region.mask.mean() <= _MOST_OBJECT:
             continue
         word = draw(rng, [one for one in words if one.casefold() not in region.name.casefold()] or words)
         look, slots = phrase(region.name, word), {"object": region.name, task: word}
@@ -160,6 +167,14 @@ def altered(
             )
         )
     return found
+
+
+PEOPLE = frozenset("person people man men woman women boy girl child children baby".split())
+
+
+def is_person(name: str) -> bool:
+    """Whether an object is a person, or a face: no thing, to be painted or made of wood."""
+    return bool((PEOPLE | {"face"}) & set(name.casefold().split()))
 
 
 _LEAST_OBJECT, _MOST_OBJECT = 0.01, 0.6  # share of the image (ImgEdit's gate on objects)

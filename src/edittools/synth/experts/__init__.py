@@ -5,7 +5,9 @@ cannot     words of requests that it refuses
 gone       the slot whose thing is not to be found afterwards, where there is one
 there      slots whose thing is
 primitive  a table: what it is asked, by name. `say` is a pattern (edittools.caption.grammar) whose slots are SLOTS,
-           `triggers` are words that a request of this kind has, `images` is how many pictures it speaks of
+           `triggers` are words that a request of this kind has, `images` is how many pictures it speaks of; of `needs`
+           the image has to be known to show one (by the names of its objects, its tags, caption and style, what
+           is written in it, and whether it is gray): the slot <needed> is that one
 """
 
 from __future__ import annotations
@@ -20,17 +22,25 @@ from typing import Any
 
 import numpy as np
 
-from edittools.caption.grammar import GrammarError, Literal, parse, sentence
+from edittools.caption.grammar import GrammarError, Literal, openings, parse, sentence
 from edittools.caption.targets import read_targets, read_things
 from edittools.caption.wording import say
 from edittools.errors import RowError, UsageError
 from edittools.record import TASKS
 from edittools.seeded import draw
 from edittools.settings import read_settings
-from edittools.synth.painting import Region, Scene, place, with_article, without_article
+from edittools.synth.painting import PEOPLE, Region, Scene, is_person, place, with_article, without_article
 
 FOLDER = Path(__file__).parent
-_PEOPLE = frozenset("person man woman boy girl child baby".split())
+# Last words of the names of what can be opened, and of what holds something.
+_OPENS = frozenset(
+    "book box door window umbrella suitcase briefcase drawer drawers wardrobe refrigerator microwave laptop curtain "
+    "gate car van mailbox jar bottle envelope tent handbag backpack bag toolbox cupboard oven".split()
+)
+_HOLDS = frozenset(
+    "cup mug glass bowl basket bucket bottle jar vase jug teapot kettle pot plate tray saucepan pan box bin aquarium "
+    "fountain pool bathtub sink bookshelf cart wheelbarrow".split()
+)
 _PLACES = ("on the left", "on the right", "in the middle", "in the foreground", "in the background")
 
 
@@ -41,6 +51,7 @@ class Primitive:
     say: str
     triggers: list[str]
     images: int = 1
+    needs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,11 @@ class Expert:
     primitive: dict[str, dict[str, Any]]
     gone: str = ""
     there: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def verbs(self) -> frozenset[str]:
+        """The words that its instructions begin with."""
+        return frozenset().union(*(openings(parse(one.say)) for one in self.primitives.values()))
 
     @functools.cached_property
     def primitives(self) -> dict[str, Primitive]:
@@ -88,7 +104,18 @@ def things_of(*categories: str) -> Callable[[Scene], list[str]]:
     return lambda scene: [with_article(name) for category in categories for name in read_things()[category]]
 
 
-# What a slot may be filled with; `object`, `other` and `person` are of the image itself.
+# Which objects of the image a slot may be filled with.
+POOLS: dict[str, Callable[[str], bool]] = {
+    "person": lambda name: bool(PEOPLE & set(name.casefold().split())),
+    "item": lambda name: not is_person(name),
+    "second_item": lambda name: not is_person(name),
+    "creature": lambda name: _last(name) in _creatures(),
+    "opening": lambda name: _last(name) in _OPENS,
+    "vessel": lambda name: _last(name) in _HOLDS,
+    "object": lambda name: True,
+    "other": lambda name: True,
+}
+# What a slot may be filled with; those of the image itself have nothing here.
 SLOTS: dict[str, Callable[[Scene], list[str]]] = {
     "thing": lambda scene: [*words_of("add")(scene), *things_of("household", "furniture", "street", "toys")(scene)],
     "animal": things_of("animals", "birds"),
@@ -103,6 +130,7 @@ SLOTS: dict[str, Callable[[Scene], list[str]]] = {
     "costume": things_of("costumes"),
     "scene": words_of("background"),
     "color": words_of("color"),
+    "other_color": words_of("color"),
     "material": words_of("material"),
     "state": words_of("adjust.states"),
     "pattern": words_of("adjust.patterns"),
@@ -120,10 +148,18 @@ SLOTS: dict[str, Callable[[Scene], list[str]]] = {
     "newtext": words_of("newtext"),
     "place": lambda scene: list(_PLACES),
     "text": lambda scene: list(scene.texts),
-    "object": lambda scene: [],
-    "other": lambda scene: [],
-    "person": lambda scene: [],
+    "needed": lambda scene: [],
+    **dict.fromkeys(POOLS, lambda scene: []),
 }
+
+
+def _last(name: str) -> str:
+    return name.casefold().split(" ")[-1]
+
+
+@functools.cache
+def _creatures() -> frozenset[str]:
+    return frozenset(name for kind in ("animals", "birds") for name in read_things()[kind])
 
 
 @functools.cache
@@ -137,6 +173,8 @@ def experts(folder: str | Path = FOLDER) -> dict[str, Expert]:
             primitives = made.primitives
             for one in primitives.values():
                 _ = parse(one.say)
+                if "needed" in slots_in(one.say) and not one.needs:
+                    raise ValueError(f"<needed> without `needs`: {one.say}")
         except (OSError, ValueError, GrammarError) as error:
             raise UsageError(f"{where}: {error}") from error
         unknown = {slot for one in primitives.values() for slot in slots_in(one.say)} - SLOTS.keys()
@@ -156,10 +194,12 @@ def slots_in(pattern: str) -> list[str]:
 
 def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) -> Iterator[FilledPrimitive]:
     """An instruction by every primitive that the image has what it takes for: its objects, its texts, its pictures."""
+    known = _known(scene)
     for name, primitive in expert.primitives.items():
-        if primitive.images != 1 + len(scene.references):
+        needed = next((word for word in primitive.needs if _has(known, word)), None)
+        if primitive.images != 1 + len(scene.references) or (primitive.needs and needed is None):
             continue
-        filled = _filled(scene, slots_in(primitive.say), rng)
+        filled = _filled(scene, slots_in(primitive.say), rng, needed)
         if filled is None:
             continue
         slots, region = filled
@@ -167,18 +207,35 @@ def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) 
         yield FilledPrimitive(task, name, sentence(say([primitive.say], words, "en", rng), "en"), slots, region)
 
 
+_GRAY = 4  # levels between the channels of a pixel
+
+
+def _known(scene: Scene) -> str:
+    """What is known of an image, in words."""
+    names = [*(region.name for region in scene.regions), *scene.tags, scene.caption, scene.style]
+    names += ["written text"] if scene.texts else []
+    some = scene.image[::8, ::8].astype(np.int16)
+    names += ["black-and-white"] if np.ptp(some, axis=2).max(initial=0) < _GRAY else []
+    return "; ".join(names).casefold()
+
+
 def _filled(
-    scene: Scene, slots: Sequence[str], rng: np.random.Generator
+    scene: Scene, slots: Sequence[str], rng: np.random.Generator, needed: str | None = None
 ) -> tuple[dict[str, str], Region | None] | None:
     """A value for every slot, and the region of <object>; None where the image lacks one."""
     named = scene.named()
-    people = [one for one in named if _PEOPLE & set(one.name.casefold().split())]
-    pools = {"person": people, "object": named, "other": named}
     found: dict[str, str] = {}
     taken: dict[str, Region] = {}
-    for slot in slots:
-        if slot in pools:
-            free = [one for one in pools[slot] if not any(_one_thing(one, other) for other in taken.values())]
+    # What few objects will do for is chosen first.
+    for slot in sorted(slots, key=lambda slot: slot in ("object", "other")):
+        if slot == "needed" and needed is not None:
+            found[slot] = needed
+            continue
+        if slot in POOLS:
+            free = [
+                one for one in named
+                if POOLS[slot](one.name) and not any(_one_thing(one, other) for other in taken.values())
+            ]  # fmt: skip
             if not free:
                 return None
             taken[slot] = free[int(rng.integers(len(free)))]

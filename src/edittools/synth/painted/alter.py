@@ -7,7 +7,7 @@ from edittools.synth.painting import Plan, Scene, altered, with_article
 TASK = "adjust"
 HELP = "an object changes its state or pattern (lexicon: adjust), its outlines kept"
 PROMPT = True
-_SAID = ["{make|have} the <object> <word>", "{change|alter} the <object> so that it is <word>"]
+_SAID = ["make the <object> <word>", "{change|alter} the <object> to be <word>", "the <object> should be <word>"]
 
 
 def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:

@@ -9,7 +9,7 @@ HELP = "an object takes another colour of the lexicon, its outlines kept"
 PROMPT = True
 _SAID = [
     "{make|paint|color} the <object> <word>",
-    "{change|turn} the color of the <object> to <word>",
+    "change the color of the <object> to <word>",
     "the <object> should be <word>",
 ]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edittools.caption.grammar import is_plural
 from edittools.seeded import draw
 from edittools.synth.painted import color
 from edittools.synth.painted.hybrid import bare, pairs_of, parts_of
@@ -15,9 +16,9 @@ TASK = "hybrid"
 HELP = "dialogues of three turns: content memory, content understanding, version backtracking"
 PROMPT = False
 _MOST = 4  # of each kind
-_IT = ["{now|then} make it <word>", "{now|then} {paint|color} it <word>"]
-_SWAP = ["{now|then} replace it with <thing>", "{now|then} {turn|change} it into <thing>"]
-_GONE = ["{now|then} remove it again", "{now|then} take it away again"]
+_IT = ["{now|then} make <it> <word>", "{now|then} {paint|color} <it> <word>"]
+_SWAP = ["{now|then} replace <it> with <thing>", "{now|then} {turn|change} <it> into <thing>"]
+_GONE = ["{now|then} remove <it> again", "{now|then} take <it> away again"]
 _UNDO = ["undo the last step; instead, <core>", "{go back|return} to the version before that, and <core>"]
 _RULE = ["<core>; {from now on|from here on} everything that I have recolored is to be <word>"]
 _BY_RULE = ["{now recolor|recolor} the <object>", "{now change|change} the color of the <object>"]
@@ -76,8 +77,10 @@ def _understanding(scene: Scene, rng: np.random.Generator) -> list[Plan]:
         if not tints:
             continue
         tint, end = draw_plan(tints, rng), draw_plan(ends, rng)
-        said = worded(_IT, rng, word=str(tint.slots["color"]))
-        last = worded(_SWAP, rng, thing=str(end.slots["thing"])) if end.task == "replace" else worded(_GONE, rng)
+        it = "them" if is_plural(name) else "it"
+        said = worded(_IT, rng, it=it, word=str(tint.slots["color"]))
+        swap = end.task == "replace"
+        last = worded(_SWAP, rng, it=it, thing=str(end.slots["thing"])) if swap else worded(_GONE, rng, it=it)
         turns = [Turn(1, 0, kind, "color", said), Turn(2, 1, kind, end.task or "", last)]
         slots = {"color": tint.slots["color"]}
         found.append(_plan(kind, first, str(first.inverse), [PlanStep(tint), PlanStep(end, 1)], turns, slots))

@@ -12,10 +12,9 @@ SHOWS = True
 _LEAST, _MOST = 0.01, 0.6  # share of the image that the object has (ImgEdit's gate on objects)
 _GROW = 8 / 1024  # of the shorter side
 _SAID = [
-    "{replace|swap} the <object> {of|in} {Figure 1|the first image} {with|for} {the one|what is} {of|in} "
-    "{Figure 2|the second image}",
-    "{change|turn} the <object> {of|in} {Figure 1|the first image} into {what is|the one} {of|in} "
-    "{Figure 2|the second image}",
+    "replace the <object> {of|in} {Figure 1|the first image} with {the thing|what is} in {Figure 2|the second image}",
+    "swap the <object> {of|in} {Figure 1|the first image} for {the thing|what is} in {Figure 2|the second image}",
+    "turn the <object> {of|in} {Figure 1|the first image} into {the thing|what is} in {Figure 2|the second image}",
 ]
 
 

@@ -8,7 +8,7 @@ TASK = "material"
 HELP = "an object is made of another material of the lexicon, its outlines kept"
 PROMPT = True
 _SAID = [
-    "{make|turn} the <object> {out of|into} <word>",
+    "{make the <object> out of|turn the <object> into} <word>",
     "{change|switch} the material of the <object> to <word>",
     "the <object> should be made of <word>",
 ]

@@ -11,9 +11,9 @@ HELP = "an object gives way to one of --things, or to another thing of its kind 
 PROMPT = True
 _LEAST, _MOST = 0.01, 0.6  # share of the image that the object's box has (ImgEdit's gate on objects)
 _SAID = [
-    "{replace|swap} the <object> {with|for} <thing>",
+    "{replace the <object> with|swap the <object> for} <thing>",
     "{change|turn} the <object> into <thing>",
-    "put <thing> where the <object> is",
+    "put <thing> in the place of the <object>",
 ]
 
 

@@ -15,7 +15,13 @@ HELP = "the row's compound instruction, its atomic edits one after the other; --
 PROMPT = True
 INSTRUCTS = True
 BARE = True
-_JOINTS = re.compile(r"\s*(?:;|\.\s+|,?\s+(?:and\s+then|then|and\s+also|and)\s+|,\s+)\s*(?:also\s+)?", re.IGNORECASE)
+_JOINTS = re.compile(
+    r"\s*(?:;|\.\s+|,?\s+(?:and\s+then|then|and\s+also|and)\s+|,\s+)\s*(?:(?:and|also|then)\s+)*", re.IGNORECASE
+)
+_QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
+_MORE_VERBS = frozenset(
+    "insert include exchange substitute recolor recolour repaint enlarge shrink crop zoom flip mirror fix wear".split()
+)
 
 
 def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
@@ -37,19 +43,16 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
 
 
 def parted(instruction: str, scene: Scene) -> list[str]:
-    """An instruction at its joints; what no expert can do alone ("... and the cat") stays with what is before it."""
-    found: list[str] = []
-    for part in _JOINTS.split(instruction.rstrip(" .")):
-        if found and not _stands_alone(part, scene):
-            found[-1] += f" and {part}"
-        elif part:
-            found.append(part)
-    return found
-
-
-def _stands_alone(part: str, scene: Scene) -> bool:
-    """Whether a part says what is to be done: its first word is one that some expert listens for."""
-    first = part.split(" ", 1)[0].casefold()
-    known = {word.split(" ", 1)[0] for expert in scene.experts.values() for one in expert.primitives.values()
-             for word in one.triggers}  # fmt: skip
-    return first in known
+    """An instruction at its joints, of which there are none in quotation marks; what does not say what is to be done
+    ("... and the cat") stays with what is before it, word for word."""
+    text = instruction.rstrip(" .")
+    joints = list(_JOINTS.finditer(_QUOTED.sub(lambda quote: "_" * len(quote[0]), text)))
+    starts, ends = [0, *(one.end() for one in joints)], [*(one.start() for one in joints), len(text)]
+    verbs = _MORE_VERBS.union(*(expert.verbs for expert in scene.experts.values()))
+    found: list[tuple[int, int]] = []
+    for start, end in zip(starts, ends):
+        if found and text[start:end].split(" ", 1)[0].casefold() not in verbs:
+            found[-1] = found[-1][0], end
+        elif start < end:
+            found.append((start, end))
+    return [text[start:end] for start, end in found]

@@ -14,7 +14,7 @@ PROMPT = False
 _LEAST = 0.01  # share of the image: smaller ones are no picture of anything
 _SAID = [
     "{add|put|place} the <object> {of|from} {Figure 2|the second image} {into|in} {Figure 1|the first} <place>",
-    "{use|take} the <object> {of|from} {Figure 2|the second image} and {put|place} it <place> in {Figure 1|the first}",
+    "in {Figure 1|the first image}, {add|put|place} the <object> {of|from} {Figure 2|the second image} <place>",
 ]
 _MARGIN = 0.1  # of the object's sides
 
