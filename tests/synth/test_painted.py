@@ -198,6 +198,20 @@ def test_settings_that_exclude_each_other(tmp_path: Path) -> None:
         stage.schema(empty_batch(pa.schema([("id", pa.string())])).schema)
 
 
+def test_a_box_that_is_none_is_that_of_the_mask(tmp_path: Path) -> None:
+    """Rows of others have boxes in pixels, of two numbers, with holes, or none at all."""
+    source, _, _ = planted(tmp_path, [[("dot", disc(140, 20, 5))]] * 5)
+    table = pq.read_table(source)
+    rows, objects = table["objects"].to_pylist(), table.schema.field("objects").type
+    for row, box in zip(rows, (None, [None, 0.1, 0.2, 0.3], [0.1, 0.2], [130, 10, 150, 30], [0.9, 0.1, 0.8, 0.2])):
+        row[0]["box"] = box
+    column = table.schema.get_field_index("objects")
+    pq.write_table(table.set_column(column, "objects", pa.array(rows, objects)), source)
+    made = list(edittools.read(source).synth(painter="inpaint", inverse=True).rows())
+    assert len(made) == 10
+    assert all(row["instruction"]["en"].endswith("at the top on the right.") for row in made if row["task"] == "add")
+
+
 def test_what_is_quoted_stands_as_it_is_in_a_sentence() -> None:
     text = "Class A exit ,  a unicorn"
     assert worded(['remove a "<old>" on a <thing>'], stream(0), old=text, thing="umbrella") == (

@@ -14,6 +14,7 @@ from PIL import Image
 from edittools.errors import RowError, UsageError
 from edittools.ground import MAPS
 from edittools.ground.config import described, weights_of
+from edittools.metrics.boxes import mask_box
 from edittools.painters import PAINTERS, Painter, load_painter
 from edittools.record import PROVENANCE
 from edittools.seeded import digest, stream
@@ -224,7 +225,7 @@ class PaintStage:
                 name = item.get("name") or ""
                 # Lines of writing are told apart by what they say.
                 name = f'text "{item["text"]}"' if name == "text" and item.get("text") else name
-                found.append(Region(name, mask >= 128, tuple(item.get("box") or (0, 0, 1, 1))))
+                found.append(Region(name, mask >= 128, _box(item.get("box"), mask >= 128)))
         return tuple(found)
 
     def _plans(self, row: int, identity: str, scene: Scene) -> tuple[list[PlannedRow], list[tuple[str, str, object]]]:
@@ -315,6 +316,17 @@ class PaintStage:
                     "provenance": provenance | {"parents": [before], "slots": _json(step.plan.slots)},
                 })  # fmt: skip
         return made
+
+
+def _box(said: Any, mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Where an object is, in shares: the box that its row says, or, where that is none, the one about its mask."""
+    sides = [float("nan") if side is None else float(side) for side in said or ()]
+    if len(sides) == 4 and 0 <= sides[0] < sides[2] <= 1 and 0 <= sides[1] < sides[3] <= 1:
+        return sides[0], sides[1], sides[2], sides[3]
+    around = mask_box(mask)
+    assert around is not None
+    x0, y0, x1, y1 = (around / np.array([mask.shape[1], mask.shape[0]] * 2)).tolist()
+    return x0, y0, x1, y1
 
 
 def _dialogue(plan: Plan, images: list[Any], masks: list[np.ndarray], photograph: Any) -> dict[str, Any]:
