@@ -20,6 +20,7 @@ from edittools.synth.checking import CheckOption, Checks, Painted
 from edittools.synth.checks import clip, edit_ratio, judge, outside, structure, text
 from edittools.synth.checks.detector import DetectorCheck
 from edittools.synth.config import PaintConfig
+from edittools.synth.paint_stage import PaintStage
 from edittools.synth.painting import Plan
 from edittools.vlm import Request
 from edittools.vlm.asker import Asker
@@ -160,6 +161,10 @@ def test_what_is_asked_for() -> None:
     assert CheckOption.parse("clip=a/b:0.1").described == "clip=a/b:0.1"
     with pytest.raises(UsageError, match="no such check"):
         CheckOption.parse("taste")
+    with pytest.raises(UsageError, match="--check edit_ratio:few: its bound is no number"):
+        CheckOption.parse("edit_ratio:few")
+    with pytest.raises(UsageError, match="--check outside is given twice"):
+        PaintStage(PaintConfig(painter="inpaint", check="outside,outside:0.1"))
     with pytest.raises(UsageError, match="does not look for names"):
         Checks([CheckOption.parse("detector=face")])
     with pytest.raises(EditError):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import rejects_of, rows_of
+from conftest import Runner, rejects_of, rows_of
 from test_painted import disc, pixels, planted
 
 import edittools
@@ -260,6 +260,8 @@ def test_maps_and_tasks_have_to_fit(stub: Stub) -> None:
         read_tuning(["remove.grow=wide"], ["remove"])
     with pytest.raises(UsageError, match=r"context cannot be 0\.5"):
         read_tuning(["remove.context=0.5"], ["remove"])
+    with pytest.raises(UsageError, match="no such task"):
+        read_tuning(["remvoe.grow=3"], ["remove"])
 
 
 def test_presets_are_the_published_numbers() -> None:
@@ -295,3 +297,9 @@ def test_every_painted_task_declares_what_is_read_of_it() -> None:
 
     assert set(PAINTED.declared("TASK").values()) <= set(TASKS)
     assert all(PAINTED.declared("HELP").values()) and None not in PAINTED.declared("PROMPT").values()
+
+
+def test_a_preset_is_for_painters(edit: Runner, tmp_path: Path) -> None:
+    """Without one it would be passed over, and templates drawn."""
+    refused = edit("synth", "none.parquet", "--preset", "imgedit", "-o", "out/", cwd=tmp_path, check=2)
+    assert "--preset needs --painter" in refused.stderr

@@ -102,5 +102,5 @@ def command(ctx: click.Context, /, templates: str, painter: str | None, listing:
         options.refuse(ctx, _DRAWING, "has no meaning with --painter")
         options.run_stages(ctx, [PaintStage(options.config(ctx, PaintConfig), jobs=options.jobs(ctx))])
         return
-    options.refuse(ctx, (name for name in _PAINTING if name != "painter"), "needs --painter")
+    options.refuse(ctx, ("preset", *(name for name in _PAINTING if name != "painter")), "needs --painter")
     options.run_stages(ctx, [SynthStage(options.config(ctx, SynthConfig), jobs=options.jobs(ctx))])

@@ -64,6 +64,8 @@ class CheckOption:
         head, colon, tail = spec.rpartition(":")
         bound = _number(tail) if colon else None
         name, _, told = (spec if bound is None else head).partition("=")
+        if (plain := name.partition(":")[0]) in CHECKS.names and plain != name:
+            raise UsageError(f"--check {spec}: its bound is no number")
         if name not in CHECKS.names:
             raise UsageError(f"--check {spec}: there is no such check", hint=f"there are: {', '.join(CHECKS.names)}")
         least, most = CHECKS.declared("LEAST")[name], CHECKS.declared("MOST")[name]

@@ -52,6 +52,9 @@ class PaintStage:
         self.config, self.jobs = config, jobs
         self.tasks = {name: PAINTED.load(name) for name in config.painted}
         self.asked = [CheckOption.parse(spec) for spec in config.check]
+        names = [one.name for one in self.asked]
+        if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+            raise UsageError(f"--check {twice} is given twice")
         self.tuning = read_tuning(config.tune, PAINTED.names)
         self.words = lexicon(config)
         instructed = any(getattr(module, "INSTRUCTS", False) for module in self.tasks.values())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from edittools.errors import UsageError
 from edittools.painters import Sampling
 from edittools.painters.canvas import Brush
+from edittools.synth.registry import PAINTED
 
 SIDE = 1024  # the shorter side that pixels are told at
 _BRUSH = ("grow", "feather", "context")
@@ -55,6 +56,8 @@ def read_tuning(specs: Sequence[str], tasks: Sequence[str]) -> dict[str, Tuning]
         task, _, name = place.partition(".")
         if name not in NAMES:
             raise UsageError(f"--tune {spec}: not TASK.NAME=NUMBER", hint=f"names: {', '.join(NAMES)}")
+        if task not in PAINTED.names:
+            raise UsageError(f"--tune {spec}: there is no such task", hint=f"there are: {', '.join(PAINTED.names)}")
         try:
             value = float(number)
         except ValueError:

@@ -104,6 +104,15 @@ def things_of(*categories: str) -> Callable[[Scene], list[str]]:
     return lambda scene: [with_article(name) for category in categories for name in read_things()[category]]
 
 
+def _last(name: str) -> str:
+    return name.casefold().split(" ")[-1]
+
+
+@functools.cache
+def _creatures() -> frozenset[str]:
+    return frozenset(name for kind in ("animals", "birds") for name in read_things()[kind])
+
+
 # Which objects of the image a slot may be filled with.
 POOLS: dict[str, Callable[[str], bool]] = {
     "person": lambda name: bool(PEOPLE & set(name.casefold().split())),
@@ -151,15 +160,6 @@ SLOTS: dict[str, Callable[[Scene], list[str]]] = {
     "needed": lambda scene: [],
     **dict.fromkeys(POOLS, lambda scene: []),
 }
-
-
-def _last(name: str) -> str:
-    return name.casefold().split(" ")[-1]
-
-
-@functools.cache
-def _creatures() -> frozenset[str]:
-    return frozenset(name for kind in ("animals", "birds") for name in read_things()[kind])
 
 
 @functools.cache
