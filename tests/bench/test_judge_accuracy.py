@@ -76,6 +76,7 @@ def test_of_rows(edit: Runner, tmp_path: Path) -> None:
         "task": ["add", "add", "style", "style", "add"],
         "kind": ["swap", "swap", "slot", "slot", None],
         "group": ["g", "g", None, None, None],
+        "changed": pa.array([{"operator": "color"}] * 4 + [None], pa.struct([("operator", pa.string())])),
         "scores": pa.array([dict(zip(names, each)) for each in scores], pa.struct([(n, pa.float64()) for n in names])),
     })  # fmt: skip
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -90,7 +91,16 @@ def test_of_rows(edit: Runner, tmp_path: Path) -> None:
     assert {kind: part["accuracy"] for kind, part in found["by"]["kind"].items()} == {"swap": 1, "slot": 0}
     compared = figures("--score", names[3])
     assert compared["all"]["accuracy"] == pytest.approx(1 / 3, abs=1e-5) and set(compared["by"]) == {"task"}
+    # hard negatives: the first is better in every row, by a field of what was changed
+    alone = json.loads(
+        edit("eval", "judges", rows, "--first", names[1], "--second", names[2], "--by", "changed.operator").stdout
+    )
+    assert alone["all"]["decided"] == 5 and alone["all"]["accuracy"] == 0.2
+    assert {kind: part["accuracy"] for kind, part in alone["by"]["changed.operator"].items()} == {"color": 0.25}
     for options, words in (
+        (("--by", "changed", "--people", "human", "--score", names[3]), "changed.FIELD, one of operator"),
+        (("--by", "changed.by", "--people", "human", "--score", names[3]), "no such column"),
+        (("--people", "nobody", "--score", names[3]), "it has: human"),
         (("--people", "nobody", "--score", names[3]), "no score `nobody`"),
         (("--people", "human", "--first", names[1]), "--first and --second"),
         (("--people", names[1], "--score", names[3]), "1, 0.5 or 0"),

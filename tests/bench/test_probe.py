@@ -79,6 +79,23 @@ def test_too_few_rows_tell_nothing(texts: list[str]) -> None:
         probe(pairs(texts[:19], texts[:19]))
 
 
+def test_a_language_of_few_rows_keeps_no_other_from_being_measured(
+    edit: Runner, tmp_path: Path, texts: list[str]
+) -> None:
+    rows = [
+        {"id": f"r{k}", "instruction": {"en": text, "zh": "变红" if k < 5 else None},
+         "instruction_negative": {"en": texts[k - 37], "zh": "变蓝" if k < 5 else None}}
+        for k, text in enumerate(texts)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "told.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[:5]), tmp_path / "few.parquet")
+    words = ("eval", "probe", tmp_path / "told.parquet")
+    told = json.loads(edit(*words, "-f", "json").stdout)
+    assert told["passed"] and list(told["languages"]) == ["en"] and "5 rows are too few" in told["too_few"]["zh"]
+    assert "not measured, zh: 5 rows are too few" in edit(*words, "-f", "markdown").stdout.decode()
+    assert "en: 5 rows are too few" in edit("eval", "probe", tmp_path / "few.parquet", check=1).stderr
+
+
 def test_the_command_is_a_gate(edit: Runner, tmp_path: Path, texts: list[str]) -> None:
     negatives = [f"{text}, instead" if k % 5 else None for k, text in enumerate(texts)]  # some rows have none
     column = pa.struct([("en", pa.string())])

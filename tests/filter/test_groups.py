@@ -69,6 +69,16 @@ def test_groups_become_rows_with_their_scores(tmp_path: Path) -> None:
     assert [row["id"] for row in kept] == ["g0-c2", "g2-c0"]  # groups by the bound, of these the best
 
 
+def test_what_is_below_a_floor_is_the_worst_of_a_groups_scores_too(tmp_path: Path) -> None:
+    """A copy of the source with the best score makes no group look good, or uneven."""
+    copied = [{"level": 0, "q": 2.0, "e": 0.5}, {"level": 9, "q": 1.0, "e": 0.5}, {"level": 20, "q": 9.0, "e": 0.0}]
+    rows = candidates(tmp_path, [copied])
+    (row,), _ = chosen(rows, tmp_path / "plain", by="q", group_mean="3..")
+    assert row["scores"]["group_mean"] == 4
+    (row,), _ = chosen(rows, tmp_path / "floor", by="q", floor="e:0.1", group_mean="..")
+    assert row["scores"] == {"group_mean": 1.33333, "group_spread": 0.471405, "group_worst": 1, "group_n": 3}
+
+
 def test_quantiles_of_groups_by_files_pipes_and_tasks(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     scores = rng.normal(size=(31, 4)).round(3)

@@ -377,21 +377,21 @@ def test_the_way_back_is_a_row_of_its_own(edit: Runner, tmp_path: Path) -> None:
 
 
 def test_votes_make_a_winner_and_a_loser(edit: Runner, tmp_path: Path) -> None:
-    votes = ["leftvote", "rightvote", "tie"]
+    votes = ["leftvote", "rightvote", "tie", None, "unclear"]  # what is no vote is no tie
     axes = {
         f"{side}_{axis}_score": pa.array(values, pa.float32())
-        for side, values in (("left", [7, 3, 4]), ("right", [2, 8, 5]))
+        for side, values in (("left", [7, 3, 4, 6, 2]), ("right", [2, 8, 5, 1, 3]))
         for axis in ("overall", "instruction_following", "quality_aesthetic")
     }
     parquet(
         tmp_path / "x.parquet",
-        key=["a", "b", "c"],
-        instruction=["one", "two", "three"],
-        source_img=hf(1, 2, 3),
-        left_output_image=hf(11, 12, 13),
-        right_output_image=hf(21, 22, 23),
-        left_model=["L"] * 3,
-        right_model=["R"] * 3,
+        key=["a", "b", "c", "d", "e"],
+        instruction=["one", "two", "three", "four", "five"],
+        source_img=hf(1, 2, 3, 4, 5),
+        left_output_image=hf(11, 12, 13, 14, 15),
+        right_output_image=hf(21, 22, 23, 24, 25),
+        left_model=["L"] * 5,
+        right_model=["R"] * 5,
         vote_type=votes,
         **axes,
     )
@@ -400,11 +400,14 @@ def test_votes_make_a_winner_and_a_loser(edit: Runner, tmp_path: Path) -> None:
         (image(11), image(21)),
         (image(22), image(12)),
         (image(23), image(13)),
+        (image(14), image(24)),
+        (image(25), image(15)),
     ]
-    assert [row["scores"]["editreward_preference"] for row in rows] == [1, 1, 0.5]
-    assert [row["scores"]["editreward_overall"] for row in rows] == [7, 8, 5]
-    assert [row["scores"]["editreward_rejected_quality"] for row in rows] == [2, 3, 4]
-    assert [(row["provenance"]["model"], row["rejected_model"]) for row in rows] == [("L", "R"), ("R", "L"), ("R", "L")]
+    assert [row["scores"]["editreward_preference"] for row in rows] == [1, 1, 0.5, None, None]
+    assert [row["scores"]["editreward_overall"] for row in rows] == [7, 8, 5, 6, 3]
+    assert [row["scores"]["editreward_rejected_quality"] for row in rows] == [2, 3, 4, 1, 2]
+    models = [(row["provenance"]["model"], row["rejected_model"]) for row in rows]
+    assert models == [("L", "R"), ("R", "L"), ("R", "L"), ("L", "R"), ("R", "L")]
 
 
 def test_another_table_under_the_name_of_a_set_is_one_line(edit: Runner, tmp_path: Path) -> None:

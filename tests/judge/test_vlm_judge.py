@@ -133,6 +133,20 @@ def test_scores_and_what_they_rest_on():
     assert len(first["prompt_hash"]) == 64 and first["image_encoding"] == str(Encoding())
 
 
+def test_an_instruction_of_another_column_is_asked_about() -> None:
+    judge, named = Judge(lambda request: three(4, 5, 3)), pa.struct([("en", pa.string())])
+    rows = [row("zebra", instruction_negative={"en": "undo it"}), row("b", instruction_negative=None)]
+    schema = SCHEMA.append(pa.field("instruction_negative", named))
+    first, second = run(stage(judge, instruction="instruction_negative", judge="no"), rows, schema=schema)
+    assert first["scores"]["judge_dimensions_compliance__no"] == 4 and first["instruction"]["en"] == "edit zebra"
+    assert second["scores"]["judge_dimensions_compliance__no"] is None and second[COLUMN][0]["state"] == "missing"
+    (request,) = [request for _, request in judge.requests]
+    assert "undo it" in str(request.parts[0]) and "zebra" not in str(request.parts[0])
+    for other, words in (("nothing", "no `nothing` column"), ("task", "holds no instructions")):
+        with pytest.raises(UsageError, match=words):
+            stage(judge, instruction=other).schema(schema)
+
+
 def test_found_pairs_are_judged_without_an_instruction():
     reply = {"rationale": "r", "subject": 5, "layout": 4, "background": 2}
     judge = Judge(lambda request: Reply("ok", json.dumps(reply), model="m"))

@@ -222,6 +222,14 @@ def test_scores_of_rows(base: Path, checkout: Path, tmp_path: Path) -> None:
     found = {row["id"]: row["scores"]["uniworld"] for row in opened.score(**told).rows()}
     alone = load_reward_model("uniworld", str(base), str(checkout), "cpu", "float32")
     assert found == {k: pytest.approx(alone.score([case])[0]["uniworld"], rel=1e-5) for k, case in zip("ab", few)}
+    both = opened.score(**told, judge="a.b").score(**told, column="source", judge="second")  # one beside the other
+    assert [sorted(row["scores"]) for row in both.rows()] == [["uniworld__a_b", "uniworld__second"]] * 2
+    named = {row["id"]: row["scores"]["uniworld__a_b"] for row in both.rows()}
+    assert named == found
+    with pytest.raises(UsageError, match="letters, digits"):
+        opened.score(**told, judge="a b")
+    with pytest.raises(UsageError, match="--judge needs --reward-model"):
+        opened.score(judge="a")
     for lacking in ("reward_weights", "prompts"):
         with pytest.raises(UsageError, match=re.escape("--" + lacking.replace("_", "-"))):
             opened.score(**{**told, lacking: None})

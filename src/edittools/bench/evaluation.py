@@ -17,7 +17,7 @@ from edittools.bench.judged import judge_facts, judge_note, read_judged, score_r
 from edittools.bench.panel import between_judges, mean_row
 from edittools.bench.rescoring import summary as scored_summary
 from edittools.errors import EditError
-from edittools.judge.judgements import ENSEMBLE
+from edittools.rubric.names import ENSEMBLE
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher
 from edittools.stream.source import Source

@@ -11,9 +11,7 @@ from edittools.bench.dataset import is_probability
 from edittools.bench.rejects import stored_rejects
 from edittools.errors import RowError, UsageError
 from edittools.judge.judgements import (
-    ALL,
     NOT_JUDGED,
-    PLAIN,
     called,
     chosen_judges,
     earlier_models,
@@ -24,6 +22,7 @@ from edittools.judge.judgements import (
 from edittools.judge.rubrics import load_rubric, rubric_names
 from edittools.report.thumbnails import data_uri
 from edittools.rubric import NOT_ASKED, Rubric
+from edittools.rubric.names import ALL, PLAIN
 from edittools.stream import codec
 from edittools.stream.batch import Reject
 from edittools.stream.fetch import Fetcher, image_references, kept_reference

@@ -191,6 +191,7 @@ def listings(found: Mapping[str, Any]) -> list[ReportListing]:
         notes = [
             f"{part['negatives']:,} negatives and {part['positives']:,} positives; .5: words do not tell them apart",
             *(f"telling of a {side}: {', '.join(words)}" for side, words in part["telling"].items()),
+            *(f"not measured, {other}: {why}" for other, why in found["too_few"].items()),
         ]
         made.append(ReportListing(f"what the words alone tell, {language}", ["", "AUC", "95%"], rows, notes))
     return made

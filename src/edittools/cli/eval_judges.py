@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,8 @@ from edittools.cli import figures, options
 from edittools.errors import EditError, UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from edittools.bench.judges import JudgedPair
     from edittools.stream.source import Source
 
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
             "a judge of single images, on the pairs of EditReward-Bench",
         ),
         (
+            "edit filter told/ --where 'instruction_negative IS NOT NULL' | "
+            "edit judge --rubric rating --model run-judge/ --soft --column target --judge yes --cache-dir said/ | "
+            "edit judge --rubric rating --model run-judge/ --soft --column target --judge no "
+            "--instruction instruction_negative --cache-dir said/ | "
+            "edit eval judges --first judge_rating_rating_soft__yes --second judge_rating_rating_soft__no --by task "
+            "--by perturbation.operator",
+            "on hard negatives (`edit caption --kinds slots`), by their kind",
+        ),
+        (
             "edit eval judges compared/ --people editreward_preference --score judge_pairwise_preference --by dataset",
             "one that compares, `edit judge --rubric pairwise`",
         ),
@@ -35,14 +46,18 @@ if TYPE_CHECKING:
 )
 @options.input_options
 @options.option(
-    "--people", metavar="SCORE", required=True,
-    help="The score that says what people prefer: 1 the first, 0 the second, 0.5 neither.",
+    "--people", metavar="SCORE",
+    help="The score that says what people prefer: 1 the first, 0 the second, 0.5 neither. Default: the first is better "
+    "in every row, as an instruction is beside its hard negative.",
 )  # fmt: skip
 @options.option("--first", metavar="SCORE", help="The judge's score of the first image.")
 @options.option("--second", metavar="SCORE", help="The judge's score of the second image.")
 @options.option("--score", metavar="SCORE", help="Instead: the judge's preference, 1 the first, 0 the second.")
 @options.option(
-    "--by", multiple=True, metavar="COLUMN", help="Count by this column too. Default: `task`, where there is one."
+    "--by",
+    multiple=True,
+    metavar="COLUMN",
+    help="Count by this column too, or COLUMN.FIELD. Default: `task`, where there is one.",
 )
 @options.option(
     "-f", "--format", type=click.Choice(["table", "markdown", "latex", "json"]), group="Output", setting=False,
@@ -78,26 +93,21 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
 
 def _pairs(source: Source, given: dict[str, Any]) -> Iterator[JudgedPair]:
     """Raises UsageError for a score or a column that is not there, and for a preference that is none."""
-    import pyarrow as pa
-
     from edittools.bench.judges import JudgedPair
     from edittools.stream.rows import column_values
+    from edittools.stream.scores import check_score
 
     names = source.schema.names
-    known = source.schema.field("scores").type if "scores" in names else pa.struct([])
     for name in filter(None, (given["people"], given["first"], given["second"], given["score"])):
-        if known.get_field_index(name) < 0:
-            raise UsageError(f"the input has no score `{name}`", hint="edit cat -n 1 -f jsonl shows the scores")
+        check_score(source.schema, name)
     by = given["by"] or [name for name in ("task",) if name in names]
-    for name in by:
-        if name not in names:
-            raise UsageError(f"--by {name}: the input has no such column")
+    read = [_reader(source.schema, name) for name in by]
     for batch in source.batches(lambda shard: True):
         groups = column_values(batch.rows, "group")
-        parts = [column_values(batch.rows, name) for name in by]
+        parts = [values(batch.rows) for values in read]
         for k, scores in enumerate(column_values(batch.rows, "scores")):
             said = scores or {}
-            people = said.get(given["people"])
+            people = 1.0 if given["people"] is None else said.get(given["people"])
             if people is None:
                 continue
             if people not in (0, 0.5, 1):
@@ -110,3 +120,21 @@ def _pairs(source: Source, given: dict[str, Any]) -> Iterator[JudgedPair]:
                 margin = None if first is None or second is None else first - second
             which = tuple((name, str(column[k])) for name, column in zip(by, parts) if column[k] is not None)
             yield JudgedPair(people, margin, groups[k] or "", which)
+
+
+def _reader(schema: pa.Schema, name: str) -> Callable[[pa.RecordBatch], list[Any]]:
+    """The values of a column, or of a field of one, COLUMN.FIELD. Raises UsageError where there is none."""
+    import pyarrow as pa
+
+    from edittools.stream.rows import column_values
+
+    column, dot, field = name.partition(".")
+    kind = schema.field(column).type if column in schema.names else None
+    fields = [each.name for each in kind] if kind is not None and pa.types.is_struct(kind) else []
+    if kind is None or (dot and field not in fields):
+        raise UsageError(f"--by {name}: the input has no such column")
+    if not dot and fields:
+        raise UsageError(f"--by {name}: holds several values", hint=f"{name}.FIELD, one of {', '.join(fields)}")
+    if not dot:
+        return lambda rows: column_values(rows, column)
+    return lambda rows: [None if each is None else each[field] for each in column_values(rows, column)]

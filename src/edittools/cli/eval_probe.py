@@ -64,9 +64,17 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
         by_language.setdefault(language, []).append(sample)
     if not by_language:
         raise EditError("there is no text in the input")
-    found = {language: probe(samples, given["seed"]) for language, samples in sorted(by_language.items())}
+    found: dict[str, Any] = {}
+    too_few: dict[str, str] = {}
+    for language, samples in sorted(by_language.items()):
+        try:
+            found[language] = probe(samples, given["seed"])
+        except EditError as error:
+            too_few[language] = str(error)
+    if not found:
+        raise EditError("; ".join(f"{language}: {why}" for language, why in too_few.items()))
     worst = max(part["auc"] or 0.0 for part in found.values())
-    told = {"languages": found, "max_auc": given["max_auc"], "passed": worst <= given["max_auc"]}
+    told = {"languages": found, "too_few": too_few, "max_auc": given["max_auc"], "passed": worst <= given["max_auc"]}
     figures.print_figures(told, listings(told), figures.format_of(ctx))
     if not told["passed"]:
         raise EditError(

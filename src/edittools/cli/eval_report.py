@@ -197,7 +197,7 @@ def report_judged(ctx: click.Context, benchmark: Benchmark, verb: str, models: l
 
 def _refuse_official(params: dict[str, Any], benchmark: Benchmark) -> None:
     """Raises UsageError where official numbers are asked for and no script, or no single judge's replies, are there."""
-    from edittools.judge.judgements import ALL, ENSEMBLE
+    from edittools.rubric.names import ALL, ENSEMBLE
 
     asked = params.get("outputs") or params["scoring"] == "official"
     if asked and benchmark.write is None:

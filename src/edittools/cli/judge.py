@@ -87,7 +87,8 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
         return
     raise UsageError(
         "--rubric NAME says what to ask a model",
-        hint=f"the rubrics: {', '.join(_RUBRICS)}; what is measured without asking one: edit score",
+        hint=f"the rubrics: {', '.join(_RUBRICS)}; what is measured without asking one, and "
+        "trained reward models that give no words: edit score",
     )
 
 

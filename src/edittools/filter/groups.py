@@ -162,11 +162,10 @@ class GroupStage:
 
     def _facts(self, members: pa.RecordBatch) -> dict[str, float] | None:
         """Mean, spread (standard deviation, n in the denominator), worst and number of a group's scores, if any."""
-        reward = self.rewards[0]
-        values = [value for value in reward_values(members, [reward])[reward.name] if value is not None]
+        values = [v for v in combined(reward_values(members, self.rewards), self.rewards) if v is not None]
         if not values:
             return None
-        toward = sign(reward.name)
+        toward = sign(self.rewards[0].name)
         facts = [toward * float(np.mean(values)), float(np.std(values)), toward * min(values), float(len(values))]
         return dict(zip(SCORES, map(significant, facts)))
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 from edittools.errors import EditError, UsageError
 from edittools.judge.agreement import Rating
 from edittools.judge.calibration import Calibration, Curve, calibrate
-from edittools.judge.judgements import beside, ending_of, score_dimensions
+from edittools.judge.judgements import beside, score_dimensions
 from edittools.judge.rubrics import load_rubric, rubric_names
 from edittools.rounding import significant
+from edittools.rubric.names import ending_of
 from edittools.stream import files
 from edittools.stream.batch import Batch
 from edittools.stream.history import History, canonical_json, digest

@@ -9,7 +9,7 @@ from edittools.vlm.config import VlmConfig, with_backend_options
 
 
 def _judge_name(name: str | None) -> str | None:
-    from edittools.judge.judgements import ENSEMBLE, check_judge_name
+    from edittools.rubric.names import ENSEMBLE, check_judge_name
 
     return name if name in (None, ENSEMBLE) else check_judge_name(name)
 
@@ -43,6 +43,11 @@ class JudgeConfig(VlmConfig):
     language: str | None = setting(
         None, "Of the instructions. Default: English, or what a row has.", choices=("en", "zh")
     )
+    instruction: str | None = setting(
+        None,
+        "Column of the instruction; `instruction_negative` is that of hard negatives. Default: `instruction`.",
+        metavar="COLUMN",
+    )
     column: str | None = setting(None, "The edited image. Default: `result`, otherwise `target`.", metavar="COLUMN")
     other_column: str | None = setting(None, "The other result's column (rubric pairwise).", metavar="COLUMN")
     max_side: int = setting(
@@ -71,6 +76,6 @@ class JudgeConfig(VlmConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.judge is not None and self.calibrate is None:  # which takes an ensemble for a judge
-            from edittools.judge.judgements import check_judge_name
+            from edittools.rubric.names import check_judge_name
 
             check_judge_name(self.judge)

@@ -12,21 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from edittools.errors import UsageError
-from edittools.judge.judgements import (
-    ENDINGS,
-    ENSEMBLE,
-    NOT_JUDGED,
-    PLAIN,
-    called,
-    ending_of,
-    passes_of,
-    score_dimensions,
-    score_name,
-)
+from edittools.judge.judgements import ENDINGS, NOT_JUDGED, called, passes_of, score_dimensions, score_name
 from edittools.judge.rubrics import load_rubric, rubric_names
 from edittools.judge.stage import COLUMN, JUDGEMENT, judgements_of
 from edittools.rounding import rounded, significant
 from edittools.rubric import NOT_ASKED
+from edittools.rubric.names import ENSEMBLE, PLAIN, ending_of
 from edittools.stream.batch import Batch
 from edittools.stream.history import History
 from edittools.stream.rows import column_values

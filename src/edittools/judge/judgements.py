@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edittools.errors import UsageError
-
-PLAIN = "plain"
-"""Name for the judge without a name, whose columns have no ending."""
-
-ALL = "all"
-"""Name for the mean over all judges; no judge can have it."""
-
-ENSEMBLE = "ensemble"
-"""Name for an ensemble of judges of one rubric; no judge can have it."""
+from edittools.rubric.names import ALL, ENSEMBLE, MARK, PLAIN, ending_of
 
 NOT_JUDGED = "not judged by this rubric"
 
 ENDINGS = ("", "_low", "_high", "_soft", "_calibrated", "_spread")
 """Endings of a score's column and of the columns beside it."""
 
-_MARK = "__"  # before a judge's name; in no rubric's and no dimension's
-
 Judgements = Iterable[Mapping[str, Any]]
 """The entries of a row's column `judgements`."""
-
-
-def check_judge_name(name: str) -> str:
-    """The name. Raises UsageError where it has other characters than a column can be made of, or means something."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
-        raise UsageError(f"--judge {name}: a name has letters, digits, `_`, `-` and `.`")
-    if name.casefold() in (ALL, PLAIN, ENSEMBLE):
-        raise UsageError(
-            f"--judge {name}: `{ALL}` means all judges, `{PLAIN}` the one without a name, `{ENSEMBLE}` what --ensemble "
-            "makes of several"
-        )
-    return name
-
-
-def ending_of(judge: str | None) -> str:
-    """Ending of a named judge's score columns; `-` and `.` become `_`, so that SQL needs no quotes."""
-    return "" if judge is None else _MARK + re.sub("[-.]", "_", judge)
 
 
 def score_name(rubric: str, dimension: str, judge: str | None = None, ending: str = "") -> str:
@@ -52,7 +24,7 @@ def score_name(rubric: str, dimension: str, judge: str | None = None, ending: st
 
 def beside(column: str, ending: str) -> str:
     """The column with an ending that stands beside a column of scores."""
-    plain, mark, judge = column.partition(_MARK)
+    plain, mark, judge = column.partition(MARK)
     return plain + ending + mark + judge
 
 
@@ -64,7 +36,7 @@ def score_dimensions(names: Iterable[str], rubrics: Mapping[str, Iterable[str]])
     known = {score_name(rubric, name): (rubric, name) for rubric, names in rubrics.items() for name in names}
     found = {}
     for column in names:
-        plain, mark, judge = column.partition(_MARK)
+        plain, mark, judge = column.partition(MARK)
         if plain in known:
             found[column] = (*known[plain], mark + judge)
     return found

@@ -24,12 +24,13 @@ import pyarrow.compute as pc
 from edittools.errors import EditError, RowError, UsageError
 from edittools.judge.config import JudgeConfig
 from edittools.judge.expected_score import soft_score, soft_values
-from edittools.judge.judgements import ENDINGS, ENSEMBLE, ending_of, score_name
+from edittools.judge.judgements import ENDINGS, score_name
 from edittools.judge.rubrics import load_rubric
 from edittools.metrics.intervals import MIN_CASES, student_half
 from edittools.rounding import rounded, significant
 from edittools.rubric import NOT_ASKED, Dimension, Numbers, Rubric
 from edittools.rubric.calls import Call, JudgedEdit, JudgedTurn, Prompts
+from edittools.rubric.names import ENSEMBLE, ending_of
 from edittools.rubric.parsing import Scores, Unparsed
 from edittools.rubric.prompts import read_prompts
 from edittools.stream import files
@@ -124,6 +125,7 @@ def judge_stage(config: JudgeConfig, session: Session, jobs: int = 1) -> VlmJudg
         parameters=session.parameters,
         encoding=Encoding(max_side=config.max_side, max_pixels=config.max_pixels),
         language=config.language,
+        instruction=config.instruction or "instruction",
         edited=config.column,
         other=config.other_column,
         soft=config.soft,
@@ -164,6 +166,7 @@ class VlmJudgeStage:
         parameters: Mapping[str, Any] | None = None,
         encoding: Encoding | None = None,
         language: str | None = None,
+        instruction: str = "instruction",
         edited: str | None = None,
         other: str | None = None,
         soft: bool = False,
@@ -191,7 +194,7 @@ class VlmJudgeStage:
         self.prompts: Prompts = prompts or {}
         self.passes, self.parameters = passes, dict(parameters or {})
         self.encoding = encoding or Encoding()
-        self.language, self.edited, self.other = language, edited, other
+        self.language, self.instruction, self.edited, self.other = language, instruction, edited, other
         self.soft, self.structured, self.judge, self.jobs = soft, structured, judge, jobs
         self.fetcher = Fetcher()
         self.counts = JudgedCounts()
@@ -248,11 +251,14 @@ class VlmJudgeStage:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         needed = ["source", self._edited(schema), *([self.other] if self.other else [])]
-        needed += ["instruction"] if self.rubric.instructed else []
+        needed += [self.instruction] if self.rubric.instructed else []
         for name in needed:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
         check_columns(schema, "source", "instruction", "provenance")
+        said = schema.field(self.instruction).type if self.instruction in schema.names else pa.null()
+        if not pa.types.is_struct(said) and not pa.types.is_null(said):
+            raise UsageError(f"--instruction {self.instruction}: the column holds no instructions")
         if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, _READABLE):
             raise UsageError(f"column `{COLUMN}` holds something else already")
         old = [name for judge in (self.judge, ENSEMBLE) for name in self._names(ENDINGS, judge)]
@@ -343,7 +349,7 @@ class VlmJudgeStage:
         edited = list(image_references(row_images(rows, self._edited(rows.schema))))
         other = list(image_references(row_images(rows, self.other))) if self.other else [None] * rows.num_rows
         sources = source_references(rows)
-        texts = instructions(rows, self.language)
+        texts = instructions(rows, self.language, self.instruction)
         tasks, origins = column_values(rows, "task"), column_values(rows, "provenance")
         cases = column_values(rows, "case")
         spoken = self._spoken(rows)

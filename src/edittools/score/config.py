@@ -9,6 +9,12 @@ from edittools.score.reward_models import reward_model_names
 from edittools.settings import Placed, max_pixels_setting, setting
 
 
+def _judge_name(name: str | None) -> str | None:
+    from edittools.rubric.names import check_judge_name
+
+    return None if name is None else check_judge_name(name)
+
+
 @dataclass(frozen=True)
 class ScoreConfig(Placed):
     """Settings of what is measured without asking for an opinion."""
@@ -61,6 +67,13 @@ class ScoreConfig(Placed):
         metavar="PATH",
         recorded=False,
     )
+    judge: str | None = setting(
+        None,
+        "With --reward-model: call it NAME: its scores get columns of their own that end in `__NAME`, as those of "
+        "`edit judge --judge`, such as one for each --column.",
+        metavar="NAME",
+        parse=_judge_name,
+    )
     language: str | None = setting(
         None,
         "With --ocr or --reward-model: of the instructions. Default: English, or what a row has.",
@@ -78,12 +91,12 @@ class ScoreConfig(Placed):
             raise UsageError("--ocr and --reward-model: two commands, one after the other")
         instead = "--ocr" if self.ocr else "--reward-model" if self.reward_model else None
         needs: dict[str, tuple[str, ...]] = {name: ("--ocr",) for name in ("layout", "targets")}
-        needs |= {name: ("--reward-model",) for name in ("reward_weights", "prompts")}
+        needs |= {name: ("--reward-model",) for name in ("reward_weights", "prompts", "judge")}
         needs |= {name: ("--ocr", "--reward-model") for name in ("language", "column")}
         for name in ("clip", "dino", "alignment", "identity", *needs):
             flag = "--" + name.replace("_", "-")
             if getattr(self, name) in (None, False):
-                if self.reward_model and needs.get(name) == ("--reward-model",):
+                if self.reward_model and name in ("reward_weights", "prompts"):
                     raise UsageError(f"--reward-model {self.reward_model} needs {flag}")
             elif name in needs and instead not in needs[name]:
                 raise UsageError(f"{flag} needs " + " or ".join(needs[name]))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
 from edittools.rounding import rounded
+from edittools.rubric.names import ending_of
 from edittools.score.config import ScoreConfig
 from edittools.score.reward_models import RewardModel, Triplet, load_reward_model, reward_scores
 from edittools.stream import codec
@@ -33,7 +34,8 @@ class RewardStage:
     def __init__(self, config: ScoreConfig) -> None:
         assert config.reward_model and config.reward_weights and config.prompts
         self.config, self.max_pixels = config, config.max_pixels
-        self.names = reward_scores(config.reward_model)
+        self.ending = ending_of(config.judge)
+        self.names = [name + self.ending for name in reward_scores(config.reward_model)]
         self.model: RewardModel = load_reward_model(
             config.reward_model, config.reward_weights, config.prompts, **config.placed
         )
@@ -70,7 +72,7 @@ class RewardStage:
                 failed[row] = error
                 continue
             if scores is not None and all(math.isfinite(value) for value in scores.values()):
-                made[-1] = rounded(dict(scores))
+                made[-1] = rounded({name + self.ending: value for name, value in scores.items()})
         return drop_failed(batch, add_scores(rows, schema, self.names, made), failed, self.name)
 
     def _case(self, source: dict[str, Any] | None, result: dict[str, Any] | None, text: str | None) -> Triplet:

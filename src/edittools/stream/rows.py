@@ -210,9 +210,9 @@ def in_language(instruction: dict[str, str | None], language: str | None) -> str
     return instruction.get("en") or next((text for text in instruction.values() if text), None)
 
 
-def instructions(rows: pa.RecordBatch, language: str | None) -> list[str | None]:
+def instructions(rows: pa.RecordBatch, language: str | None, column: str = "instruction") -> list[str | None]:
     """Every row's instruction in a language (see in_language)."""
-    return [in_language(item or {}, language) for item in column_values(rows, "instruction")]
+    return [in_language(item or {}, language) for item in column_values(rows, column)]
 
 
 def row_paths(rows: pa.RecordBatch) -> list[str | None]:

@@ -1,9 +1,9 @@
 """EditReward-Data and EditReward-Bench (Wu et al. 2025): Parquet of pairs of results that people compared.
 
 Columns as its card lists them. The result that was voted for is the target, the other one `rejected`; of a tie the one
-with the higher score is, and the preference 0.5. Of the benchmark both are results, in their order, and the preference
-is 1 where people ranked the first above the second, 0 below, 0.5 where they are even; the pairs of one ranking of
-three or four results are a group.
+with the higher score is, and the preference 0.5; without a vote it is, too, and there is no preference. Of the
+benchmark both are results, in their order, and the preference is 1 where people ranked the first above the second, 0
+below, 0.5 where they are even; the pairs of one ranking of three or four results are a group.
 """
 
 import re
@@ -27,7 +27,8 @@ def ordered(record: dict[str, Any]) -> dict[str, Any]:
         not vote.startswith("right") and (scores[0] if scores[0] is not None else 0) >= (scores[1] or 0)
     )
     better, worse = ("left", "right") if left else ("right", "left")
-    made: dict[str, Any] = {"preference": 1.0 if vote.startswith(("left", "right")) else 0.5}
+    said = 1.0 if vote.startswith(("left", "right")) else 0.5 if vote.startswith("tie") else None
+    made: dict[str, Any] = {"preference": said}
     for name, side in (("better", better), ("worse", worse)):
         made[name] = record.get(f"{side}_output_image") or record.get(f"{side}_image")
         made[f"{name}_model"] = record.get(f"{side}_model")

@@ -23,6 +23,7 @@ from edittools.score.reward_models import Triplet, filled
 from edittools.vlm.processing import conversation, load_processor
 from edittools.weights.digest import folder_digest
 from edittools.weights.lookup import find_weights
+from edittools.weights.quiet import disable_progress_bars
 
 HELP = "Edit-R1's: the expected rating by the first token of a plain Qwen2.5-VL, 0 to 1"
 NAMES = ("uniworld",)
@@ -39,6 +40,7 @@ class UniWorld:
     def __init__(self, folder: Path, text: str, device: str, dtype: str) -> None:
         from transformers import AutoModelForImageTextToText
 
+        disable_progress_bars("transformers")
         self.processor = load_processor(str(folder))
         load: Any = AutoModelForImageTextToText.from_pretrained
         self.model = load(folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True)
