@@ -1,8 +1,8 @@
 """`python -m edittools.convert FILE FOLDER`: a released checkpoint as safetensors, once.
 
-What it is, its keys tell: a model that filters ask or an embedder (`*.pth`, `*.pt`, `*.pth.tar`), or an editing model
-in safetensors, a file or a folder. Of an editing model `--to LAYOUT` is the way back. Each says what it can convert in
-its own file.
+What it is, its keys tell: a model that filters ask or an embedder (`*.pth`, `*.pt`, `*.pth.tar`), a reward model (these
+or safetensors), or an editing model in safetensors, a file or a folder. Of an editing model `--to LAYOUT` is the way
+back. Each says what it can convert in its own file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from edittools.encoders.embedders import EMBEDDERS
 from edittools.errors import EditError
@@ -28,9 +29,11 @@ def converters() -> Iterator[ModuleType]:
     for module in map(EMBEDDERS.load, EMBEDDERS.names):
         if hasattr(module, "recognises"):
             yield module
-    for module in map(REWARD_MODELS.load, REWARD_MODELS.names):
-        if hasattr(module, "recognises"):
-            yield module
+    yield from _reward_models()
+
+
+def _reward_models() -> Iterator[ModuleType]:
+    return (module for module in map(REWARD_MODELS.load, REWARD_MODELS.names) if hasattr(module, "recognises"))
 
 
 def convert(
@@ -41,8 +44,11 @@ def convert(
     Raises EditError.
     """
     if Path(path).is_dir() or Path(path).suffix == ".safetensors":
-        return _adapter(path).convert(path, target, layout, given)
-    released = read_released(path)
+        released = _of_reward_model(path)
+        if released is None:
+            return _adapter(path).convert(path, target, layout, given)
+    else:
+        released = read_released(path)
     for module in converters():
         if module.recognises(released):
             if layout != "ours":
@@ -51,6 +57,19 @@ def convert(
             return module.__name__.rpartition(".")[2]
     known = ", ".join(module.__name__.rpartition(".")[2] for module in converters())
     raise EditError(f"{path}: no released checkpoint that is known", hint=f"{known}, or {_titles()}")
+
+
+def _of_reward_model(path: str | Path) -> dict[str, Any] | None:
+    """The tensors of a reward model that was released as safetensors; None of anything else."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = dict.fromkeys(file.keys())
+    except (OSError, SafetensorError):  # a folder, or what an editing model's file says better
+        return None
+    return load_file(path) if any(module.recognises(names) for module in _reward_models()) else None
 
 
 def _adapter(path: str | Path) -> ModuleType:

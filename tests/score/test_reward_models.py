@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import encode, pixels
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_vlm import tiny_model
 from torch import nn
 
@@ -143,9 +144,11 @@ def with_base(base: Path, folder: Path) -> Path:
 def test_editreward_is_its_published_number(
     names: str, published: Published, base: Path, checkout: Path, tmp_path: Path
 ) -> None:
-    torch.save(published.released(names), tmp_path / "model.pth")
+    released = published.released(names)
+    torch.save(released, tmp_path / "model.pth")
+    save_file({name: tensor.clone() for name, tensor in released.items()}, tmp_path / "model.safetensors")
     folder = with_base(base, tmp_path / "editreward")
-    assert convert(tmp_path / "model.pth", folder) == "editreward"
+    assert convert(tmp_path / ("model.pth" if names == "old" else "model.safetensors"), folder) == "editreward"
     model = load_reward_model("editreward", str(folder), str(checkout), "cpu", "float32")
     for case, scores in zip(cases(), model.score(cases())):
         (following, _), (quality, _) = published.reward(case)
@@ -156,9 +159,9 @@ def test_editreward_is_its_published_number(
     # training starts from a release, whose vocabulary is not the one that its config.json says
     recipe = load_recipe("ranking", {"model.weights": str(folder), "objective_settings.prompts": "-"})
     start = load_edit_model(recipe.system, recipe.model).network.rm_heads.state_dict()
-    released = published.rm_heads.state_dict()
+    heads = published.rm_heads.state_dict()
     for mine, theirs in ((0, 0), (2, 3), (4, 5)):  # they have dropout
-        assert torch.equal(start[f"head_1.{mine}.weight"], released[f"head_1.{theirs}.weight"])
+        assert torch.equal(start[f"head_1.{mine}.weight"], heads[f"head_1.{theirs}.weight"])
     first, second = model.score(cases())
     assert abs(first["editreward"] - second["editreward"]) > 1e-3  # type: ignore[index]
 
@@ -167,6 +170,10 @@ def test_editreward_says_what_is_missing(published: Published, base: Path, check
     torch.save(published.released("new"), tmp_path / "model.pth")
     with pytest.raises(EditError, match=r"config\.json"):
         convert(tmp_path / "model.pth", tmp_path / "empty")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(EditError, match=r"no config\.json") as told:  # the release alone
+        load_reward_model("editreward", str(tmp_path / "bare"), str(checkout), "cpu", "float32")
+    assert "edittools.convert" in told.value.hint
     with pytest.raises(EditError, match="0 heads"):
         load_reward_model("editreward", str(base), str(checkout), "cpu", "float32")
     folder = with_base(base, tmp_path / "other")

@@ -72,7 +72,12 @@ def _checked(folder: Path, release: str | None) -> Path:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         other = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".tar"))
         found = f" (it has {other[0]}, which is not read)" if other else ""
-        how = f"python -m edittools.convert FILE {folder}" if release else "only safetensors are read"
+        how = (
+            f"python -m edittools.convert FILE {folder}"
+            if release
+            else "only safetensors beside their config.json are read; `python -m edittools.convert FILE FOLDER` makes "
+            "them of releases that it knows"
+        )
         raise EditError(f"{folder}: no config.json beside safetensors{found}", hint=how)
     return folder
 

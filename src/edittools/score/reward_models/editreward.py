@@ -7,7 +7,7 @@ hands the language model embeddings alone, positions count along the sequence: t
 images. Both images have 200,704 pixels, whatever they had.
 
 The release is `model.pth`, or `model.safetensors`, without the files of its base. `python -m edittools.convert
-model.pth FOLDER`, where FOLDER has config.json, tokenizer and preprocessor of the base (Qwen2.5-VL-7B-Instruct, or
+RELEASE FOLDER`, where FOLDER has config.json, tokenizer and preprocessor of the base (Qwen2.5-VL-7B-Instruct, or
 MiMo-VL-7B-SFT-2508), makes the folder that is read here. The texts are those of the user's checkout of EditReward.
 `edit train --recipe ranking` leaves the same, with heads that learned means alone; it is read by the run's name.
 Checked against the released code with random weights; nobody has compared the published weights' numbers here, and a
