@@ -399,11 +399,14 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Lossless bytes, marked as sRGB, for an array HxWx3 or HxW, uint8. Equal pixels give equal bytes."""
+    """Lossless bytes, marked as sRGB, for an array HxWx3 or HxW, uint8. Equal pixels give equal bytes.
+
+    At zlib's level 2: three times as fast on photographs as its usual 6, for files that are 2 to 3% larger.
+    """
     from PIL import PngImagePlugin
 
     chunks = PngImagePlugin.PngInfo()
     chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
     buffer = io.BytesIO()
-    _pillow().fromarray(pixels).save(buffer, "PNG", compress_level=6, optimize=False, pnginfo=chunks)
+    _pillow().fromarray(pixels).save(buffer, "PNG", compress_level=2, optimize=False, pnginfo=chunks)
     return buffer.getvalue()
