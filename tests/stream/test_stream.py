@@ -495,6 +495,20 @@ def test_jsonl_is_a_view(edit: Runner, shards: Path) -> None:
     assert all("bytes" not in line["target"] for line in lines)
 
 
+def test_images_of_any_column_come_back_from_json_lines(edit: Runner, shards: Path, tmp_path: Path) -> None:
+    """As `edit sample -f jsonl` leaves results, also of turns; what only looks like a reference stays what it is."""
+    rows = edit("cat", shards, "-f", "jsonl").lines
+    for row in rows:
+        row |= {"result": row["target"], "result_a": row["target"], "result_turns": [row["target"]] * 2}
+        row["like"] = {"file": "x", "offset": 1}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit("cat", tmp_path / "rows.jsonl", "-o", tmp_path / "set")
+    for row in rows_of(tmp_path / "set"):
+        assert isinstance(row["target"], bytes) and [row["target"]] * 2 == row["result_turns"]
+        assert row["result"] == row["result_a"] == row["target"]
+        assert row["like"] == {"file": "x", "offset": 1}
+
+
 def test_check_finds_a_flipped_byte(edit: Runner, shards: Path, tmp_path: Path) -> None:
     assert "24 rows, 24 images" in edit("cat", "--check", shards).stderr
     copy = tmp_path / "copy"

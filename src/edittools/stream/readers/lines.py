@@ -36,6 +36,7 @@ from edittools.stream.mapping import Mapping
 from edittools.stream.packed import NameSet
 
 TABLES = ("jsonl", "ndjson")
+_SHOWN = IMAGE_FIELDS - {"bytes"}
 LISTS = (*TABLES, "json", "csv", "tsv")  # what may name images beside it
 
 
@@ -162,6 +163,7 @@ class LinesReader:
             return name, value
         if name in COLUMNS:
             return name, self._in_record(value, COLUMNS[name])
+        value = _references(value)
         named = _path_alone(value) if name == "result" or name.startswith("result_") else None
         if name == "result" and isinstance(value, str):
             named = value
@@ -224,6 +226,13 @@ class LinesReader:
         yield from parts(rows, self.schema, batch_rows)
         if stop < self.rows:
             self._open = stop, found
+
+
+def _references(value: Any) -> Any:
+    """References as `edit cat -f jsonl` shows them, of any column, as images; anything else as it is."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_references(item) for item in value]
+    return {"bytes": None, **value} if isinstance(value, dict) and value.keys() == _SHOWN else value
 
 
 def _path_alone(value: Any) -> str | None:
