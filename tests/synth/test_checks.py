@@ -14,6 +14,7 @@ from tiny_models import photo, save_clip
 import edittools
 from edittools.errors import EditError, RowError, UsageError
 from edittools.ground import Found
+from edittools.metrics.ocr import Line
 from edittools.painters import PAINTERS, PaintRequest
 from edittools.painters.canvas import Brush
 from edittools.synth.checking import CheckOption, Checks, Painted
@@ -112,8 +113,6 @@ def test_clip_is_the_difference_of_cosines(tmp_path: Path) -> None:
 
 
 def test_text_is_read_in_its_place_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edittools.metrics.ocr import Line
-
     def line(words: str, top: float) -> Line:
         return Line(words, 0.9, np.array([[20, top], [60, top], [60, top + 10], [20, top + 10]], float))
 
@@ -130,6 +129,26 @@ def test_text_is_read_in_its_place_and_elsewhere(monkeypatch: pytest.MonkeyPatch
         shown[1] = after
         assert text.TextCheck().measure([wanted]) == [expected], after
     assert text.TextCheck().measure([edit(source, 255 - source, paint)]) == [None]
+
+
+def test_how_ocr_parts_a_line_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real readings: "ROOM | 4021" became "ROOM 7374", and "$19.99 SALE" two, the second a pixel higher."""
+    source = photo(5, 60, 200)
+
+    def piece(said: str, x: int, y: float) -> Line:
+        return Line(said, 1.0, np.array([[x, y], [x + 60, y], [x + 60, y + 14], [x, y + 14]], float))
+
+    for before, wanted, x, after, expected in (
+        ([piece("ROOM", 10, 20), piece("4021", 90, 20)], "7374", 90, [piece("ROOM 7374", 50, 20)], 1.0),
+        ([piece("ROOM", 10, 20), piece("4021", 90, 20)], "7374", 90, [piece("ROAM 7374", 50, 20)], 0.0),
+        ([piece("$9 SALE", 90, 20)], "$9 SKIS", 90, [piece("$9", 91, 20), piece("SKIS", 105, 19)], 1.0),
+        ([piece("$9 SALE", 90, 20)], "$9 SKIS", 90, [piece("$9", 91, 20), piece("SKI5", 105, 19)], 5 / 6),
+    ):
+        shown = {0: before, 1: after}
+        monkeypatch.setattr(text, "read_lines", lambda pixels, use, shown=shown: shown[int((pixels != source).any())])
+        paint = block(60, 200, slice(20, 34), slice(x, x + 60))
+        (value,) = text.TextCheck().measure([edit(source, 255 - source, paint, text=wanted)])
+        assert value == pytest.approx(expected), after
 
 
 def test_a_judge_is_asked_for_what_is_left_over() -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from edittools.metrics.ocr import Line
 from edittools.synth import retext
 from edittools.synth.core import Inapplicable
 from edittools.synth.fonts import latin_fonts
 from edittools.synth.painted import text
+from edittools.synth.painting import Scene
 from edittools.synth.retext import rewrite
 
 cv2 = pytest.importorskip("cv2")
@@ -86,6 +88,16 @@ def test_what_would_be_seen_is_refused() -> None:
         rewrite(image, corners, "IIIIII", "WINTER", FONTS)  # it does not say that
 
 
+def test_a_word_that_stands_there_twice_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def word(said: str) -> Line:
+        return Line(said, 0.99, np.zeros((4, 2)))
+
+    read = [(word("Sale SALE OPEN"), [word("Sale"), word("SALE"), word("OPEN")]), (word("EXIT"), [word("EXIT")])]
+    monkeypatch.setattr(text, "read_words", lambda image, use: read)
+    found = text.readable(Scene(np.zeros((8, 8, 3), np.uint8)), "test")
+    assert [words[k].text for _, words, k in found] == ["OPEN", "EXIT"], "nothing says which one is meant"
+
+
 def test_new_words_are_of_the_old_ones_kind() -> None:
     rng = np.random.default_rng(0)
     for old in ("SUMMER", "Bakery", "coffee"):
@@ -97,6 +109,10 @@ def test_new_words_are_of_the_old_ones_kind() -> None:
     for new in text.alike("$14.05", rng):
         assert len(new) == 6 and new[0] == "$" and new[3] == "." and new[1] != "0"
         assert all(a != b for a, b in zip(new, "$14.05") if b.isdigit())
+    for old in ("12:45", "9:05", "08:30", "23:59 "):
+        for new in text.alike(old, rng):
+            hour, minute = map(int, new.split(":"))
+            assert hour < 24 and minute < 60 and len(new) == len(old) and new != old, "a time of day"
     assert text.alike("a-b", rng) == [] == text.alike("x", rng)
 
 

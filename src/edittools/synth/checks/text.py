@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edittools.metrics.ocr import Line, read_lines
-from edittools.metrics.text_layout import signs, text_part
+from edittools.metrics.text_layout import Letter, in_reading_order, signs, text_part
 from edittools.synth.checking import Painted
 
 HELP = "of text edits: how far it reads as asked in the place (1 - edit distance / length); 0 if it changed elsewhere"
@@ -35,13 +35,23 @@ class TextCheck:
 
     def _one(self, edit: Painted, wanted: str, before: list[Line]) -> float:
         after = read_lines(edit.target, "--check text")
+        place = _place(edit)
+        corners = np.array([place[:2], [place[2], place[1]], place[2:], [place[0], place[3]]])
+        kept = [one for one in _beyond(before, edit) if one.score >= _SURE]
+        # Where OCR parts a line in two, or joins two, all of it is compared.
+        if _read([*kept, Line(wanted, 1.0, corners)]) == _read([one for one in after if one.score >= _SURE]):
+            return 1.0
         elsewhere = [sorted(_plain(one.text) for one in _beyond(lines, edit) if one.score >= _SURE) for lines in
                      (before, after)]  # fmt: skip
         if elsewhere[0] != elsewhere[1]:
             return 0.0
-        inside = [one for one in after if _within(one, edit)]
-        inside.sort(key=lambda one: (one.corners[:, 1].mean(), one.corners[:, 0].mean()))
-        return text_part(signs("".join(one.text for one in inside)), signs(wanted))
+        return text_part(_read([one for one in after if _within(one, edit)]), signs(wanted))
+
+
+def _read(lines: list[Line]) -> list[str]:
+    """The signs of lines in reading order, a line in pieces as one."""
+    boxes = [(one.text, *one.corners.mean(axis=0), *np.ptp(one.corners, axis=0)) for one in lines]
+    return [one.sign for one in in_reading_order([Letter(*box) for box in boxes])]
 
 
 def _plain(text: str) -> str:
@@ -50,11 +60,15 @@ def _plain(text: str) -> str:
 
 def _within(line: Line, edit: Painted) -> bool:
     """Whether the middle of a line lies in the plan's place, or in the box of the paint."""
-    height, width = edit.paint.shape
-    place = edit.plan.place
-    left, top, right, bottom = edit.box if place is None else np.array(place) * [width, height, width, height]
+    left, top, right, bottom = _place(edit)
     x, y = line.corners.mean(axis=0)
     return bool(left <= x <= right and top <= y <= bottom)
+
+
+def _place(edit: Painted) -> np.ndarray:
+    """Where it is to read as asked: left, top, right, bottom in pixels."""
+    height, width = edit.paint.shape
+    return np.array(edit.box if edit.plan.place is None else edit.plan.place * np.array([width, height, width, height]))
 
 
 def _beyond(lines: list[Line], edit: Painted) -> list[Line]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -49,10 +50,14 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
 
 
 def readable(scene: Scene, use: str) -> Iterator[tuple[Line, list[Line], int]]:
-    """The words that may become others: a line, all its words, and which one. Raises EditError, see read_words()."""
-    for line, words in read_words(scene.image, use):
+    """The words that may become others: a line, all its words, and which one. A word that stands there twice is none:
+    nothing says which is meant. Raises EditError, see read_words()."""
+    lines = read_words(scene.image, use)
+    counts = Counter(word.text.casefold() for _, words in lines for word in words)
+    for line, words in lines:
         for k, word in enumerate(words):
-            if word.score >= _SURE and len(word.text) >= 2 and word.text.isascii():
+            alone = counts[word.text.casefold()] == 1
+            if alone and word.score >= _SURE and len(word.text) >= 2 and word.text.isascii():
                 yield line, words, k
 
 
@@ -111,10 +116,17 @@ def alike(old: str, rng: np.random.Generator) -> list[str]:
 
 
 def _digits(old: str, rng: np.random.Generator) -> str:
-    """Every digit another, the first of a number no zero that was none."""
+    """Every digit another, the first of a number no zero that was none; a time of day is one again."""
+    if (clock := re.fullmatch(r"(\d?\d):([0-5]\d)(.*)", old)) and int(clock[1]) < 24:
+        width = len(clock[1])
+        hours = range(10, 24) if width == 2 and clock[1][0] != "0" else range(1, 10)
+        hour = draw(rng, [f"{hour:0{width}d}" for hour in hours if hour != int(clock[1])])
+        minute = draw(rng, [f"{minute:02d}" for minute in range(0, 60, 5) if minute != int(clock[2])])
+        return f"{hour}:{minute}{clock[3]}"
     made = ""
     for k, sign in enumerate(old):
-        free = [d for d in "0123456789" if d != sign and (d != "0" or sign == "0" or k > 0)]
+        first = not re.search(r"\d", old[:k])
+        free = [d for d in "0123456789" if d != sign and (d != "0" or sign == "0" or not first)]
         made += draw(rng, free) if sign.isdigit() else sign
     return made
 
@@ -126,4 +138,4 @@ def _words() -> list[str]:
         "open sale fresh hotel music hello cafe exit welcome market bakery books summer winter river valley north south"
     )
     names = [name for names in read_things().values() for name in names] + more.split()
-    return sorted({name.casefold() for name in names if name.isascii() and name.isalpha()})
+    return sorted({name.casefold() for name in names if name.isascii() and name.isalpha()} - {"hoe"})  # also abuse
