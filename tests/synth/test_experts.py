@@ -148,6 +148,9 @@ def test_requests_find_their_primitive_or_are_refused() -> None:
         ("show the street from above", ("viewpoint", "above")),
         ("whiten the teeth of the man", ("beauty", "teeth")),
         ("colorize this photo of my grandmother", ("lowlevel", "colorize")),
+        ("let it snow", ("tone", "snow")),
+        ("Let it rain heavily.", ("tone", "rain")),
+        ("remove the falling snow", ("lowlevel", "snow")),
     ):
         assert who_can(said, library) == expected, said
     assert who_can("make the car red", library, "color") == ("color", "object")
