@@ -197,6 +197,9 @@ def test_mistakes_are_one_line(edit, work):
     assert "no frozen encoders" in fails("--recipe", "demo", "--precompute", "-o", "x/", status=2)
     assert "stepz" in fails("--recipe", "demo", "--set", "stepz=1", "-o", "x/", status=2)
     assert "cannot download" in fails("--recipe", "lora", "--set", "model.weights=o/n", "-o", "x/", status=1)
+    for misspelt in ("rnu/", "rnu", "o/n/m"):
+        said = fails("--recipe", "demo-dpo", "--set", f"model.weights={misspelt}", "-o", "x/", status=1)
+        assert f"no folder {misspelt.rstrip('/')}" in said
     assert "token" in fails("--recipe", "demo", "--set", "batch_tokens=4", "-o", "y/", status=2)
     assert not (work / "y").exists(), "nothing came of it, and nothing is in the way of the next try"
     (work / "y").mkdir()

@@ -7,7 +7,7 @@ from typing import Any
 
 from edittools.errors import EditError, UsageError
 from edittools.nets.editor import Editor, EditorOptions
-from edittools.weights.lookup import check_kept
+from edittools.weights.lookup import check_kept, may_be_on_hub
 
 
 def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **options: Any) -> Editor:
@@ -25,7 +25,7 @@ def load_editor(spec: str, device: str = "cpu", dtype: str = "float32", **option
     check_kept(spec)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UsageError(f"no dtype `{dtype}`", hint="float32, bfloat16 or float16")
-    if not path.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
+    if not path.is_dir() and not may_be_on_hub(spec):
         raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
     chosen = EditorOptions(**options)
     # After the checks: importing these takes seconds.

@@ -20,7 +20,7 @@ from edittools.nets.images import WHOLE, fit, resize, to_image, to_tensor
 from edittools.nets.sampling import euler
 from edittools.nets.shapes import Shape, choose, same_scene, shapes
 from edittools.weights import diffusers as diffusers_weights
-from edittools.weights.lookup import read_config
+from edittools.weights.lookup import may_be_on_hub, read_config
 
 BATCH_SIZE = 32
 
@@ -90,7 +90,7 @@ def with_defaults(options: EditorOptions, recipe: dict[str, Any]) -> EditorOptio
 def base_weights(folder: Path, model: dict[str, Any]) -> str:
     """The model that the adapters of a run are for. Raises EditError where it has gone."""
     weights = str(model["weights"])
-    if weights.count("/") != 1 and not Path(weights).is_dir():
+    if not Path(weights).is_dir() and not may_be_on_hub(weights):
         raise EditError(
             f"{folder} holds adapters for {weights}, and there is no such folder",
             hint=f"--model FOLDER --lora {folder} names where it lies now",

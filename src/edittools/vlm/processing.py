@@ -16,7 +16,7 @@ from PIL import Image
 
 from edittools.errors import EditError, RowError, UsageError
 from edittools.vlm import EncodedImage
-from edittools.weights.lookup import stored_shape
+from edittools.weights.lookup import may_be_on_hub, stored_shape
 from edittools.weights.quiet import disable_progress_bars
 
 OF_RUN = "vlm"  # where a run of `edit train` that trains such a model leaves it
@@ -35,7 +35,7 @@ def open_checkpoint(spec: str, dtype: torch.dtype, *, fit_vocabulary: bool = Fal
 
     disable_progress_bars("transformers")
     folder = Path(spec)
-    if not folder.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
+    if not folder.is_dir() and not may_be_on_hub(spec):
         raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
     if (folder / OF_RUN / "config.json").is_file():
         folder = folder / OF_RUN

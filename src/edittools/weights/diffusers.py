@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edittools.errors import EditError
-from edittools.weights.lookup import check_kept, read_config
+from edittools.weights.lookup import check_kept, may_be_on_hub, read_config
 
 QWEN_PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 
@@ -22,6 +22,8 @@ def is_pipeline(folder: Path) -> bool:
 def locate_pipeline(spec: str, wanted: tuple[str, ...] = ()) -> Path:
     """The folder of a pipeline, downloaded if need be. Raises EditError if it is none, or of none of these classes."""
     check_kept(spec)
+    if not Path(spec).is_dir() and not may_be_on_hub(spec):
+        raise EditError(f"no folder {spec}", hint="a folder, or a name on the Hugging Face hub such as OWNER/NAME")
     folder = Path(spec) if Path(spec).is_dir() else _download(spec)
     if not is_pipeline(folder):
         raise EditError(f"{spec} holds no diffusers pipeline (model_index.json)")

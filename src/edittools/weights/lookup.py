@@ -45,7 +45,7 @@ def find_weights(spec: str, *, revision: str | None = None, release: str | None 
             f"no weights `{spec}`: fetch {release} and convert it into {where}",
             hint=f"python -m edittools.convert FILE {local if os.environ.get(VARIABLE) else f'DIR/{spec}'}",
         )
-    if spec.count("/") != 1 or spec.startswith((".", "/", "~")):
+    if not may_be_on_hub(spec):
         raise EditError(f"no folder {spec}", hint=f"a folder, a name below {VARIABLE}, or OWNER/NAME on the hub")
     cached = _from_hub(spec, revision, local_only=True)
     if isinstance(cached, Path):
@@ -57,6 +57,11 @@ def find_weights(spec: str, *, revision: str | None = None, release: str | None 
         f"no weights `{spec}`: fetch https://huggingface.co/{spec} into {where} ({loaded})",
         hint=f"where there is a network: hf download {spec} --local-dir {where.partition(',')[0]}",
     )
+
+
+def may_be_on_hub(spec: str) -> bool:
+    """Whether it may be the name of a model on the hub, OWNER/NAME; `rnu/` is a folder that is misspelt."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec) is not None
 
 
 def check_kept(spec: str) -> None:
