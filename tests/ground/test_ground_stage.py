@@ -19,6 +19,7 @@ import edittools
 from edittools.errors import UsageError
 from edittools.ground import DETECTORS, SEGMENTERS, Found
 from edittools.ground.config import GroundConfig
+from edittools.metrics import rle
 from edittools.metrics.boxes import iou
 from edittools.stream import codec
 
@@ -174,6 +175,36 @@ def test_boxes_that_rows_have_get_masks(tmp_path: Path) -> None:
     made = mask_of(first["objects"][0]) > 127
     assert (made & wanted).sum() / (made | wanted).sum() > 0.97 and last["objects"] == []
     assert [reject["reason"] for reject in rejects_of(tmp_path / "out")] == ["an object has no box"]
+
+
+def test_masks_that_rows_have_stay(scripted: Scripted, tmp_path: Path) -> None:
+    """`--rle` alone writes them packed too, a segmenter is asked for those that are missing; none is lost."""
+    pytest.importorskip("cv2")
+    mask = np.zeros((30, 40), bool)
+    mask[5:20, 10:30] = True
+    mask[10:12, 15:18] = False
+    png = {"bytes": encode((mask * 255).astype(np.uint8), "PNG"), "path": None}
+    whole = [0.0, 0.0, 1.0, 1.0]
+    objects = [[{"name": "ball", "box": whole, "mask": png}, {"name": "box", "box": whole, "mask": None},
+                {"name": "placed by its mask", "box": None, "mask": png}]]  # fmt: skip
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    kind = pa.list_(pa.struct([("name", pa.string()), ("box", pa.list_(pa.float64())), ("mask", image)]))
+    photo = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    table = {
+        "id": ["a"],
+        "target": [{"bytes": encode(photo, "PNG"), "path": "a.png"}],
+        "objects": pa.array(objects, kind),
+    }
+    pq.write_table(pa.table(table), tmp_path / "in.parquet")
+    for told in ({"rle": True}, {"rle": True, "segmenter": "grabcut"}):
+        edittools.read(str(tmp_path / "in.parquet")).ground(**told).write(str(tmp_path / f"out{len(told)}"))
+        (row,) = rows_of(tmp_path / f"out{len(told)}")
+        ball, box, placed = row["objects"]
+        for one in (ball, placed):
+            assert ((mask_of(one) > 127) == mask).all() and one["rle"] == rle.encode(mask)
+            assert one["area"] == pytest.approx(mask.mean(), abs=1e-5)
+        assert ball["box"] == whole and placed["box"] == pytest.approx([0.25, 5 / 30, 0.75, 20 / 30], abs=1e-6)
+        assert (box["mask"] is None) == ("segmenter" not in told)
 
 
 def test_a_mask_with_nothing_in_it_is_none(scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edittools.ground.config import GroundConfig, described, known, weights_of
 from edittools.ground.tags import PROMPT, TAGS, Tagger, Vocabulary, read_vocabulary
 from edittools.metrics import rle
 from edittools.metrics.boxes import clipped, mask_box, suppressed
+from edittools.metrics.pixels import as_mask
 from edittools.record import IMAGE, OBJECT
 from edittools.registry import Registry
 from edittools.rounding import significant
@@ -173,7 +174,7 @@ class GroundStage:
                 seen = self._seen(rows, pixels, made.get("tags"))
                 found = self._counting(pixels, seen)
             else:
-                found = _stored_objects(rows, pixels, failed)
+                found = self._stored_objects(rows, pixels, failed)
             made["objects"] = [
                 self._objects(pixels[k], found[k]) if k in pixels else None for k in range(rows.num_rows)
             ]
@@ -230,6 +231,35 @@ class GroundStage:
                 found[k] += [(name, one) for one in self._distinct(kept)]
         return {k: objects[: self.config.most] for k, objects in found.items()}
 
+    def _stored_objects(
+        self, rows: pa.RecordBatch, pixels: dict[int, np.ndarray], failed: dict[int, RowError]
+    ) -> Objects:
+        """The objects that rows have, of those whose image can be read; what is wrong with a row goes to `failed`."""
+        found: Objects = {}
+        items = column_values(rows, "objects")
+        for k in list(pixels):
+            try:
+                shape = (pixels[k].shape[0], pixels[k].shape[1])
+                found[k] = [
+                    (one.get("detector"), _placed(one, self._stored_mask(one, shape))) for one in items[k] or [] if one
+                ]
+            except RowError as error:
+                failed[k] = error
+                del pixels[k]
+        return found
+
+    def _stored_mask(self, item: dict[str, Any], shape: tuple[int, int]) -> np.ndarray | None:
+        """The mask that an object has, as an image or as run lengths: bool HxW, None without. Raises RowError."""
+        if item.get("mask"):
+            mask = codec.decode(self.fetcher.get(item["mask"]), codec.Raster(gray=True), self.config.max_pixels)
+            return as_mask(mask, *shape)
+        if item.get("rle"):
+            try:
+                return rle.decode(item["rle"], *shape)
+            except ValueError as error:
+                raise RowError("an object's run lengths are none of this image", str(error)) from error
+        return None
+
     def _distinct(self, objects: list[Found]) -> list[Found]:
         """Objects of one name once each, the surest first."""
         kept: list[Found] = []
@@ -270,31 +300,11 @@ def _inside(one: Found) -> Found | None:
     return Found(one.name, tuple(box.tolist()), one.score, one.mask, one.text, one.face)
 
 
-def _stored_objects(rows: pa.RecordBatch, pixels: dict[int, np.ndarray], failed: dict[int, RowError]) -> Objects:
-    """The objects that rows have, of those whose image can be read; what is wrong with a row goes to `failed`."""
-    found: Objects = {}
-    items = column_values(rows, "objects")
-    for k in list(pixels):
-        try:
-            shape = pixels[k].shape[:2]
-            found[k] = [(one.get("detector"), _stored(one, shape)) for one in items[k] or [] if one]
-        except RowError as error:
-            failed[k] = error
-            del pixels[k]
-    return found
-
-
-def _stored(item: dict[str, Any], shape: tuple[int, ...]) -> Found:
-    """An object that a row has; its mask is read where it is given as run lengths. Raises RowError where it has neither
-    box nor mask."""
-    box, mask = item.get("box"), None
-    if item.get("rle"):
-        try:
-            mask = rle.decode(item["rle"], *shape[:2])
-        except ValueError as error:
-            raise RowError("an object's run lengths are none of this image", str(error)) from error
+def _placed(item: dict[str, Any], mask: np.ndarray | None) -> Found:
+    """An object that a row has, with its mask. Raises RowError where it has neither box nor mask."""
+    box = item.get("box")
     if box is None and mask is not None and (around := mask_box(mask)) is not None:
-        box = (around / np.array([shape[1], shape[0]] * 2)).tolist()
+        box = (around / np.array([mask.shape[1], mask.shape[0]] * 2)).tolist()
     if not isinstance(box, list) or len(box) != 4 or any(side is None for side in box):
         raise RowError("an object has no box", item.get("name"))
     return Found(item.get("name") or "", tuple(box), item.get("score"), mask, item.get("text"))
