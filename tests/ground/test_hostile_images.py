@@ -58,10 +58,10 @@ def damaged(data: bytearray, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def hostile(k: int) -> bytes:
-    """The k-th image, of the k-th kind in turns; its size, its place in the photograph and its damage are drawn."""
+    """The k-th image, of the k-th kind in turns; its format, its size and its damage are drawn."""
     rng = np.random.default_rng(k)
-    kind = KINDS[k % len(KINDS)]
-    photo = photographs()[0 if k % 3 == 2 else int(rng.integers(len(photographs())))]
+    kind, turn = KINDS[k % len(KINDS)], k // len(KINDS) + k
+    photo = photographs()[0 if turn % 3 == 2 else int(rng.integers(len(photographs())))]
     shown = photo.resize([max(8, int(side * rng.uniform(0.2, 1.2))) for side in photo.size])
     match kind:
         case "empty":
@@ -81,17 +81,17 @@ def hostile(k: int) -> bytes:
         case "palette":
             return saved(shown.convert("P"), "GIF")
         case "moving":
-            frames = [shown.rotate(10 * turn) for turn in range(3)]
-            return saved(frames[0], ("GIF", "WEBP", "PNG")[k % 3], save_all=True, append_images=frames[1:])
+            frames = [shown.rotate(10 * part) for part in range(3)]
+            return saved(frames[0], ("GIF", "WEBP", "PNG")[turn % 3], save_all=True, append_images=frames[1:])
         case "webp":
             return saved(shown, "WEBP", lossless=True)
         case "tiff":
-            return saved(shown, "TIFF", compression=("tiff_lzw", "jpeg", "raw")[k % 3])
+            return saved(shown, "TIFF", compression=("tiff_lzw", "jpeg", "raw")[turn % 3])
         case "sliver":
             thin = int(rng.integers(1, 5)), int(rng.integers(500, 6000))
-            return saved(photo.resize(thin if k % 2 else thin[::-1]), "PNG")
+            return saved(photo.resize(thin if turn % 2 else thin[::-1]), "PNG")
         case "dot":
-            return saved(shown.crop((0, 0, 1 + k % 3, 1)), "PNG")
+            return saved(shown.crop((0, 0, 1 + turn % 3, 1)), "PNG")
         case "large" | "huge":
             return saved(photo.resize((3000, 2000) if kind == "large" else (6000, 4000)), "JPEG")
         case "bomb":
@@ -105,7 +105,7 @@ def hostile(k: int) -> bytes:
             return saved(Image.new("RGB", shown.size, colour), "PNG")
         case "noise":
             return saved(Image.fromarray(rng.integers(0, 256, (*shown.size, 3), np.uint8)), "PNG")
-    return damaged(bytearray(saved(shown, ("JPEG", "PNG", "WEBP")[k % 3])), kind, rng)
+    return damaged(bytearray(saved(shown, ("JPEG", "PNG", "WEBP")[turn % 3])), kind, rng)
 
 
 @pytest.mark.usefixtures("wheel")

@@ -117,12 +117,14 @@ def test_what_a_detector_has_read_is_not_read_again_for_the_map(
 
     import edittools
     from edittools.ground.detectors import text as detector
+    from edittools.ground.maps import text as drawer
 
     pytest.importorskip("rapidocr")
     image = Image.new("RGB", (320, 160), "white")
     ImageDraw.Draw(image).text((60, 50), "BAKERY", fill="black", font=ImageFont.load_default(40))
     path, reads, plain = tmp_path / "in.parquet", [], detector.read_lines
-    monkeypatch.setattr(detector, "read_lines", lambda *said: [reads.append(said[0].shape), plain(*said)][1])
+    for module in (detector, drawer):
+        monkeypatch.setattr(module, "read_lines", lambda *said: [reads.append(said[0].shape), plain(*said)][1])
     shown = {"bytes": encode(np.asarray(image), "PNG"), "path": "a.png"}
     pq.write_table(pa.table({"id": ["a", "b"], "target": [shown, shown]}), path)
     maps: dict[bool, list[bytes]] = {}

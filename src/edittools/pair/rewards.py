@@ -23,6 +23,7 @@ class Rewards:
     def __init__(self, stages: Sequence[Stage], by: Sequence[str], floor: Sequence[str] = ()) -> None:
         """Raises UsageError for what is no reward."""
         self.stages, self.rewards = list(stages), parse_rewards(by, floor)
+        self.rejected = ""  # why a stage rejected a row, of the last such
 
     def score(self, cases: pa.RecordBatch) -> list[float | None]:
         """Of rows whose groups stand side by side, the higher the better; None where a stage gave no score, or rejected
@@ -49,6 +50,7 @@ class Rewards:
         for stage in self.stages:
             batches = stage(batches)
         for batch in batches:
+            self.rejected = next((f"{one.stage}: {one.reason}" for one in batch.rejects), self.rejected)
             values = reward_values(batch.rows, self.rewards)
             yield {
                 identity: {name: few[k] for name, few in values.items()}

@@ -6,8 +6,10 @@ import contextlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -161,7 +163,7 @@ class RewardJournal:
         """
         self.rewards, self.path = rewards, path
         self.problem = ""  # the last, in words
-        self.broke = False  # whether the last questions were not asked to their end
+        self.broke = False  # whether there were questions that were not asked to their end
         self.known: dict[tuple[str, str], dict[str, float] | None] = {}
         names = {reward.name for reward in rewards.rewards}
         if path.exists():
@@ -180,7 +182,6 @@ class RewardJournal:
         """Fill in what is not known of these, of a round when its answers are there; meanwhile later ones are drawn and
         asked about. What fails stays unknown. Raises UsageError."""
         asked: dict[str, RolloutCase] = {}
-        self.broke = False
 
         def unknown() -> Iterator[pa.RecordBatch]:
             for round_ in rounds:
@@ -215,3 +216,38 @@ class RewardJournal:
     def scores(self, case: RolloutCase) -> dict[str, float] | None:
         """Every reward by its name, the higher the better; None where there is none."""
         return self.known.get((case.id, case.content))
+
+
+class RewardStream:
+    """Rounds of cases that are asked about in a thread, one stream of questions, while later rounds are made.
+
+    As a context it ends: after an exception what nobody has been asked yet is dropped.
+    """
+
+    def __init__(self, asker: RewardJournal, pool: ThreadPoolExecutor) -> None:
+        self.asker, self.pool = asker, pool
+        self.rounds: SimpleQueue[Sequence[RolloutCase] | None] = SimpleQueue()  # None: no more come
+        self.asked: list[Future[None]] = []
+
+    def put(self, cases: Sequence[RolloutCase]) -> None:
+        """Another round. A new stream begins where the last one has ended, or broke."""
+        if not self.asked or (self.asked[-1].done() and self.asked[-1].exception() is None):
+            self.rounds.put(None)  # a stage of the stream that broke may still wait there
+            self.rounds = SimpleQueue()
+            self.asked.append(self.pool.submit(self.asker.ask, iter(self.rounds.get, None)))
+        self.rounds.put(cases)
+
+    def end(self) -> list[Future[None]]:
+        """No more rounds come; what is done when all have been asked about."""
+        self.rounds.put(None)
+        return self.asked
+
+    def __enter__(self) -> RewardStream:
+        return self
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        if kind is not None:
+            with contextlib.suppress(Empty):
+                while True:
+                    self.rounds.get_nowait()
+        self.end()

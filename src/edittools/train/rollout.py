@@ -21,7 +21,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -50,8 +49,8 @@ from edittools.train.hacks import Hacks, observe, said
 from edittools.train.heldout import Chunk
 from edittools.train.log import read_lines, say
 from edittools.train.objectives import Around, TrainedModel
-from edittools.train.rewards import RewardJournal, RolloutCase, open_rewards, records
-from edittools.train.rows import TARGET, Rows, TrainRow
+from edittools.train.rewards import RewardJournal, RewardStream, RolloutCase, open_rewards, records
+from edittools.train.rows import TARGET, Rows
 
 FOLDER = "rollouts"
 PLAIN, GUIDED = "plain", "guided"  # how held-out rows are sampled
@@ -88,10 +87,10 @@ class Rollouts:
 
     def steps(self) -> Generator[Step, None, None]:
         with contextlib.ExitStack() as stack:
-            stack.callback(self.pool.shutdown, wait=True, cancel_futures=True)
             rewards = None
             if self.model.parallel.is_main:
                 rewards = stack.enter_context(open_rewards(self.settings, self.around.out))
+            stack.callback(self.pool.shutdown, wait=True, cancel_futures=True)  # before what it asks is closed
             # the second process and those after it learn what is wrong here
             self.model.parallel.wait()
             for plan in self.loader:
@@ -118,9 +117,9 @@ class Rollouts:
             for number, batch in enumerate(every)
         ]
         cases: list[RolloutCase] = []
-        rounds, asked = self._asked(asker)
-        with self.model.by("old"), contextlib.ExitStack() as stack:
-            stack.callback(lambda: rounds.put(None))
+        asking = None if asker is None else RewardStream(asker, self.pool)
+        watched: list[Future[None]] = []
+        with self.model.by("old"), asking or contextlib.nullcontext():
             for prompt in prompts:
                 for candidate in range(self.group):
                     made = self.sample(prompt, plan.step, candidate)
@@ -128,17 +127,15 @@ class Rollouts:
                     mine = self.cases(prompt, plan.step, candidate, made) if prompt.counts else []
                     round_ = [case for part in self.beside.to_main(mine) for case in part]
                     cases += round_
-                    rounds.put(round_)
-                    if asker is not None and candidate == 0:
-                        asked.append(self.pool.submit(self._observe, asker, round_))
+                    if asking is not None:
+                        asking.put(round_)
+                        watched += [self.pool.submit(self._observe, asking.asker, round_)] if candidate == 0 else []
                     if self.untried:  # what is wrong with the rewards is known before much is sampled
-                        rounds.put(None)
-                        self._wait(asker, asked, cases, share=0.01)
+                        self._wait(asker, asking.end() if asking else [], cases, share=0.01)
                         self.untried = False
-                        rounds, asked = self._asked(asker)
         done = time.perf_counter()
         diversity = self._diversity(prompts)
-        self._wait(asker, asked, cases)
+        self._wait(asker, [*asking.end(), *watched] if asking else [], cases)
         if asker is not None:
             asker.settle(cases)
         waited = time.perf_counter()
@@ -156,31 +153,29 @@ class Rollouts:
     def sample(self, prompt: Prompts, iteration: int, candidate: int) -> Tensor:
         """Latents (B, C, h, w) float32 of one candidate of every prompt of a batch, by the weights of now."""
         seed = self.seed(iteration, prompt.place, candidate)
-        names = [row_seed(seed, self.name(row, iteration, prompt.place)) for row in prompt.batch.rows]
-        return sampled(self.model, prompt.batch, names, self.settings["sampling_steps"])
+        seeds = [row_seed(seed, name) for name in self.names(prompt, iteration)]
+        return sampled(self.model, prompt.batch, seeds, self.settings["sampling_steps"])
 
     def seed(self, iteration: int, place: int, candidate: int) -> int:
         """Of a candidate, such that no two of a run have the same."""
         text = f"{self.model.recipe.seed} {iteration} {place} {candidate}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
-    def name(self, row: TrainRow, iteration: int, place: int) -> str:
-        """Of a prompt's group: a row may be drawn again."""
-        return f"{row.id}-i{iteration}b{place}"
+    def names(self, prompt: Prompts, iteration: int) -> list[str]:
+        """Of the groups of a batch: a row may be drawn again, by another batch or by this one."""
+        found: list[str] = []
+        for row in prompt.batch.rows:
+            name = f"{row.id}-i{iteration}b{prompt.place}"
+            found.append(f"{name}n{len(found)}" if name in found else name)
+        return found
 
     def cases(self, prompt: Prompts, iteration: int, candidate: int, latents: Tensor) -> list[RolloutCase]:
         seed, found = self.seed(iteration, prompt.place, candidate), []
-        for k, (sample, image) in enumerate(zip(prompt.batch.samples, decoded(self.model, latents))):
-            row = self.rows[sample.row]
-            group = self.name(row, iteration, prompt.place)
+        made = zip(prompt.batch.samples, self.names(prompt, iteration), decoded(self.model, latents))
+        for k, (sample, group, image) in enumerate(made):
             place = prompt.place, candidate, k
             found.append(case_of(self.rows, sample, image, f"{group}-c{candidate}", group, seed, place))
         return found
-
-    def _asked(self, asker: RewardJournal | None) -> tuple[SimpleQueue[list[RolloutCase] | None], list[Future[None]]]:
-        """A queue whose rounds are asked about while they come, up to None; and when their rewards are there."""
-        rounds: SimpleQueue[list[RolloutCase] | None] = SimpleQueue()
-        return rounds, [] if asker is None else [self.pool.submit(asker.ask, iter(rounds.get, None))]
 
     def _observe(self, asker: RewardJournal, cases: list[RolloutCase]) -> None:
         """What hacks are told by, of the first candidate of every prompt."""
@@ -210,7 +205,7 @@ class Rollouts:
         """
         problem: BaseException | None = None
         again, pause, end = asked, 1.0, time.monotonic() + self.settings["patience"]
-        broke = False
+        once_more = True  # what was not asked is asked in any case
         while True:
             done = True
             if asker is not None and problem is None:
@@ -219,8 +214,8 @@ class Rollouts:
                 done = bool(problem) or not waiting
                 missing = [case for case in cases if asker.scores(case) is None]
                 few = len(cases) - len(missing) < share * len(cases)
-                if done and problem is None and (few or (asker.broke and not broke)):
-                    done, broke = False, True  # what was not asked for is asked for once more in any case
+                if done and problem is None and (few or (missing and asker.broke and once_more)):
+                    done = once_more = False
                     if few and time.monotonic() > end:
                         problem = EditError(
                             f"{len(missing)} of {len(cases)} images have no reward: {asker.problem or 'no score'}",

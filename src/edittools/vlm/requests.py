@@ -100,6 +100,7 @@ def request_all(
     check: Callable[[Tag, str], object] | None = None,
     stats: RequestStats | None = None,
     progress: Callable[[RequestStats], None] | None = None,
+    begun: Callable[[Callable[[], None]], None] | None = None,
 ) -> Iterator[tuple[Tag, Reply]]:
     """Yield (tag, reply) for every (tag, request), about in the order in which the replies arrive.
 
@@ -126,22 +127,29 @@ def request_all(
     When the caller stops (Interrupted, an exception, closing this generator), nothing new is sent, what is in flight is
     awaited and stored, and only then does the exception go on. Raises EditError where the run cannot go on (a wrong
     key, an endpoint that was never reached, max_cost, a full disk), after the same. Use contextlib.closing() where the
-    generator may be left early.
+    generator may be left early. Where another thread is within it, so that nobody can close it, what `begun` was called
+    with does the same, and may be called at any time.
     """
     run = _Run(iter(requests), client, store, policy or RequestPolicy(), check, stats or RequestStats())
     thread = threading.Thread(target=run.main, name="asking", daemon=True)
+
+    def end() -> None:
+        run.stop()
+        if thread.is_alive():
+            thread.join()
+
     gc.freeze()  # what is loaded by now stays: looking it through for garbage takes some percent of the calls' core
     try:
         thread.start()
+        if begun is not None:
+            begun(end)
         while (item := run.done.get()) is not None:
             run.room_out.release()
             if progress is not None:
                 progress(run.stats)
             yield item
     finally:
-        run.stop()
-        if thread.is_alive():
-            thread.join()
+        end()
         gc.unfreeze()
     if run.error is not None:
         raise run.error

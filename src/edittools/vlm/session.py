@@ -67,6 +67,7 @@ class Session:
         self.refresh: Callable[[], None] = lambda: None  # of the progress bar
         self.store: ReplyStore | None = None
         self.batches: Batches | None = None
+        self._end: Callable[[], None] = lambda: None  # what was asked last: nothing new is sent, and the rest awaited
 
     def __enter__(self) -> Session:
         return self
@@ -76,6 +77,7 @@ class Session:
             if self.batches is not None and kind is None:
                 self.batches.taken()
         finally:
+            self._end()
             if self.store is not None:
                 self.store.close()
                 self.store = None
@@ -101,9 +103,10 @@ class Session:
         return self.store
 
     def __call__(self, requests: Any, check: Any) -> Iterator[Any]:
-        """(tag, reply) for every (tag, request)."""
+        """(tag, reply) for every (tag, request). What a caller before has left in the middle is brought to its end."""
         from edittools.vlm.requests import RequestPolicy, request_all
 
+        self._end()
         config = self.config
         # What batches have answered is paid for: giving up, waiting or stopping would spare nothing.
         at_once = self.batches is None
@@ -125,7 +128,11 @@ class Session:
             check=check,
             stats=self.stats,
             progress=lambda _: self.refresh(),
+            begun=self._begun,
         )
+
+    def _begun(self, end: Callable[[], None]) -> None:
+        self._end = end
 
     def submit(self, requests: Iterable[Any]) -> None:
         """`--batch submit`, and a line about it. Raises EditError."""
