@@ -121,3 +121,22 @@ def test_rounds_behind_one_that_broke_are_asked_at_once(tmp_path: Path) -> None:
             stream.put([case(1)])
         wait(stream.end())
         assert journal.broke and journal.scores(case(0)) is None and journal.scores(case(1)) is not None
+
+
+def test_filters_measure_what_was_made_and_say_what_they_reject(tmp_path: Path) -> None:
+    """The target is the same for all candidates, and nothing could be learned of it."""
+    flat = image_value(np.full((32, 32, 3), 90, np.uint8))
+    noise = image_value(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    cases = [case(0), case(1)]
+    for each, shown in zip(cases, (flat, noise)):
+        each.target, each.result = flat, shown
+    found = {}
+    for bound in ("0..", "1.."):
+        told = {"rewards": f"filter --sharpness {bound}", "by": ["result_sharpness"], "floor": []}
+        with open_rewards(told, tmp_path) as rewards:
+            journal = RewardJournal(rewards, tmp_path / f"{bound}.jsonl")
+            journal.ask([cases])
+            found[bound] = [journal.scores(each) for each in cases], journal.problem
+    (dull, sharp), problem = found["0.."]
+    assert dull == {"result_sharpness": 0.0} and sharp is not None and sharp["result_sharpness"] > 100 and not problem
+    assert found["1.."][0] == [None, sharp] and "sharpness" in found["1.."][1]

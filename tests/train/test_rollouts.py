@@ -46,6 +46,7 @@ class Judge:
     asked: Counter[str] = dataclasses.field(default_factory=Counter)
     times: list[int] = dataclasses.field(default_factory=list)
     rewards: tuple[Reward, ...] = (Reward("psnr"),)
+    rejected: str = ""
 
     def stream(self, rounds: Iterable[pa.RecordBatch]) -> Iterator[dict[str, dict[str, float | None]]]:
         drawn = list(rounds) if self.slow else rounds

@@ -137,7 +137,7 @@ def _stages(name: str, words: list[str], out: Path, stack: contextlib.ExitStack)
         from edittools.filter.config import FilterConfig
         from edittools.filter.stage import filter_stages
 
-        return filter_stages(from_words(FilterConfig, words))
+        return filter_stages(from_words(FilterConfig, ["--image", "result", *words]))  # unless they say another
     if name == "judge":
         from edittools.judge.config import JudgeConfig
         from edittools.judge.stage import judge_stage
@@ -196,6 +196,7 @@ class RewardJournal:
                 for identity, said in found.items():
                     if all(said[name] is not None for name in names):
                         self._note(asked[identity], {name: float(said[name] or 0) for name in names})
+            self.problem = self.rewards.rejected or self.problem
         except UsageError:
             raise
         except EditError as error:  # nobody can be reached

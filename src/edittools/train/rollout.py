@@ -216,12 +216,14 @@ class Rollouts:
                 few = len(cases) - len(missing) < share * len(cases)
                 if done and problem is None and (few or (missing and asker.broke and once_more)):
                     done = once_more = False
+                    why = asker.problem or "no score"
                     if few and time.monotonic() > end:
                         problem = EditError(
-                            f"{len(missing)} of {len(cases)} images have no reward: {asker.problem or 'no score'}",
+                            f"{len(missing)} of {len(cases)} images have no reward: {why}",
                             hint="the same command goes on, and asks only for what is missing",
                         )
                     else:
+                        say(f"{len(missing)} of {len(cases)} images have no reward ({why}): asks again")
                         time.sleep(min(pause, _BEAT, max(0.0, end - time.monotonic())))
                         pause *= 2
                         again = [self.pool.submit(asker.ask, [missing])]
