@@ -131,25 +131,18 @@ def request_all(
     with does the same, and may be called at any time.
     """
     run = _Run(iter(requests), client, store, policy or RequestPolicy(), check, stats or RequestStats())
-    thread = threading.Thread(target=run.main, name="asking", daemon=True)
-
-    def end() -> None:
-        run.stop()
-        if thread.is_alive():
-            thread.join()
-
     gc.freeze()  # what is loaded by now stays: looking it through for garbage takes some percent of the calls' core
     try:
-        thread.start()
+        run.thread.start()
         if begun is not None:
-            begun(end)
+            begun(run.end)
         while (item := run.done.get()) is not None:
             run.room_out.release()
             if progress is not None:
                 progress(run.stats)
             yield item
     finally:
-        end()
+        run.end()
         gc.unfreeze()
     if run.error is not None:
         raise run.error
@@ -207,6 +200,7 @@ class _Run:
         self.check, self.stats = check, stats
         self.limiter = RateLimiter(policy.requests_per_minute, policy.tokens_per_minute)
         self.begun_empty = store.is_empty()
+        self.thread = threading.Thread(target=self.main, name="asking", daemon=True)
         self.error: BaseException | None = None
         self.stopping = threading.Event()
         # (tag, reply) for the caller, None at the end; and how many may wait there
@@ -343,6 +337,12 @@ class _Run:
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self.loop.call_soon_threadsafe(self._dismiss, True)
+
+    def end(self) -> None:
+        """The same, and wait for what is in flight."""
+        self.stop()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def _fail(self, error: BaseException) -> None:
         if self.error is None:
