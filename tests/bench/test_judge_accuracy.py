@@ -97,6 +97,11 @@ def test_of_rows(edit: Runner, tmp_path: Path) -> None:
     )
     assert alone["all"]["decided"] == 5 and alone["all"]["accuracy"] == 0.2
     assert {kind: part["accuracy"] for kind, part in alone["by"]["changed.operator"].items()} == {"color": 0.25}
+    called = ("dataset_preference", *names[1:])
+    said = pa.array([dict(zip(called, each)) for each in scores], pa.struct([(n, pa.float64()) for n in called]))
+    pq.write_table(table.drop(["scores"]).append_column("scores", said), tmp_path / "voted.parquet")
+    forgotten = edit("eval", "judges", tmp_path / "voted.parquet", "--score", names[3], check=2).stderr
+    assert "--people" in forgotten and "dataset_preference" in forgotten
     for options, words in (
         (("--by", "changed", "--people", "human", "--score", names[3]), "changed.FIELD, one of operator"),
         (("--by", "changed.by", "--people", "human", "--score", names[3]), "no such column"),

@@ -13,7 +13,7 @@ from test_pair import candidates, level, members
 
 import edittools
 from edittools.cli.main import group
-from edittools.errors import UsageError
+from edittools.errors import EditError, UsageError
 
 
 def chosen(rows: Path, out: Path, **settings: Any) -> tuple[list[dict], dict[str, tuple[str, Any]]]:
@@ -100,6 +100,8 @@ def test_quantiles_of_groups_by_files_pipes_and_tasks(tmp_path: Path) -> None:
     assert [row["id"] for row in rows_of(tmp_path / "tasks")] == wanted
     with pytest.raises(UsageError, match="own part"):
         invoke("--task", "0/2", "-o", str(tmp_path / "alone"))
+    with pytest.raises(EditError, match="other bounds"):
+        invoke("--decisions", str(tmp_path / "v.json"), "--floor", "q:0", "-o", str(tmp_path / "floor"))
     run[4:6] = "--group-mean", "q50.."  # type: ignore[assignment]
     with pytest.raises(Exception, match=r"no decisions|other bounds"):
         invoke("--decisions", str(tmp_path / "v.json"), "-o", str(tmp_path / "wrong"))

@@ -188,18 +188,23 @@ def test_masks_that_rows_have_stay(scripted: Scripted, tmp_path: Path) -> None:
     objects = [[{"name": "ball", "box": whole, "mask": png}, {"name": "box", "box": whole, "mask": None},
                 {"name": "placed by its mask", "box": None, "mask": png}]]  # fmt: skip
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    kind = pa.list_(pa.struct([("name", pa.string()), ("box", pa.list_(pa.float64())), ("mask", image)]))
+    fields = [("name", pa.string()), ("box", pa.list_(pa.float64())), ("mask", image), ("made_of", pa.string())]
+    kind = pa.list_(pa.struct(fields))
+    objects[0][0]["made_of"] = "leather"
+    face = [[[0.1, 0.2], [0.3, 0.2], [0.2, 0.3], [0.1, 0.4], [0.3, 0.4]]]
     photo = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     table = {
         "id": ["a"],
         "target": [{"bytes": encode(photo, "PNG"), "path": "a.png"}],
         "objects": pa.array(objects, kind),
+        "faces": [face],
     }
     pq.write_table(pa.table(table), tmp_path / "in.parquet")
     for told in ({"rle": True}, {"rle": True, "segmenter": "grabcut"}):
         edittools.read(str(tmp_path / "in.parquet")).ground(**told).write(str(tmp_path / f"out{len(told)}"))
         (row,) = rows_of(tmp_path / f"out{len(told)}")
         ball, box, placed = row["objects"]
+        assert [one["made_of"] for one in row["objects"]] == ["leather", None, None] and row["faces"] == face
         for one in (ball, placed):
             assert ((mask_of(one) > 127) == mask).all() and one["rle"] == rle.encode(mask)
             assert one["area"] == pytest.approx(mask.mean(), abs=1e-5)

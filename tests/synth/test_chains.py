@@ -130,6 +130,9 @@ def test_a_compound_instruction_is_split_and_carried_out(painter: Levels, tmp_pa
         ("Make it night. Then add a moon.", ["Make it night", "add a moon"]),
         ("Make the car red, white and blue.", ["Make the car red, white and blue"]),
         ("Give him a beard and glasses, and remove the cup", ["Give him a beard and glasses", "remove the cup"]),
+        ("Remove the dog and draw a cat, and rotate the chair", ["Remove the dog", "draw a cat", "rotate the chair"]),
+        ("Add a table and set of chairs.", ["Add a table and set of chairs"]),
+        ("Add a bench and plant.", ["Add a bench and plant"]),
         ('Change "salt, and remove" to "a; b", and add a dog.', ['Change "salt, and remove" to "a; b"', "add a dog"]),
     ):
         assert split.parted(said, scene) == expected

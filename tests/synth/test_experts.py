@@ -23,7 +23,7 @@ from edittools.record import TASKS
 from edittools.registry import Registry
 from edittools.seeded import stream
 from edittools.synth.config import PaintConfig
-from edittools.synth.experts import SLOTS, asked_of, experts, slots_in, who_can
+from edittools.synth.experts import POOLS, SLOTS, asked_of, experts, slots_in, who_can
 from edittools.synth.paint_stage import PaintStage
 from edittools.synth.painting import Region, Scene
 
@@ -115,11 +115,37 @@ def test_nothing_is_asked_that_makes_no_sense() -> None:
     assert worn == {"Take off the hat of the man.", "Remove the hat of the man."}
     assert asked("text", tags={"billboard": "street"})["say"] and asked("remove", texts=("OPEN",))["writing"]
     assert "photo" in asked("style", style="oil painting") and "sky" in asked("background", tags={"sky": None})
+    for task, name, caption in (
+        ("lowlevel", "colorize", "A black-and-white dog on a lawn."),
+        ("lowlevel", "dark", "A woman with dark eyes."),
+        ("lowlevel", "rain", "A girl in rain boots."),
+        ("lowlevel", "scratches", "A man in torn jeans."),
+        ("style", "photo", "A room with a painting on the wall."),
+    ):
+        assert name not in asked(task, "woman", caption=caption), caption
+    assert "worn" not in asked("remove", "woman", caption="A woman and two wine glasses.")
+    assert "dark" in asked("lowlevel", image=np.full((8, 8, 3), 20, np.uint8))
     gray = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), 3, axis=2)
     assert "colorize" in asked("lowlevel", image=gray) and "colorize" not in asked("lowlevel")
     for said in asked("color", "car", seeds=30)["two"]:
         first, second = said.rstrip(".").split(" and ")
         assert not first.endswith(f" {second}"), said
+
+
+@pytest.mark.parametrize("name, person, creature", [
+    ("bride", True, False), ("old man in a red coat", True, False), ("group of people", True, False),
+    ("police officer", True, False), ("baby carriage", False, False), ("woman's face", False, False),
+    ("bird", False, True), ("puppies", False, True), ("dogs", False, True), ("butterfly", False, True),
+    ("hot dog", False, False), ("teddy bear", False, False), ("group of chairs", False, False),
+])  # fmt: skip
+def test_who_is_a_person_and_what_is_alive(name: str, person: bool, creature: bool) -> None:
+    assert (POOLS["person"](name), POOLS["creature"](name)) == (person, creature)
+    assert POOLS["item"](name) is not (person or name.endswith("face"))
+
+
+def test_requests_to_restore_are_not_refused() -> None:
+    assert who_can("make it sharp", experts(), "lowlevel") == ("lowlevel", "blur")
+    assert who_can("remove the noise and make it brighter", experts(), "lowlevel")[0] == "lowlevel"
 
 
 def test_what_few_objects_will_do_for_is_chosen_first() -> None:

@@ -109,6 +109,9 @@ def test_new_words_are_of_the_old_ones_kind() -> None:
     for new in text.alike("$14.05", rng):
         assert len(new) == 6 and new[0] == "$" and new[3] == "." and new[1] != "0"
         assert all(a != b for a, b in zip(new, "$14.05") if b.isdigit())
+    assert not text.alike("10:00-18:00", rng), "which ends after it begins"
+    for _ in range(20):
+        assert all(1 <= int(new.split(":")[0]) <= 12 for new in text.alike("12:45PM", rng))
     for old in ("12:45", "9:05", "08:30", "23:59 "):
         for new in text.alike(old, rng):
             hour, minute = map(int, new.split(":"))

@@ -157,7 +157,8 @@ def articles(text: str) -> str:
 
 
 _VOWEL = re.compile(
-    r"\b([Aa]) (?!(?i:uni[cfoqtv]|us[aeu]|ut[ei]|uk[eu]|eu|one\b|once\b))(?=[aeiou]|[AEIOU][a-z]|(?i:hour|heir|honest))"
+    r"\b([Aa]) (?!(?i:uni[cfoqstv]|ur[ai]n|us[aeu]|ut[ei]|uk[eu]|eu|one\b|once\b))"
+    r"(?=[aeiou]|[AEIOU][a-z]|(?i:hour|heir|honest))"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None:
     """Say how often a judge prefers what people prefer.
 
-    A row is two results of one edit with people's choice. `edit shard --from editreward` and `--from editscore` read
+    A row is two results of one edit with people's choice; without --people the first is taken to be the better one, as
+    an instruction is beside its hard negative. `edit shard --from editreward` and `--from editscore` read
     the two benchmarks called EditReward-Bench, `--from vcreward` that of visual consistency (GEditBench v2): the choice
     is `editreward_preference`, `editscore_preference`, `vcreward_preference`, the images are `result_a` and `result_b`.
     Rows of one `group` are pairs of the same results: a group is right where all of its pairs are. The accuracy is of
@@ -84,7 +86,8 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
     source = open_input(list(input), RunOptions(limit=given["limit"], partial=given["partial"]))
     pairs = list(_pairs(source, given))
     if not pairs:
-        raise EditError(f"no row says in `{given['people']}` what people prefer")
+        people = given["people"]
+        raise EditError("there are no rows" if people is None else f"no row says in `{people}` what people prefer")
     if all(pair.margin is None for pair in pairs):
         raise EditError(f"the judge has scored none of {len(pairs)} pairs")
     found = judges(pairs)
@@ -95,9 +98,12 @@ def _pairs(source: Source, given: dict[str, Any]) -> Iterator[JudgedPair]:
     """Raises UsageError for a score or a column that is not there, and for a preference that is none."""
     from edittools.bench.judges import JudgedPair
     from edittools.stream.rows import column_values
-    from edittools.stream.scores import check_score
+    from edittools.stream.scores import check_score, score_types
 
     names = source.schema.names
+    others = [name for name in score_types(source.schema) if re.fullmatch(r"(?!judge_).*_preference", name)]
+    if given["people"] is None and others:
+        raise UsageError("--people: which score says what people prefer?", hint=f"it has {', '.join(others)}")
     for name in filter(None, (given["people"], given["first"], given["second"], given["score"])):
         check_score(source.schema, name)
     by = given["by"] or [name for name in ("task",) if name in names]

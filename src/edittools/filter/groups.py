@@ -51,6 +51,7 @@ class GroupStage:
         if config.mark is not None:
             raise UsageError("--mark: groups become other rows, which nothing can be written beside")
         self.asked = {name: str(bound) for name, bound in self.bounds.items()}
+        self.floors = sorted(config.floor)
         empirical = any(bound.empirical for bound in self.bounds.values())
         if empirical and (config.bounds or config.where is not None or config.region is not None):
             raise UsageError(
@@ -111,7 +112,7 @@ class GroupStage:
         return {name: [bound.low, bound.high] for name, bound in self.bounds.items()}
 
     def save_decisions(self, path: str) -> None:
-        decisions = {"by": self.rewards[0].name, "asked": self.asked, "groups": self._said()}
+        decisions = {"by": self.rewards[0].name, "asked": self.asked, "groups": self._said(), "floor": self.floors}
         files.write_bytes(path, (canonical_json(decisions) + "\n").encode())
 
     def load_decisions(self, path: str) -> None:
@@ -119,10 +120,10 @@ class GroupStage:
         try:
             decisions = json.loads(files.read_bytes(path))
             bounds = {name: Bounds(*decisions["groups"][name]) for name in self.bounds}
-            said = decisions["by"], decisions["asked"]
+            said = decisions["by"], decisions["asked"], decisions.get("floor", [])
         except (ValueError, KeyError, TypeError) as error:
             raise EditError(f"{path}: no decisions for groups: {error!r}") from error
-        if said != (self.rewards[0].name, self.asked):
+        if said != (self.rewards[0].name, self.asked, self.floors):
             raise EditError(
                 f"{path}: decisions made with other bounds or another score",
                 hint="give the options that --phase decide had",

@@ -132,12 +132,20 @@ class GroundStage:
             raise UsageError("the input has a column `tags` of another kind", hint="edit shard --map gives it a name")
         if self.objects and not self.config.detector and "objects" not in schema.names:
             raise UsageError("the input has no `objects` to find the masks of", hint="--detector finds some")
-        made = {"objects": pa.list_(GROUNDED)} if self.objects else {}
+        made: dict[str, pa.DataType] = {"objects": pa.list_(self._grounded(schema))} if self.objects else {}
         made |= {"faces": FACES} if self.faces else {}
         made |= {f"map_{_name(spec)}": IMAGE for spec in self.config.maps}
         made |= {"tags": TAGS} if self.config.tags is not None else {}
         kept = [(c.name, made.pop(c.name, c.type)) for c in schema]
         return pa.schema(kept + list(made.items()))
+
+    def _grounded(self, schema: pa.Schema) -> pa.StructType:
+        """The type of an object; objects that rows have keep what else is known of them."""
+        if self.config.detector:
+            return GROUNDED
+        old = schema.field("objects").type
+        kind = old.value_type if pa.types.is_list(old) or pa.types.is_large_list(old) else None
+        return pa.struct([*GROUNDED, *(f for f in kind or () if f.name not in GROUNDED.names)])
 
     # ------------------------------------------------------------ rows
 
@@ -178,9 +186,12 @@ class GroundStage:
             made["objects"] = [
                 self._objects(pixels[k], found[k]) if k in pixels else None for k in range(rows.num_rows)
             ]
-            made["faces"] = [
-                [one.face for _, one in found.get(k, []) if one.face is not None] for k in range(rows.num_rows)
-            ]
+            if not self.config.detector:
+                made["objects"] = [_with_rest(*both) for both in zip(made["objects"], column_values(rows, "objects"))]
+            if self.faces:
+                made["faces"] = [
+                    [one.face for _, one in found.get(k, []) if one.face is not None] for k in range(rows.num_rows)
+                ]
             self.counts.append(_counted(made["objects"]))
         for name, drawer in self.maps.items():
             known = seen.get(self.draws[name])
@@ -290,6 +301,11 @@ class GroundStage:
 
 def _name(spec: str) -> str:
     return spec.partition("=")[0]
+
+
+def _with_rest(values: list[dict[str, Any]] | None, items: list[Any] | None) -> list[dict[str, Any]] | None:
+    """Values of objects with the fields that the row's own had besides."""
+    return None if values is None else [{**one, **value} for one, value in zip(filter(None, items or ()), values)]
 
 
 def _inside(one: Found) -> Found | None:

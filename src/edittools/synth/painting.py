@@ -16,6 +16,7 @@ A module declares, in capitals:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,12 +170,25 @@ def altered(
     return found
 
 
-PEOPLE = frozenset("person people man men woman women boy girl child children baby".split())
+PEOPLE = frozenset(
+    "person people man men woman women boy boys girl girls child children kid kids toddler baby babies lady ladies "
+    "gentleman guy bride groom player players soldier soldiers officer firefighter surfer skier rider cyclist "
+    "pedestrian pedestrians tourist chef waiter waitress nurse doctor teacher student students dancer singer musician "
+    "worker workers farmer fisherman athlete athletes couple crowd".split()
+)
+_SEVERAL = frozenset("group pair row team line family".split())
+
+
+def head_of(name: str) -> str:
+    """The noun that a name is about: "man" of "old man in a red coat", "carriage" of "baby carriage"."""
+    first, *rest = re.split(r" (?:in|with|of|on|at|holding|wearing|who|that) ", name.casefold().strip())
+    head = first.split(" ")[-1]
+    return rest[0].split(" ")[-1] if head in _SEVERAL and rest else head
 
 
 def is_person(name: str) -> bool:
     """Whether an object is a person, or a face: no thing, to be painted or made of wood."""
-    return bool((PEOPLE | {"face"}) & set(name.casefold().split()))
+    return head_of(name) in PEOPLE | {"face"}
 
 
 _LEAST_OBJECT, _MOST_OBJECT = 0.01, 0.6  # share of the image (ImgEdit's gate on objects)

@@ -27,7 +27,8 @@ def ordered(record: dict[str, Any]) -> dict[str, Any]:
         not vote.startswith("right") and (scores[0] if scores[0] is not None else 0) >= (scores[1] or 0)
     )
     better, worse = ("left", "right") if left else ("right", "left")
-    said = 1.0 if vote.startswith(("left", "right")) else 0.5 if vote.startswith("tie") else None
+    even = vote.startswith(("tie", "both", "equal"))  # as arenas say that both are good, or bad
+    said = 1.0 if vote.startswith(("left", "right")) else 0.5 if even else None
     made: dict[str, Any] = {"preference": said}
     for name, side in (("better", better), ("worse", worse)):
         made[name] = record.get(f"{side}_output_image") or record.get(f"{side}_image")

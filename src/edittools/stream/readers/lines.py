@@ -230,7 +230,7 @@ class LinesReader:
 
 def _references(value: Any) -> Any:
     """References as `edit cat -f jsonl` shows them, of any column, as images; anything else as it is."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return [_references(item) for item in value]
     return {"bytes": None, **value} if isinstance(value, dict) and value.keys() == _SHOWN else value
 

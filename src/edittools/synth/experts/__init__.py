@@ -29,7 +29,7 @@ from edittools.errors import RowError, UsageError
 from edittools.record import TASKS
 from edittools.seeded import draw
 from edittools.settings import read_settings
-from edittools.synth.painting import PEOPLE, Region, Scene, is_person, place, with_article, without_article
+from edittools.synth.painting import PEOPLE, Region, Scene, head_of, is_person, place, with_article, without_article
 
 FOLDER = Path(__file__).parent
 # Last words of the names of what can be opened, and of what holds something.
@@ -41,6 +41,7 @@ _HOLDS = frozenset(
     "cup mug glass bowl basket bucket bottle jar vase jug teapot kettle pot plate tray saucepan pan box bin aquarium "
     "fountain pool bathtub sink bookshelf cart wheelbarrow".split()
 )
+_LIFELESS = frozenset("hot teddy stuffed toy plush fried roast roasted grilled rubber".split())
 _PLACES = ("on the left", "on the right", "in the middle", "in the foreground", "in the background")
 
 
@@ -51,7 +52,7 @@ class Primitive:
     say: str
     triggers: list[str]
     images: int = 1
-    needs: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)  # words, one of which is known of the image; [what is measured]
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,23 @@ def _last(name: str) -> str:
 
 @functools.cache
 def _creatures() -> frozenset[str]:
-    return frozenset(name for kind in ("animals", "birds") for name in read_things()[kind])
+    known = [name for kind in ("animals", "birds", "insects") for name in read_things()[kind]]
+    return frozenset(known).union("bird animal puppy kitten pony calf lamb chicken turkey".split())
+
+
+def _is_creature(name: str) -> bool:
+    """By its last word, in the singular or the plural; no toy, and no food."""
+    last = _last(name)
+    alive = {last, last.removesuffix("s"), last.removesuffix("es"), re.sub("ies$", "y", last)} & _creatures()
+    return bool(alive) and not _LIFELESS & set(name.casefold().split())
 
 
 # Which objects of the image a slot may be filled with.
 POOLS: dict[str, Callable[[str], bool]] = {
-    "person": lambda name: bool(PEOPLE & set(name.casefold().split())),
+    "person": lambda name: head_of(name) in PEOPLE,
     "item": lambda name: not is_person(name),
     "second_item": lambda name: not is_person(name),
-    "creature": lambda name: _last(name) in _creatures(),
+    "creature": _is_creature,
     "opening": lambda name: _last(name) in _OPENS,
     "vessel": lambda name: _last(name) in _HOLDS,
     "object": lambda name: True,
@@ -208,14 +217,18 @@ def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) 
 
 
 _GRAY = 4  # levels between the channels of a pixel
+_DARK = 50  # mean level
 
 
 def _known(scene: Scene) -> str:
     """What is known of an image, in words."""
-    names = [*(region.name for region in scene.regions), *scene.tags, scene.caption, scene.style]
+    names = [*(region.name for region in scene.regions), *scene.tags, scene.caption]
     names += ["written text"] if scene.texts else []
     some = scene.image[::8, ::8].astype(np.int16)
-    names += ["black-and-white"] if np.ptp(some, axis=2).max(initial=0) < _GRAY else []
+    # In words that no caption has: "a black-and-white dog", "dark eyes".
+    names += ["[gray picture]"] if np.ptp(some, axis=2).max(initial=0) < _GRAY else []
+    names += ["[dark picture]"] if some.size and some.mean() < _DARK else []
+    names += ["[stylised picture]"] if scene.style else []
     return "; ".join(names).casefold()
 
 

@@ -20,7 +20,9 @@ _JOINTS = re.compile(
 )
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
 _MORE_VERBS = frozenset(
-    "insert include exchange substitute recolor recolour repaint enlarge shrink crop zoom flip mirror fix wear".split()
+    "insert include exchange substitute recolor recolour repaint enlarge shrink crop zoom flip mirror fix wear draw "
+    "wrap rotate shift shave carry hold denoise dehaze derain colourise resize adjust increase decrease apply attach "
+    "hang lower sprinkle stretch".split()
 )
 
 
@@ -44,14 +46,15 @@ def plans(scene: Scene, rng: np.random.Generator) -> list[Plan]:
 
 def parted(instruction: str, scene: Scene) -> list[str]:
     """An instruction at its joints, of which there are none in quotation marks; what does not say what is to be done
-    ("... and the cat") stays with what is before it, word for word."""
+    ("... and the cat", "... and plant", "... and set of chairs") stays with what is before it, word for word."""
     text = instruction.rstrip(" .")
     joints = list(_JOINTS.finditer(_QUOTED.sub(lambda quote: "_" * len(quote[0]), text)))
     starts, ends = [0, *(one.end() for one in joints)], [*(one.start() for one in joints), len(text)]
     verbs = _MORE_VERBS.union(*(expert.verbs for expert in scene.experts.values()))
     found: list[tuple[int, int]] = []
     for start, end in zip(starts, ends):
-        if found and text[start:end].split(" ", 1)[0].casefold() not in verbs:
+        verb, _, what = text[start:end].casefold().partition(" ")
+        if found and (verb not in verbs or not what or what.startswith("of ")):
             found[-1] = found[-1][0], end
         elif start < end:
             found.append((start, end))

@@ -117,12 +117,15 @@ def alike(old: str, rng: np.random.Generator) -> list[str]:
 
 def _digits(old: str, rng: np.random.Generator) -> str:
     """Every digit another, the first of a number no zero that was none; a time of day is one again."""
-    if (clock := re.fullmatch(r"(\d?\d):([0-5]\d)(.*)", old)) and int(clock[1]) < 24:
+    if (clock := re.fullmatch(r"(\d?\d):([0-5]\d)(\D*)", old)) and int(clock[1]) < 24:
         width = len(clock[1])
-        hours = range(10, 24) if width == 2 and clock[1][0] != "0" else range(1, 10)
+        half = re.match(r"\s*[ap]\.?m", clock[3], re.IGNORECASE)
+        hours = range(10, 13 if half else 24) if width == 2 and clock[1][0] != "0" else range(1, 10)
         hour = draw(rng, [f"{hour:0{width}d}" for hour in hours if hour != int(clock[1])])
         minute = draw(rng, [f"{minute:02d}" for minute in range(0, 60, 5) if minute != int(clock[2])])
         return f"{hour}:{minute}{clock[3]}"
+    if re.search(r"\d:\d\d\D+\d", old):  # a span of time: its end is to stay behind its beginning
+        return old
     made = ""
     for k, sign in enumerate(old):
         first = not re.search(r"\d", old[:k])
