@@ -64,6 +64,7 @@ ELSEWHERE = {
     "edit eval captions told/": "tests/bench/test_captions.py",
     "edit judge bench/": "tests/train/test_judge.py trains a judge and asks it",
     "edit eval judges": "tests/bench/test_judge_accuracy.py has pairs with people's choice",
+    "edit filter told/ --where 'instruction_negative": "likewise, and test_vlm_judge asks about them",
     "edit eval probe": "tests/bench/test_probe.py has negatives of every kind",
     "edit eval coverage pairs/": "a line of docs/COOKBOOK.md, and tests/bench/test_text_coverage.py",
     "edit score results/ --reward-model": "tests/score/test_reward_models.py has the tiny weights, and the prompts",
