@@ -121,14 +121,12 @@ def openings(sequence: Sequence) -> frozenset[str]:
 
 
 _CJK = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
-
-
-_QUOTED = re.compile(r'("[^"]*"|“[^”]*”)')
+QUOTED = re.compile(r'("[^"]*"|“[^”]*”)')  # what is written as it stands
 
 
 def _unquoted(change: Callable[[str], str], text: str) -> str:
     """The text changed, but for what is in quotation marks: that is written as it stands."""
-    return "".join(part if k % 2 else change(part) for k, part in enumerate(_QUOTED.split(text)))
+    return "".join(part if k % 2 else change(part) for k, part in enumerate(QUOTED.split(text)))
 
 
 def tidy(text: str) -> str:

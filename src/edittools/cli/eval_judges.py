@@ -70,9 +70,9 @@ def command(ctx: click.Context, /, input: tuple[str, ...], **given: Any) -> None
     """Say how often a judge prefers what people prefer.
 
     A row is two results of one edit with people's choice; without --people the first is taken to be the better one, as
-    an instruction is beside its hard negative. `edit shard --from editreward` and `--from editscore` read
-    the two benchmarks called EditReward-Bench, `--from vcreward` that of visual consistency (GEditBench v2): the choice
-    is `editreward_preference`, `editscore_preference`, `vcreward_preference`, the images are `result_a` and `result_b`.
+    an instruction is beside its hard negative. `edit shard --from editreward` and `--from editscore` read the two
+    benchmarks called EditReward-Bench, `--from vcreward` that of visual consistency (GEditBench v2): the choice is
+    `editreward_preference`, `editscore_preference`, `vcreward_preference`, the images are `result_a` and `result_b`.
     Rows of one `group` are pairs of the same results: a group is right where all of its pairs are. The accuracy is of
     pairs that people decided; where the judge finds both even it is wrong.
     """

@@ -16,6 +16,7 @@ from edittools.filter.config import FilterSettings
 from edittools.filter.expression import Expression
 from edittools.filter.models import SEEN, Models, is_text, region_roles
 from edittools.filter.shared import CLIP
+from edittools.metrics.boxes import mask_shares
 from edittools.rounding import significant
 from edittools.stream import codec
 from edittools.stream.batch import Batch, Reject, empty_batch
@@ -148,7 +149,7 @@ class RegionStage:
                 mask = None if masks[k] is None else self._mask(masks[k])
                 box = _box(boxes[k])
                 if box is None and mask is not None:
-                    box = _mask_box(mask)
+                    box = mask_shares(mask)
                 sizes = {"box_area": None if box is None else (box[2] - box[0]) * (box[3] - box[1])}
                 sizes["area"] = sizes["box_area"] if mask is None else float(mask.mean())
                 for name in SIZES:
@@ -218,15 +219,6 @@ def _box(value: Any) -> list[float] | None:
         return None
     x0, y0, x1, y1 = (min(1.0, max(0.0, float(v))) for v in value)
     return [x0, y0, x1, y1] if x1 > x0 and y1 > y0 else None
-
-
-def _mask_box(mask: np.ndarray) -> list[float] | None:
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not columns.size:
-        return None
-    height, width = mask.shape
-    edges = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
-    return [float(edge) for edge in edges]
 
 
 def _plain(kind: pa.StructType) -> list[tuple[str, pa.DataType]]:

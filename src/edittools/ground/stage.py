@@ -14,7 +14,7 @@ from edittools.ground import DETECTORS, MAPS, SEGMENTERS, Found
 from edittools.ground.config import GroundConfig, described, known, weights_of
 from edittools.ground.tags import PROMPT, TAGS, Tagger, Vocabulary, read_vocabulary
 from edittools.metrics import rle
-from edittools.metrics.boxes import clipped, mask_box, suppressed
+from edittools.metrics.boxes import clipped, mask_shares, suppressed
 from edittools.metrics.pixels import as_mask
 from edittools.record import IMAGE, OBJECT
 from edittools.registry import Registry
@@ -38,8 +38,8 @@ GROUNDED = pa.struct(
 )
 FACES = pa.list_(pa.list_(pa.list_(pa.float64())))
 BATCH = 8
-Objects = dict[int, list[tuple[str | None, Found]]]
-"""Objects that count by row, each with the name of its detector."""
+Objects = dict[int, list[tuple[dict[str, Any], Found]]]
+"""Objects that count by row, each with what is known of it besides: its detector, or all that the row has."""
 _DIGITS = 6  # of a box's sides: a thousandth of a pixel of any image
 
 
@@ -186,8 +186,6 @@ class GroundStage:
             made["objects"] = [
                 self._objects(pixels[k], found[k]) if k in pixels else None for k in range(rows.num_rows)
             ]
-            if not self.config.detector:
-                made["objects"] = [_with_rest(*both) for both in zip(made["objects"], column_values(rows, "objects"))]
             if self.faces:
                 made["faces"] = [
                     [one.face for _, one in found.get(k, []) if one.face is not None] for k in range(rows.num_rows)
@@ -239,7 +237,7 @@ class GroundStage:
             least = self.thresholds[name] if self.config.threshold is None else self.config.threshold
             for k, objects in by_row.items():
                 kept = [one for one in map(_inside, objects) if one is not None and (one.score or 0) >= least]
-                found[k] += [(name, one) for one in self._distinct(kept)]
+                found[k] += [({"detector": name}, one) for one in self._distinct(kept)]
         return {k: objects[: self.config.most] for k, objects in found.items()}
 
     def _stored_objects(
@@ -251,9 +249,7 @@ class GroundStage:
         for k in list(pixels):
             try:
                 shape = (pixels[k].shape[0], pixels[k].shape[1])
-                found[k] = [
-                    (one.get("detector"), _placed(one, self._stored_mask(one, shape))) for one in items[k] or [] if one
-                ]
+                found[k] = [(one, _placed(one, self._stored_mask(one, shape))) for one in items[k] or [] if one]
             except RowError as error:
                 failed[k] = error
                 del pixels[k]
@@ -287,25 +283,20 @@ class GroundStage:
         values = tags if column == "tags" and tags is not None else values
         return [list(dict.fromkeys([*self.config.names, *_names_in(value)])) for value in values]
 
-    def _objects(self, pixels: np.ndarray, found: list[tuple[str | None, Found]]) -> list[dict[str, Any]]:
+    def _objects(self, pixels: np.ndarray, found: list[tuple[dict[str, Any], Found]]) -> list[dict[str, Any]]:
         """Values of the column `objects`."""
         without = [k for k, (_, one) in enumerate(found) if one.mask is None]
         masks: dict[int, np.ndarray | None] = {}
         if self.segmenter is not None and without:
             masks = dict(zip(without, self.segmenter.masks(pixels, [found[k][1] for k in without])))
         return [
-            _value(detector, one, masks.get(k) if one.mask is None else one.mask, self.config.rle)
-            for k, (detector, one) in enumerate(found)
+            _value(besides, one, masks.get(k) if one.mask is None else one.mask, self.config.rle)
+            for k, (besides, one) in enumerate(found)
         ]
 
 
 def _name(spec: str) -> str:
     return spec.partition("=")[0]
-
-
-def _with_rest(values: list[dict[str, Any]] | None, items: list[Any] | None) -> list[dict[str, Any]] | None:
-    """Values of objects with the fields that the row's own had besides."""
-    return None if values is None else [{**one, **value} for one, value in zip(filter(None, items or ()), values)]
 
 
 def _inside(one: Found) -> Found | None:
@@ -319,8 +310,8 @@ def _inside(one: Found) -> Found | None:
 def _placed(item: dict[str, Any], mask: np.ndarray | None) -> Found:
     """An object that a row has, with its mask. Raises RowError where it has neither box nor mask."""
     box = item.get("box")
-    if box is None and mask is not None and (around := mask_box(mask)) is not None:
-        box = (around / np.array([mask.shape[1], mask.shape[0]] * 2)).tolist()
+    if box is None and mask is not None:
+        box = mask_shares(mask)
     if not isinstance(box, list) or len(box) != 4 or any(side is None for side in box):
         raise RowError("an object has no box", item.get("name"))
     return Found(item.get("name") or "", tuple(box), item.get("score"), mask, item.get("text"))
@@ -342,18 +333,18 @@ def _counted(lists: list[Any]) -> tuple[int, int]:
     return sum(bool(one) for one in lists), sum(len(one or ()) for one in lists)
 
 
-def _value(detector: str | None, one: Found, mask: np.ndarray | None, packed: bool) -> dict[str, Any]:
+def _value(besides: dict[str, Any], one: Found, mask: np.ndarray | None, packed: bool) -> dict[str, Any]:
     x0, y0, x1, y1 = one.box
     if mask is not None and not mask.any():  # the segmenter has found nothing in the box
         mask = None
     area = (x1 - x0) * (y1 - y0) if mask is None else float(mask.mean())
-    return {
+    return besides | {
         "name": one.name,
         "box": [round(float(side), _DIGITS) for side in one.box],
         "score": None if one.score is None else significant(one.score),
         "mask": None if mask is None else image_value(mask.astype(np.uint8) * np.uint8(255)),
         "area": significant(area),
-        "detector": detector,
+        "detector": besides.get("detector"),
         "text": one.text,
         "rle": rle.encode(mask) if packed and mask is not None else None,
     }

@@ -50,3 +50,9 @@ def mask_box(mask: np.ndarray) -> np.ndarray | None:
     if not columns.size:
         return None
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+
+
+def mask_shares(mask: np.ndarray) -> list[float] | None:
+    """The same in shares of width and height, as objects have their boxes."""
+    box = mask_box(mask)
+    return None if box is None else (box / np.array(mask.shape[::-1] * 2)).tolist()

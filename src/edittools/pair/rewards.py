@@ -44,6 +44,7 @@ class Rewards:
     def stream(self, rounds: Iterable[pa.RecordBatch]) -> Iterator[dict[str, dict[str, float | None]]]:
         """The scores of rounds, as of `scores`, in order. A stage that asks a model draws rounds ahead, from another
         thread: many requests are under way while the source of rounds still makes some."""
+        self.rejected = ""
         batches: Iterator[Batch] = (
             Batch(cases, Shard(number, None, ""), last=True, seen=cases.num_rows) for number, cases in enumerate(rounds)
         )

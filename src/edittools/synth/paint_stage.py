@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from edittools.errors import RowError, UsageError
 from edittools.ground import MAPS
 from edittools.ground.config import described, weights_of
-from edittools.metrics.boxes import mask_box
+from edittools.metrics.boxes import mask_shares
+from edittools.metrics.pixels import as_mask
 from edittools.painters import PAINTERS, Painter, load_painter
 from edittools.record import PROVENANCE
 from edittools.seeded import digest, stream
@@ -222,13 +222,11 @@ class PaintStage:
             if not item or not item.get("mask"):
                 continue
             mask = codec.decode(self.fetcher.get(item["mask"]), codec.Raster(gray=True), self.config.max_pixels)
-            if mask.shape != shape:
-                mask = np.asarray(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
-            if (mask >= 128).any():
+            if (inside := as_mask(mask, *shape)).any():
                 name = item.get("name") or ""
                 # Lines of writing are told apart by what they say.
                 name = f'text "{item["text"]}"' if name == "text" and item.get("text") else name
-                found.append(Region(name, mask >= 128, _box(item.get("box"), mask >= 128)))
+                found.append(Region(name, inside, _box(item.get("box"), inside)))
         return tuple(found)
 
     def _plans(self, row: int, identity: str, scene: Scene) -> tuple[list[PlannedRow], list[tuple[str, str, object]]]:
@@ -326,10 +324,9 @@ def _box(said: Any, mask: np.ndarray) -> tuple[float, float, float, float]:
     sides = [float("nan") if side is None else float(side) for side in said or ()]
     if len(sides) == 4 and 0 <= sides[0] < sides[2] <= 1 and 0 <= sides[1] < sides[3] <= 1:
         return sides[0], sides[1], sides[2], sides[3]
-    around = mask_box(mask)
-    assert around is not None
-    x0, y0, x1, y1 = (around / np.array([mask.shape[1], mask.shape[0]] * 2)).tolist()
-    return x0, y0, x1, y1
+    around = mask_shares(mask)
+    assert around is not None, "regions have a mask with something in it"
+    return around[0], around[1], around[2], around[3]
 
 
 def _dialogue(plan: Plan, images: list[Any], masks: list[np.ndarray], photograph: Any) -> dict[str, Any]:

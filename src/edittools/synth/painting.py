@@ -16,6 +16,7 @@ A module declares, in capitals:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ from edittools.caption.grammar import without_article as without_article
 from edittools.caption.wording import say
 from edittools.painters.canvas import Brush
 from edittools.seeded import draw
+
+_GRAY = 4  # levels between the channels of a pixel
+_DARK = 50  # mean level
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ class Scene:
     task: str | None = None
     experts: Mapping[str, Any] = field(default_factory=dict)  # edittools.synth.experts.Expert by task
     style: str = ""  # and how it is made, such as "watercolor"; of a photograph nothing
+
+    @functools.cached_property
+    def known(self) -> str:
+        """What is known of it, in small letters: the names of its objects, its tags, its caption; and in brackets, as
+        no caption has it ("a black-and-white dog", "dark eyes"), what is seen of the whole: [gray picture], [dark
+        picture], [stylised picture]."""
+        names = [*(region.name for region in self.regions), *self.tags, self.caption]
+        names += ["written text"] if self.texts else []
+        some = self.image[::8, ::8].astype(np.int16)
+        names += ["[gray picture]"] if np.ptp(some, axis=2).max(initial=0) < _GRAY else []
+        names += ["[dark picture]"] if some.size and some.mean() < _DARK else []
+        names += ["[stylised picture]"] if self.style else []
+        return "; ".join(names).casefold()
 
     def wanted(self, task: str) -> list[str]:
         """What a task may ask for."""

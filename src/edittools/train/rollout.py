@@ -129,7 +129,8 @@ class Rollouts:
                     cases += round_
                     if asking is not None:
                         asking.put(round_)
-                        watched += [self.pool.submit(self._observe, asking.asker, round_)] if candidate == 0 else []
+                        if candidate == 0:
+                            watched.append(self.pool.submit(self._observe, asking.asker, round_))
                     if self.untried:  # what is wrong with the rewards is known before much is sampled
                         self._wait(asker, asking.end() if asking else [], cases, share=0.01)
                         self.untried = False

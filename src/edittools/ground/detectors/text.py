@@ -16,8 +16,8 @@ OPEN = False
 THRESHOLD = 0.7
 
 
-def load(weights: str = "", device: str = "cpu", dtype: str = "float32", use: str = "--detector text") -> TextDetector:
-    read_lines(np.zeros((32, 32, 3), np.uint8), use)  # what is missing shows before the first row
+def load(weights: str = "", device: str = "cpu", dtype: str = "float32") -> TextDetector:
+    read_lines(np.zeros((32, 32, 3), np.uint8))  # what is missing shows before the first row
     return TextDetector()
 
 

@@ -6,8 +6,7 @@ gone       the slot whose thing is not to be found afterwards, where there is on
 there      slots whose thing is
 primitive  a table: what it is asked, by name. `say` is a pattern (edittools.caption.grammar) whose slots are SLOTS,
            `triggers` are words that a request of this kind has, `images` is how many pictures it speaks of; of `needs`
-           the image has to be known to show one (by the names of its objects, its tags, caption and style, what
-           is written in it, and whether it is gray): the slot <needed> is that one
+           one has to be known of the image (Scene.known): the slot <needed> is that one
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Primitive:
     say: str
     triggers: list[str]
     images: int = 1
-    needs: list[str] = field(default_factory=list)  # words, one of which is known of the image; [what is measured]
+    needs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,8 @@ def slots_in(pattern: str) -> list[str]:
 
 def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) -> Iterator[FilledPrimitive]:
     """An instruction by every primitive that the image has what it takes for: its objects, its texts, its pictures."""
-    known = _known(scene)
     for name, primitive in expert.primitives.items():
-        needed = next((word for word in primitive.needs if _has(known, word)), None)
+        needed = next((word for word in primitive.needs if _has(scene.known, word)), None)
         if primitive.images != 1 + len(scene.references) or (primitive.needs and needed is None):
             continue
         filled = _filled(scene, slots_in(primitive.say), rng, needed)
@@ -214,22 +212,6 @@ def asked_of(scene: Scene, task: str, expert: Expert, rng: np.random.Generator) 
         slots, region = filled
         words = {slot: Literal(value) for slot, value in slots.items()}
         yield FilledPrimitive(task, name, sentence(say([primitive.say], words, "en", rng), "en"), slots, region)
-
-
-_GRAY = 4  # levels between the channels of a pixel
-_DARK = 50  # mean level
-
-
-def _known(scene: Scene) -> str:
-    """What is known of an image, in words."""
-    names = [*(region.name for region in scene.regions), *scene.tags, scene.caption]
-    names += ["written text"] if scene.texts else []
-    some = scene.image[::8, ::8].astype(np.int16)
-    # In words that no caption has: "a black-and-white dog", "dark eyes".
-    names += ["[gray picture]"] if np.ptp(some, axis=2).max(initial=0) < _GRAY else []
-    names += ["[dark picture]"] if some.size and some.mean() < _DARK else []
-    names += ["[stylised picture]"] if scene.style else []
-    return "; ".join(names).casefold()
 
 
 def _filled(

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from edittools.caption.grammar import QUOTED
 from edittools.errors import RowError
 from edittools.painters.canvas import Brush
 from edittools.synth.experts import who_can
@@ -18,7 +19,6 @@ BARE = True
 _JOINTS = re.compile(
     r"\s*(?:;|\.\s+|,?\s+(?:and\s+then|then|and\s+also|and)\s+|,\s+)\s*(?:(?:and|also|then)\s+)*", re.IGNORECASE
 )
-_QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
 _MORE_VERBS = frozenset(
     "insert include exchange substitute recolor recolour repaint enlarge shrink crop zoom flip mirror fix wear draw "
     "wrap rotate shift shave carry hold denoise dehaze derain colourise resize adjust increase decrease apply attach "
@@ -48,7 +48,7 @@ def parted(instruction: str, scene: Scene) -> list[str]:
     """An instruction at its joints, of which there are none in quotation marks; what does not say what is to be done
     ("... and the cat", "... and plant", "... and set of chairs") stays with what is before it, word for word."""
     text = instruction.rstrip(" .")
-    joints = list(_JOINTS.finditer(_QUOTED.sub(lambda quote: "_" * len(quote[0]), text)))
+    joints = list(_JOINTS.finditer(QUOTED.sub(lambda quote: "_" * len(quote[0]), text)))
     starts, ends = [0, *(one.end() for one in joints)], [*(one.start() for one in joints), len(text)]
     verbs = _MORE_VERBS.union(*(expert.verbs for expert in scene.experts.values()))
     found: list[tuple[int, int]] = []
