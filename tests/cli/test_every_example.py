@@ -67,6 +67,7 @@ ELSEWHERE = {
     "edit filter told/ --where 'instruction_negative": "likewise, and test_vlm_judge asks about them",
     "edit eval probe": "tests/bench/test_probe.py has negatives of every kind",
     "edit eval coverage pairs/": "a line of docs/COOKBOOK.md, and tests/bench/test_text_coverage.py",
+    "edit judge results/ --judge editreward": "tests/score/test_reward_models.py asks the other one by its name",
     "edit score results/ --reward-model": "tests/score/test_reward_models.py has the tiny weights, and the prompts",
     "edit synth people/ --painter": "likewise: test_painted, with faces by hand",
     "edit synth objects/ --painter": "tests/synth/test_painted.py has a tiny painter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import encode, pixels
+from conftest import Runner, encode, pixels
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_vlm import tiny_model
@@ -23,7 +24,9 @@ from edittools.convert import convert
 from edittools.errors import EditError, UsageError
 from edittools.nets import load_edit_model
 from edittools.score.reward_models import Triplet, load_reward_model, reward_model_names
+from edittools.score.reward_stage import RewardStage
 from edittools.train.config import load_recipe
+from edittools.train.rewards import open_rewards
 
 WIDTH = 32
 # Words of our own in the places where a checkout of EditReward has its texts.
@@ -210,21 +213,29 @@ def test_uniworld_is_its_published_number(base: Path, checkout: Path) -> None:
         assert 0 < scores["uniworld"] < 1
 
 
-# ---------------------------------------------------------------- as `edit score`
+# ---------------------------------------------------------------- as `edit score` and `edit judge`
 
 
-def test_scores_of_rows(base: Path, checkout: Path, tmp_path: Path) -> None:
-    """A row's score does not depend on the others; what cannot be read is a reject, and no reward of 0."""
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Two cases, and one whose result is cut off."""
     few = cases(2)
     table = pa.table({
         "id": ["a", "b", "bad"],
         "instruction": [{"en": case.instruction} for case in few] + [{"en": "x"}],
+        "instruction_negative": [{"en": "undo it"}, {"en": "another"}, {"en": "x"}],
         "source": [[{"bytes": encode(case.source, "PNG"), "path": None}] for case in (*few, few[0])],
         "result": [{"bytes": encode(case.result, "PNG"), "path": None} for case in few]
         + [{"bytes": encode(few[0].result, "PNG")[:90], "path": None}],
     })  # fmt: skip
     pq.write_table(table, tmp_path / "rows.parquet")
-    opened = edittools.read(str(tmp_path / "rows.parquet"))
+    return tmp_path / "rows.parquet"
+
+
+def test_scores_of_rows(base: Path, checkout: Path, rows: Path) -> None:
+    """A row's score does not depend on the others; what cannot be read is a reject, and no reward of 0."""
+    few = cases(2)
+    opened = edittools.read(str(rows))
     told = {"reward_model": "uniworld", "reward_weights": str(base), "prompts": str(checkout)}
     found = {row["id"]: row["scores"]["uniworld"] for row in opened.score(**told).rows()}
     alone = load_reward_model("uniworld", str(base), str(checkout), "cpu", "float32")
@@ -233,6 +244,11 @@ def test_scores_of_rows(base: Path, checkout: Path, tmp_path: Path) -> None:
     assert [sorted(row["scores"]) for row in both.rows()] == [["uniworld__a_b", "uniworld__second"]] * 2
     named = {row["id"]: row["scores"]["uniworld__a_b"] for row in both.rows()}
     assert named == found
+    other = opened.score(**told, instruction="instruction_negative").rows()
+    negative = dataclasses.replace(few[0], instruction="undo it")
+    assert next(iter(other))["scores"]["uniworld"] == pytest.approx(alone.score([negative])[0]["uniworld"], rel=1e-5)
+    with pytest.raises(UsageError, match="`id` holds no instructions"):
+        list(opened.score(**told, instruction="id").rows())
     with pytest.raises(UsageError, match="letters, digits"):
         opened.score(**told, judge="a b")
     with pytest.raises(UsageError, match="--judge needs --reward-model"):
@@ -242,6 +258,35 @@ def test_scores_of_rows(base: Path, checkout: Path, tmp_path: Path) -> None:
             opened.score(**{**told, lacking: None})
     with pytest.raises(UsageError, match="--reward-model"):
         opened.score(reward_weights="x")
+
+
+def test_a_judge_by_its_name_is_that_reward_model(
+    base: Path, checkout: Path, rows: Path, tmp_path: Path, edit: Runner
+) -> None:
+    asked = ("--judge", "uniworld", "--model", base, "--prompts", checkout, "--max-errors", "1")
+    edit("judge", rows, *asked, "-o", tmp_path / "judged")
+    told = {"reward_model": "uniworld", "reward_weights": str(base), "prompts": str(checkout)}
+    wanted = {row["id"]: row["scores"] for row in edittools.read(str(rows)).score(**told).rows()}
+    assert {row["id"]: row["scores"] for row in edittools.read(str(tmp_path / "judged")).rows()} == wanted
+    for more in (["--concurrency", "3"], ["--soft"], ["--batch-size", "2"]):
+        said = edit("judge", rows, *asked, *more, "-o", tmp_path / "other", check=2).stderr
+        assert f"{more[0]} changes nothing beside --judge uniworld" in said
+    for lacking in ("--model", "--prompts"):
+        fewer = [word for k, word in enumerate(asked) if lacking not in (word, asked[k - 1])]
+        assert f"--judge uniworld needs {lacking}" in edit("judge", rows, *fewer, check=2).stderr
+    said = edit("judge", rows, "--judge", "nobody", "--model", "m", check=2).stderr
+    assert "`nobody` is no judge by itself" in said and "editreward, uniworld" in said
+    # judges that write are asked by the rubric of their name
+    echo = ("--model", "m", "--backend", "echo", "--max-errors", "100%", "-n")
+    assert b'"rubric": "rating"' in edit("judge", rows, "--judge", "rating", *echo).stdout
+    # and as rewards of a run
+    by = {"rewards": f"judge --judge uniworld --model {base} --prompts {checkout}", "by": ["uniworld"], "floor": []}
+    with open_rewards(by, tmp_path / "run") as rewards:
+        (stage,) = rewards.stages
+        assert isinstance(stage, RewardStage)
+    with pytest.raises(UsageError, match="--soft changes nothing beside --judge uniworld"):
+        with open_rewards(by | {"rewards": by["rewards"] + " --soft"}, tmp_path / "run"):
+            pass
 
 
 def test_every_file_is_a_reward_model() -> None:

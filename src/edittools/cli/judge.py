@@ -11,7 +11,8 @@ import click
 from edittools.cli import options
 from edittools.cli.asking import run_asking
 from edittools.cli.benchmarks import examples_of
-from edittools.errors import TooManyFailed, UsageError
+from edittools.errors import TooManyFailed
+from edittools.judge.by_name import HEARD, named_judge
 from edittools.judge.config import JudgeConfig
 from edittools.judge.rubrics import rubric_names
 
@@ -44,6 +45,10 @@ class _RubricOption(options.Option):
         "judge",
         ("edit judge results/ --rubric dimensions --model gpt-4.1 -o judged/", "three scores by a model, our wording"),
         ("edit judge judged/ --rubric dimensions --model qwen3-vl --judge qwen -o both/", "a second judge, beside it"),
+        (
+            "edit judge results/ --judge editreward --model EditReward/ --prompts EditReward-code/ -o judged/",
+            "a trained judge by its name, which writes no words and is asked in this process",
+        ),
         ("edit judge both/ --ensemble -o panel/", "the mean of both and how far they are apart, without asking"),
         ("edit judge both/ --calibrate ratings.csv -o calibrated/", "their scores on the scale of people's ratings"),
     ),
@@ -66,6 +71,9 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
     reply with its state (ok, unparsed, refused, filtered, failed, missing), model, endpoint, prompt hash and image
     encoding. A score that no reply gives is null: nothing is invented. Rows with a reply that failed or cannot be read
     count against --max-errors. What the same judge (--judge) said by the same rubric before is replaced.
+
+    Without --rubric, --judge says who judges: a trained reward model, as `edit score --reward-model` has it (--model
+    its weights, --prompts its texts), or a judge that is asked by the rubric of its name.
     """
     alone = _OF_RUBRIC
     if ctx.params["ensemble"]:
@@ -82,14 +90,17 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
         _by_ratings(ctx)
         return
     options.refuse(ctx, ("folds",), "needs --calibrate")
-    if rubric is not None:
-        _by_model(ctx)
+    asked = named_judge(options.config(ctx, JudgeConfig))
+    if isinstance(asked, JudgeConfig):
+        _by_model(ctx, asked)
         return
-    raise UsageError(
-        "--rubric NAME says what to ask a model",
-        hint=f"the rubrics: {', '.join(_RUBRICS)}; what is measured without asking one, and "
-        "trained reward models that give no words: edit score",
-    )
+    options.refuse(
+        ctx, (*(name for name in alone if name not in HEARD), "batch_size"),
+        f"changes nothing beside --judge {ctx.params['judge']}, which is asked in this process",
+    )  # fmt: skip
+    from edittools.score.stage import score_stage
+
+    options.run_stages(ctx, [score_stage(asked)])
 
 
 def _by_ratings(ctx: click.Context) -> None:
@@ -102,12 +113,12 @@ def _by_ratings(ctx: click.Context) -> None:
     options.run_stages(ctx, [stage])
 
 
-def _by_model(ctx: click.Context) -> None:
+def _by_model(ctx: click.Context, config: JudgeConfig) -> None:
     from edittools.judge.stage import calls_of, judge_stage
     from edittools.stream.run import open_input, settings_of
     from edittools.vlm.session import Session
 
-    config, run_options = options.config(ctx, JudgeConfig), options.run_settings(ctx)
+    run_options = options.run_settings(ctx)
     source = open_input(list(ctx.params["input"]), run_options)
     session = Session(config, run_options, ctx.params["input"], config.repeats)
     stage = judge_stage(config, session, jobs=options.jobs(ctx))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edittools.score.reward_models import reward_model_names
 from edittools.settings import max_pixels_setting, setting
 from edittools.vlm.config import VlmConfig, with_backend_options
 
@@ -34,7 +35,7 @@ class JudgeConfig(VlmConfig):
         None,
         "Call this judge NAME (letters, digits, _ - .): its scores get columns of their own, "
         "`judge_RUBRIC_DIMENSION__NAME` with _ for - and ., beside those of other judges; `edit eval report --judge` "
-        "chooses.",
+        "chooses. Without --rubric, who judges: " + ", ".join(reward_model_names()) + ", or a rubric.",
         metavar="NAME",
         parse=_judge_name,
     )

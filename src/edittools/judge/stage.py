@@ -38,7 +38,13 @@ from edittools.stream.batch import Batch, Shard
 from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History
 from edittools.stream.ipc import Counts
-from edittools.stream.row_images import check_columns, list_references, row_images, source_references
+from edittools.stream.row_images import (
+    check_columns,
+    check_instructions,
+    list_references,
+    row_images,
+    source_references,
+)
 from edittools.stream.rows import column_values, instructions
 from edittools.stream.schemas import align, can_align
 from edittools.stream.scores import add_scores, scores_schema
@@ -255,10 +261,8 @@ class VlmJudgeStage:
         for name in needed:
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to judge")
-        check_columns(schema, "source", "instruction", "provenance")
-        said = schema.field(self.instruction).type if self.instruction in schema.names else pa.null()
-        if not pa.types.is_struct(said) and not pa.types.is_null(said):
-            raise UsageError(f"--instruction {self.instruction}: the column holds no instructions")
+        check_columns(schema, "source", "provenance")
+        check_instructions(schema, self.instruction)
         if COLUMN in schema.names and not can_align(schema.field(COLUMN).type, _READABLE):
             raise UsageError(f"column `{COLUMN}` holds something else already")
         old = [name for judge in (self.judge, ENSEMBLE) for name in self._names(ENDINGS, judge)]

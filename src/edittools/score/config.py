@@ -79,6 +79,12 @@ class ScoreConfig(Placed):
         "With --ocr or --reward-model: of the instructions. Default: English, or what a row has.",
         choices=("en", "zh"),
     )
+    instruction: str | None = setting(
+        None,
+        "With --ocr or --reward-model: column of the instruction; `instruction_negative` is that of hard negatives. "
+        "Default: `instruction`.",
+        metavar="COLUMN",
+    )
     column: str | None = setting(
         None,
         "With --ocr or --reward-model: the image that is looked at. Default: `result`, otherwise `target`.",
@@ -92,7 +98,7 @@ class ScoreConfig(Placed):
         instead = "--ocr" if self.ocr else "--reward-model" if self.reward_model else None
         needs: dict[str, tuple[str, ...]] = {name: ("--ocr",) for name in ("layout", "targets")}
         needs |= {name: ("--reward-model",) for name in ("reward_weights", "prompts", "judge")}
-        needs |= {name: ("--ocr", "--reward-model") for name in ("language", "column")}
+        needs |= {name: ("--ocr", "--reward-model") for name in ("language", "instruction", "column")}
         for name in ("clip", "dino", "alignment", "identity", *needs):
             flag = "--" + name.replace("_", "-")
             if getattr(self, name) in (None, False):

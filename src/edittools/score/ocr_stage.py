@@ -15,7 +15,7 @@ from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History, canonical_json, digest
-from edittools.stream.row_images import check_columns, row_images, target_references
+from edittools.stream.row_images import check_columns, check_instructions, row_images, target_references
 from edittools.stream.rows import column_values, drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
@@ -34,6 +34,7 @@ class OcrStage:
         self.config, self.max_pixels, self.jobs = config, config.max_pixels, jobs
         self.targets = read_targets(config.targets) if config.targets else {}
         self.language, self.column = config.language, config.column
+        self.instruction = config.instruction or "instruction"
         self.names = (*NAMES, *LAYOUT_NAMES) if config.layout else NAMES
         self.fetcher = Fetcher()
         self.unwanted: list[int] = []  # rows of this run that no text is wanted of, by pieces of batches
@@ -49,10 +50,11 @@ class OcrStage:
         return f"no scores for {rows} rows: no --targets and no quotation marks say what is to be read" * bool(rows)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        for name in (self._column(schema), "instruction"):
+        for name in (self._column(schema), self.instruction):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to read")
-        check_columns(schema, "instruction", "target")
+        check_columns(schema, "target")
+        check_instructions(schema, self.instruction)
         return scores_schema(schema, self.names)
 
     def _column(self, schema: pa.Schema) -> str:
@@ -66,7 +68,7 @@ class OcrStage:
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = batch.rows
-        texts = instructions(rows, self.language)
+        texts = instructions(rows, self.language, self.instruction)
         ids = column_values(rows, "id")
         made: list[dict[str, float | None]] = []
         failed: dict[int, RowError] = {}

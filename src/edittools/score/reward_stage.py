@@ -17,7 +17,7 @@ from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History
-from edittools.stream.row_images import check_columns, row_images
+from edittools.stream.row_images import check_columns, check_instructions, row_images
 from edittools.stream.rows import drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
@@ -35,6 +35,7 @@ class RewardStage:
         assert config.reward_model and config.reward_weights and config.prompts
         self.config, self.max_pixels = config, config.max_pixels
         self.ending = ending_of(config.judge)
+        self.instruction = config.instruction or "instruction"
         self.names = [name + self.ending for name in reward_scores(config.reward_model)]
         self.model: RewardModel = load_reward_model(
             config.reward_model, config.reward_weights, config.prompts, **config.placed
@@ -46,10 +47,11 @@ class RewardStage:
         return self.config.recorded(reward_weights=self.model.revision, **self.config.placed)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        for name in ("source", self._column(schema), "instruction"):
+        for name in ("source", self._column(schema), self.instruction):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to score")
-        check_columns(schema, "source", self._column(schema), "instruction")
+        check_columns(schema, "source", self._column(schema))
+        check_instructions(schema, self.instruction)
         return scores_schema(schema, self.names)
 
     def _column(self, schema: pa.Schema) -> str:
@@ -64,7 +66,7 @@ class RewardStage:
         sources = image_references(row_images(rows, "source"))
         made: list[Mapping[str, float | None]] = []
         failed: dict[int, RowError] = {}
-        for row, found in enumerate(zip(sources, results, instructions(rows, self.config.language))):
+        for row, found in enumerate(zip(sources, results, instructions(rows, self.config.language, self.instruction))):
             made.append({})
             try:
                 scores = self.model.score([self._case(*found)])[0]

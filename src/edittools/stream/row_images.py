@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from edittools.errors import RowError, UsageError
-from edittools.record import COLUMNS, IMAGE
+from edittools.record import COLUMNS, IMAGE, TEXT
 from edittools.stream import codec
 from edittools.stream.fetch import image_references
 from edittools.stream.input_reader import reference
@@ -43,6 +43,14 @@ def check_columns(schema: pa.Schema, *names: str) -> None:
                 f"column `{name}` " + ("holds no images" if image else f"is not the `{name}` of a record"),
                 hint="`edit shard` makes records of any table",
             )
+
+
+def check_instructions(schema: pa.Schema, name: str) -> None:
+    """Raises UsageError where a column of this name holds no instructions."""
+    if name in schema.names and not _reads_as(schema.field(name).type, TEXT):
+        raise UsageError(
+            f"column `{name}` holds no instructions", hint="an instruction is a text by language, such as {en: ..}"
+        )
 
 
 def check_any_images(schema: pa.Schema) -> None:

@@ -128,10 +128,10 @@ def open_rewards(settings: Mapping[str, Any], out: Path) -> Iterator[Rewards]:
 
 
 def _stages(name: str, words: list[str], out: Path, stack: contextlib.ExitStack) -> list[Stage]:
-    if name == "score":
-        from edittools.score.config import ScoreConfig
-        from edittools.score.stage import score_stage
+    from edittools.score.config import ScoreConfig
+    from edittools.score.stage import score_stage
 
+    if name == "score":
         return [score_stage(from_words(ScoreConfig, words))]
     if name == "filter":
         from edittools.filter.config import FilterConfig
@@ -139,13 +139,16 @@ def _stages(name: str, words: list[str], out: Path, stack: contextlib.ExitStack)
 
         return filter_stages(from_words(FilterConfig, ["--image", "result", *words]))  # unless they say another
     if name == "judge":
+        from edittools.judge.by_name import named_judge
         from edittools.judge.config import JudgeConfig
         from edittools.judge.stage import judge_stage
         from edittools.stream.run import RunOptions
         from edittools.vlm.session import Session
 
         options = RunOptions(output=str(out / "rollouts" / "judged"), quiet=True)
-        config = from_words(JudgeConfig, ["--cache-dir", str(out / "rollouts" / "replies"), *words])
+        config = named_judge(from_words(JudgeConfig, ["--cache-dir", str(out / "rollouts" / "replies"), *words]))
+        if isinstance(config, ScoreConfig):
+            return [score_stage(config)]
         session = Session(config, options, repeats=config.repeats)
         stage = judge_stage(config, session)
         session.settings = stage.recorded
