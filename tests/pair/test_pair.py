@@ -13,6 +13,8 @@ from conftest import encode, pixels, rejects_of, rows_of
 import edittools
 from edittools.errors import EditError, UsageError
 from edittools.stream import codec
+from edittools.stream.opening import open_source
+from edittools.train.rows import ShardRows
 
 
 def shaded(level: int) -> bytes:
@@ -76,6 +78,24 @@ def test_best_beats_worst_and_the_rest_is_between(tmp_path: Path) -> None:
     assert not {"result", "seed", "judgements"} & first.keys()
     assert (level(second["target"]), level(second["rejected"])) == (30, 0)
     assert rejects == {"g0-c0": ("between", 3), "g0-c3": ("between", 5)}
+
+
+def test_ties_are_pairs_that_nobody_decided(tmp_path: Path) -> None:
+    rows = candidates(tmp_path, [members(4, 4), members(4, 4.5), members(3, 4), members(5, 1)])
+    found, rejects = pair(rows, tmp_path / "out", by="q", margin=1, ties=True)
+    told = {row["group"]: (row["scores"]["margin"], row["scores"]["preference"]) for row in found}
+    assert told == {"g0": (0, 0.5), "g1": (0.5, 0.5), "g2": (1, 1), "g3": (4, 1)} and not rejects
+    # of two sets a loser that is better by less than the margin is a tie, one that is better by it no pair
+    losers = candidates(tmp_path / "l", [[{"level": 7, "q": q}] for q in (4, 4.5, 5, 1)], "losers")
+    winners = candidates(tmp_path / "w", [[{"level": 200, "q": 4}] for _ in range(4)], "winners")
+    found, rejects = pair(losers, tmp_path / "two", by="q", margin=1, ties=True, winners=(str(winners),))
+    told = {row["group"]: (row["scores"]["margin"], row["scores"]["preference"]) for row in found}
+    assert told == {"g0": (0, 0.5), "g1": (-0.5, 0.5), "g3": (3, 1)} and rejects == {"g2-c0": ("margin", -1)}
+    # preference optimisation has no use for them
+    opened = open_source([str(tmp_path / "out")])
+    learned = ShardRows(opened, {"instruction": "instruction"}, ("en",), "", 10**6, pairs=True)
+    assert sorted(learned[k].id for k in range(len(learned))) == ["g2-p0", "g3-p0"]
+    assert learned.left_out == {"that are ties": 2}
 
 
 def test_several_pairs_of_a_group_share_no_candidate(tmp_path: Path) -> None:
@@ -214,6 +234,7 @@ def test_settings_that_contradict_are_refused(tmp_path: Path) -> None:
         "no score `z`": {"by": "z"},
         "no score `y`": {"by": "q", "floor": "y:1"},
         "--margin": {"by": "q", "winners": ("target",), "margin": 1.0},
+        "--ties": {"by": "q", "winners": ("target",), "ties": True},
         "only winner": {"by": "q", "winners": ("target", "x")},
         "nothing is left": {"by": ""},
         "weight": {"by": "q:-1"},

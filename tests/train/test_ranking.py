@@ -86,7 +86,8 @@ def pairs(folder: Path, count: int, seed: int = 0) -> Path:
 def root(tmp_path_factory: Any) -> Path:
     """Weights, texts, rows; images of 4 tokens, that the tests be quick."""
     folder = tmp_path_factory.mktemp("ranking")
-    tiny_model(folder / "Qwen2_5_VL", "Qwen2_5_VL")
+    for kind in ("Qwen2_5_VL", "Qwen3_VL"):
+        tiny_model(folder / kind, kind)
     (folder / "texts.json").write_text(json.dumps(TEXTS))
     pairs(folder / "pairs", 96)
     return folder
@@ -111,11 +112,11 @@ def opened(root: Path, rows: Path | None = None, **more: Any) -> tuple[Any, Repl
     return model, found, ReplyFeatures(model, found)
 
 
-def rank(root: Path, out: Path, **more: Any) -> Path:
+def rank(root: Path, out: Path, kind: str = "Qwen2_5_VL", **more: Any) -> Path:
     """Train, without the settings of the objective `judge`."""
     told: dict[str, Any] = {"objective_settings__prompts": str(root / "texts.json")}
     told |= {"objective_settings__ratings": None, "model__vision_rate": 0.1}
-    return learn(root / "pairs/set", out, root / "Qwen2_5_VL", "ranking", **{**told, **more})
+    return learn(root / "pairs/set", out, root / kind, "ranking", **{**told, **more})
 
 
 def triplets(rows: Path) -> list[tuple[Triplet, Triplet, dict[str, float]]]:
@@ -129,9 +130,10 @@ def triplets(rows: Path) -> list[tuple[Triplet, Triplet, dict[str, float]]]:
     return found
 
 
-def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["Qwen2_5_VL", "Qwen3_VL"])
+def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path, kind) -> None:
     """Pairs of other lengths side by side, of images of other shapes; the checkpoint that a run leaves, by its name."""
-    run = rank(root, tmp_path / "run", steps=2, lr=1e-3)
+    run = rank(root, tmp_path / "run", kind, steps=2, lr=1e-3)
     scorer = load_reward_model("editreward", str(run), str(root / "texts.json"), "cpu", "float32")
     model, rows, given = opened(root, **{"model.weights": str(run)})
     with torch.no_grad():
@@ -152,19 +154,20 @@ def test_the_rewards_in_training_are_those_of_edit_score(root, tmp_path) -> None
     counted = [sum(model.image_tokens(*size) for size in each) for [each] in sizes[:3]]
     assert counted == [int((given(sample(k, "pair")).conditioning["kinds"] == 1).sum()) for k in range(3)] == [32] * 3
     assert (run / "vlm" / "config.json").is_file() and not list(run.rglob("*.bin"))
-    start, left = load_file(root / "Qwen2_5_VL/model.safetensors"), load_file(run / "vlm/model.safetensors")
+    start, left = load_file(root / kind / "model.safetensors"), load_file(run / "vlm/model.safetensors")
     assert "lm_head.weight" not in left and {name for name in left if name.startswith("rm_heads.")}
     moved = [name for name in start if name in left and start[name].shape == left[name].shape
              and not torch.equal(start[name], left[name])]  # fmt: skip
     assert len(moved) > 30 and any("visual" in name for name in moved)
 
 
-def test_heads_learn_an_order_and_a_run_goes_on(root, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["Qwen2_5_VL", "Qwen3_VL"])
+def test_heads_learn_an_order_and_a_run_goes_on(root, tmp_path, kind) -> None:
     """Of rows that were not trained on: the rewards rise with the brightness, ties are told, the mean is `editreward`;
     a run that was interrupted ends bit for bit as one that was not.
     """
     told = {"lr": 3e-3, "steps": 30, "batch_tokens": 256, "warmup": 3, "checkpoint_every": 100}
-    run = rank(root, tmp_path / "run", **told)
+    run = rank(root, tmp_path / "run", kind, **told)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert np.mean([line["loss"] for line in log[-5:]]) < 0.6 * log[0]["loss"]
     assert np.mean([line["objective"]["right_heads"] for line in log[-5:]]) > 0.65
@@ -225,12 +228,36 @@ def test_votes_and_scores_become_preferences(root) -> None:
             taught(root, scores, **{"following": "a>b", "quality": "p", **wrong})
 
 
-def test_what_cannot_be_learned_is_one_line(root, tmp_path) -> None:
-    tiny_model(tmp_path / "other", "Qwen3VL")
+def test_a_qwen3_sees_what_its_own_class_sees(root, tmp_path) -> None:
+    """The state at the token of whole messages, one by one, positions by the class itself."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    run = rank(root, tmp_path / "run", "Qwen3_VL", steps=1)
+    scorer = load_reward_model("editreward", str(run), str(root / "texts.json"), "cpu", "float32")
+    case = triplets(root / "pairs/set")[1][0]
+    left = load_file(run / "vlm/model.safetensors")
+    plain = Qwen3VLForConditionalGeneration.from_pretrained(run / "vlm", ignore_mismatched_sizes=True)
+    [said] = scorer.score([case])
+    for k, name in enumerate(("INSTRUCTION_EDIT_FOLLOWING", "INSTRUCTION_EDIT_QUALITY")):
+        text = (TEXTS[name] + TEXTS["prompt_with_special_token"]).format(text_prompt=case.instruction)
+        shown = [editreward.sized(each, plain.config.vision_config) for each in (case.source, case.result)]
+        inputs = editreward.message(scorer.processor, text, shown)
+        with torch.no_grad():
+            states = plain(**inputs, output_hidden_states=True).hidden_states[-1][0]
+            place = inputs["input_ids"][0].tolist().index(scorer.token)
+            reward = states[place]
+            for part in (0, 2, 4):
+                weight, bias = (left[f"rm_heads.head_{k}.{part}.{what}"] for what in ("weight", "bias"))
+                reward = weight @ (reward.relu() if part else reward) + bias
+        assert said[("editreward_following", "editreward_quality")[k]] == pytest.approx(reward.item(), abs=1e-4)
+
+
+def test_what_cannot_be_learned_is_one_line(root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(editreward, "NETWORKS", ("qwen2_5_vl",))  # as a network that is none of them
     (tmp_path / "bad.json").write_text(json.dumps(TEXTS | {"prompt_with_special_token": "no token"}))
     for more, words in (
         ({"objective_settings__prompts": ""}, "names the heads' texts"),
-        ({"model__weights": str(tmp_path / "other")}, r"no Qwen2\.5-VL"),
+        ({"model__weights": str(root / "Qwen3_VL")}, r"no Qwen2\.5-VL"),
         ({"model__theta": 1.0}, "at 1 there are no ties"),
         ({f"model__{name}_rate": 0 for name in ("vision", "projector", "language", "head")}, "nothing trains"),
         ({"objective_settings__prompts": str(tmp_path / "bad.json")}, "0 times, not once"),

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from edittools.vlm.session import Session
 
 _RUBRICS = rubric_names()
-_OF_RUBRIC = tuple(
-    field.name for field in dataclasses.fields(JudgeConfig)
-    if field.name not in ("rubric", "calibrate", "ensemble", "folds", "max_pixels", "device", "dtype", "batch_size")
-)  # fmt: skip
+_OTHERS = {"rubric", "ratings", "calibrate", "ensemble", "folds", "max_pixels", "device", "dtype", "batch_size"}
+_OF_RUBRIC = tuple(field.name for field in dataclasses.fields(JudgeConfig) if field.name not in _OTHERS)
 
 
 class _RubricOption(options.Option):
@@ -51,6 +49,7 @@ class _RubricOption(options.Option):
         ),
         ("edit judge both/ --ensemble -o panel/", "the mean of both and how far they are apart, without asking"),
         ("edit judge both/ --calibrate ratings.csv -o calibrated/", "their scores on the scale of people's ratings"),
+        ("edit judge results/ --ratings ratings.csv -o rated/", "what people said, as scores to pair and to learn by"),
     ),
 )
 @options.input_options
@@ -77,19 +76,25 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
     """
     alone = _OF_RUBRIC
     if ctx.params["ensemble"]:
-        options.refuse(ctx, (*alone, "calibrate", "folds"), "changes nothing beside --ensemble")
+        options.refuse(ctx, (*alone, "ratings", "calibrate", "folds"), "changes nothing beside --ensemble")
         from edittools.judge.ensemble import EnsembleStage
 
         options.run_stages(ctx, [EnsembleStage(ctx.params["rubric"])])
         return
     if ctx.params["calibrate"] is not None:
         options.refuse(
-            ctx, tuple(name for name in alone if name != "judge"), "changes nothing beside --calibrate",
+            ctx, ("ratings", *(name for name in alone if name != "judge")), "changes nothing beside --calibrate",
             hint="judge first: edit judge ROWS --rubric R --model M | edit judge --calibrate FILE",
         )  # fmt: skip
         _by_ratings(ctx)
         return
     options.refuse(ctx, ("folds",), "needs --calibrate")
+    if ctx.params["ratings"] is not None:
+        options.refuse(
+            ctx, ("rubric", *(name for name in alone if name != "model")), "changes nothing beside --ratings"
+        )
+        _by_people(ctx)
+        return
     asked = named_judge(options.config(ctx, JudgeConfig))
     if isinstance(asked, JudgeConfig):
         _by_model(ctx, asked)
@@ -101,6 +106,14 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
     from edittools.score.stage import score_stage
 
     options.run_stages(ctx, [score_stage(asked)])
+
+
+def _by_people(ctx: click.Context) -> None:
+    from edittools.judge.agreement import read_ratings
+    from edittools.judge.ratings_stage import RatingsStage
+
+    path, model = ctx.params["ratings"], ctx.params["model"]
+    options.run_stages(ctx, [RatingsStage(read_ratings(path, model=model), model=model)])
 
 
 def _by_ratings(ctx: click.Context) -> None:

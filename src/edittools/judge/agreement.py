@@ -24,14 +24,29 @@ class Rating:
 
 
 def read_ratings(
-    path: str, *, id: str = "id", score: str = "score", rater: str = "rater", dimension: str = "dimension"
+    path: str,
+    *,
+    id: str = "id",
+    score: str = "score",
+    rater: str = "rater",
+    dimension: str = "dimension",
+    model: str | None = None,
 ) -> list[Rating]:
     """Human ratings from a CSV, Parquet or JSON lines file with one rating per line; the arguments name its columns.
 
     `rater` and `dimension` may be missing. A line without a score is a row that somebody did not rate and is left out.
-    Raises EditError for a missing column, a score that is no number, or a rater who rated a row twice.
+    `model`: of a file of several models' ratings (column `model`) those of this one. Raises EditError for a missing
+    column, a score that is no number, a rater who rated a row twice, or a model that nobody rated.
     """
-    return ratings_in(read_table(path, "ratings"), path, id=id, score=score, rater=rater, dimension=dimension)
+    lines = read_table(path, "ratings")
+    if model is not None:
+        known = sorted({str(line["model"]) for line in lines if line.get("model") is not None})
+        if model not in known:
+            raise EditError(
+                f"{path}: no ratings of `{model}`", hint=f"of: {', '.join(known) or 'no model by its name'}"
+            )
+        lines = [line for line in lines if str(line.get("model")) == model]
+    return ratings_in(lines, path, id=id, score=score, rater=rater, dimension=dimension)
 
 
 def ratings_in(
@@ -61,7 +76,12 @@ def ratings_in(
             continue
         who = (str(row[id]), str(row.get(rater) or "-"), str(row.get(dimension) or "overall"))
         if who in seen:
-            raise EditError(f"{path}: rating {line}: row {who[0]} is rated twice by `{who[1]}` on `{who[2]}`")
+            raise EditError(
+                f"{path}: rating {line}: row {who[0]} is rated twice by `{who[1]}` on `{who[2]}`",
+                hint="results of several models? `edit judge --ratings FILE --model NAME` takes one's"
+                if row.get("model") is not None
+                else None,
+            )
         seen.add(who)
         ratings.append(Rating(*who, number))
     return ratings

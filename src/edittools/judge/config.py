@@ -57,6 +57,13 @@ class JudgeConfig(VlmConfig):
         metavar="N",
         low=64,
     )
+    ratings: str | None = setting(
+        None,
+        "Instead: what people said, as scores of the rows (CSV, Parquet or JSON lines, as of --calibrate): "
+        "`human_DIMENSION`, or `human` without dimensions, the mean over raters. Of a file of several models' ratings "
+        "--model says whose the rows are. `edit pair` and the recipe `judge` learn from these.",
+        metavar="FILE",
+    )
     calibrate: str | None = setting(
         None,
         "Instead: put the scores of judged rows on the scale of human ratings (CSV, Parquet or JSON lines: id, score, "

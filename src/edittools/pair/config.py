@@ -35,7 +35,12 @@ class PairConfig(Config):
         recorded=False,
     )
     margin: float = setting(
-        0.0, "Least difference of the two scores; equal ones never make a pair.", low=0, metavar="X"
+        0.0, "Least difference of the two scores; equal ones make no pair but by --ties.", low=0, metavar="X"
+    )
+    ties: bool = setting(
+        False,
+        "Also pairs that --margin leaves undecided: their score `preference` is 0.5 (1 of all others). The recipes "
+        "`ranking` and `judge` learn them; preference optimisation leaves them out.",
     )
     near_equal: float = setting(
         40.0,
@@ -56,8 +61,9 @@ class PairConfig(Config):
         if TRUTH in self.winners:
             if len(self.winners) > 1:
                 raise UsageError("--winners target: the truth of a row is its only winner then")
-            if self.margin:
-                raise UsageError("--margin: the truth has no score to be compared", hint="--winners target goes alone")
+            if self.margin or self.ties:
+                flag = "--margin" if self.margin else "--ties"
+                raise UsageError(f"{flag}: the truth has no score to be compared", hint="--winners target goes alone")
 
     @property
     def rewards(self) -> list[Reward]:

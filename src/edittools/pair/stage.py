@@ -28,7 +28,7 @@ from edittools.stream.rows import column_values, row_paths
 from edittools.stream.scores import check_score
 from edittools.stream.source import FileSource
 
-SCORES = ("winner", "loser", "margin", "rejected_psnr")
+SCORES = ("winner", "loser", "margin", "preference", "rejected_psnr")
 REJECTED = "rejected"
 # What says something of one candidate, and not of the pair.
 _GONE = ("seed", "judgements", "edit_box", "scores")
@@ -205,7 +205,7 @@ class PairStage:
         why |= {start + k: ("between", loser.values[k], False) for k in worst if k not in within}
         for pair in found:
             margin = pair.margin
-            if margin is None or (margin > 0 and margin >= self.config.margin):
+            if margin is None or self._decides(margin) or (self.config.ties and not self._decides(-margin)):
                 good.append(pair)
                 continue
             told = ("tie" if margin == 0 else "margin", margin, False)
@@ -213,6 +213,9 @@ class PairStage:
             if pair.winner is loser:
                 why[start + pair.best] = told
         return good
+
+    def _decides(self, margin: float) -> bool:
+        return margin > 0 and margin >= self.config.margin
 
     def _sides(
         self,
@@ -270,7 +273,8 @@ class PairStage:
             value = pair.loser.values[pair.worst]
             assert value is not None
             better = None if pair.winner is None else back * pair.winner.values[pair.best]  # type: ignore[operator]
-            made["scores"].append(dict(zip(SCORES, (better, back * value, pair.margin, near))))
+            preference = 1.0 if pair.margin is None or self._decides(pair.margin) else 0.5
+            made["scores"].append(dict(zip(SCORES, (better, back * value, pair.margin, preference, near))))
             lost_id, lost = _origin(rows, place)
             if pair.winner is None:
                 won = {**lost, "model": None, "seed": None, "parents": [lost_id]}

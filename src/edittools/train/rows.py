@@ -283,6 +283,10 @@ class ShardRows:
         if without := int((good & ~_valid(column)).sum()):
             self.left_out["without a rejected image"] += without
         good &= _valid(column)
+        ties = np.array([(scores or {}).get("preference") == 0.5 for scores in column_values(rows, "scores")], bool)
+        if tied := int((good & ties).sum()):
+            self.left_out["that are ties"] += tied
+        good &= ~ties
         found = column.to_pylist()
         for k in np.flatnonzero(good).tolist():
             try:

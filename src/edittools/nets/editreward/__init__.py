@@ -1,8 +1,9 @@
-"""`editreward`: a Qwen2.5-VL with scalar heads that learns which of two results of an edit is better, or that none is.
+"""`editreward`: a VLM with scalar heads that learns which of two results of an edit is better, or that none is.
 
 The layout of EditReward (Wu et al. 2025), which score/reward_models/editreward.py reads: each head sees a prompt of its
 own with source and result, and maps the state at `<|Reward|>` to a reward; both images have about 200,704 pixels,
-positions count along the sequence. Training is on means alone: no deviations are learned.
+positions count along the sequence. Training is on means alone: no deviations are learned. On a Qwen3-VL, of which
+there is no such release, images have as many tokens (of 32 x 32 pixels), and positions are the network's own.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from edittools.weights.lookup import read_tensors
 TOKEN = "<|Reward|>"
 PIXELS = 256 * 28 * 28
 HEADS = 2
+NETWORKS = ("qwen2_5_vl", "qwen3_vl")
 HEAD = re.compile(r"rm_heads\.head_(\d+)\.(\d+)\.(weight|bias)")
 
 
 @dataclass(frozen=True)
 class Settings:
-    weights: str  # Qwen2.5-VL or MiMo-VL: a folder, a run that trained one, or a name on the hub
+    weights: str  # Qwen2.5-VL, MiMo-VL or Qwen3-VL: a folder, a run that trained one, or a name on the hub
     vision_rate: float = 0.1  # learning rate of the vision tower, relative to `lr`; 0: frozen
     projector_rate: float = 1.0  # likewise of what brings its states to the language model
     language_rate: float = 1.0  # likewise of the language model
@@ -106,7 +108,8 @@ def states_at(model: Any, token: int, inputs: dict[str, Any]) -> Tensor:
     """The states (N, D) at the token of N messages, padded behind."""
     words = inputs["input_ids"]
     count, length = words.shape
-    positions = torch.arange(length, device=words.device).expand(3, count, length)
+    along = torch.arange(length, device=words.device).expand(3, count, length)
+    positions = along if model.config.model_type == "qwen2_5_vl" else None  # as EditReward has it; else its own
     states = model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
     return states[torch.arange(count, device=words.device), (words == token).int().argmax(1)]
 
@@ -198,8 +201,8 @@ class RankingNetwork(nn.Module):
 
 class EditRewardModel(QwenVL):
     def __init__(self, settings: Settings, folder: str, model: Any, processor: Any, seed: int) -> None:
-        if model.config.model_type != "qwen2_5_vl":
-            raise EditError(f"{folder}: no Qwen2.5-VL", hint="heads of EditReward stand on no other network")
+        if model.config.model_type not in NETWORKS:
+            raise EditError(f"{folder}: no Qwen2.5-VL or Qwen3-VL", hint="heads stand on no other network")
         token = add_token(processor)
         embedded = model.get_input_embeddings()
         if token >= (rows := embedded.num_embeddings):

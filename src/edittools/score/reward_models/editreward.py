@@ -10,8 +10,8 @@ The release is `model.pth`, or `model.safetensors`, without the files of its bas
 RELEASE FOLDER`, where FOLDER has config.json, tokenizer and preprocessor of the base (Qwen2.5-VL-7B-Instruct, or
 MiMo-VL-7B-SFT-2508), makes the folder that is read here. The texts are those of the user's checkout of EditReward.
 `edit train --recipe ranking` leaves the same, with heads that learned means alone; it is read by the run's name.
-Checked against the released code with random weights; nobody has compared the published weights' numbers here, and a
-release on Qwen3-VL is another class, which is refused.
+Checked against the released code with random weights; nobody has compared the published weights' numbers here. A
+Qwen3-VL is read where such a run has left it; a release on one is another class, and refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from edittools.errors import EditError
-from edittools.nets.editreward import HEAD, TOKEN, add_token, heads_of, message, named, sized, states_at
+from edittools.nets.editreward import HEAD, NETWORKS, TOKEN, add_token, heads_of, message, named, sized, states_at
 from edittools.rubric.prompts import PromptLayout, read_prompts
 from edittools.score.reward_models import Triplet, filled
 from edittools.vlm.processing import OF_RUN, load_processor
@@ -61,9 +61,10 @@ class EditReward:
     """`texts`: of each head, with {text_prompt} for the instruction and the token once."""
 
     def __init__(self, folder: Path, texts: Sequence[str], device: str, dtype: str) -> None:
-        from transformers import AutoConfig, Qwen2_5_VLModel
+        from transformers import AutoConfig, AutoModel
 
-        if read_config(folder).get("model_type") != "qwen2_5_vl":
+        kind = read_config(folder).get("model_type")
+        if kind not in NETWORKS:
             raise EditError(f"{folder}: no Qwen2.5-VL", hint="releases of EditReward on other networks are not read")
         tensors = named(read_tensors(folder), folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -72,8 +73,11 @@ class EditReward:
         self.heads = [head.to(device) for head in heads_of(tensors, folder)]
         if len(self.heads) != len(texts):
             raise EditError(f"{folder}: {len(self.heads)} heads, not {len(texts)}")
+        deviations = any(list(head.parameters())[-1].numel() > 1 for head in self.heads)
+        if kind != "qwen2_5_vl" and deviations:
+            raise EditError(f"{folder}: a release on {kind}", hint="those on Qwen2.5-VL and MiMo-VL are read")
         body = {name: tensor for name, tensor in tensors.items() if not name.startswith(("rm_heads.", "lm_head."))}
-        self.network = Qwen2_5_VLModel(config).to(getattr(torch, dtype))
+        self.network = AutoModel.from_config(config).to(getattr(torch, dtype))
         load_strictly(self.network, body, folder)
         self.network = self.network.to(device).eval()
         self.processor = load_processor(str(folder))
