@@ -126,6 +126,11 @@ def test_candidates_are_rewarded_within_their_groups_as_they_are_read() -> None:
     assert rows.left_out["without a reward that differs in its group"] == 9
     assert rows[0].id == "row-0-c0" and rows[0].target == (16, 16)
 
+    lost = Candidates(scores)  # the last one's image: with its score the others would have been worth less
+    results = [*lost.rows.column("result")[:15].to_pylist(), None]
+    lost.rows = lost.rows.set_column(3, "result", pa.array(results, IMAGE))
+    assert rewards.of(lost.rows)[12:] == [None] * 4, "all that are left are alike"
+
     with pytest.raises(UsageError, match="`by` says which scores"):
         GroupRewards.of_recipe(tiny(objective="nft"))
     with pytest.raises(UsageError, match="no column `group`"):
