@@ -46,12 +46,16 @@ class Interrupted(BaseException):
 
 
 class RowError(Exception):
-    """One row cannot be used; it is rejected with this reason and the run goes on."""
+    """One row cannot be used; it is rejected with this reason and the run goes on.
 
-    def __init__(self, reason: str, value: object = None) -> None:
+    It counts against --max-errors, unless nothing `failed`: the row was read, and is none of those that are wanted.
+    """
+
+    def __init__(self, reason: str, value: object = None, *, failed: bool = True) -> None:
         super().__init__(reason if value is None else f"{reason}: {value}")
         self.reason = reason
         self.value = value
+        self.failed = failed
 
 
 def describe(error: BaseException) -> str:

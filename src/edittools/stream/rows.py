@@ -174,7 +174,7 @@ def drop_failed(batch: Batch, rows: pa.RecordBatch, failed: dict[int, RowError],
     ids = column_values(batch.rows, "id")
     paths = row_paths(batch.rows)
     rejects = [
-        Reject(str(ids[row]), stage, error.reason, error.value, True, paths[row])
+        Reject(str(ids[row]), stage, error.reason, error.value, error.failed, paths[row])
         for row, error in sorted(failed.items())
     ]
     keep = pa.array([row not in failed for row in range(rows.num_rows)])

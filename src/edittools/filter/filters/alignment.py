@@ -12,7 +12,7 @@ def measure(source: np.ndarray, edited: np.ndarray) -> float:
     """The mean length of the motion from source to target, by shift, zoom and rotation, in pixels of the source."""
     found = alignment(source, edited)
     if found is None:
-        raise RowError("not aligned", "source and edited image do not show the same")
+        raise RowError("not aligned", "source and edited image do not show the same", failed=False)
     return found.shift
 
 
