@@ -16,7 +16,8 @@ from edittools.filter.config import FilterSettings
 from edittools.filter.expression import Expression
 from edittools.filter.models import SEEN, Models, is_text, region_roles
 from edittools.filter.shared import CLIP
-from edittools.metrics.boxes import mask_shares
+from edittools.metrics.boxes import mask_box, mask_shares
+from edittools.metrics.pixels import as_mask
 from edittools.rounding import significant
 from edittools.stream import codec
 from edittools.stream.batch import Batch, Reject, empty_batch
@@ -197,14 +198,12 @@ def cut(pixels: np.ndarray, box: list[float] | None, mask: np.ndarray | None) ->
     to whole pixels. None where there is nothing of it inside the image."""
     height, width = pixels.shape[:2]
     if mask is not None:
-        if mask.shape != (height, width):
-            from PIL import Image
-
-            mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-        columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-        if not columns.size:
+        mask = as_mask(mask, height, width)
+        around = mask_box(mask)
+        if around is None:
             return None
-        place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        left, top, right, bottom = around.astype(int)
+        place = np.s_[top:bottom, left:right]
         return np.where(mask[place][..., None], pixels[place], np.uint8(255))
     if box is None:
         return None
