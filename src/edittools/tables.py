@@ -23,9 +23,13 @@ def read_table(path: str, what: str) -> Iterable[Mapping[str, Any]]:
         with open(path, encoding="utf-8-sig", newline="") as text:
             lines = text.read(1) == "{"
             text.seek(0)
-            return [json.loads(line) for line in text if line.strip()] if lines else list(csv.DictReader(text))
+            found = [json.loads(line) for line in text if line.strip()] if lines else list(csv.DictReader(text))
     except (OSError, ValueError, csv.Error) as error:
         raise EditError(f"{path}: cannot be read as {what}: {describe(error)}") from None
+    for number, line in enumerate(found, 1):
+        if not isinstance(line, dict):
+            raise EditError(f"{path}: line {number} is no JSON object")
+    return found
 
 
 def read_by_id(path: str, what: str, wrong: Callable[[Mapping[str, Any]], str | None]) -> dict[str, dict[str, Any]]:

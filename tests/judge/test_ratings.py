@@ -43,6 +43,11 @@ def test_ratings_become_scores(rows: Path, tmp_path: Path, edit: Runner) -> None
         "d": {"psnr": 20.5, "human": None},
     }
     assert "3 of 4 rated rows" in said.stderr
+    (tmp_path / "c.toml").write_text('[judge]\nmodel = "gpt-4.1"\n')  # whom --rubric asks
+    words = ("--ratings", written(tmp_path / "n.jsonl", [{**SAID[0], "id": 7, "dimension": "质量"}]))
+    said = edit("judge", rows, *words, "--config", tmp_path / "c.toml", "-o", tmp_path / "other")
+    assert "0 of 1 rated rows: are the ids those of the rows?" in said.stderr
+    assert [row["scores"]["human_质量"] for row in edittools.read(str(tmp_path / "other")).rows()] == [None] * 4
 
 
 def test_of_several_models_one_is_said(rows: Path, tmp_path: Path, edit: Runner) -> None:
@@ -66,5 +71,19 @@ def test_ratings_that_cannot_be_used(rows: Path, tmp_path: Path, edit: Runner) -
     both = written(tmp_path / "both.jsonl", [{**SAID[0], "dimension": name} for name in ("a b", "A-b")])
     assert "would both be `human_a_b`" in edit("judge", rows, "--ratings", both, check=1).stderr
     assert "comes twice" in edit("judge", rows, rows, "--ratings", ratings, check=1).stderr
-    for more in (["--rubric", "rating"], ["--judge", "a"], ["--soft"], ["--calibrate", ratings], ["--ensemble"]):
+    nothing = written(tmp_path / "none.jsonl", [{**SAID[0], "score": None}])
+    assert "there are none" in edit("judge", rows, "--ratings", nothing, check=1).stderr
+    (tmp_path / "odd.jsonl").write_text(json.dumps(SAID[0]) + "\n5\n")
+    assert "line 2 is no JSON object" in edit("judge", rows, "--ratings", tmp_path / "odd.jsonl", check=1).stderr
+    others = [{**SAID[0], "model": "m"}, {**SAID[1], "model": "n"}]  # nobody has rated both
+    said = edit("judge", rows, "--ratings", written(tmp_path / "two.jsonl", others), check=1).stderr
+    assert "row a is rated for `m` and for `n`" in said and "--model" in said
+    for more in (
+        ["--device", "cpu"],
+        ["--rubric", "rating"],
+        ["--judge", "a"],
+        ["--soft"],
+        ["--calibrate", ratings],
+        ["--ensemble"],
+    ):
         assert "changes nothing beside" in edit("judge", rows, "--ratings", ratings, *more, check=2).stderr

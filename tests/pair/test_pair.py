@@ -85,6 +85,10 @@ def test_ties_are_pairs_that_nobody_decided(tmp_path: Path) -> None:
     found, rejects = pair(rows, tmp_path / "out", by="q", margin=1, ties=True)
     told = {row["group"]: (row["scores"]["margin"], row["scores"]["preference"]) for row in found}
     assert told == {"g0": (0, 0.5), "g1": (0.5, 0.5), "g2": (1, 1), "g3": (4, 1)} and not rejects
+    # what a floor has put down is no tie
+    guarded = candidates(tmp_path / "g", [[{"level": 9, "q": 5, "e": 0}, {"level": 90, "q": 2, "e": 1}]], "guarded")
+    found, rejects = pair(guarded, tmp_path / "floor", by="q", ties=True, floor="e:0.5")
+    assert not found and rejects == {"g0-c0": ("tie", 0), "g0-c1": ("tie", 0)}
     # of two sets a loser that is better by less than the margin is a tie, one that is better by it no pair
     losers = candidates(tmp_path / "l", [[{"level": 7, "q": q}] for q in (4, 4.5, 5, 1)], "losers")
     winners = candidates(tmp_path / "w", [[{"level": 200, "q": 4}] for _ in range(4)], "winners")

@@ -55,6 +55,10 @@ def test_filter_drops_what_is_shifted(pairs: str, tmp_path: Path) -> None:
     assert row["id"] == "a" and row["scores"]["alignment"] == pytest.approx(0, abs=0.02)
     reasons = {one["id"]: (one["reason"], one["failed"]) for one in rejects_of(tmp_path / "out")}
     assert reasons == {"b": ("alignment", False), "c": ("not aligned", False)}
+    edittools.read(pairs).filter(alignment="0.5", mark="why").write(str(tmp_path / "marked"), max_errors="0")
+    row_of = {row["id"]: row for row in rows_of(tmp_path / "marked")}
+    shifted = row_of["b"]["scores"]["alignment"]
+    assert [row_of[name]["why"] for name in "abc"] == [None, f"alignment {shifted:.6g}", "alignment"]
     of_result = {
         row["id"]: row["scores"] for row in edittools.read(pairs).filter(alignment="..", image="result").rows()
     }

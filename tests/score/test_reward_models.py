@@ -223,6 +223,8 @@ def rows(tmp_path: Path) -> Path:
     table = pa.table({
         "id": ["a", "b", "bad"],
         "instruction": [{"en": case.instruction} for case in few] + [{"en": "x"}],
+        "provenance": [{"path": "a.png"}] * 3,
+        "numbers": [{"one": 1.0}] * 3,
         "instruction_negative": [{"en": "undo it"}, {"en": "another"}, {"en": "x"}],
         "source": [[{"bytes": encode(case.source, "PNG"), "path": None}] for case in (*few, few[0])],
         "result": [{"bytes": encode(case.result, "PNG"), "path": None} for case in few]
@@ -247,8 +249,9 @@ def test_scores_of_rows(base: Path, checkout: Path, rows: Path) -> None:
     other = opened.score(**told, instruction="instruction_negative").rows()
     negative = dataclasses.replace(few[0], instruction="undo it")
     assert next(iter(other))["scores"]["uniworld"] == pytest.approx(alone.score([negative])[0]["uniworld"], rel=1e-5)
-    with pytest.raises(UsageError, match="`id` holds no instructions"):
-        list(opened.score(**told, instruction="id").rows())
+    for name in ("id", "provenance", "numbers"):
+        with pytest.raises(UsageError, match=f"`{name}` holds no instructions"):
+            list(opened.score(**told, instruction=name).rows())
     with pytest.raises(UsageError, match="letters, digits"):
         opened.score(**told, judge="a b")
     with pytest.raises(UsageError, match="--judge needs --reward-model"):
@@ -268,6 +271,15 @@ def test_a_judge_by_its_name_is_that_reward_model(
     told = {"reward_model": "uniworld", "reward_weights": str(base), "prompts": str(checkout)}
     wanted = {row["id"]: row["scores"] for row in edittools.read(str(rows)).score(**told).rows()}
     assert {row["id"]: row["scores"] for row in edittools.read(str(tmp_path / "judged")).rows()} == wanted
+    # other texts are another result
+    other = shutil.copytree(checkout, tmp_path / "other")
+    path = other / "EditReward/dataset/prompt_template.py"
+    path.write_text(path.read_text().replace("Rate", "Say"))
+    again = [other if word is checkout else word for word in asked]
+    assert "other settings" in edit("judge", rows, *again, "-o", tmp_path / "judged", check=1).stderr
+    # a file may hold what is another judge's
+    (tmp_path / "c.toml").write_text("[judge]\nbatch-size = 3\nconcurrency = 2\n")
+    edit("judge", rows, *asked, "--config", tmp_path / "c.toml", "-o", tmp_path / "configured")
     for more in (["--concurrency", "3"], ["--soft"], ["--batch-size", "2"]):
         said = edit("judge", rows, *asked, *more, "-o", tmp_path / "other", check=2).stderr
         assert f"{more[0]} changes nothing beside --judge uniworld" in said
@@ -276,6 +288,9 @@ def test_a_judge_by_its_name_is_that_reward_model(
         assert f"--judge uniworld needs {lacking}" in edit("judge", rows, *fewer, check=2).stderr
     said = edit("judge", rows, "--judge", "nobody", "--model", "m", check=2).stderr
     assert "`nobody` is no judge by itself" in said and "editreward, uniworld" in said
+    for device in ("nosuch", "meta:x"):
+        said = edit("judge", rows, *asked, "--device", device, "-o", tmp_path / "other", check=1).stderr
+        assert f"--device {device}: " in said
     # judges that write are asked by the rubric of their name
     echo = ("--model", "m", "--backend", "echo", "--max-errors", "100%", "-n")
     assert b'"rubric": "rating"' in edit("judge", rows, "--judge", "rating", *echo).stdout
@@ -284,8 +299,15 @@ def test_a_judge_by_its_name_is_that_reward_model(
     with open_rewards(by, tmp_path / "run") as rewards:
         (stage,) = rewards.stages
         assert isinstance(stage, RewardStage)
-    with pytest.raises(UsageError, match="--soft changes nothing beside --judge uniworld"):
-        with open_rewards(by | {"rewards": by["rewards"] + " --soft"}, tmp_path / "run"):
+    for more, words in (
+        ("--soft", "--soft changes nothing beside --judge uniworld"),
+        ("--concurrency 3", "--concurrency changes nothing beside --judge uniworld"),
+        ("--rubric rating --ratings r.csv", "--ratings asks nobody"),
+    ):
+        with (
+            pytest.raises(UsageError, match=words),
+            open_rewards(by | {"rewards": f"{by['rewards']} {more}"}, tmp_path / "run"),
+        ):
             pass
 
 

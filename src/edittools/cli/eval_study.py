@@ -193,8 +193,9 @@ def _dimensions(design: str, rubric: str | None, names: tuple[str, ...]) -> list
     metavar="FILE",
     group="Output",
     setting=False,
-    help="Also write JSON lines: what a review decided, for `edit filter --review`; every rating, for "
-    "`edit judge --calibrate`; public images, for `edit dedup --replace`; of models, every value.",
+    help="Also write JSON lines: what a review decided, for `edit filter --review`; every rating, for `edit judge "
+    "--calibrate` and `--ratings`; public images, for `edit dedup --replace`; of models, every value, for `edit judge "
+    "--ratings`.",
 )
 @options.option(
     "--third",

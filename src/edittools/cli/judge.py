@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edittools.vlm.session import Session
 
 _RUBRICS = rubric_names()
-_OTHERS = {"rubric", "ratings", "calibrate", "ensemble", "folds", "max_pixels", "device", "dtype", "batch_size"}
-_OF_RUBRIC = tuple(field.name for field in dataclasses.fields(JudgeConfig) if field.name not in _OTHERS)
+_WAYS = {"rubric", "ratings", "calibrate", "ensemble", "folds"}
+_OF_RUBRIC = tuple(field.name for field in dataclasses.fields(JudgeConfig) if field.name not in _WAYS)
 
 
 class _RubricOption(options.Option):
@@ -72,7 +72,8 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
     count against --max-errors. What the same judge (--judge) said by the same rubric before is replaced.
 
     Without --rubric, --judge says who judges: a trained reward model, as `edit score --reward-model` has it (--model
-    its weights, --prompts its texts), or a judge that is asked by the rubric of its name.
+    its weights, --prompts its texts; a row that it cannot be asked about is a reject), or a judge that is asked by the
+    rubric of its name.
     """
     alone = _OF_RUBRIC
     if ctx.params["ensemble"]:
@@ -95,12 +96,12 @@ def command(ctx: click.Context, /, rubric: str | None, **given: object) -> None:
         )
         _by_people(ctx)
         return
-    asked = named_judge(options.config(ctx, JudgeConfig))
+    asked = named_judge(options.config(ctx, JudgeConfig), strict=False)
     if isinstance(asked, JudgeConfig):
         _by_model(ctx, asked)
         return
     options.refuse(
-        ctx, (*(name for name in alone if name not in HEARD), "batch_size"),
+        ctx, tuple(name for name in alone if name not in HEARD),
         f"changes nothing beside --judge {ctx.params['judge']}, which is asked in this process",
     )  # fmt: skip
     from edittools.score.stage import score_stage
@@ -112,7 +113,8 @@ def _by_people(ctx: click.Context) -> None:
     from edittools.judge.agreement import read_ratings
     from edittools.judge.ratings_stage import RatingsStage
 
-    path, model = ctx.params["ratings"], ctx.params["model"]
+    told = ctx.get_parameter_source("model") is click.core.ParameterSource.COMMANDLINE  # a file's is who is asked
+    path, model = ctx.params["ratings"], ctx.params["model"] if told else None
     options.run_stages(ctx, [RatingsStage(read_ratings(path, model=model), model=model)])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edittools.errors import EditError, UsageError
-from edittools.settings import Config, Setting, checked_seed, flag_of
+from edittools.settings import Config, Placed, Setting, checked_seed, flag_of
 from edittools.stream.writers import WRITERS, endings
 
 if TYPE_CHECKING:
@@ -205,10 +205,16 @@ def _int(bound: float | None) -> int | None:
 
 
 def config(ctx: click.Context, kind: type[C]) -> C:
-    """The Config that the options of this command come to. Raises UsageError."""
-    return kind(
+    """The Config that the options of this command come to. Raises UsageError, EditError without the device that a run is
+    to have."""
+    made = kind(
         **{field.name: ctx.params[field.name] for field in dataclasses.fields(kind) if field.name in ctx.params}
     )
+    if isinstance(made, Placed) and made.device not in (None, "cpu") and not ctx.params.get("dry_run"):
+        from edittools.nets.acceleration import open_device
+
+        open_device(made.device)
+    return made
 
 
 def run_stages(ctx: click.Context, stages: list[Stage]) -> None:

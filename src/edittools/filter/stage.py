@@ -228,7 +228,8 @@ class FilterStage:
             marks = self._marks(batch.rows)
             for row in np.flatnonzero(~keep):
                 value = values[row] if values is not None else None
-                marks[row] = marks[row] or (reason if value is None else f"{reason} {value:.6g}")
+                unknown = value is None or np.isnan(value)
+                marks[row] = marks[row] or (reason if unknown else f"{reason} {value:.6g}")
             return batch.replace(self._set_marks(batch.rows, marks))
         dropped = batch.rows.filter(pa.array(~keep))
         measured = [None] * dropped.num_rows if values is None else values[~keep].astype(np.float64).tolist()
@@ -381,6 +382,8 @@ class FilterStage:
                         values[key][row] = finite(key, value)
                     except RowError as error:
                         failed[row] = error
+        if self.mark is not None:  # what did not fail is marked, as it has no score within the bounds
+            failed = {row: error for row, error in failed.items() if error.failed}
         return self._drop_failed(batch.replace(self._with_scores(rows, values)), failed if drop else {})
 
     def _measured(self, item: Filter, view: _View, row: int, images: Decoded) -> float:

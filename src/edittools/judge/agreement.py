@@ -36,7 +36,7 @@ def read_ratings(
 
     `rater` and `dimension` may be missing. A line without a score is a row that somebody did not rate and is left out.
     `model`: of a file of several models' ratings (column `model`) those of this one. Raises EditError for a missing
-    column, a score that is no number, a rater who rated a row twice, or a model that nobody rated.
+    column, a score that is no number, a rater who rated a row twice, a model that nobody rated, or several models.
     """
     lines = read_table(path, "ratings")
     if model is not None:
@@ -46,7 +46,22 @@ def read_ratings(
                 f"{path}: no ratings of `{model}`", hint=f"of: {', '.join(known) or 'no model by its name'}"
             )
         lines = [line for line in lines if str(line.get("model")) == model]
+    else:
+        _check_one_model(lines, path, id)
     return ratings_in(lines, path, id=id, score=score, rater=rater, dimension=dimension)
+
+
+def _check_one_model(lines: Iterable[Mapping[str, Any]], path: str, id: str) -> None:
+    """Raises EditError where a row has the ratings of two models' results."""
+    models: dict[str, str] = {}
+    for line in lines:
+        if line.get("model") is not None:
+            one = str(line["model"])
+            if models.setdefault(str(line.get(id)), one) != one:
+                raise EditError(
+                    f"{path}: row {line.get(id)} is rated for `{models[str(line.get(id))]}` and for `{one}`",
+                    hint="`edit judge --ratings FILE --model NAME` takes one model's ratings",
+                )
 
 
 def ratings_in(
@@ -76,12 +91,7 @@ def ratings_in(
             continue
         who = (str(row[id]), str(row.get(rater) or "-"), str(row.get(dimension) or "overall"))
         if who in seen:
-            raise EditError(
-                f"{path}: rating {line}: row {who[0]} is rated twice by `{who[1]}` on `{who[2]}`",
-                hint="results of several models? `edit judge --ratings FILE --model NAME` takes one's"
-                if row.get("model") is not None
-                else None,
-            )
+            raise EditError(f"{path}: rating {line}: row {who[0]} is rated twice by `{who[1]}` on `{who[2]}`")
         seen.add(who)
         ratings.append(Rating(*who, number))
     return ratings

@@ -14,18 +14,19 @@ HEARD = frozenset({"judge", "model", "prompts", "language", "instruction", "colu
 """What a reward model has a use for."""
 
 
-def named_judge(config: JudgeConfig) -> JudgeConfig | ScoreConfig:
+def named_judge(config: JudgeConfig, strict: bool = True) -> JudgeConfig | ScoreConfig:
     """What the settings come to where `judge` says who judges: a reward model that is asked in this process and writes
     no words (its scores are those of `edit score --reward-model`), or who is asked by the rubric of that name.
 
-    Settings with a rubric stay. Raises UsageError where neither says what to ask.
+    Settings with a rubric stay. Raises UsageError where neither says what to ask, and if `strict` for settings that a
+    reward model has no use for.
     """
     if config.rubric is not None:
         return config
     if config.judge in rubric_names():
         return dataclasses.replace(config, rubric=config.judge, judge=None)
     if config.judge in reward_model_names():
-        return _reward_model(config)
+        return _reward_model(config, strict)
     known = ", ".join(reward_model_names())
     raise UsageError(
         "--rubric NAME says what to ask a model"
@@ -35,13 +36,12 @@ def named_judge(config: JudgeConfig) -> JudgeConfig | ScoreConfig:
     )
 
 
-def _reward_model(config: JudgeConfig) -> ScoreConfig:
+def _reward_model(config: JudgeConfig, strict: bool) -> ScoreConfig:
     for name in ("model", "prompts"):
         if getattr(config, name) is None:
             raise UsageError(f"--judge {config.judge} needs --{name}: its {_MEANT[name]}")
-    for field in dataclasses.fields(config):
-        told = field.metadata["setting"].recorded and getattr(config, field.name) != field.default
-        if told and field.name not in HEARD:
+    for field in dataclasses.fields(config) if strict else ():
+        if field.name not in HEARD and (getattr(config, field.name) or None) != (field.default or None):
             raise UsageError(f"--{field.name.replace('_', '-')} changes nothing beside --judge {config.judge}")
     return ScoreConfig(
         reward_model=config.judge,

@@ -60,8 +60,8 @@ class JudgeConfig(VlmConfig):
     ratings: str | None = setting(
         None,
         "Instead: what people said, as scores of the rows (CSV, Parquet or JSON lines, as of --calibrate): "
-        "`human_DIMENSION`, or `human` without dimensions, the mean over raters. Of a file of several models' ratings "
-        "--model says whose the rows are. `edit pair` and the recipe `judge` learn from these.",
+        "`human_DIMENSION`, or `human` (no dimension, or `overall`), the mean over raters. Of a file of several "
+        "models' ratings --model says whose the rows are. `edit pair` and the recipe `judge` learn from these.",
         metavar="FILE",
     )
     calibrate: str | None = setting(

@@ -22,15 +22,17 @@ SCORE = "human"
 
 
 class RatingsStage:
-    """Stage: the mean of what people gave a row into the column `scores`: `human_DIMENSION`, or `human` where they were
-    asked one thing (`overall`). A row that nobody rated has null.
+    """Stage: the mean of what people gave a row into the column `scores`: `human_DIMENSION`, or `human` where no
+    dimension is named, or `overall`. A row that nobody rated has null.
     """
 
     name = "judge"
     VERSION = 1
 
     def __init__(self, ratings: Sequence[Rating], *, model: str | None = None) -> None:
-        """`model` is for the history. Raises EditError where two dimensions would have one score."""
+        """`model` is for the history. Raises EditError without ratings, and of two dimensions of one score."""
+        if not ratings:
+            raise EditError("--ratings: there are none in the file")
         self.people = sorted([rating.id, rating.rater, rating.dimension, rating.score] for rating in ratings)
         self.model = model
         given: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -45,7 +47,7 @@ class RatingsStage:
             row: {score: significant(math.fsum(values) / len(values)) for score, values in scores.items()}
             for row, scores in given.items()
         }
-        self.found: set[str] = set()
+        self.rows, self.found = 0, set[str]()
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """What the history records: the ratings, not where they lie."""
@@ -56,9 +58,10 @@ class RatingsStage:
         return scores_schema(schema, self.names)
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        self.found = set()
+        self.rows, self.found = 0, set()
         for batch in batches:
             made = []
+            self.rows += batch.rows.num_rows
             for identity in column_values(batch.rows, "id"):
                 if identity in self.means and identity in self.found:
                     raise EditError(
@@ -72,11 +75,14 @@ class RatingsStage:
 
     def remark(self) -> str:
         """How many of the rated rows came by in this run."""
-        return f"{len(self.found)} of {len(self.means)} rated rows"
+        if not self.rows:
+            return ""
+        asked = "" if self.found else ": are the ids those of the rows?"
+        return f"{len(self.found)} of {len(self.means)} rated rows{asked}"
 
 
 def score_of(dimension: str) -> str:
     """The score that a dimension is called: words, with _ between them."""
     if dimension == "overall":
         return SCORE
-    return f"{SCORE}_{re.sub(r'[^0-9a-z]+', '_', dimension.casefold()).strip('_')}"
+    return "_".join([SCORE, *re.findall(r"\w+", dimension.casefold())])

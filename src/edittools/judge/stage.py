@@ -117,6 +117,9 @@ def judge_stage(config: JudgeConfig, session: Session, jobs: int = 1) -> VlmJudg
     """The stage that judges by the config's rubric. Raises UsageError for settings that the rubric has no use for."""
     if config.rubric is None:
         raise UsageError("--rubric NAME says what to ask a model")
+    for other in ("ratings", "calibrate", "ensemble"):
+        if getattr(config, other):
+            raise UsageError(f"--{other} asks nobody: it goes without --rubric")
     rubric = load_rubric(config.rubric)
     if config.prompts and rubric.benchmark is None:
         raise UsageError(f"--prompts: rubric `{rubric.name}` has words of its own")

@@ -77,10 +77,19 @@ def combined(values: Mapping[str, Sequence[float | None]], rewards: Sequence[Rew
         totals = [math.fsum(parts) for parts in zip(*weighed)]
     worst = min(totals)
     made: list[float | None] = [None] * count
+    below = below_floor(values, rewards)
     for place, k in enumerate(whole):
-        below = any(r.floor is not None and known[r.name][place] < r.floor for r in rewards)
-        made[k] = worst if below else totals[place]
+        made[k] = worst if below[k] else totals[place]
     return made
+
+
+def below_floor(values: Mapping[str, Sequence[float | None]], rewards: Sequence[Reward]) -> list[bool]:
+    """Which members of a group are below a floor."""
+    below = [False] * len(values[rewards[0].name])
+    for reward in rewards:
+        for k, value in enumerate(values[reward.name]):
+            below[k] |= value is not None and reward.floor is not None and value < reward.floor
+    return below
 
 
 def optimality(values: Sequence[float | None], clip: float) -> list[float | None]:

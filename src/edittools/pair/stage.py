@@ -13,7 +13,7 @@ import pyarrow as pa
 from edittools.errors import RowError, UsageError
 from edittools.filter.direction import reward_values, sign
 from edittools.metrics import pixels
-from edittools.metrics.rewards import combined
+from edittools.metrics.rewards import below_floor, combined
 from edittools.pair.config import TRUTH, PairConfig
 from edittools.record import IMAGE, PROVENANCE
 from edittools.rounding import significant
@@ -44,6 +44,7 @@ class _Side:
     rows: pa.RecordBatch
     start: int
     values: list[float | None]  # the higher the better
+    floored: list[bool]  # which are below a floor
 
     @property
     def ranked(self) -> list[int]:
@@ -205,7 +206,7 @@ class PairStage:
         why |= {start + k: ("between", loser.values[k], False) for k in worst if k not in within}
         for pair in found:
             margin = pair.margin
-            if margin is None or self._decides(margin) or (self.config.ties and not self._decides(-margin)):
+            if margin is None or self._decides(margin) or (self.config.ties and self._is_tie(pair, margin)):
                 good.append(pair)
                 continue
             told = ("tie" if margin == 0 else "margin", margin, False)
@@ -216,6 +217,11 @@ class PairStage:
 
     def _decides(self, margin: float) -> bool:
         return margin > 0 and margin >= self.config.margin
+
+    def _is_tie(self, pair: _Pair, margin: float) -> bool:
+        """Whether the scores alone leave it undecided: the worth of what is below a floor is not its score's."""
+        floored = pair.loser.floored[pair.worst] or (pair.winner is not None and pair.winner.floored[pair.best])
+        return not floored and not self._decides(margin) and not self._decides(-margin)
 
     def _sides(
         self,
@@ -235,10 +241,11 @@ class PairStage:
             for reward, found in reward_values(piece, self.rewards).items():
                 values[reward] += [value if ok else None for value, ok in zip(found, there)]
         totals = [None if value is None else significant(value) for value in combined(values, self.rewards)]
+        below = below_floor(values, self.rewards)
         sides = []
         for held, first, end in places:
-            sides.append(_Side(held, first, totals[: end - first]))
-            totals = totals[end - first :]
+            sides.append(_Side(held, first, totals[: end - first], below[: end - first]))
+            totals, below = totals[end - first :], below[end - first :]
         return sides[0], sides[1:]
 
     def _nearness(self, pair: _Pair) -> float | RowError:

@@ -16,7 +16,7 @@ from edittools.score.reward_models import RewardModel, Triplet, load_reward_mode
 from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
-from edittools.stream.history import History
+from edittools.stream.history import History, canonical_json, digest
 from edittools.stream.row_images import check_columns, check_instructions, row_images
 from edittools.stream.rows import drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
@@ -44,7 +44,8 @@ class RewardStage:
 
     def settings(self, schema: pa.Schema, history: History) -> dict[str, Any]:
         """What the history records: which weights and texts they are, not where they lie."""
-        return self.config.recorded(reward_weights=self.model.revision, **self.config.placed)
+        texts = digest(canonical_json(list(self.model.texts)))
+        return self.config.recorded(reward_weights=self.model.revision, prompts=texts, **self.config.placed)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         for name in ("source", self._column(schema), self.instruction):

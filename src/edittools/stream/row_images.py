@@ -47,7 +47,12 @@ def check_columns(schema: pa.Schema, *names: str) -> None:
 
 def check_instructions(schema: pa.Schema, name: str) -> None:
     """Raises UsageError where a column of this name holds no instructions."""
-    if name in schema.names and not _reads_as(schema.field(name).type, TEXT):
+    if name not in schema.names:
+        return
+    kind = schema.field(name).type
+    texts = pa.types.is_struct(kind) and [field.type for field in kind]
+    told = pa.types.is_null(kind) or (texts and all(_reads_as(each, pa.string()) for each in texts))
+    if not told or COLUMNS.get(name, TEXT) != TEXT:
         raise UsageError(
             f"column `{name}` holds no instructions", hint="an instruction is a text by language, such as {en: ..}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -155,9 +156,11 @@ def _stages(name: str, words: list[str], out: Path, stack: contextlib.ExitStack)
         from edittools.vlm.session import Session
 
         options = RunOptions(output=str(out / "rollouts" / "judged"), quiet=True)
-        config = named_judge(from_words(JudgeConfig, ["--cache-dir", str(out / "rollouts" / "replies"), *words]))
+        config = named_judge(from_words(JudgeConfig, words))
         if isinstance(config, ScoreConfig):
             return [score_stage(config)]
+        if config.cache_dir is None:
+            config = dataclasses.replace(config, cache_dir=str(out / "rollouts" / "replies"))
         session = Session(config, options, repeats=config.repeats)
         stage = judge_stage(config, session)
         session.settings = stage.recorded

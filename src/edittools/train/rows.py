@@ -283,7 +283,8 @@ class ShardRows:
         if without := int((good & ~_valid(column)).sum()):
             self.left_out["without a rejected image"] += without
         good &= _valid(column)
-        ties = np.array([(scores or {}).get("preference") == 0.5 for scores in column_values(rows, "scores")], bool)
+        said = _child(_column(rows, "scores"), "preference").to_pylist()
+        ties = np.array([each == 0.5 for each in said], bool)
         if tied := int((good & ties).sum()):
             self.left_out["that are ties"] += tied
         good &= ~ties

@@ -29,9 +29,10 @@ class Triplet:
 
 
 class RewardModel(Protocol):
-    """`revision` stands for the content of its weights."""
+    """`revision` stands for the content of its weights, `texts` are what it is asked with."""
 
     revision: str
+    texts: Sequence[str]
 
     def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]: ...
 

@@ -65,7 +65,9 @@ class EditReward:
 
         kind = read_config(folder).get("model_type")
         if kind not in NETWORKS:
-            raise EditError(f"{folder}: no Qwen2.5-VL", hint="releases of EditReward on other networks are not read")
+            raise EditError(
+                f"{folder}: no Qwen2.5-VL or Qwen3-VL", hint="releases of EditReward on other networks are not read"
+            )
         tensors = named(read_tensors(folder), folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         # Training added the token and cut the vocabulary to the tokenizer's.

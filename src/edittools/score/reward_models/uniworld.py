@@ -49,13 +49,13 @@ class UniWorld:
         if any(len(few) != 1 for few in tokens):
             raise EditError(f"{folder}: its tokenizer has no token for each of the ratings 0 to 5")
         self.tokens = [few[0] for few in tokens]
-        self.text, self.revision = text, folder_digest(folder)
+        self.texts, self.revision = [text], folder_digest(folder)
 
     @torch.no_grad()
     def score(self, cases: Sequence[Triplet]) -> list[Mapping[str, float] | None]:
         made: list[Mapping[str, float] | None] = []
         for case in cases:
-            text = filled(self.text, TEXT, prompt=case.instruction, requirement="")
+            text = filled(self.texts[0], TEXT, prompt=case.instruction, requirement="")
             inputs = self.processor(
                 text=[conversation(self.processor, 2, text)],
                 images=[Image.fromarray(case.source), Image.fromarray(case.result)],
