@@ -205,8 +205,8 @@ def _int(bound: float | None) -> int | None:
 
 
 def config(ctx: click.Context, kind: type[C]) -> C:
-    """The Config that the options of this command come to. Raises UsageError, EditError without the device that a run is
-    to have."""
+    """The Config that the options of this command come to. Raises UsageError, and EditError where a run lacks its
+    device."""
     made = kind(
         **{field.name: ctx.params[field.name] for field in dataclasses.fields(kind) if field.name in ctx.params}
     )
