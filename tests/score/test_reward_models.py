@@ -304,11 +304,8 @@ def test_a_judge_by_its_name_is_that_reward_model(
         ("--concurrency 3", "--concurrency changes nothing beside --judge uniworld"),
         ("--rubric rating --ratings r.csv", "--ratings asks nobody"),
     ):
-        with (
-            pytest.raises(UsageError, match=words),
-            open_rewards(by | {"rewards": f"{by['rewards']} {more}"}, tmp_path / "run"),
-        ):
-            pass
+        with pytest.raises(UsageError, match=words):
+            open_rewards(by | {"rewards": f"{by['rewards']} {more}"}, tmp_path / "run").__enter__()
 
 
 def test_every_file_is_a_reward_model() -> None:

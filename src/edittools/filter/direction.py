@@ -10,6 +10,7 @@ import pyarrow as pa
 from edittools.errors import UsageError
 from edittools.filter import all_filters
 from edittools.metrics.rewards import Reward, split_number
+from edittools.stream.row_images import column_references
 from edittools.stream.scores import score_values
 
 _IMAGES = ("result_", "source_", "copy_")
@@ -44,9 +45,16 @@ def parse_rewards(by: Sequence[str], floors: Sequence[str] = ()) -> list[Reward]
     return list(rewards.values())
 
 
-def reward_values(rows: pa.RecordBatch, rewards: Sequence[Reward]) -> dict[str, list[float | None]]:
-    """Every reward's score of every row, the higher the better. Raises UsageError for a score that rows do not have."""
+def reward_values(
+    rows: pa.RecordBatch, rewards: Sequence[Reward], image: str | None = None
+) -> dict[str, list[float | None]]:
+    """Every reward's score of every row, the higher the better; None of a row without an image in the column `image`,
+    where one is named: it is no candidate, whatever scores it has. Raises UsageError for a score that rows lack."""
+    there = [True] * rows.num_rows if image is None else [item is not None for item in column_references(rows, image)]
     return {
-        reward.name: [None if value is None else sign(reward.name) * value for value in score_values(rows, reward.name)]
+        reward.name: [
+            sign(reward.name) * value if ok and value is not None else None
+            for value, ok in zip(score_values(rows, reward.name), there)
+        ]
         for reward in rewards
     }

@@ -41,6 +41,7 @@ from edittools.stream.ipc import Counts
 from edittools.stream.row_images import (
     check_columns,
     check_instructions,
+    edited_column,
     list_references,
     row_images,
     source_references,
@@ -259,7 +260,7 @@ class VlmJudgeStage:
         ]
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        needed = ["source", self._edited(schema), *([self.other] if self.other else [])]
+        needed = ["source", edited_column(schema, self.edited), *([self.other] if self.other else [])]
         needed += [self.instruction] if self.rubric.instructed else []
         for name in needed:
             if name not in schema.names:
@@ -270,9 +271,6 @@ class VlmJudgeStage:
             raise UsageError(f"column `{COLUMN}` holds something else already")
         old = [name for judge in (self.judge, ENSEMBLE) for name in self._names(ENDINGS, judge)]
         return scores_schema(schema, self.score_names(), {COLUMN: pa.list_(JUDGEMENT)}, without=old)
-
-    def _edited(self, schema: pa.Schema) -> str:
-        return self.edited or ("result" if "result" in schema.names else "target")
 
     # ---------------------------------------------------------------- asking
 
@@ -353,7 +351,7 @@ class VlmJudgeStage:
     def _prepared(self, batch: Batch) -> Iterator[tuple[int, _Row, list[Call]]]:
         """The calls of each row, in order; images are read and encoded in threads, a few rows ahead."""
         rows = batch.rows
-        edited = list(image_references(row_images(rows, self._edited(rows.schema))))
+        edited = list(image_references(row_images(rows, edited_column(rows.schema, self.edited))))
         other = list(image_references(row_images(rows, self.other))) if self.other else [None] * rows.num_rows
         sources = source_references(rows)
         texts = instructions(rows, self.language, self.instruction)
@@ -398,7 +396,7 @@ class VlmJudgeStage:
         """The turns of every row and the images that came of them, where the rubric is about dialogues."""
         if "turns" not in self.rubric.images:
             return []
-        made = list_references(rows, f"{self._edited(rows.schema)}_turns")
+        made = list_references(rows, f"{edited_column(rows.schema, self.edited)}_turns")
         return [(turns or [], shown) for turns, shown in zip(column_values(rows, "turns"), made)]
 
     def _turns(self, turns: list[dict[str, Any]], shown: list[dict[str, Any]]) -> Iterator[JudgedTurn]:

@@ -237,9 +237,8 @@ class PairStage:
         values: dict[str, list[float | None]] = {reward.name: [] for reward in self.rewards}
         for held, first, end in places:
             piece = held.slice(first, end - first)
-            there = [item is not None for item in column_references(piece, self.config.column)]
-            for reward, found in reward_values(piece, self.rewards).items():
-                values[reward] += [value if ok else None for value, ok in zip(found, there)]
+            for reward, found in reward_values(piece, self.rewards, self.config.column).items():
+                values[reward] += found
         totals = [None if value is None else significant(value) for value in combined(values, self.rewards)]
         below = below_floor(values, self.rewards)
         sides = []

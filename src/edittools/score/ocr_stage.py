@@ -15,7 +15,7 @@ from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History, canonical_json, digest
-from edittools.stream.row_images import check_columns, check_instructions, row_images, target_references
+from edittools.stream.row_images import check_columns, check_instructions, edited_column, row_images, target_references
 from edittools.stream.rows import column_values, drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
@@ -50,15 +50,12 @@ class OcrStage:
         return f"no scores for {rows} rows: no --targets and no quotation marks say what is to be read" * bool(rows)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        for name in (self._column(schema), self.instruction):
+        for name in (edited_column(schema, self.column), self.instruction):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to read")
         check_columns(schema, "target")
         check_instructions(schema, self.instruction)
         return scores_schema(schema, self.names)
-
-    def _column(self, schema: pa.Schema) -> str:
-        return self.column or ("result" if "result" in schema.names else "target")
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield from map_chunks(batches, self._work, self.schema, self.jobs)
@@ -72,7 +69,7 @@ class OcrStage:
         ids = column_values(rows, "id")
         made: list[dict[str, float | None]] = []
         failed: dict[int, RowError] = {}
-        column = self._column(rows.schema)
+        column = edited_column(rows.schema, self.column)
         images = image_references(row_images(rows, column))
         truths = target_references(rows) if column != "target" else [None] * rows.num_rows
         for row, (reference, text, truth) in enumerate(zip(images, texts, truths)):

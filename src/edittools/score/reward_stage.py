@@ -17,7 +17,7 @@ from edittools.stream import codec
 from edittools.stream.batch import Batch
 from edittools.stream.fetch import Fetcher, image_references
 from edittools.stream.history import History, canonical_json, digest
-from edittools.stream.row_images import check_columns, check_instructions, row_images
+from edittools.stream.row_images import check_columns, check_instructions, edited_column, row_images
 from edittools.stream.rows import drop_failed, instructions, map_chunks
 from edittools.stream.scores import add_scores, scores_schema
 
@@ -48,22 +48,19 @@ class RewardStage:
         return self.config.recorded(reward_weights=self.model.revision, prompts=texts, **self.config.placed)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        for name in ("source", self._column(schema), self.instruction):
+        for name in ("source", edited_column(schema, self.config.column), self.instruction):
             if name not in schema.names:
                 raise UsageError(f"the input has no `{name}` column: nothing to score")
-        check_columns(schema, "source", self._column(schema))
+        check_columns(schema, "source", edited_column(schema, self.config.column))
         check_instructions(schema, self.instruction)
         return scores_schema(schema, self.names)
-
-    def _column(self, schema: pa.Schema) -> str:
-        return self.config.column or ("result" if "result" in schema.names else "target")
 
     def __call__(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield from map_chunks(batches, self._work, self.schema, 1)  # the model is one
 
     def _work(self, batch: Batch, schema: pa.Schema) -> Batch:
         rows = batch.rows
-        results = image_references(row_images(rows, self._column(rows.schema)))
+        results = image_references(row_images(rows, edited_column(rows.schema, self.config.column)))
         sources = image_references(row_images(rows, "source"))
         made: list[Mapping[str, float | None]] = []
         failed: dict[int, RowError] = {}

@@ -45,14 +45,19 @@ def check_columns(schema: pa.Schema, *names: str) -> None:
             )
 
 
+def edited_column(schema: pa.Schema, named: str | None) -> str:
+    """The column of the edited image: the one that is named, or `result` where `sample` left one, else `target`."""
+    return named or ("result" if "result" in schema.names else "target")
+
+
 def check_instructions(schema: pa.Schema, name: str) -> None:
     """Raises UsageError where a column of this name holds no instructions."""
     if name not in schema.names:
         return
     kind = schema.field(name).type
-    texts = pa.types.is_struct(kind) and [field.type for field in kind]
-    told = pa.types.is_null(kind) or (texts and all(_reads_as(each, pa.string()) for each in texts))
-    if not told or COLUMNS.get(name, TEXT) != TEXT:
+    fields = list(kind) if pa.types.is_struct(kind) else []
+    worded = bool(fields) and all(_reads_as(field.type, pa.string()) for field in fields)
+    if not (worded or pa.types.is_null(kind)) or COLUMNS.get(name, TEXT) != TEXT:
         raise UsageError(
             f"column `{name}` holds no instructions", hint="an instruction is a text by language, such as {en: ..}"
         )

@@ -23,7 +23,6 @@ from edittools.record import IMAGE, PROVENANCE, TEXT
 from edittools.settings import from_words, names_of
 from edittools.stream.batch import Stage
 from edittools.stream.groups import GROUP, group_slices
-from edittools.stream.row_images import column_references
 from edittools.stream.scores import check_score
 from edittools.train.config import Recipe
 
@@ -55,16 +54,8 @@ class GroupRewards:
             check_score(schema, reward.name)
 
     def of(self, rows: pa.RecordBatch) -> list[float | None]:
-        """In [0, 1], of every row of whole groups; None where there is nothing to learn from.
-
-        A row without a result is no candidate: it takes no part in its group, whatever scores it has.
-        """
-        there = [item is not None for item in column_references(rows, "result")]
-        values = {
-            name: [value if ok else None for value, ok in zip(each, there)]
-            for name, each in reward_values(rows, self.rewards).items()
-        }
-        made: list[float | None] = []
+        """In [0, 1], of every row of whole groups; None where there is nothing to learn from."""
+        values, made = reward_values(rows, self.rewards, "result"), list[float | None]()
         for _, start, stop in group_slices(rows):
             few = combined({name: each[start:stop] for name, each in values.items()}, self.rewards)
             made += optimality(few, self.clip)
